@@ -1,0 +1,201 @@
+"""Elemental maps, measured and enhanced: thin frozen views of an `xarray.Dataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xrf_sr_plans.errors import GridError
+from xrf_sr_plans.maps.grid import ScanGrid
+
+_PIXEL = ("y", "x")
+_ELEMENT_PIXEL = ("element", "y", "x")
+
+
+def _coordinates(grid: ScanGrid, elements: Sequence[str]) -> dict[str, Any]:
+    um = {"units": "um"}
+    return {
+        "element": list(elements),
+        "y": ("y", grid.slow.centers_um, um),
+        "x": ("x", grid.fast.centers_um, um),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class ElementalMaps:
+    """Measured maps: what the detector counted on a `ScanGrid`.
+
+    `dataset` holds ``counts`` (element, y, x) in detected photons, ``i0`` (y, x),
+    ``live_time_s`` (y, x) and ``coverage`` (y, x), the number of frames that contributed.
+    Where coverage is 0 nothing was measured and counts are NaN, never 0. Attributes:
+    ``source_uid``, ``dwell_ms``, ``step_um``, ``probe_fwhm_um``, ``sampling``, ``complete``.
+    """
+
+    dataset: xr.Dataset
+    grid: ScanGrid
+
+    @classmethod
+    def from_arrays(
+        cls,
+        counts: np.ndarray,
+        grid: ScanGrid,
+        elements: Sequence[str],
+        *,
+        i0: np.ndarray | None = None,
+        live_time_s: np.ndarray | None = None,
+        coverage: np.ndarray | None = None,
+        **attributes: Any,
+    ) -> ElementalMaps:
+        """Build from arrays of shapes (element, y, x) and (y, x).
+
+        Raises
+        ------
+        GridError
+            `counts` doesn't have the shape (number of elements, \\*grid.shape).
+        """
+        counts = np.asarray(counts, dtype=float)
+        expected = (len(elements), *grid.shape)
+        if counts.shape != expected:
+            raise GridError(f"counts have the shape {counts.shape}; {expected} is needed")
+        if coverage is None:
+            coverage = np.isfinite(counts).all(axis=0).astype(int)
+        empty = np.full(grid.shape, np.nan)
+        variables = {
+            "counts": (_ELEMENT_PIXEL, np.where(coverage > 0, counts, np.nan)),
+            "i0": (_PIXEL, empty if i0 is None else np.asarray(i0, dtype=float)),
+            "live_time_s": (
+                _PIXEL,
+                empty if live_time_s is None else np.asarray(live_time_s, dtype=float),
+            ),
+            "coverage": (_PIXEL, np.asarray(coverage, dtype=int)),
+        }
+        dataset = xr.Dataset(variables, _coordinates(grid, elements), attributes)
+        return cls(dataset, grid)
+
+    @property
+    def counts(self) -> xr.DataArray:
+        """Detected photons, (element, y, x); NaN where nothing was measured."""
+        return self.dataset["counts"]
+
+    @property
+    def i0(self) -> xr.DataArray:
+        """Incoming flux monitor, (y, x)."""
+        return self.dataset["i0"]
+
+    @property
+    def coverage(self) -> xr.DataArray:
+        """Frames that contributed, (y, x)."""
+        return self.dataset["coverage"]
+
+    @property
+    def elements(self) -> list[str]:
+        """Element names, in the order of the arrays."""
+        return [str(name) for name in self.dataset["element"].values]
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What is known about the measurement."""
+        return dict(self.dataset.attrs)
+
+
+@dataclass(frozen=True, eq=False)
+class EnhancedMaps:
+    """Super-resolved maps with their trust, in photons per *coarse* pixel.
+
+    `dataset` holds, each (element, y, x) on `grid`: ``estimate``; ``sigma``, one standard
+    deviation; ``lower`` and ``upper``, the ends of the 90 % interval; ``baseline``, bicubic;
+    and ``trusted`` (bool). The mean of `estimate` over the fine pixels of a coarse pixel agrees
+    with what was counted there. Attributes: ``factor``, ``model`` {name, sha256, calibration},
+    ``source_uid``, ``fallback`` (why the model was not used, "" if it was), ``notes``.
+    """
+
+    dataset: xr.Dataset
+    grid: ScanGrid
+
+    @classmethod
+    def from_arrays(
+        cls,
+        grid: ScanGrid,
+        elements: Sequence[str],
+        *,
+        estimate: np.ndarray,
+        sigma: np.ndarray,
+        lower: np.ndarray,
+        upper: np.ndarray,
+        baseline: np.ndarray,
+        trusted: np.ndarray,
+        **attributes: Any,
+    ) -> EnhancedMaps:
+        """Build from arrays of shape (element, y, x) on the fine grid."""
+        arrays = {
+            "estimate": estimate,
+            "sigma": sigma,
+            "lower": lower,
+            "upper": upper,
+            "baseline": baseline,
+            "trusted": trusted,
+        }
+        expected = (len(elements), *grid.shape)
+        for name, array in arrays.items():
+            if np.shape(array) != expected:
+                raise GridError(f"{name} has the shape {np.shape(array)}; {expected} is needed")
+        dataset = xr.Dataset(
+            {name: (_ELEMENT_PIXEL, np.asarray(array)) for name, array in arrays.items()},
+            _coordinates(grid, elements),
+            attributes,
+        )
+        return cls(dataset, grid)
+
+    @property
+    def estimate(self) -> xr.DataArray:
+        """Best estimate, photons per coarse pixel."""
+        return self.dataset["estimate"]
+
+    @property
+    def sigma(self) -> xr.DataArray:
+        """One standard deviation of the estimate's error."""
+        return self.dataset["sigma"]
+
+    @property
+    def lower(self) -> xr.DataArray:
+        """Lower end of the 90 % interval."""
+        return self.dataset["lower"]
+
+    @property
+    def upper(self) -> xr.DataArray:
+        """Upper end of the 90 % interval."""
+        return self.dataset["upper"]
+
+    @property
+    def baseline(self) -> xr.DataArray:
+        """Bicubic interpolation of the measured counts."""
+        return self.dataset["baseline"]
+
+    @property
+    def trusted(self) -> xr.DataArray:
+        """False where the model is outside what it was calibrated for."""
+        return self.dataset["trusted"]
+
+    @property
+    def elements(self) -> list[str]:
+        """Element names, in the order of the arrays."""
+        return [str(name) for name in self.dataset["element"].values]
+
+    @property
+    def factor(self) -> int:
+        """How many times finer than the measured map, along each axis."""
+        return int(self.dataset.attrs["factor"])
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Name, sha256 and calibration id of what made the estimate."""
+        return dict(self.dataset.attrs["model"])
+
+    @property
+    def fallback(self) -> str:
+        """Why the model was not used; empty where it was."""
+        return str(self.dataset.attrs.get("fallback", ""))
