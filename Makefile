@@ -1,0 +1,43 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Keeps BLAS and torch from fighting over the cores with the simulated beamline.
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test lint docs clean
+
+$(BIN)/.demo-stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[sr]'
+	touch $@
+
+$(BIN)/.dev-stamp: $(BIN)/.demo-stamp
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[sr,train,tiled-server,databroker,queue,zmq,epics,dev]'
+	touch $@
+
+demo: $(BIN)/.demo-stamp
+	$(BIN)/xrf-sr demo --out out/demo
+
+test: $(BIN)/.dev-stamp
+	$(BIN)/pytest
+
+# Types and layers are checked on the unpacked wheel: only there does callbacks/ lie where it
+# is imported from.
+lint: $(BIN)/.dev-stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build dist
+	$(BIN)/python -m build -q --wheel --outdir dist . 2>/dev/null
+	$(BIN)/python scripts/check_wheel.py dist/*.whl
+	$(BIN)/python -m zipfile -e dist/*.whl build/flat
+	cp pyproject.toml build/flat/
+	cd build/flat && $(abspath $(BIN))/lint-imports --no-cache
+	cd build/flat && $(abspath $(BIN))/pyright --pythonpath $(abspath $(BIN))/python
+
+docs: $(BIN)/.dev-stamp
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+clean:
+	rm -rf build dist out $(VENV)
