@@ -1,0 +1,134 @@
+"""`xrf-sr`: the commands a user types outside of a bluesky session."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from xrf_sr_plans.errors import XrfSrError
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
+
+JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the figures here as JSON.")]
+
+
+def main() -> None:
+    """Run the command line; errors of ours are one line, not a traceback."""
+    from rich.console import Console
+
+    try:
+        app()
+    except XrfSrError as error:
+        Console(stderr=True).print(f"[red]{type(error).__name__}:[/red] {error}", soft_wrap=True)
+        raise SystemExit(2) from error
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for survey.png and report.json.")] = Path(
+        "out/demo"
+    ),
+    factor: Annotated[int, typer.Option(help="2 or 4.")] = 4,
+    seed: int = 0,
+) -> None:
+    """Survey a real map on the simulated beamline, from coarse scan to fine rescans."""
+    from rich.console import Console
+
+    from xrf_sr_plans.demo import run_demo, summary_table
+
+    report = run_demo(out, factor=factor, seed=seed)
+    console = Console()
+    console.print(summary_table(report))
+    console.print(f"{out / 'survey.png'}\n{out / 'report.json'}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    files: Annotated[list[Path], typer.Argument(help="npz, MAPS, PyXRF or NeXus files.")],
+    factor: Annotated[int, typer.Option(help="2 or 4.")] = 2,
+    counts: Annotated[
+        float | None, typer.Option(help="Photons at the 99th percentile; none: no noise.")
+    ] = None,
+    probe_um: Annotated[float | None, typer.Option(help="Probe FWHM.")] = None,
+    sampling: Annotated[str, typer.Option(help="fly, area or point.")] = "fly",
+    seed: int = 0,
+    json_out: JsonOut = None,
+) -> None:
+    """Degrade measured maps, enhance them again, and compare with the other methods."""
+    from rich.console import Console
+
+    from xrf_sr_plans.training import evaluate as evaluation
+
+    tables = [
+        evaluation.evaluate_file(
+            path,
+            factor=factor,
+            counts=counts,
+            probe_um=probe_um,
+            sampling=_sampling(sampling),
+            seed=seed,
+        )
+        for path in files
+    ]
+    console = Console()
+    for table in tables:
+        console.print(evaluation.render(table))
+    if json_out is not None:
+        json_out.write_text(json.dumps([evaluation.to_json(table) for table in tables], indent=1))
+
+
+def _sampling(name: str) -> Literal["fly", "area", "point"]:
+    if name not in ("fly", "area", "point"):
+        raise typer.BadParameter(f"{name!r} is not one of fly, area, point")
+    return name
+
+
+@app.command()
+def enhance(
+    file: Annotated[Path, typer.Argument(help="npz, MAPS, PyXRF or NeXus file with counts.")],
+    factor: Annotated[int, typer.Option(help="2 or 4.")] = 2,
+    probe_um: Annotated[float | None, typer.Option(help="Probe FWHM.")] = None,
+    out: Annotated[Path | None, typer.Option(help="HDF5 file; default: beside the input.")] = None,
+) -> None:
+    """Super-resolve a measured map and save estimate, interval and trust."""
+    from rich.console import Console
+
+    from xrf_sr_plans.maps.files import read_maps
+    from xrf_sr_plans.sr.predict import enhance as enhance_counts
+    from xrf_sr_plans.store.export import write_enhanced
+
+    measured = read_maps(file)
+    enhanced = enhance_counts(
+        measured.maps,
+        elements=measured.elements,
+        factor=factor,
+        step_um=measured.pixel_size_um,
+        probe_fwhm_um=probe_um,
+    )
+    target = out or file.with_name(f"{file.stem}_x{factor}.h5")
+    write_enhanced(enhanced, target)
+    Console().print(str(target), soft_wrap=True)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="JSONL file of one run's documents.")],
+    out: Annotated[Path | None, typer.Option(help="Write the result documents here.")] = None,
+) -> None:
+    """Run the analysis again on a stored run; prints the result's digest."""
+    from rich.console import Console
+
+    from xrf_sr_plans.callbacks.replay import replay as replay_run
+    from xrf_sr_plans.store.jsonl import JsonlWriter
+
+    sinks = () if out is None else (JsonlWriter(out),)
+    result = replay_run(file, sinks=sinks)
+    Console().print(f"{result.summary.status} {len(result.summary.regions)} regions")
+    Console().print(f"digest {result.digest}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
