@@ -29,6 +29,6 @@ def write_enhanced(enhanced: EnhancedMaps, path: Path | str) -> Path:
         group.create_dataset("element", data=np.array(enhanced.elements, dtype="S"))
         for axis in ("y", "x"):
             group.create_dataset(axis, data=enhanced.dataset[axis].values).attrs["units"] = "um"
-        plain = {key: value for key, value in enhanced.dataset.attrs.items()}
+        plain = dict(enhanced.dataset.attrs)
         group.attrs["attributes_json"] = json.dumps(plain, default=str)
     return partial.replace(path)
