@@ -1,0 +1,67 @@
+"""What every way of enhancing does first: beam intensity, unmeasured pixels, the fine mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xrf_sr_plans.errors import GridError
+from xrf_sr_plans.physics.resample import fill_unmeasured
+
+LARGEST_COUNT = 1e12
+"""Real files hold 1.8e308 where a fit failed; nothing above this is a count."""
+LOWEST_BEAM = 0.2
+"""Share of the median beam intensity below which a pixel counts as unmeasured (a beam dump)."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Counts (element, y, x) at nominal beam intensity, without gaps, and what was measured."""
+
+    counts: np.ndarray
+    measured: np.ndarray
+    """(element, y, x) bool."""
+
+    def fine_mask(self, factor: int) -> np.ndarray:
+        """Return `measured` on the fine grid."""
+        return self.measured.repeat(factor, axis=-2).repeat(factor, axis=-1)
+
+
+def prepare(counts: np.ndarray, i0: np.ndarray | None = None) -> Prepared:
+    """Scale counts to the median beam intensity and fill what was not measured.
+
+    Parameters
+    ----------
+    counts
+        (element, y, x) detected photons; NaN, infinite, negative or absurd values (above
+        `LARGEST_COUNT`) count as not measured.
+    i0
+        (y, x) beam monitor in any unit; an all-NaN monitor is as good as none.
+
+    Raises
+    ------
+    GridError
+        `counts` is not three-dimensional or has no pixels; `i0` has another shape.
+    """
+    counts = np.array(counts, dtype=float)
+    if counts.ndim != 3 or 0 in counts.shape:
+        raise GridError(f"counts have the shape {counts.shape}; (element, y, x) is needed")
+    with np.errstate(invalid="ignore"):
+        counts[~(np.isfinite(counts) & (counts >= 0) & (counts < LARGEST_COUNT))] = np.nan
+    if i0 is not None and np.isfinite(i0).any():
+        counts /= _relative_beam(np.asarray(i0, dtype=float), counts.shape[1:])
+    measured = np.isfinite(counts)
+    return Prepared(fill_unmeasured(counts), measured)
+
+
+def _relative_beam(i0: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if i0.shape != shape:
+        raise GridError(f"i0 has the shape {i0.shape}; the map has {shape}")
+    positive = i0[np.isfinite(i0) & (i0 > 0)]
+    if positive.size == 0:
+        return np.full(shape, np.nan)
+    relative = i0 / np.median(positive)
+    # A gap of the monitor alone (NaN) is no reason to throw the counts away.
+    relative = np.where(np.isnan(relative), 1.0, relative)
+    return np.where(relative >= LOWEST_BEAM, relative, np.nan)
