@@ -1,8 +1,8 @@
 """Everything this package raises.
 
-Two branches. `RefusedError`: the user must change something; it is raised before anything
+Two main branches. `RefusedError`: the user must change something; it is raised before anything
 moves, is queued or is written. `AnalysisError`: something went wrong while looking at data;
-it is recorded and never reaches the RunEngine.
+it is recorded and never reaches the RunEngine. Between them `FlightError`: the hardware gave up.
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ class ModelError(RefusedError):
 
 class FileFormatError(RefusedError):
     """A file that holds no elemental maps in any layout we know."""
+
+
+class FlightError(XrfSrError, RuntimeError):
+    """The hardware failed so often that a map was given up; what was measured is kept."""
 
 
 class AnalysisError(XrfSrError, RuntimeError):

@@ -17,6 +17,7 @@ PLAN_SURVEY = "xrf_survey"
 PLAN_RESULT = "xrf_super_resolution"
 
 STREAM_ROWS = "primary"
+STREAM_LOST_ROWS = "lost_rows"
 STREAM_ENHANCED = "enhanced"
 STREAM_PREVIEW = "preview"
 STREAM_REGIONS = "regions"

@@ -86,16 +86,23 @@ class ResultsSource(Protocol):
 class RowTimeModel:
     """Time that a row takes besides its dwell.
 
-    ``row = num * dwell * dwell_scale + overhead_s + flyback_um / flyback_um_s``; `recalibrated`
-    from finished rows while a map is flown.
+    ``row = num * dwell * dwell_scale + overhead_s``; plans recalibrate it from finished rows
+    (`plans.timing.recalibrated`). A row that takes longer than `patience` times that and `grace_s`
+    on top is given up.
     """
 
     overhead_s: float = 0.1
     dwell_scale: float = 1.0
+    patience: float = 3.0
+    grace_s: float = 10.0
 
     def row_s(self, num: int, dwell_ms: float) -> float:
         """Return the seconds for one row."""
         return num * dwell_ms * 1e-3 * self.dwell_scale + self.overhead_s
+
+    def timeout_s(self, expected_s: float) -> float:
+        """Return how long to wait for what should take `expected_s` seconds."""
+        return self.patience * expected_s + self.grace_s
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,8 @@ class Beamline:
         Largest (width, height) that one map may have; larger surveys are tiled.
     max_rate_hz
         Highest frame rate of the detectors.
+    max_points
+        Highest number of pixels that one map may have.
     max_velocity_um_s
         Highest fly velocity; None: what the fast axis says.
     probe_fwhm_um
@@ -136,6 +145,7 @@ class Beamline:
     safe_box_um: tuple[tuple[float, float], tuple[float, float]] | None = None
     reach_um: tuple[float, float] | None = None
     max_rate_hz: float = 1000.0
+    max_points: int = 1_000_000
     max_velocity_um_s: float | None = None
     run_up_um: float | None = None
     probe_fwhm_um: float | None = None
