@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xrf_sr_plans.errors import QueryError
+from xrf_sr_plans.maps.elemental import EnhancedMaps
+from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.rois.pick import pick_regions
+from xrf_sr_plans.schema import AnalysisRequest
+
+COARSE = ScanGrid.from_center(
+    x_center_um=100.0, y_center_um=-40.0, width_um=40.0, height_um=24.0, step_um=2.0
+)
+FACTOR = 2
+
+
+def enhanced(
+    maps: dict[str, np.ndarray],
+    *,
+    trusted: np.ndarray | None = None,
+    sigma: np.ndarray | float | None = None,
+    baseline: np.ndarray | None = None,
+    **attributes: Any,
+) -> EnhancedMaps:
+    estimate = np.stack(list(maps.values()))
+    width = np.sqrt(np.maximum(estimate, 0) + 1) / 2 if sigma is None else sigma
+    width = np.broadcast_to(np.asarray(width, dtype=float), estimate.shape)
+    return EnhancedMaps.from_arrays(
+        COARSE.refined(FACTOR),
+        list(maps),
+        estimate=estimate,
+        sigma=width,
+        lower=estimate - 1.64 * width,
+        upper=estimate + 1.64 * width,
+        baseline=estimate if baseline is None else baseline,
+        trusted=np.ones(estimate.shape, bool) if trusted is None else trusted,
+        factor=FACTOR,
+        model={"name": "test", "sha256": "ab" * 32, "calibration": "c"},
+        source_uid="raw",
+        **attributes,
+    )
+
+
+def background(level: float = 4.0, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).poisson(level, COARSE.refined(FACTOR).shape).astype(float)
+
+
+def pick(maps: EnhancedMaps, **request: Any) -> list[Region]:
+    return pick_regions(maps, AnalysisRequest(**request), source_uid="raw")
+
+
+def test_a_particle_is_found_and_the_edges_are_pixel_edges() -> None:
+    fe = background()
+    fe[4:10, 20:28] += 200
+    (region,) = pick(enhanced({"Fe": fe}), find="Fe")
+    grid = COARSE.refined(FACTOR)
+    assert (region.x_low_um, region.x_high_um) == (grid.fast.edges_um[20], grid.fast.edges_um[28])
+    assert (region.y_low_um, region.y_high_um) == (grid.slow.edges_um[4], grid.slow.edges_um[10])
+    assert region.width_um == 8.0
+    assert region.elements == ("Fe",)
+    assert region.source_uid == "raw"
+    assert region.model_sha256 == "ab" * 32
+    assert region.trusted_fraction == 1.0
+    assert region.predicted_sigma == pytest.approx(np.sqrt(205) / 2, rel=0.05)
+    assert "Fe up to" in region.reason
+    assert "100% of it trusted" in region.reason
+
+
+def test_the_map_s_own_corner_pixel_gives_the_map_s_own_edges() -> None:
+    fe = background()
+    fe[:4, :4] += 200
+    fe[-4:, -4:] += 100
+    maps = enhanced({"Fe": fe})
+    best, second = pick(maps, find="Fe")
+    assert (best.x_low_um, best.y_low_um) == (COARSE.fast.low_um, COARSE.slow.low_um)
+    assert second.x_high_um == pytest.approx(COARSE.fast.high_um, abs=1e-9)
+    assert second.y_high_um == pytest.approx(COARSE.slow.high_um, abs=1e-9)
+    assert best.score > second.score
+
+
+def test_the_query_decides_which_of_two_particles_is_worth_it() -> None:
+    fe, zn = background(seed=1), background(seed=2)
+    fe[4:10, 4:10] += 100
+    fe[4:10, 24:30] += 100
+    zn[4:10, 24:30] += 100
+    maps = enhanced({"Fe": fe, "Zn": zn})
+    (without,) = pick(maps, find="Fe and not Zn")
+    (both,) = pick(maps, find="Fe and Zn")
+    assert without.x_high_um < both.x_low_um
+    assert without.elements == ("Fe",)
+    assert both.elements == ("Fe", "Zn")
+    assert len(pick(maps)) == 2
+    assert len(pick(maps, find="Fe > 80")) == 2
+    assert pick(maps, find="Fe > 800") == []
+
+
+@pytest.mark.parametrize("level", [0.0, 0.05, 1.0, 30.0, 3000.0])
+def test_pure_poisson_noise_holds_no_region(level: float) -> None:
+    rng = np.random.default_rng(3)
+    shape = COARSE.shape
+    coarse = np.kron(rng.poisson(level, (8, *shape)), np.ones((1, FACTOR, FACTOR)))
+    maps = enhanced({f"E{n}": plane for n, plane in enumerate(coarse)})
+    assert pick(maps) == []
+
+
+def test_maps_without_anything_measured_or_constant_are_normal() -> None:
+    shape = COARSE.refined(FACTOR).shape
+    assert pick(enhanced({"Fe": np.full(shape, np.nan)}), find="Fe") == []
+    assert pick(enhanced({"Fe": np.zeros(shape)})) == []
+    assert pick(enhanced({"Fe": np.full(shape, 7.0)})) == []
+    assert pick(enhanced({"Fe": np.full(shape, np.nan)}), find="not Fe") == []
+
+
+def test_an_unmeasured_row_does_not_hide_the_particle_beside_it() -> None:
+    fe = background()
+    fe[4:10, 20:28] += 200
+    fe[12:14] = np.nan
+    (region,) = pick(enhanced({"Fe": fe}), find="Fe")
+    assert region.height_um == 6.0
+
+
+def test_an_unknown_element_is_refused_by_name() -> None:
+    with pytest.raises(QueryError, match="'Au'"):
+        pick(enhanced({"Fe": background()}), find="Au")
+
+
+def test_where_the_model_is_not_trusted_the_measured_counts_decide() -> None:
+    measured = background()
+    invented = measured.copy()
+    invented[4:10, 20:28] += 200
+    trusted = np.ones((1, *measured.shape), bool)
+    trusted[:, 4:10, 20:28] = False
+    believed = enhanced({"Fe": invented}, trusted=trusted, baseline=measured[None])
+    assert pick(believed, find="Fe") == []
+    confirmed = enhanced({"Fe": invented}, trusted=trusted, baseline=invented[None])
+    (region,) = pick(confirmed, find="Fe")
+    assert region.trusted_fraction == 0.0
+
+
+def test_an_excess_within_its_own_uncertainty_is_no_find() -> None:
+    fe = background()
+    fe[4:10, 20:28] += 60
+    assert len(pick(enhanced({"Fe": fe}, sigma=5.0), find="Fe")) == 1
+    assert pick(enhanced({"Fe": fe}, sigma=40.0), find="Fe") == []
+
+
+def test_of_two_equal_signals_the_less_certain_one_comes_first() -> None:
+    fe = np.full(COARSE.refined(FACTOR).shape, 4.0)
+    fe[4:10, 4:10] += 100
+    fe[4:10, 24:30] += 100
+    sigma = np.full((1, *fe.shape), 3.0)
+    sigma[:, :, 20:] = 20.0
+    first, second = pick(enhanced({"Fe": fe}, sigma=sigma), find="Fe")
+    assert first.x_low_um > second.x_high_um
+    assert first.predicted_sigma > second.predicted_sigma
+
+
+def test_a_fallback_is_said_in_the_reason() -> None:
+    fe = background()
+    fe[4:10, 20:28] += 200
+    (region,) = pick(enhanced({"Fe": fe}, fallback="no torch"), find="Fe")
+    assert region.fallback == "no torch"
+    assert "no torch" in region.reason
+
+
+def test_boxes_that_padding_brings_together_become_one() -> None:
+    fe = background()
+    fe[4:10, 4:10] += 200
+    fe[4:10, 16:22] += 200
+    maps = enhanced({"Fe": fe})
+    assert len(pick(maps, find="Fe", pad_um=2.0)) == 2
+    (one,) = pick(maps, find="Fe", pad_um=4.0)
+    assert one.width_um == 26.0
+
+
+def test_regions_survive_json() -> None:
+    fe = background()
+    fe[4:10, 20:28] += 200
+    (region,) = pick(enhanced({"Fe": fe}), find="Fe")
+    assert Region.from_dict(region.to_dict()) == region
+
+
+blobs = st.lists(
+    st.tuples(st.integers(0, 23), st.integers(0, 39), st.integers(1, 8), st.integers(1, 8)),
+    max_size=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    blobs=blobs,
+    pad_um=st.floats(0, 9),
+    min_size_um=st.floats(0, 60),
+    most=st.integers(1, 4),
+)
+def test_regions_are_whole_pixels_inside_the_map_and_apart_and_ranked(
+    blobs: list[tuple[int, int, int, int]], pad_um: float, min_size_um: float, most: int
+) -> None:
+    fe = background()
+    for y, x, height, width in blobs:
+        fe[y : y + height, x : x + width] += 150
+    grid = COARSE.refined(FACTOR)
+    regions = pick(
+        enhanced({"Fe": fe}), find="Fe", pad_um=pad_um, min_size_um=min_size_um, max_regions=most
+    )
+    assert len(regions) <= most
+    assert [one.score for one in regions] == sorted((one.score for one in regions), reverse=True)
+    for one in regions:
+        for axis, low, high in (
+            (grid.fast, one.x_low_um, one.x_high_um),
+            (grid.slow, one.y_low_um, one.y_high_um),
+        ):
+            assert low in axis.edges_um
+            assert high in axis.edges_um
+            assert high - low >= min(min_size_um, axis.high_um - axis.low_um) - 1e-6
+        for other in regions:
+            if other is not one:
+                apart_x = one.x_high_um <= other.x_low_um or other.x_high_um <= one.x_low_um
+                apart_y = one.y_high_um <= other.y_low_um or other.y_high_um <= one.y_low_um
+                assert apart_x or apart_y
+    if any(min(high, 24 - y) * min(wide, 40 - x) >= 4 for y, x, high, wide in blobs):
+        assert regions

@@ -1,0 +1,257 @@
+"""The region picker: from enhanced maps and their trust to rectangles worth a fine rescan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from scipy import ndimage
+from skimage.filters import apply_hysteresis_threshold
+
+from xrf_sr_plans.maps.elemental import EnhancedMaps
+from xrf_sr_plans.maps.grid import AxisGrid
+from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.rois.query import Query, parse_query
+from xrf_sr_plans.schema import AnalysisRequest
+
+GROW_AT = 3.0
+"""A region reaches as far as an element is this many robust deviations above the map's median."""
+SEED_AT = 5.0
+"""And has to hold a pixel at least so many deviations above it."""
+MIN_SIGNIFICANCE = 2.0
+"""A pixel counts as present only if its excess is that many of its own predicted sigmas."""
+
+_MAD_TO_SIGMA = 1.4826
+_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+
+Box = tuple[int, int, int, int]
+"""y0, y1, x0, x1 in pixels, half open."""
+
+
+@dataclass(frozen=True)
+class ElementEvidence:
+    """What one element's map says, pixel by pixel; counts are photons per coarse pixel."""
+
+    value: np.ndarray
+    """The estimate where the model may be trusted, the measured counts (bicubic) elsewhere."""
+    sigma: np.ndarray
+    present: np.ndarray
+    excess: np.ndarray
+    """How far above the background, in standard deviations of Poisson noise; 0 where absent."""
+    background: float
+    threshold: float
+
+
+def pick_regions(
+    enhanced: EnhancedMaps, request: AnalysisRequest, *, source_uid: str
+) -> list[Region]:
+    """Return the rectangles of a map worth a fine rescan, best first; none is a normal outcome.
+
+    An element is present where its variance-stabilised counts exceed the map's median by
+    `GROW_AT` robust deviations (never less than as many Poisson sigmas), connected to a pixel
+    above `SEED_AT`, and where the excess is significant against the predicted uncertainty.
+    Where the model is not to be trusted the measured counts decide. Connected pixels that
+    satisfy the query become boxes whose edges are pixel edges; boxes are padded, grown to the
+    smallest size, kept inside the map, and merged where they overlap or touch.
+
+    The score sums, over the pixels found, the stabilised excess times one plus the doubt
+    (relative sigma; 1 where untrusted), in coarse pixels: strong signal first, and of equal
+    signals the one about which the prediction is less sure. `predicted_sigma` is the mean
+    over the same pixels, in photons per coarse pixel.
+
+    Raises
+    ------
+    QueryError
+        `request.find` can't be read or names an element that isn't measured.
+    """
+    evidence = {name: _evidence(enhanced, name) for name in enhanced.elements}
+    query = parse_query(request.find) if request.find else None
+    found = _found(query, evidence, enhanced.grid.shape)
+    boxes = _boxes(found, request, enhanced)
+    regions = [
+        _region(box, found, query, evidence, enhanced, source_uid) for box in _merged(boxes, found)
+    ]
+    regions.sort(key=lambda region: (-region.score, region.y_low_um, region.x_low_um))
+    return regions[: request.max_regions]
+
+
+def _stabilised(counts: np.ndarray | float) -> np.ndarray:
+    """Anscombe's transform: Poisson noise gets unit variance."""
+    return 2 * np.sqrt(np.maximum(counts, 0.0) + 3 / 8)
+
+
+def _counts(stabilised: float) -> float:
+    return max((stabilised / 2) ** 2 - 3 / 8, 0.0)
+
+
+def _evidence(enhanced: EnhancedMaps, element: str) -> ElementEvidence:
+    plane = enhanced.dataset.sel(element=element)
+    trusted = plane["trusted"].values.astype(bool)
+    value = np.where(trusted, plane["estimate"].values, plane["baseline"].values).astype(float)
+    measured = np.isfinite(value)
+    value = np.where(measured, value, np.nan)
+    poisson = np.sqrt(np.maximum(np.nan_to_num(value), 0.0) + 1.0)
+    sigma = plane["sigma"].values.astype(float)
+    sigma = np.where(np.isfinite(sigma), sigma, poisson)
+    sigma = np.where(trusted, sigma, np.maximum(sigma, poisson))
+    nothing = np.zeros(value.shape)
+    if not measured.any():
+        return ElementEvidence(value, sigma, nothing.astype(bool), nothing, 0.0, 0.0)
+    level = _stabilised(np.nan_to_num(value))
+    middle = float(np.median(level[measured]))
+    deviation = _MAD_TO_SIGMA * float(np.median(np.abs(level[measured] - middle)))
+    # A map that is mostly empty has no spread, but its counts still are Poisson distributed.
+    scale = max(deviation, 1.0)
+    background = _counts(middle)
+    significant = np.nan_to_num(value) - background >= MIN_SIGNIFICANCE * sigma
+    level = np.where(measured & significant, level, -np.inf)
+    present = apply_hysteresis_threshold(level, middle + GROW_AT * scale, middle + SEED_AT * scale)
+    return ElementEvidence(
+        value=value,
+        sigma=sigma,
+        present=present,
+        excess=np.where(present, level - middle, 0.0),
+        background=background,
+        threshold=_counts(middle + GROW_AT * scale),
+    )
+
+
+def _found(
+    query: Query | None, evidence: Mapping[str, ElementEvidence], shape: tuple[int, int]
+) -> np.ndarray:
+    if query is None:
+        present = [one.present for one in evidence.values()]
+        return np.any(present, axis=0) if present else np.zeros(shape, dtype=bool)
+    return query.mask(
+        {name: one.present for name, one in evidence.items()},
+        {name: one.value for name, one in evidence.items()},
+    )
+
+
+def _boxes(found: np.ndarray, request: AnalysisRequest, enhanced: EnhancedMaps) -> Iterator[Box]:
+    """Yield the box of each find of at least half a coarse pixel, padded and grown."""
+    labels, _ = _labelled(found, _EIGHT_NEIGHBOURS)
+    sizes = np.bincount(labels.ravel())
+    grid = enhanced.grid
+    for number, (rows, columns) in enumerate(_windows(labels), start=1):
+        if 2 * sizes[number] < enhanced.factor**2:
+            continue
+        yield (
+            *_grown(rows, grid.slow, request.pad_um, request.min_size_um),
+            *_grown(columns, grid.fast, request.pad_um, request.min_size_um),
+        )
+
+
+def _labelled(mask: np.ndarray, neighbours: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+    return cast(tuple[np.ndarray, int], ndimage.label(mask, structure=neighbours))
+
+
+def _windows(labels: np.ndarray) -> list[tuple[slice, slice]]:
+    return cast(list[tuple[slice, slice]], ndimage.find_objects(labels))
+
+
+def _grown(pixels: slice, axis: AxisGrid, pad_um: float, min_size_um: float) -> tuple[int, int]:
+    """Pad, grow to the smallest size, and move into the map; whole pixels, rounded up."""
+    pad = _pixels(pad_um, axis)
+    low, high = pixels.start - pad, pixels.stop + pad
+    missing = max(_pixels(min_size_um, axis) - (high - low), 0)
+    low, high = low - missing // 2, high + missing - missing // 2
+    if missing:
+        shift = max(-low, 0) - max(high - axis.num, 0)
+        low, high = low + shift, high + shift
+    return max(low, 0), min(high, axis.num)
+
+
+def _pixels(length_um: float, axis: AxisGrid) -> int:
+    # 2.0 um / 0.1 um is not quite 20 in floats.
+    return int(np.ceil(length_um / axis.step_um - 1e-6))
+
+
+def _merged(boxes: Iterator[Box], found: np.ndarray) -> list[Box]:
+    """Replace boxes that overlap or touch by the box around them, until none do."""
+    merged = list(boxes)
+    while True:
+        painted = np.zeros(found.shape, dtype=bool)
+        for y0, y1, x0, x1 in merged:
+            painted[y0:y1, x0:x1] = True
+        labels, number = _labelled(painted)
+        boxes_now = [
+            (rows.start, rows.stop, columns.start, columns.stop)
+            for rows, columns in _windows(labels)
+        ]
+        # Two boxes that meet in a corner are two labels; the painted box of each is itself.
+        if number == len(merged):
+            return boxes_now
+        merged = boxes_now
+
+
+def _region(
+    box: Box,
+    found: np.ndarray,
+    query: Query | None,
+    evidence: Mapping[str, ElementEvidence],
+    enhanced: EnhancedMaps,
+    source_uid: str,
+) -> Region:
+    y0, y1, x0, x1 = box
+    window = (slice(y0, y1), slice(x0, x1))
+    inside = found[window]
+    wanted = tuple(evidence) if query is None else query.wanted
+    names = [name for name in wanted if (evidence[name].present[window] & inside).any()]
+    # "not Zn" alone looks for nothing in particular: every pixel is worth the same.
+    named = tuple(names) or (query.elements if query else tuple(evidence))
+    sigma, doubt, excess, trusted = (
+        np.mean([plane[window][inside] for plane in planes], axis=0)
+        for planes in zip(*(_trust_planes(evidence, enhanced, name) for name in named), strict=True)
+    )
+    if not names:
+        excess = np.ones_like(excess)
+    slow, fast = enhanced.grid.slow.edges_um, enhanced.grid.fast.edges_um
+    return Region(
+        x_low_um=float(fast[x0]),
+        x_high_um=float(fast[x1]),
+        y_low_um=float(slow[y0]),
+        y_high_um=float(slow[y1]),
+        elements=named,
+        score=float(np.sum(excess * (1 + doubt)) / enhanced.factor**2),
+        reason=_reason(query, names, evidence, window, inside, float(trusted.mean()), enhanced),
+        source_uid=source_uid,
+        predicted_sigma=float(sigma.mean()),
+        trusted_fraction=float(trusted.mean()),
+        model_sha256=str(enhanced.model.get("sha256", "")),
+        fallback=enhanced.fallback,
+    )
+
+
+def _trust_planes(
+    evidence: Mapping[str, ElementEvidence], enhanced: EnhancedMaps, name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    one = evidence[name]
+    trusted = enhanced.trusted.sel(element=name).values.astype(bool)
+    relative = one.sigma / (one.sigma + np.maximum(np.nan_to_num(one.value), 0.0) + 1e-12)
+    return one.sigma, np.where(trusted, relative, 1.0), one.excess, trusted
+
+
+def _reason(
+    query: Query | None,
+    names: list[str],
+    evidence: Mapping[str, ElementEvidence],
+    window: tuple[slice, slice],
+    inside: np.ndarray,
+    trusted: float,
+    enhanced: EnhancedMaps,
+) -> str:
+    parts = [f"matches {query.text!r}"] if query else []
+    for name in names:
+        one = evidence[name]
+        peak = float(np.nanmax(one.value[window][inside]))
+        parts.append(
+            f"{name} up to {peak:.3g} photons/pixel (present above {one.threshold:.3g}, "
+            f"median {one.background:.3g})"
+        )
+    parts.append(f"{trusted:.0%} of it trusted")
+    if enhanced.fallback:
+        parts.append(f"bicubic map: {enhanced.fallback}")
+    return "; ".join(parts)
