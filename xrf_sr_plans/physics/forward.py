@@ -97,6 +97,26 @@ def path_average(profile: np.ndarray, starts_px: np.ndarray, stops_px: np.ndarra
     return (integral_at(stops) - integral_at(starts)) / (stops - starts)
 
 
+def row_profile(maps: np.ndarray, row_px: float) -> np.ndarray:
+    """Return what a beam at height `row_px` crosses of maps (..., y, x): shape (..., x).
+
+    `row_px` is in rows, 0 being the *centre* of the first one. Between rows: cubic convolution
+    (a = -1/2), which half-way is what `coarsen` uses; beyond the ends the border value continues.
+    """
+    last = maps.shape[-2] - 1
+    base = int(np.floor(row_px))
+    t = float(row_px) - base
+    weights = (
+        -0.5 * t**3 + t**2 - 0.5 * t,
+        1.5 * t**3 - 2.5 * t**2 + 1,
+        -1.5 * t**3 + 2 * t**2 + 0.5 * t,
+        0.5 * t**3 - 0.5 * t**2,
+    )
+    rows = (maps[..., min(max(base + k, 0), last), :] for k in range(-1, 3))
+    profile = sum(weight * row for weight, row in zip(weights, rows, strict=True))
+    return np.clip(profile, 0, None)
+
+
 def coarsen(fine: np.ndarray, factor: int, sampling: Sampling = "fly") -> np.ndarray:
     """Sample a fine map (..., y, x) at a step `factor` times coarser, noise-free.
 
@@ -174,12 +194,14 @@ def detect(
         (n_elements, element, ...) detected photons per detector element; sum over axis 0 for
         the map.
     live_time_s
-        (...) live time of one detector element.
+        (...) live time of one detector element; 0, like the counts, where it is saturated.
     """
     detector = detector or Detector()
     alive = np.ones(detector.n_elements) if alive is None else np.asarray(alive, dtype=float)
     rate = np.asarray(rate_cps, dtype=float) * i0_relative + detector.background_cps
-    live = np.asarray(dwell_s) * live_fraction(rate.sum(axis=0), detector)
+    total = rate.sum(axis=0)
+    overloaded = total / detector.n_elements > detector.saturation_cps
+    live = np.where(overloaded, 0.0, np.asarray(dwell_s) * live_fraction(total, detector))
     share = alive.reshape(-1, *([1] * rate.ndim)) / detector.n_elements
     counts = rng.poisson(np.clip(share * rate * live, 0, None)).astype(float)
     return counts, np.broadcast_to(live, rate.shape[1:]).copy()
