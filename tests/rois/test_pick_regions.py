@@ -109,6 +109,17 @@ def test_pure_poisson_noise_holds_no_region(level: float) -> None:
     assert pick(maps) == []
 
 
+def test_an_element_that_fills_most_of_the_map_is_still_told_from_its_absence() -> None:
+    fe, zn = background(seed=1), background(2.0, seed=2)
+    fe[:, :26] += 100
+    zn[4:10, 4:10] += 50
+    zn[4:10, 30:36] += 50
+    maps = enhanced({"Fe": fe, "Zn": zn})
+    (inside,) = pick(maps, find="Zn and Fe")
+    (outside,) = pick(maps, find="Zn and not Fe")
+    assert inside.x_high_um < outside.x_low_um
+
+
 def test_maps_without_anything_measured_or_constant_are_normal() -> None:
     shape = COARSE.refined(FACTOR).shape
     assert pick(enhanced({"Fe": np.full(shape, np.nan)}), find="Fe") == []

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from scipy import ndimage
-from skimage.filters import apply_hysteresis_threshold
+from skimage.filters import apply_hysteresis_threshold, threshold_otsu
 
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid
@@ -22,6 +22,8 @@ SEED_AT = 5.0
 """And has to hold a pixel at least so many deviations above it."""
 MIN_SIGNIFICANCE = 2.0
 """A pixel counts as present only if its excess is that many of its own predicted sigmas."""
+TWO_CLASSES_FROM = 0.78
+"""Share of the variance that two classes must explain (normal noise: 0.64, a ramp: 0.75)."""
 
 _MAD_TO_SIGMA = 1.4826
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
@@ -52,6 +54,9 @@ def pick_regions(
     An element is present where its variance-stabilised counts exceed the map's median by
     `GROW_AT` robust deviations (never less than as many Poisson sigmas), connected to a pixel
     above `SEED_AT`, and where the excess is significant against the predicted uncertainty.
+    Where an element fills so much of the map that it *is* the median, but the map plainly falls
+    into two classes, the limit between the classes counts (N. Otsu, IEEE Trans. SMC 9 (1979)
+    62, DOI 10.1109/TSMC.1979.4310076).
     Where the model is not to be trusted the measured counts decide. Connected pixels that
     satisfy the query become boxes whose edges are pixel edges; boxes are padded, grown to the
     smallest size, kept inside the map, and merged where they overlap or touch.
@@ -100,22 +105,43 @@ def _evidence(enhanced: EnhancedMaps, element: str) -> ElementEvidence:
     if not measured.any():
         return ElementEvidence(value, sigma, nothing.astype(bool), nothing, 0.0, 0.0)
     level = _stabilised(np.nan_to_num(value))
-    middle = float(np.median(level[measured]))
-    deviation = _MAD_TO_SIGMA * float(np.median(np.abs(level[measured] - middle)))
-    # A map that is mostly empty has no spread, but its counts still are Poisson distributed.
-    scale = max(deviation, 1.0)
-    background = _counts(middle)
+    limits = _limits(level[measured])
+    background = _counts(limits.middle)
     significant = np.nan_to_num(value) - background >= MIN_SIGNIFICANCE * sigma
-    level = np.where(measured & significant, level, -np.inf)
-    present = apply_hysteresis_threshold(level, middle + GROW_AT * scale, middle + SEED_AT * scale)
+    usable = np.where(measured & significant, level, -np.inf)
+    present = apply_hysteresis_threshold(usable, limits.grow, limits.seed)
     return ElementEvidence(
         value=value,
         sigma=sigma,
         present=present,
-        excess=np.where(present, level - middle, 0.0),
+        excess=np.where(present, level - limits.middle, 0.0),
         background=background,
-        threshold=_counts(middle + GROW_AT * scale),
+        threshold=_counts(limits.grow),
     )
+
+
+class _Limits(NamedTuple):
+    """Background, and from where on an element is present, in stabilised counts."""
+
+    middle: float
+    grow: float
+    seed: float
+
+
+def _limits(level: np.ndarray) -> _Limits:
+    middle = float(np.median(level))
+    deviation = _MAD_TO_SIGMA * float(np.median(np.abs(level - middle)))
+    # A map that is mostly empty has no spread, but its counts still are Poisson distributed.
+    scale = max(deviation, 1.0)
+    outliers = _Limits(middle, middle + GROW_AT * scale, middle + SEED_AT * scale)
+    if level.min() == level.max():
+        return outliers
+    between = float(threshold_otsu(level))
+    upper = level > between
+    low, high, share = float(level[~upper].mean()), float(level[upper].mean()), upper.mean()
+    explained = share * (1 - share) * (high - low) ** 2 / level.var()
+    two_classes = explained > TWO_CLASSES_FROM and high - low > SEED_AT
+    return _Limits(low, between, high) if two_classes and between < outliers.grow else outliers
 
 
 def _found(
@@ -249,7 +275,7 @@ def _reason(
         peak = float(np.nanmax(one.value[window][inside]))
         parts.append(
             f"{name} up to {peak:.3g} photons/pixel (present above {one.threshold:.3g}, "
-            f"median {one.background:.3g})"
+            f"background {one.background:.3g})"
         )
     parts.append(f"{trusted:.0%} of it trusted")
     if enhanced.fallback:
