@@ -1,0 +1,11 @@
+"""Sphinx configuration."""
+
+project = "xrf-sr-plans"
+author = "the xrf-sr-plans developers"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc"]
+autodoc_typehints = "description"
+numpydoc_show_class_members = False
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+html_theme = "furo"
+exclude_patterns = ["_build"]
