@@ -118,6 +118,7 @@ def test_an_element_that_fills_most_of_the_map_is_still_told_from_its_absence() 
     (inside,) = pick(maps, find="Zn and Fe")
     (outside,) = pick(maps, find="Zn and not Fe")
     assert inside.x_high_um < outside.x_low_um
+    assert len(pick(maps)) == 2
 
 
 def test_maps_without_anything_measured_or_constant_are_normal() -> None:

@@ -54,9 +54,9 @@ def pick_regions(
     An element is present where its variance-stabilised counts exceed the map's median by
     `GROW_AT` robust deviations (never less than as many Poisson sigmas), connected to a pixel
     above `SEED_AT`, and where the excess is significant against the predicted uncertainty.
-    Where an element fills so much of the map that it *is* the median, but the map plainly falls
-    into two classes, the limit between the classes counts (N. Otsu, IEEE Trans. SMC 9 (1979)
-    62, DOI 10.1109/TSMC.1979.4310076).
+    Where an element that the query names fills so much of the map that it *is* the median, but
+    the map plainly falls into two classes, the limit between the classes counts (N. Otsu, IEEE
+    Trans. SMC 9 (1979) 62, DOI 10.1109/TSMC.1979.4310076).
     Where the model is not to be trusted the measured counts decide. Connected pixels that
     satisfy the query become boxes whose edges are pixel edges; boxes are padded, grown to the
     smallest size, kept inside the map, and merged where they overlap or touch.
@@ -71,8 +71,10 @@ def pick_regions(
     QueryError
         `request.find` can't be read or names an element that isn't measured.
     """
-    evidence = {name: _evidence(enhanced, name) for name in enhanced.elements}
     query = parse_query(request.find) if request.find else None
+    # Without a query only what stands out is wanted, not the matrix of the sample.
+    named = query.elements if query else ()
+    evidence = {name: _evidence(enhanced, name, name in named) for name in enhanced.elements}
     found = _found(query, evidence, enhanced.grid.shape)
     boxes = _boxes(found, request, enhanced)
     regions = [
@@ -91,7 +93,7 @@ def _counts(stabilised: float) -> float:
     return max((stabilised / 2) ** 2 - 3 / 8, 0.0)
 
 
-def _evidence(enhanced: EnhancedMaps, element: str) -> ElementEvidence:
+def _evidence(enhanced: EnhancedMaps, element: str, two_classes: bool) -> ElementEvidence:
     plane = enhanced.dataset.sel(element=element)
     trusted = plane["trusted"].values.astype(bool)
     value = np.where(trusted, plane["estimate"].values, plane["baseline"].values).astype(float)
@@ -105,7 +107,7 @@ def _evidence(enhanced: EnhancedMaps, element: str) -> ElementEvidence:
     if not measured.any():
         return ElementEvidence(value, sigma, nothing.astype(bool), nothing, 0.0, 0.0)
     level = _stabilised(np.nan_to_num(value))
-    limits = _limits(level[measured])
+    limits = _limits(level[measured], two_classes)
     background = _counts(limits.middle)
     significant = np.nan_to_num(value) - background >= MIN_SIGNIFICANCE * sigma
     usable = np.where(measured & significant, level, -np.inf)
@@ -128,20 +130,22 @@ class _Limits(NamedTuple):
     seed: float
 
 
-def _limits(level: np.ndarray) -> _Limits:
+def _limits(level: np.ndarray, two_classes: bool) -> _Limits:
     middle = float(np.median(level))
     deviation = _MAD_TO_SIGMA * float(np.median(np.abs(level - middle)))
     # A map that is mostly empty has no spread, but its counts still are Poisson distributed.
     scale = max(deviation, 1.0)
     outliers = _Limits(middle, middle + GROW_AT * scale, middle + SEED_AT * scale)
-    if level.min() == level.max():
+    if not two_classes or level.min() == level.max():
         return outliers
     between = float(threshold_otsu(level))
     upper = level > between
     low, high, share = float(level[~upper].mean()), float(level[upper].mean()), upper.mean()
     explained = share * (1 - share) * (high - low) ** 2 / level.var()
-    two_classes = explained > TWO_CLASSES_FROM and high - low > SEED_AT
-    return _Limits(low, between, high) if two_classes and between < outliers.grow else outliers
+    # While the upper class is small, the median and its spread describe the background better.
+    if share > 0.25 and explained > TWO_CLASSES_FROM and high - low > SEED_AT:
+        return _Limits(low, between, (between + high) / 2)
+    return outliers
 
 
 def _found(
