@@ -1,0 +1,267 @@
+"""Row documents to elemental maps: by ledger and encoder, never by counting and reshaping.
+
+Rules (docs/explanation/documents.md):
+
+* A row is what the ledger says it is. Of several attempts at one row the highest counts, as a
+  whole; two attempts are never mixed.
+* Within the row a frame lies where the encoder says. A row whose frames follow each other one
+  pixel apart moves as a whole by the median offset, rounded (half a pixel of backlash moves
+  nothing); otherwise each frame goes to the nearest pixel. Where the encoder says nothing, order
+  and direction decide.
+* Several frames in one pixel are *averaged*: counts stay per pixel dwell, so that a pixel hit
+  twice is not twice as bright; `coverage` says how many frames there were.
+* A frame without beam (I0 at or below 1 % of the map's median) or without live time measured
+  nothing: its pixel is NaN with coverage 0, because a zero there would read as "no Fe here". A
+  monitor that never counted says nothing about the beam and masks nothing.
+* Complete means: every row of the grid is there. The run's exit status is never asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from xrf_sr_plans.errors import AssemblyError, GridError
+from xrf_sr_plans.maps.elemental import ElementalMaps
+from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
+from xrf_sr_plans.schema import STREAM_ROWS, MapMetadata, elements_key, row_keys
+
+logger = logging.getLogger(__name__)
+
+BEAM_FLOOR = 0.01
+"""Share of the map's median I0 below which a frame counts as taken without beam."""
+
+SLOW_TOLERANCE_STEPS = 0.75
+"""A row flown farther than this from its place is another row (a stuck slow motor)."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One attempt at one row; `x` is the pixel of each frame, `note` what was odd about it."""
+
+    attempt: int
+    x: np.ndarray
+    counts: np.ndarray
+    i0: np.ndarray
+    live_time_s: np.ndarray
+    note: str = ""
+
+
+class MapBuilder:
+    """Build one `ElementalMaps` from the documents of one map run, in any order of rows.
+
+    Parameters
+    ----------
+    start
+        The start document, with `schema.MapMetadata` under ``xrf_sr``.
+
+    Raises
+    ------
+    AssemblyError
+        The start document describes no map.
+    """
+
+    def __init__(self, start: Mapping[str, Any]) -> None:
+        self.uid = str(start.get("uid", ""))
+        try:
+            self.metadata = MapMetadata.model_validate(start["xrf_sr"])
+            self.grid = ScanGrid.from_dict(self.metadata.grid)
+        except (KeyError, ValidationError, GridError) as error:
+            raise AssemblyError(f"run {self.uid}: no map in its start document: {error}") from error
+        self.elements = list(self.metadata.elements)
+        self.problems: list[str] = []
+        self._keys: dict[str, dict[str, str]] = {}
+        self._rows: dict[int, _Row] = {}
+
+    @property
+    def rows_used(self) -> list[int]:
+        """Rows with at least one frame on the grid, ascending."""
+        return sorted(index for index, row in self._rows.items() if row.x.size)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is odd about the rows that count, in their order (so replays agree)."""
+        return [note for index in sorted(self._rows) if (note := self._rows[index].note)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row of the grid is there (a short row is there, see `coverage`)."""
+        return len(self.rows_used) == self.grid.slow.num
+
+    def descriptor(self, doc: Mapping[str, Any]) -> None:
+        """Learn the keys and the element names of the row stream; other streams are ignored."""
+        if doc.get("name") != STREAM_ROWS:
+            return
+        data_keys = doc["data_keys"]
+        for key in data_keys:
+            detector = key.removesuffix("_counts")
+            keys = row_keys(detector)
+            if key == keys["counts"] and keys["row"] in data_keys:
+                self._keys[doc["uid"]] = keys
+                self.elements = _configured_elements(doc, detector) or self.elements
+                return
+
+    def event(self, doc: Mapping[str, Any]) -> None:
+        """Take one row; the same row again, or an older attempt at it, changes nothing."""
+        keys = self._keys.get(doc["descriptor"])
+        if keys is None:
+            return
+        try:
+            self._take(doc["data"], keys)
+        except (KeyError, TypeError, ValueError) as error:
+            self._problem(f"event {doc.get('seq_num')} is no row: {error!r}")
+
+    def event_page(self, doc: Mapping[str, Any]) -> None:
+        """Take the rows of an event page (columns may be lists or arrays)."""
+        for position in range(len(doc["seq_num"])):
+            self.event(
+                {
+                    "descriptor": doc["descriptor"],
+                    "seq_num": doc["seq_num"][position],
+                    "data": {key: column[position] for key, column in doc["data"].items()},
+                }
+            )
+
+    def maps(self) -> ElementalMaps:
+        """Return the map as measured so far; pixels not measured are NaN."""
+        shape = self.grid.shape
+        counts = np.full((len(self.elements), *shape), np.nan)
+        i0, live_time_s = np.full(shape, np.nan), np.full(shape, np.nan)
+        coverage = np.zeros(shape, dtype=int)
+        floor = self._beam_floor()
+        for index in self.rows_used:
+            row = self._rows[index]
+            lit = _lit(row, floor)
+            x = row.x[lit]
+            num = shape[1]
+            counts[:, index] = _pixel_means(row.counts[:, lit], x, num)
+            i0[index] = _pixel_means(row.i0[lit], x, num)
+            live_time_s[index] = _pixel_means(row.live_time_s[lit], x, num)
+            coverage[index] = np.bincount(x, minlength=num)
+        return ElementalMaps.from_arrays(
+            counts,
+            self.grid,
+            self.elements,
+            i0=i0,
+            live_time_s=live_time_s,
+            coverage=coverage,
+            **self._attributes(),
+        )
+
+    def _attributes(self) -> dict[str, Any]:
+        metadata = self.metadata
+        return {
+            "source_uid": self.uid,
+            "dwell_ms": metadata.dwell_ms,
+            "step_um": metadata.step_um,
+            "probe_fwhm_um": metadata.probe_fwhm_um,
+            "sampling": metadata.sampling,
+            "complete": self.complete,
+            "notes": self.notes,
+        }
+
+    def _take(self, data: Mapping[str, Any], keys: Mapping[str, str]) -> None:
+        index, attempt = int(data[keys["row"]]), _integer(data.get(keys["attempt"]), 0)
+        if not 0 <= index < self.grid.slow.num:
+            self._problem(f"row {index} is not on the grid of {self.grid.slow.num} rows")
+            return
+        known = self._rows.get(index)
+        if known is None or attempt >= known.attempt:
+            self._rows[index] = self._read_row(data, keys, index, attempt)
+
+    def _read_row(
+        self, data: Mapping[str, Any], keys: Mapping[str, str], index: int, attempt: int
+    ) -> _Row:
+        counts = np.asarray(data[keys["counts"]], dtype=float)
+        if counts.ndim != 2 or counts.shape[0] != len(self.elements):
+            raise ValueError(f"counts of shape {counts.shape} for {len(self.elements)} elements")
+        num = min(counts.shape[1], _integer(data.get(keys["n_frames"]), counts.shape[1]))
+        i0, live, fast, slow = (
+            _padded(data.get(keys[role]), num) for role in ("i0", "live_time", "fast_um", "slow_um")
+        )
+        x = place_frames(fast, self.grid.fast, _integer(data.get(keys["direction"]), 1))
+        good = (x >= 0) & (x < self.grid.fast.num) & np.isfinite(counts[:, :num]).any(axis=0)
+        away = np.abs(slow - self.grid.slow.centers_um[index]) / self.grid.slow.step_um
+        strayed = np.isfinite(away) & (away > SLOW_TOLERANCE_STEPS)
+        lost = int(strayed.sum())
+        note = f"row {index}: {lost} frames were taken in another row's place" if lost else ""
+        keep = good & ~strayed
+        return _Row(attempt, x[keep], counts[:, :num][:, keep], i0[keep], live[keep], note)
+
+    def _beam_floor(self) -> float:
+        i0 = np.concatenate([row.i0 for row in self._rows.values()] or [np.empty(0)])
+        beam = i0[np.isfinite(i0) & (i0 > 0)]
+        return BEAM_FLOOR * float(np.median(beam)) if beam.size else -np.inf
+
+    def _problem(self, text: str) -> None:
+        logger.warning("run %s: %s", self.uid, text)
+        if len(self.problems) < 100:
+            self.problems.append(text)
+
+
+def place_frames(fast_um: np.ndarray, axis: AxisGrid, direction: int) -> np.ndarray:
+    """Return the pixel index of each frame of a row; it may lie outside 0..num-1.
+
+    Parameters
+    ----------
+    fast_um
+        Encoder position of each frame's centre in order of acquisition; NaN: unknown.
+    axis
+        The fast axis.
+    direction
+        -1 where the row was flown from high to low.
+    """
+    order = np.arange(fast_um.size)
+    nominal = axis.num - 1 - order if direction < 0 else order
+    offset = (fast_um - axis.start_um) / axis.step_um - nominal
+    known = np.isfinite(offset)
+    if not known.any():
+        return nominal
+    common = float(np.median(offset[known]))
+    if np.abs(offset[known] - common).max() <= 0.5:
+        # Just below 0.5: a row displaced by exactly half a pixel stays where it was meant to be.
+        return nominal + int(np.fix(common + np.copysign(0.5 - 1e-6, common)))
+    filled = np.interp(order, order[known], offset[known])
+    return np.floor(nominal + filled + 0.5).astype(int)
+
+
+def _lit(row: _Row, floor: float) -> np.ndarray:
+    dark = np.isfinite(row.i0) & (row.i0 <= floor)
+    dead = np.isfinite(row.live_time_s) & (row.live_time_s <= 0)
+    return ~(dark | dead)
+
+
+def _pixel_means(values: np.ndarray, x: np.ndarray, num: int) -> np.ndarray:
+    """Average values (..., frame) over the frames of each pixel; NaN where there is none."""
+    finite = np.isfinite(values)
+    total = np.zeros((*values.shape[:-1], num))
+    frames = np.zeros(total.shape)
+    np.add.at(total, (..., x), np.where(finite, values, 0.0))
+    np.add.at(frames, (..., x), finite)
+    return np.divide(total, frames, out=np.full(total.shape, np.nan), where=frames > 0)
+
+
+def _padded(values: Any, num: int) -> np.ndarray:
+    """Return `num` floats: scalers may be shorter or longer than the counts, or be missing."""
+    out = np.full(num, np.nan)
+    if values is not None:
+        flat = np.asarray(values, dtype=float).ravel()[:num]
+        out[: flat.size] = flat
+    return out
+
+
+def _integer(value: Any, default: int) -> int:
+    return default if value is None or value != value else int(value)
+
+
+def _configured_elements(descriptor: Mapping[str, Any], detector: str) -> list[str]:
+    for configuration in descriptor.get("configuration", {}).values():
+        names = configuration.get("data", {}).get(elements_key(detector))
+        if names is not None and len(names):
+            return [str(name) for name in names]
+    return []
