@@ -152,6 +152,19 @@ def _value_at_block_centres(maps: np.ndarray, factor: int, axis: int) -> np.ndar
     return np.clip(sum(parts), 0, None)
 
 
+def shift_rows(maps: np.ndarray, shift_px: float, rows: int = 1) -> np.ndarray:
+    """Shift every second group of `rows` rows along the fast axis by `shift_px` (may be broken).
+
+    It is what backlash, or a trigger that comes late in both directions of a snake, does to a
+    map. Linear interpolation; borders replicate. Maps are (..., y, x).
+    """
+    maps = np.array(maps, dtype=float)
+    edges = np.arange(maps.shape[-1] + 1) - shift_px
+    backward = np.arange(maps.shape[-2]) // rows % 2 == 1
+    maps[..., backward, :] = path_average(maps[..., backward, :], edges[:-1], edges[1:])
+    return maps
+
+
 def i0_ripple(num: int, rms: float, rng: np.random.Generator, correlation_px: float = 8.0):
     """Return relative beam intensity over `num` successive pixels: 1 + slow ripple of given RMS."""
     noise = ndimage.gaussian_filter1d(rng.standard_normal(num + 32), correlation_px)[16:-16]

@@ -1,0 +1,196 @@
+"""The default network: a residual trunk shared by all elements, which look at each other.
+
+Each element of a map runs through the same convolutions (so any number and order of elements
+will do); at three depths an element also sees the mean and the maximum of what all elements
+found at the pixel, which don't depend on their order (M. Zaheer et al., Deep Sets, NeurIPS 2017,
+arXiv 1703.06114). What is known about the measurement (counting noise, probe, sampling, factor)
+modulates every block (E. Perez et al., FiLM, AAAI 2018, arXiv 1709.07871). The heads end in
+PixelShuffle (W. Shi et al., CVPR 2016, arXiv 1609.05158). The network corrects bicubic in
+stabilised counts: with zero heads it *is* bicubic.
+
+Imports torch: import this module lazily.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xrf_sr_plans.physics.resample import upsample_matrix
+from xrf_sr_plans.schema import Sampling
+from xrf_sr_plans.sr.stabilise import OFFSET, SMALLEST_RANGE
+
+SAMPLINGS: tuple[Sampling, ...] = ("fly", "area", "point")
+FACTORS = (2, 4)
+N_CONDITIONS = 9
+
+
+class Conditions(NamedTuple):
+    """What is known about each map of a batch; tensors of shape (batch,) or (batch, element)."""
+
+    low: Tensor
+    """Low end of the stabilised counts, per element (`stabilise.Scale`)."""
+    span: Tensor
+    """Their range."""
+    probe: Tensor
+    """Probe FWHM in coarse steps, 0 where unknown."""
+    target_probe: Tensor
+    """FWHM, in coarse steps, of the probe with which the estimate is still to be blurred."""
+    sampling: Tensor
+    """Index into `SAMPLINGS`."""
+
+
+class Prediction(NamedTuple):
+    """Estimate (counts, may be slightly negative), the same stabilised, and its sigma."""
+
+    estimate: Tensor
+    stabilised: Tensor
+    sigma: Tensor
+    """One standard deviation of the stabilised estimate."""
+
+
+@dataclass(frozen=True)
+class SetNetworkConfig:
+    """Size of a `SetNetwork`."""
+
+    filters: int = 48
+    blocks: int = 6
+    mix_after: tuple[int, ...] = (0, 2, 4)
+
+
+class _Block(nn.Module):
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(filters, filters, 3, padding=1)
+        self.second = nn.Conv2d(filters, filters, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        inner = functional.relu(self.first(features) * (1 + scale) + shift)
+        return features + self.second(inner)
+
+
+class _Mix(nn.Module):
+    """Let the elements of a map see the mean and maximum of each other's features."""
+
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        self.value = nn.Conv2d(filters, 2 * filters, 1)
+        self.out = nn.Conv2d(3 * filters, filters, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor, n_elements: int) -> Tensor:
+        value, gate = self.value(features).chunk(2, dim=1)
+        value = functional.relu(value) * torch.sigmoid(gate)
+        sets = value.unflatten(0, (-1, n_elements))
+        pooled = torch.cat([sets.mean(1), sets.amax(1)], dim=1)
+        pooled = pooled.repeat_interleave(n_elements, dim=0)
+        return features + self.out(torch.cat([functional.relu(features), pooled], dim=1))
+
+
+class _Head(nn.Module):
+    def __init__(self, filters: int, hidden: int, factor: int, bias: float = 0.0) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(filters, hidden, 3, padding=1)
+        self.out = nn.Conv2d(hidden, factor * factor, 3, padding=1)
+        self.shuffle = nn.PixelShuffle(factor)
+        nn.init.zeros_(self.out.weight)
+        nn.init.constant_(self.out.bias, bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.shuffle(self.out(functional.relu(self.inner(features))))
+
+
+class SetNetwork(nn.Module):
+    """Super-resolve counts (batch, element, y, x) by 2 or 4."""
+
+    def __init__(self, config: SetNetworkConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or SetNetworkConfig()
+        filters, blocks = config.filters, config.blocks
+        self.stem = nn.Conv2d(2, filters, 3, padding=1)
+        self.condition = nn.Sequential(nn.Linear(N_CONDITIONS, 64), nn.ReLU())
+        self.film = nn.Linear(64, blocks * 2 * filters)
+        self.blocks = nn.ModuleList([_Block(filters) for _ in range(blocks)])
+        self.mixes = nn.ModuleDict({str(k): _Mix(filters) for k in config.mix_after})
+        self.heads = nn.ModuleDict({str(f): _Head(filters, filters, f) for f in FACTORS})
+        self.sigma_heads = nn.ModuleDict({str(f): _Head(filters, 24, f, -3.0) for f in FACTORS})
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+
+    @property
+    def reach(self) -> int:
+        """Coarse pixels around an output pixel that it depends on."""
+        return 1 + 2 * self.config.blocks + 2
+
+    def forward(self, counts: Tensor, conditions: Conditions, factor: int) -> Prediction:
+        """Return the estimate on the fine grid, in photons per coarse pixel."""
+        batch, n_elements, height, width = counts.shape
+        span = conditions.span[..., None, None]
+        flat = _stabilise(counts)
+        unit = ((flat - conditions.low[..., None, None]) / span).reshape(-1, 1, height, width)
+        # The second plane is 1 inside: what a convolution sees beyond the border is 0 there.
+        features = self.stem(torch.cat([unit, torch.ones_like(unit)], 1))
+        film = self.film(self.condition(_condition_vector(conditions, factor)))
+        film = film.reshape(batch * n_elements, self.config.blocks, 2, -1, 1, 1)
+        for index, block in enumerate(self.blocks):
+            if str(index) in self.mixes:
+                features = self.mixes[str(index)](features, n_elements)
+            features = block(features, film[:, index, 0], film[:, index, 1])
+        correction = self.heads[str(factor)](features).float()
+        log_sigma = self.sigma_heads[str(factor)](features.detach()).float()
+        shape = (batch, n_elements, height * factor, width * factor)
+        stabilised = _stabilise(upsample_tensor(counts, factor)) + span * correction.view(shape)
+        relative = torch.exp(log_sigma.clamp(-12, 4)).view(shape)
+        sigma = torch.sqrt(0.02 + (span * relative) ** 2)
+        return Prediction(_unstabilise(stabilised), stabilised, sigma)
+
+
+def _stabilise(counts: Tensor) -> Tensor:
+    return 2.0 * torch.sqrt(counts.clamp(min=0) + OFFSET)
+
+
+def _unstabilise(stabilised: Tensor) -> Tensor:
+    """Inverse of `_stabilise`, continued by its tangent below zero counts to keep a gradient."""
+    zero = 2.0 * OFFSET**0.5
+    return torch.where(
+        stabilised > zero, stabilised**2 / 4 - OFFSET, (stabilised - zero) * (zero / 2)
+    )
+
+
+def _condition_vector(conditions: Conditions, factor: int) -> Tensor:
+    """Return (batch * element, N_CONDITIONS)."""
+    span, low = conditions.span, conditions.low
+    one_hot = functional.one_hot(conditions.sampling, len(SAMPLINGS)).to(span.dtype)
+    per_map = torch.cat(
+        [
+            torch.stack([conditions.probe, conditions.target_probe], -1),
+            (conditions.probe > 0).to(span.dtype)[:, None],
+            one_hot,
+            torch.full_like(conditions.probe, factor / 2 - 1)[:, None],
+        ],
+        -1,
+    )
+    per_element = torch.stack([torch.log(span / SMALLEST_RANGE) / 2, torch.log1p(low) / 2], -1)
+    per_map = per_map[:, None].expand(-1, span.shape[1], -1)
+    return torch.cat([per_element, per_map], -1).flatten(0, 1)
+
+
+@lru_cache(maxsize=64)
+def _bicubic(num: int, factor: int) -> Tensor:
+    return torch.tensor(upsample_matrix(num, factor, "bicubic"), dtype=torch.float32)
+
+
+def upsample_tensor(maps: Tensor, factor: int) -> Tensor:
+    """`physics.resample.upsample` (bicubic) in torch."""
+    with torch.autocast(maps.device.type, enabled=False):
+        rows = _bicubic(maps.shape[-2], factor).to(maps)
+        columns = _bicubic(maps.shape[-1], factor).to(maps)
+        return rows @ maps @ columns.T

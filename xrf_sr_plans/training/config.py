@@ -1,0 +1,59 @@
+"""What a training run is: everything that decides which weights come out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Architecture = Literal["set", "notes", "srcnn"]
+
+
+class TrainingConfig(BaseModel):
+    """A training run. The defaults of `notes()` are the recipe of the notes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    architecture: Architecture = "set"
+    """`set`: ours; `notes`: 16 x 64 residual network with BN; `srcnn`."""
+    steps: int = Field(default=6000, ge=1)
+    """Optimiser steps (batches); the learning rate follows a cosine over them."""
+    steps_per_epoch: int = Field(default=200, ge=1)
+    """A checkpoint is written, and validation done, after so many."""
+    maps_per_batch: int = Field(default=32, ge=1)
+    """Single-element maps per batch: 32 maps of one element, or 8 of four."""
+    coarse_px: int = Field(default=32, ge=8)
+    """Side of a training crop in coarse pixels."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    loss: Literal["log_mse", "l1_sobel"] = "log_mse"
+    filters: int = Field(default=48, ge=4)
+    blocks: int = Field(default=6, ge=1)
+    n_phantoms: int = Field(default=360, ge=1)
+    phantom_px: int = Field(default=192, ge=64)
+    n_validation: int = Field(default=16, ge=1)
+    real_maps: Path | None = None
+    """Folder with the real maps (`training.real_maps`); None: phantoms only."""
+    real_share: float = Field(default=0.3, ge=0, le=1)
+    seed: int = 0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = Field(default=1, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; None: as many as torch likes."""
+    out: Path = Path("out/training")
+    """Folder of checkpoints, the log and the last weights; an existing run there is resumed."""
+    progress: bool = True
+
+    @classmethod
+    def notes(cls, **changes: object) -> TrainingConfig:
+        """Return the notes' recipe: Adam 1e-4, cosine, batch 32, L1 + 0.1 Sobel, 64 px crops."""
+        recipe: dict[str, object] = {
+            "learning_rate": 1e-4,
+            "warmup_steps": 0,
+            "loss": "l1_sobel",
+            "coarse_px": 64,
+            "steps": 300 * 200,
+        }
+        return cls.model_validate({**recipe, **changes})

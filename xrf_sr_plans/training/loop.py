@@ -1,0 +1,200 @@
+"""The training loop, on Lightning: one process or many (DDP), resumable, seeded.
+
+Imports torch and lightning: import this module lazily.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from xrf_sr_plans.sr.network import (
+    SAMPLINGS,
+    Conditions,
+    SetNetwork,
+    SetNetworkConfig,
+    upsample_tensor,
+)
+from xrf_sr_plans.training.config import TrainingConfig
+from xrf_sr_plans.training.losses import gaussian_nll, l1_sobel, log_mse
+from xrf_sr_plans.training.pairs import Batch, Samples, random_batch
+from xrf_sr_plans.training.phantoms import VALIDATION_SEED
+from xrf_sr_plans.training.real_maps import training_maps
+
+log = logging.getLogger(__name__)
+VALIDATION_STREAM = 77
+NLL_WEIGHT = 0.2
+
+
+class _Batches(Dataset[dict[str, Any]]):
+    """Batches first .. first + num of a stream; each is a function of its number."""
+
+    def __init__(self, samples: Samples, config: TrainingConfig, seed: int, first: int, num: int):
+        self.samples, self.config, self.seed = samples, config, seed
+        self.first, self.num = first, num
+
+    def __len__(self) -> int:
+        return self.num
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        batch = random_batch(
+            self.samples,
+            self.seed,
+            self.first + index,
+            SAMPLINGS,
+            maps_per_batch=self.config.maps_per_batch,
+            coarse_px=self.config.coarse_px,
+        )
+        return _tensors(batch)
+
+
+def _tensors(batch: Batch) -> dict[str, Any]:
+    plain = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {
+        name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        for name, value in plain.items()
+    }
+
+
+def conditions_of(batch: dict[str, Any]) -> Conditions:
+    """Return what the network is told about a batch."""
+    return Conditions(
+        batch["low"], batch["span"], batch["probe"], batch["target_probe"], batch["sampling"]
+    )
+
+
+class TrainingModule(lightning.LightningModule):
+    """The default network with its loss, optimiser and validation figure."""
+
+    def __init__(self, config: TrainingConfig, samples: Samples, validation: Samples) -> None:
+        super().__init__()
+        self.config, self.samples, self.validation = config, samples, validation
+        self.network = SetNetwork(SetNetworkConfig(config.filters, config.blocks))
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the batches of the current epoch."""
+        per_epoch = min(self.config.steps_per_epoch, self.config.steps) * self.trainer.world_size
+        first = self.current_epoch * per_epoch
+        data = _Batches(self.samples, self.config, self.config.seed, first, per_epoch)
+        return DataLoader(data, batch_size=None, shuffle=False)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return the same validation batches every time."""
+        data = _Batches(
+            self.validation, self.config, VALIDATION_STREAM, 0, self.config.n_validation
+        )
+        return DataLoader(data, batch_size=None, shuffle=False)
+
+    def training_step(self, batch: dict[str, Any], _index: int) -> Tensor:
+        """Return the loss of one batch."""
+        made = self.network(batch["counts"], conditions_of(batch), int(batch["factor"]))
+        truth = batch["truth"]
+        if self.config.loss == "log_mse":
+            loss = log_mse(made.estimate, truth)
+        else:
+            stabilised_truth = 2 * torch.sqrt(truth + 0.375)
+            loss = l1_sobel(made.stabilised, stabilised_truth, batch["span"])
+        residual = 2 * torch.sqrt(truth + 0.375) - made.stabilised
+        nll = gaussian_nll(made.sigma, residual)
+        self.log("loss", loss, prog_bar=True)
+        return loss + NLL_WEIGHT * nll
+
+    def validation_step(self, batch: dict[str, Any], _index: int) -> None:
+        """Log the gain over bicubic, in dB, by factor."""
+        factor = int(batch["factor"])
+        made = self.network(batch["counts"], conditions_of(batch), factor)
+        bicubic = upsample_tensor(batch["counts"], factor).clamp(min=0)
+        errors = [
+            (maps.float() - batch["truth"]).square().mean(dim=(-2, -1)) + 1e-3
+            for maps in (bicubic, made.estimate.clamp(min=0))
+        ]
+        gain = 10 * torch.log10(errors[0] / errors[1]).mean()
+        self.log(
+            f"gain_db_x{factor}", gain, on_epoch=True, batch_size=1, prog_bar=True, sync_dist=True
+        )
+
+    def configure_optimizers(self) -> Any:
+        """Return Adam with warm-up and a cosine down to 1 % of the learning rate."""
+        optimiser = torch.optim.Adam(self.network.parameters(), self.config.learning_rate)
+        warm, steps = self.config.warmup_steps, self.config.steps
+
+        def rate(step: int) -> float:
+            if step < warm:
+                return (step + 1) / warm
+            done = min(1.0, (step - warm) / max(1, steps - warm))
+            return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_train_epoch_end(self) -> None:
+        """Write the weights as they are, so that a killed run leaves something usable."""
+        figures = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
+        log.info("step %d: %s", self.global_step, figures)
+        if self.trainer.is_global_zero:
+            save_weights(self.network, self.config.out / "weights.safetensors")
+
+
+def save_weights(network: torch.nn.Module, path: Path) -> None:
+    """Write weights atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    save_file(state, temporary)
+    os.replace(temporary, path)
+
+
+def train(config: TrainingConfig) -> Path:
+    """Train, or go on training what is in ``config.out``; return the path of the weights.
+
+    A run that was killed goes on from its last epoch with the batches it would have seen.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    lightning.seed_everything(config.seed, verbose=False)
+    config.out.mkdir(parents=True, exist_ok=True)
+    (config.out / "config.json").write_text(config.model_dump_json(indent=2))
+    real = training_maps(config.real_maps) if config.real_maps else []
+    samples = Samples.make(
+        config.n_phantoms, 0, real, size=config.phantom_px, real_share=config.real_share
+    )
+    validation = Samples.make(config.n_validation, VALIDATION_SEED, size=config.phantom_px)
+    module = TrainingModule(config, samples, validation)
+    checkpoint = ModelCheckpoint(config.out, save_last=True, save_top_k=0, every_n_epochs=1)
+    last = config.out / "last.ckpt"
+    trainer = lightning.Trainer(
+        max_steps=config.steps,
+        accelerator=config.accelerator,
+        devices=config.devices,
+        strategy="ddp" if config.devices > 1 else "auto",
+        precision=config.precision,
+        gradient_clip_val=1.0,
+        default_root_dir=config.out,
+        callbacks=[checkpoint],
+        logger=False,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        enable_progress_bar=config.progress,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, ckpt_path=str(last) if last.exists() else None, weights_only=None)
+    path = config.out / "weights.safetensors"
+    if trainer.is_global_zero:
+        save_weights(module.network, path)
+    return path

@@ -1,0 +1,82 @@
+"""Real elemental maps as truth for training and validation: which part of which file.
+
+The split is by sample: `shared/data` of the project holds Zagami (a meteorite; columns 0-349
+train, 350-429 are kept for calibration and the demo) and LA-ICP-MS maps of three tissue blocks
+(C1 and C2 train, C3 validates; sections of one block are one group).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.physics.resample import block_mean
+
+ZAGAMI_TRAIN_COLUMNS = 350
+CALIBRATION_FIRST_ROW = 280
+"""Rows of Zagami's last columns from here on calibrate; those above hold the demo's sample."""
+
+
+def clean(maps: np.ndarray) -> np.ndarray:
+    """Scale maps (element, y, x) to 1 at the 99.9 % quantile and tame what is no signal.
+
+    NaN and negative values become 0; one-pixel spikes above twice the quantile are cut there
+    (the same rule for every method that is compared).
+    """
+    maps = np.nan_to_num(np.asarray(maps, dtype=float), nan=0.0, posinf=0.0, neginf=0.0)
+    maps = np.clip(maps, 0, None)
+    top = np.quantile(maps, 0.999, axis=(1, 2), keepdims=True)
+    return np.minimum(maps / np.maximum(top, 1e-12), 2.0)
+
+
+def read_npz(path: Path) -> tuple[np.ndarray, list[str]]:
+    """Return maps (element, y, x) and element names of an npz file.
+
+    Raises
+    ------
+    FileFormatError
+        No `maps` and `elements` in the file.
+    """
+    with np.load(path, allow_pickle=False) as archive:
+        if not {"maps", "elements"} <= set(archive.files):
+            raise FileFormatError(f"{path}: has {archive.files}; 'maps' and 'elements' are needed")
+        return np.asarray(archive["maps"]), [str(name) for name in archive["elements"]]
+
+
+def _tissue(folder: Path, blocks: tuple[str, ...]) -> dict[str, np.ndarray]:
+    found = {}
+    for block in blocks:
+        for path in sorted(folder.glob(f"laicpms_{block}*.npz")):
+            maps, elements = read_npz(path)
+            # Zn64 and Zn66 are one element measured twice: no independent evidence.
+            keep = [index for index, name in enumerate(elements) if name != "Zn66"]
+            found[path.stem] = clean(maps[keep])
+    return found
+
+
+def training_maps(folder: Path) -> list[np.ndarray]:
+    """Return the training part of `folder`, also averaged 2 x 2; an empty list if it has none."""
+    maps = list(_tissue(folder, ("C1", "C2")).values())
+    zagami = folder / "zagami_left.npz"
+    if zagami.exists():
+        # Zagami is as large as all the tissue together, and sharper: seen as often.
+        whole = clean(read_npz(zagami)[0])[:, :, :ZAGAMI_TRAIN_COLUMNS]
+        maps.extend([whole] * max(1, len(maps)))
+    halves = [block_mean(m[:, : m.shape[1] // 2 * 2, : m.shape[2] // 2 * 2], 2) for m in maps]
+    return [np.asarray(m, dtype=np.float32) for m in (*maps, *halves)]
+
+
+def validation_maps(folder: Path) -> dict[str, np.ndarray]:
+    """Return the tissue block that training never sees."""
+    return _tissue(folder, ("C3",))
+
+
+def calibration_maps(folder: Path) -> dict[str, np.ndarray]:
+    """Return the part of Zagami that neither training nor the demo sees."""
+    path = folder / "zagami_left.npz"
+    if not path.exists():
+        return {}
+    whole = clean(read_npz(path)[0])
+    return {"zagami": whole[:, CALIBRATION_FIRST_ROW:, ZAGAMI_TRAIN_COLUMNS:]}
