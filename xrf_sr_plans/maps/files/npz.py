@@ -1,0 +1,52 @@
+"""npz: ``maps`` [element, y, x], ``elements``, and where known ``pixel_size_um``, ``units``."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.maps.files.model import MapsFile, build
+
+
+def read_npz(path: Path) -> MapsFile:
+    """Read an npz archive; objects inside are refused, never unpickled.
+
+    Raises
+    ------
+    FileFormatError
+        Not an npz archive, or without ``maps``.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if "maps" not in archive.files:
+                raise FileFormatError(
+                    f"{path}: npz has {archive.files}; 'maps' [element, y, x] is needed"
+                )
+            maps = np.asarray(archive["maps"])
+            names = archive["elements"] if "elements" in archive.files else None
+            pixel = archive["pixel_size_um"] if "pixel_size_um" in archive.files else np.nan
+            text = {
+                key: str(archive[key]) for key in ("units", "source", "license") if key in archive
+            }
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        if isinstance(error, FileFormatError):
+            raise
+        raise FileFormatError(f"{path}: not a readable npz archive ({error})") from error
+    if maps.dtype.kind not in "fiu":
+        raise FileFormatError(f"{path}: 'maps' has the type {maps.dtype}; numbers are needed")
+    if maps.ndim == 2:
+        maps = maps[None]
+    elements = [f"channel {n}" for n in range(len(maps))] if names is None else np.ravel(names)
+    size = np.ravel(np.asarray(pixel, dtype=float))
+    return build(
+        maps,
+        [str(name) for name in elements],
+        layout="npz",
+        path=str(path),
+        pixel_size_um=float(size[-1]) if size.size else float("nan"),
+        keep_all=True,
+        meta=text,
+    )
