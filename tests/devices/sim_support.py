@@ -1,0 +1,84 @@
+"""A minimal map plan and a recorder that validates every document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import event_model
+from bluesky import RunEngine
+from bluesky.utils import Msg
+
+from xrf_sr_plans.devices.protocols import PlansItsOwnRow, RowRequest
+from xrf_sr_plans.maps.grid import ScanGrid
+
+
+class Documents(list):
+    """(name, document) pairs, each valid by the event-model schema."""
+
+    __hash__ = object.__hash__
+
+    def __call__(self, name: str, document: dict[str, Any]) -> None:
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(document)
+        self.append((name, document))
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [document for kind, document in self if kind == name]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Row events' data, keyed by role."""
+        found = []
+        for page in self.named("event_page"):
+            for event in event_model.unpack_event_page(page):
+                found.append({key.split("_", 1)[1]: v for key, v in event["data"].items()})
+        return found
+
+
+def row_request(grid: ScanGrid, row: int, dwell_ms: float, map_key: str) -> RowRequest:
+    direction = grid.direction(row)
+    first, last = grid.fast.start_um, grid.fast.stop_um
+    return RowRequest(
+        map_key=map_key,
+        row=row,
+        direction=direction,
+        first_um=first if direction > 0 else last,
+        last_um=last if direction > 0 else first,
+        step_um=grid.fast.step_um,
+        num=grid.fast.num,
+        dwell_ms=dwell_ms,
+        run_up_um=grid.run_up_um,
+        slow_um=float(grid.slow.centers_um[row]),
+    )
+
+
+def small_map(
+    flyer: Any, grid: ScanGrid, dwell_ms: float = 10.0, map_key: str = "m", timeout_s: float = 20
+) -> Iterator[Msg]:
+    """Fly a map the shortest way that the protocols allow."""
+
+    @bpp.stage_decorator([flyer])
+    @bpp.run_decorator(md={"plan_name": "small_map"})
+    def inner() -> Iterator[Msg]:
+        for row in range(grid.slow.num):
+            yield from bps.checkpoint()
+            request = row_request(grid, row, dwell_ms, map_key)
+            yield from bps.prepare(flyer, request, group="row")
+            yield from bps.wait("row", timeout=timeout_s)
+            if isinstance(flyer, PlansItsOwnRow):
+                yield from flyer.row_plan(request)
+            else:
+                yield from bps.kickoff(flyer, wait=True)
+                yield from bps.complete(flyer, group="row")
+                yield from bps.wait("row", timeout=timeout_s)
+            yield from bps.collect(flyer, stream=False)
+
+    return (yield from inner())
+
+
+def fly(flyer: Any, grid: ScanGrid, **kwargs: Any) -> Documents:
+    """Fly a small map on a RunEngine of its own; return its documents."""
+    documents = Documents()
+    RunEngine({})(small_map(flyer, grid, **kwargs), documents)
+    return documents

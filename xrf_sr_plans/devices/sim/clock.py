@@ -1,0 +1,69 @@
+"""The clock that the simulated hardware lives by."""
+
+from __future__ import annotations
+
+import threading
+from typing import Literal
+
+from xrf_sr_plans.errors import ConfigError
+
+_SLICE_S = 0.02
+
+
+class Clock:
+    """Simulated seconds, spent at `speed` of them per real second; infinite: instantly.
+
+    Parameters
+    ----------
+    speed
+        1 is real time, 10 ten times faster, ``math.inf`` takes no time at all.
+    """
+
+    def __init__(self, speed: float = 1.0) -> None:
+        if not speed > 0:
+            raise ConfigError(f"clock: speed is {speed}; it must be above 0")
+        self.speed = float(speed)
+        self._elapsed_s = 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def instant(self) -> bool:
+        """Nothing takes real time, and nothing runs in a thread."""
+        return self.speed == float("inf")
+
+    @property
+    def elapsed_s(self) -> float:
+        """Simulated seconds that the hardware has been busy for."""
+        return self._elapsed_s
+
+    @property
+    def slice_s(self) -> float:
+        """Simulated seconds between two updates of something that moves."""
+        return _SLICE_S * self.speed
+
+    def spend(self, seconds: float, interrupt: threading.Event) -> bool:
+        """Let simulated time pass; return False at once when `interrupt` is set meanwhile."""
+        with self._lock:
+            self._elapsed_s += max(0.0, seconds)
+        if self.instant or seconds <= 0:
+            return not interrupt.is_set()
+        return not interrupt.wait(seconds / self.speed)
+
+
+def as_clock(clock: Clock | float | Literal["instant", "real"]) -> Clock:
+    """Return a clock from a name, a speed-up factor or a clock.
+
+    Raises
+    ------
+    ConfigError
+        Anything else.
+    """
+    if isinstance(clock, Clock):
+        return clock
+    if clock == "instant":
+        return Clock(float("inf"))
+    if clock == "real":
+        return Clock(1.0)
+    if isinstance(clock, (int, float)):
+        return Clock(clock)
+    raise ConfigError(f"clock is {clock!r}; 'instant', 'real', a speed or a Clock is needed")

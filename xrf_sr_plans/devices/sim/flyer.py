@@ -1,0 +1,280 @@
+"""The row flyer: moves the stage through a row while the microscope counts."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ophyd import Device
+from ophyd.status import Status
+
+from xrf_sr_plans.devices.protocols import RowRequest
+from xrf_sr_plans.devices.rows import (
+    AttemptLedger,
+    RowFrames,
+    describe_elements,
+    describe_row,
+    read_elements,
+    row_event,
+)
+from xrf_sr_plans.devices.sim.clock import Clock
+from xrf_sr_plans.devices.sim.faults import FaultPlan, HungFlyer, RowAddress
+from xrf_sr_plans.devices.sim.microscope import Microscope
+from xrf_sr_plans.devices.sim.motion import Motion
+from xrf_sr_plans.devices.sim.stage import MotorHangs, StageAxis, arrival_s, swept_um
+from xrf_sr_plans.errors import LimitsError
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A request turned into stage positions: from `start_um` through the row to `end_um`."""
+
+    request: RowRequest
+    start_um: float
+    end_um: float
+    first_edge_um: float
+    velocity_um_s: float
+
+    @classmethod
+    def of(cls, request: RowRequest) -> _Row:
+        direction, half = request["direction"], request["step_um"] / 2
+        first_edge = request["first_um"] - direction * half
+        last_edge = request["last_um"] + direction * half
+        return cls(
+            request,
+            first_edge - direction * request["run_up_um"],
+            last_edge + direction * request["run_up_um"],
+            first_edge,
+            request["step_um"] / (request["dwell_ms"] * 1e-3),
+        )
+
+
+class SimRowFlyer(Device):
+    """A `RowFlyer` on simulated hardware, in the way of 2-ID: one row, snake, run-up.
+
+    Frames are triggered by the encoder at the edges of the pixels and last exactly the dwell; on
+    a run-up too short for full speed the first frames cover less than their pixel.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        microscope: Microscope,
+        fast: StageAxis,
+        slow: StageAxis,
+        clock: Clock,
+        faults: FaultPlan | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        self.microscope = microscope
+        self._fast, self._slow, self._clock = fast, slow, clock
+        self._faults = faults or FaultPlan()
+        self._ledger = AttemptLedger()
+        self._map_index: dict[str, int] = {}
+        self._lock = threading.RLock()
+        self._row: _Row | None = None
+        self._attempt = 0
+        self._motion: Motion | None = None
+        self._flying = False
+        self._frames: RowFrames | None = None
+
+    @property
+    def elements(self) -> list[str]:
+        """Element names, in the order of the counts."""
+        return list(self.microscope.elements)
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """Nothing to plot: BestEffortCallback would draw every column of every row."""
+        return {"fields": []}
+
+    def stage(self) -> list[Any]:
+        """Forget all attempts."""
+        self._abandon()
+        self._ledger.reset()
+        self._row = self._frames = None
+        return super().stage()
+
+    def unstage(self) -> list[Any]:
+        """Stop whatever is still moving."""
+        self._abandon()
+        return super().unstage()
+
+    def prepare(self, value: RowRequest) -> Status:
+        """Go to the start of a row.
+
+        Raises
+        ------
+        LimitsError
+            The row with its run-up, or its velocity, is more than the axes can do.
+        """
+        self._abandon()
+        row = _Row.of(value)
+        self._check(row)
+        self._map_index.setdefault(value["map_key"], len(self._map_index))
+        self._row, self._frames = row, None
+        status = Status(self)
+        self._motion = Motion(status)
+        self._motion.run(self._clock, lambda motion: self._go_to_start(row, motion.interrupt))
+        return status
+
+    def kickoff(self) -> Status:
+        """Begin the row: one more attempt at it."""
+        if self._row is None:
+            raise LimitsError(f"flyer {self.name!r}: kickoff without prepare")
+        self._abandon()
+        self._frames = None
+        self._attempt = self._ledger.begin(self._row.request)
+        self._motion = Motion(Status(self))
+        self._flying = True
+        if not self._clock.instant:
+            self._motion.run(self._clock, self._fly)
+        started = Status(self)
+        started.set_finished()
+        return started
+
+    def complete(self) -> Status:
+        """Return a status that finishes with the row.
+
+        After a pause in mid-row the row is flown once more from its beginning.
+        """
+        if not self._flying and self._frames is None and self._row is not None:
+            self.kickoff()
+        if self._motion is None:
+            raise LimitsError(f"flyer {self.name!r}: complete without prepare")
+        if self._clock.instant and self._flying and not self._motion.over:
+            self._motion.run(self._clock, self._fly)
+        return self._motion.status
+
+    def collect(self) -> Iterator[dict[str, Any]]:
+        """Yield the row as one event, once; nothing where the row isn't complete."""
+        with self._lock:
+            frames, self._frames = self._frames, None
+        if frames is not None and self._row is not None:
+            yield row_event(self.name, frames, self._row.request, self._attempt)
+
+    def describe_collect(self) -> dict[str, dict[str, Any]]:
+        """Describe the row event."""
+        num = None if self._row is None else self._row.request["num"]
+        return describe_row(self.name, len(self.elements), num)
+
+    def describe_configuration(self) -> dict[str, Any]:
+        """Describe the element names."""
+        return {**super().describe_configuration(), **describe_elements(self.name, self.elements)}
+
+    def read_configuration(self) -> dict[str, Any]:
+        """Return the element names."""
+        return {**super().read_configuration(), **read_elements(self.name, self.elements)}
+
+    def stop(self, *, success: bool = False) -> None:
+        """Stand still; a row under way is lost, a complete one may still be collected.
+
+        The status of `complete` finishes without error, so that a plan which gave up waiting
+        isn't failed by it afterwards; the missing event tells.
+        """
+        self._abandon()
+
+    def pause(self) -> None:
+        """Abandon the row under way: the RunEngine rewinds and flies it again."""
+        self._abandon()
+
+    def resume(self) -> None:
+        """Nothing: the rewound plan prepares the row again."""
+
+    def _abandon(self) -> None:
+        motion, self._flying = self._motion, False
+        if motion is not None and not motion.over:
+            motion.stop()
+
+    def _check(self, row: _Row) -> None:
+        request = row.request
+        for label in ("first_um", "last_um", "step_um", "dwell_ms", "run_up_um", "slow_um"):
+            if not math.isfinite(request[label]):
+                raise LimitsError(f"flyer {self.name!r}: {label} is {request[label]}")
+        self._fast.check(row.start_um, "row start with run-up")
+        self._fast.check(row.end_um, "row end with run-up")
+        self._slow.check(request["slow_um"], "row height")
+        highest = self._fast.max_velocity_um_s
+        if not 0 < row.velocity_um_s <= highest:
+            raise LimitsError(
+                f"axis {self._fast.name!r}: {row.velocity_um_s:g} um/s is needed for "
+                f"{request['step_um']:g} um in {request['dwell_ms']:g} ms; at most {highest:g}"
+            )
+
+    def _go_to_start(self, row: _Row, interrupt: threading.Event) -> bool:
+        there = True
+        if abs(self._slow.motor_um - row.request["slow_um"]) > 1e-6:
+            there = self._slow.travel(row.request["slow_um"], interrupt)
+        if abs(self._fast.motor_um - row.start_um) > 1e-6:
+            there = self._fast.travel(row.start_um, interrupt) and there
+        return there
+
+    def _fly(self, motion: Motion) -> None:
+        row = self._row
+        assert row is not None
+        where = RowAddress(
+            self._map_index[row.request["map_key"]],
+            row.request["row"],
+            self._attempt,
+            row.request["direction"],
+        )
+        faults = self._faults.at(where)
+        if not self._go_to_start(row, motion.interrupt):
+            return
+        began_um = self._fast.motor_um
+        if not self._fast.travel(row.end_um, motion.interrupt, row.velocity_um_s):
+            return
+        if any(isinstance(fault, HungFlyer) for fault in faults):
+            raise MotorHangs
+        moved = self._fast.motor_um != began_um
+        frames: RowFrames | None = self._measure(row, where, faults, moved)
+        for fault in faults:
+            frames = fault.after(frames, where) if frames is not None else None
+        with self._lock:
+            if not motion.interrupt.is_set():
+                self._frames = frames
+                self._flying = False
+
+    def _measure(self, row: _Row, where: RowAddress, faults: list, moved: bool) -> RowFrames:
+        request = row.request
+        start, stop = (
+            self._paths(row) if moved else (np.full(request["num"], self._fast.motor_um),) * 2
+        )
+        dwell_s = request["dwell_ms"] * 1e-3
+        key = (
+            "row",
+            *(round(request[k], 4) for k in ("first_um", "step_um", "slow_um", "dwell_ms")),
+            request["num"],
+            request["direction"],
+        )
+        play = self._fast.play_um(request["direction"])
+        exposure = self.microscope.exposure(
+            start + play, stop + play, self._slow.sample_um, dwell_s, key
+        )
+        for fault in faults:
+            exposure = fault.before(exposure, where)
+        readout = self.microscope.expose(exposure)
+        noise = self.microscope.rng(("encoder", *key))
+        fast_um = (start + stop) / 2 + self._fast.encoder_noise_um * noise.standard_normal(
+            len(start)
+        )
+        slow_um = self._slow.motor_um + self._slow.encoder_noise_um * noise.standard_normal(
+            len(start)
+        )
+        return RowFrames(readout.counts, readout.i0, readout.live_time_s, fast_um, slow_um)
+
+    def _paths(self, row: _Row) -> tuple[np.ndarray, np.ndarray]:
+        """Return where each frame begins and ends on the encoder, given the run-up there was."""
+        request, velocity = row.request, row.velocity_um_s
+        edges = request["run_up_um"] + request["step_um"] * np.arange(request["num"])
+        ramp_s = self._fast.acceleration_s
+        began = arrival_s(edges, velocity, ramp_s)
+        ended = swept_um(began + request["dwell_ms"] * 1e-3, velocity, ramp_s)
+        origin, direction = row.start_um, request["direction"]
+        return origin + direction * edges, origin + direction * ended

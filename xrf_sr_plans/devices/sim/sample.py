@@ -1,0 +1,155 @@
+"""Samples for the simulated microscope: a measured map that ships with us, and phantoms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+from scipy import ndimage
+
+from xrf_sr_plans.errors import ConfigError
+
+REFERENCE_DWELL_S = 0.01
+"""Dwell at which a sample's `counts_p99` is reached."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Elemental rates on a fine grid.
+
+    Parameters
+    ----------
+    rates_cps
+        (element, y, x) detected photons per second at nominal flux, all detector elements
+        together.
+    elements
+        Their names.
+    pixel_um
+        Size of the (square) pixels.
+    x_low_um, y_low_um
+        Stage coordinates of the lower *edges* of the first pixel.
+    """
+
+    rates_cps: np.ndarray
+    elements: tuple[str, ...]
+    pixel_um: float
+    x_low_um: float
+    y_low_um: float
+    name: str = "sample"
+
+    def __post_init__(self) -> None:
+        if self.rates_cps.ndim != 3 or len(self.rates_cps) != len(self.elements):
+            raise ConfigError(
+                f"sample {self.name!r}: rates have the shape {self.rates_cps.shape} for "
+                f"{len(self.elements)} elements; (element, y, x) is needed"
+            )
+        if not self.pixel_um > 0:
+            raise ConfigError(f"sample {self.name!r}: pixel_um is {self.pixel_um}")
+
+    @classmethod
+    def centred(
+        cls,
+        maps: np.ndarray,
+        elements: tuple[str, ...],
+        pixel_um: float,
+        *,
+        counts_p99: float,
+        name: str,
+    ) -> Sample:
+        """Put maps (element, y, x) in any unit around the stage's origin.
+
+        One factor for all elements turns values into rates such that 10 ms of dwell give
+        `counts_p99` photons at the 99th percentile of all pixels of all elements.
+        """
+        maps = np.asarray(maps, dtype=float)
+        height, width = (size * pixel_um for size in maps.shape[-2:])
+        scale = counts_p99 / REFERENCE_DWELL_S / np.percentile(maps, 99)
+        return cls(maps * scale, elements, pixel_um, -width / 2, -height / 2, name)
+
+    @property
+    def box_um(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Outer edges: ((x low, x high), (y low, y high))."""
+        height, width = (size * self.pixel_um for size in self.rates_cps.shape[-2:])
+        return (
+            (self.x_low_um, self.x_low_um + width),
+            (self.y_low_um, self.y_low_um + height),
+        )
+
+
+def zagami(pixel_um: float = 0.5, counts_p99: float = 200.0) -> Sample:
+    """Return the measured map that ships with the package: Si, Mg, K, Fe, Ca in a meteorite.
+
+    80 x 240 pixels. The contrast is real (EPMA-WDS, Zagami, pixlise/core, Apache-2.0; see
+    xrf_sr_plans/data/README.md); the pixel size and the photon rates are pretended.
+    """
+    with (
+        files("xrf_sr_plans.data").joinpath("zagami_crop.npz").open("rb") as file,
+        np.load(file, allow_pickle=False) as data,
+    ):
+        maps, elements = data["maps"], tuple(str(name) for name in data["elements"])
+    return Sample.centred(maps, elements, pixel_um, counts_p99=counts_p99, name="zagami")
+
+
+def cells(
+    shape: tuple[int, int] = (160, 160),
+    pixel_um: float = 0.25,
+    counts_p99: float = 200.0,
+    seed: int = 1,
+) -> Sample:
+    """Return a phantom of biological cells: K and P bodies, Zn nuclei, Fe spots, Ca grains.
+
+    Elements go together as in tissue: a nucleus lies in its cell, iron spots in some cytoplasms;
+    only the calcium grains keep to themselves.
+    """
+    rng = np.random.default_rng(seed)
+    yy, xx = np.mgrid[: shape[0], : shape[1]].astype(float)
+
+    def ellipse(y: float, x: float, ry: float, rx: float, turn: float) -> np.ndarray:
+        u = (xx - x) * np.cos(turn) + (yy - y) * np.sin(turn)
+        v = (yy - y) * np.cos(turn) - (xx - x) * np.sin(turn)
+        return ((u / rx) ** 2 + (v / ry) ** 2 <= 1).astype(float)
+
+    body, nucleus, spots, grains = (np.zeros(shape) for _ in range(4))
+    for _ in range(max(3, shape[0] * shape[1] // 2500)):
+        y, x = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        ry, rx, turn = rng.uniform(7, 14), rng.uniform(9, 18), rng.uniform(0, np.pi)
+        body = np.maximum(body, rng.uniform(0.6, 1.0) * ellipse(y, x, ry, rx, turn))
+        nucleus = np.maximum(nucleus, ellipse(y, x, 0.4 * ry, 0.4 * rx, turn))
+        if rng.random() < 0.5:
+            dy, dx = rng.uniform(-0.5, 0.5, 2)
+            spots = np.maximum(spots, ellipse(y + dy * ry, x + dx * rx, 2, 2, 0))
+    for _ in range(max(2, shape[0] * shape[1] // 4000)):
+        y, x = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        ry, rx, turn = rng.uniform(1.5, 4), rng.uniform(1.5, 4), rng.uniform(0, np.pi)
+        grains = np.maximum(grains, ellipse(y, x, ry, rx, turn))
+    texture = 1 + 0.2 * ndimage.gaussian_filter(rng.standard_normal(shape), 3) / 0.095
+    film = 0.02
+    maps = {
+        "P": film + body * (0.5 + 0.5 * nucleus) * texture,
+        "K": film + body * texture,
+        "Ca": film + 0.1 * body + 1.5 * grains,
+        "Fe": film / 4 + 0.05 * body + 0.8 * spots,
+        "Zn": film / 4 + 0.1 * body + 0.6 * nucleus,
+    }
+    stack = np.clip(np.stack(list(maps.values())), 0, None)
+    return Sample.centred(stack, tuple(maps), pixel_um, counts_p99=counts_p99, name="cells")
+
+
+def edges(
+    shape: tuple[int, int] = (80, 160), pixel_um: float = 0.25, counts_p99: float = 1000.0
+) -> Sample:
+    """Return a phantom for geometry: an Fe half, a Zn half, an upright Fe/Zn interface between
+    them at x = 0, and one Ni dot off both axes, so that every flip and transposition shows.
+    """
+    height, width = shape
+    iron, zinc, nickel = (np.full(shape, 0.01) for _ in range(3))
+    iron[:, : width // 2] = 1.0
+    zinc[:, width // 2 :] = 1.0
+    nickel[height // 8 : height // 8 + 4, width // 4 : width // 4 + 4] = 1.0
+    maps = np.stack([iron, zinc, nickel])
+    return Sample.centred(maps, ("Fe", "Zn", "Ni"), pixel_um, counts_p99=counts_p99, name="edges")
+
+
+SAMPLES = {"zagami": zagami, "cells": cells, "edges": edges}
+"""Samples by name."""
