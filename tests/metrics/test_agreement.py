@@ -61,8 +61,8 @@ def test_intervals_half_as_wide_as_they_should_be_are_found_out():
 
 def test_dwell_and_beam_intensity_are_scaled_away():
     rng = np.random.default_rng(3)
-    enhanced = predicted(400.0, 5.0, rng, dwell_ms=10.0, i0_per_s=1e6)
-    i0 = np.full(enhanced.grid.shape, 0.5e6 * 0.040)
+    enhanced = predicted(400.0, 5.0, rng, dwell_ms=10.0, i0_median=1e6)
+    i0 = np.full(enhanced.grid.shape, 0.5e6)
     fine = measured(400.0 * 4 * 0.5, enhanced.grid, rng, i0=i0, dwell_ms=40.0)
     agreement = compare(enhanced, fine)["Fe"]
     assert agreement.scale == pytest.approx(0.5)

@@ -81,9 +81,10 @@ def overlap_matrix(source: AxisGrid, target: AxisGrid) -> np.ndarray:
 def dwell_scale(enhanced: EnhancedMaps, fine: ElementalMaps) -> np.ndarray:
     """Return (y, x): what fine counts must be multiplied with to be counts of a coarse pixel.
 
-    The ratio of dwell times, and of I0 where both maps know it: `EnhancedMaps` as attributes
-    ``dwell_ms`` and ``i0_per_s`` (median monitor counts per second), `ElementalMaps` as its
-    ``i0`` divided by the dwell. What is not known counts as equal.
+    The ratio of dwell times (attribute ``dwell_ms`` of both maps), and of beam intensities: the
+    prediction's attribute ``i0_median`` against the fine map's ``i0``, both monitor counts per
+    second. Where the prediction doesn't know its own, the fine map is at least brought to the
+    median of its own I0. What is not known counts as equal.
     """
     mine, theirs = enhanced.dataset.attrs, fine.attrs
     scale = np.ones(fine.grid.shape)
@@ -91,9 +92,9 @@ def dwell_scale(enhanced: EnhancedMaps, fine: ElementalMaps) -> np.ndarray:
         scale *= float(mine["dwell_ms"]) / float(theirs["dwell_ms"])
     monitor = np.asarray(fine.i0.values, dtype=float)
     good = np.isfinite(monitor) & (monitor > 0)
-    if mine.get("i0_per_s") and theirs.get("dwell_ms") and good.any():
-        per_s = monitor / (float(theirs["dwell_ms"]) * 1e-3)
-        scale *= np.where(good, float(mine["i0_per_s"]) / np.where(good, per_s, 1.0), np.nan)
+    if good.any():
+        nominal = float(mine.get("i0_median") or np.median(monitor[good]))
+        scale *= np.where(good, nominal / np.where(good, monitor, 1.0), np.nan)
     return scale
 
 
