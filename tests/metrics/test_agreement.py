@@ -59,12 +59,15 @@ def test_intervals_half_as_wide_as_they_should_be_are_found_out():
     assert compare(enhanced, measured(900.0, enhanced.grid, rng))["Fe"].coverage_90 < 0.75
 
 
-def test_dwell_and_beam_intensity_are_scaled_away():
+@pytest.mark.parametrize("by", ["attributes", "the coarse map"])
+def test_dwell_and_beam_intensity_are_scaled_away(by):
     rng = np.random.default_rng(3)
-    enhanced = predicted(400.0, 5.0, rng, dwell_ms=10.0, i0_median=1e6)
+    known = {"dwell_ms": 10.0, "i0_median": 1e6} if by == "attributes" else {}
+    enhanced = predicted(400.0, 5.0, rng, **known)
+    coarse = measured(400.0, COARSE, rng, i0=np.full(COARSE.shape, 1e6), dwell_ms=10.0)
     i0 = np.full(enhanced.grid.shape, 0.5e6)
     fine = measured(400.0 * 4 * 0.5, enhanced.grid, rng, i0=i0, dwell_ms=40.0)
-    agreement = compare(enhanced, fine)["Fe"]
+    agreement = compare(enhanced, fine, None if known else coarse)["Fe"]
     assert agreement.scale == pytest.approx(0.5)
     assert agreement.bias == pytest.approx(0, abs=0.01)
     assert agreement.coverage_90 == pytest.approx(0.9, abs=0.03)

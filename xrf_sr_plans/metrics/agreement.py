@@ -78,15 +78,22 @@ def overlap_matrix(source: AxisGrid, target: AxisGrid) -> np.ndarray:
     return np.where(total > 1 - 1e-3, weights / np.maximum(total, 1e-12), np.nan)
 
 
-def dwell_scale(enhanced: EnhancedMaps, fine: ElementalMaps) -> np.ndarray:
+def dwell_scale(
+    enhanced: EnhancedMaps, fine: ElementalMaps, coarse: ElementalMaps | None = None
+) -> np.ndarray:
     """Return (y, x): what fine counts must be multiplied with to be counts of a coarse pixel.
 
-    The ratio of dwell times (attribute ``dwell_ms`` of both maps), and of beam intensities: the
-    prediction's attribute ``i0_median`` against the fine map's ``i0``, both monitor counts per
-    second. Where the prediction doesn't know its own, the fine map is at least brought to the
-    median of its own I0. What is not known counts as equal.
+    The ratio of dwell times, and of beam intensities (monitor counts per second). Those of the
+    prediction come from the map it was made of, `coarse`, or from its attributes ``dwell_ms``
+    and ``i0_median``. Where its beam intensity isn't known the fine map is at least brought to
+    the median of its own. What is not known counts as equal.
     """
-    mine, theirs = enhanced.dataset.attrs, fine.attrs
+    mine, theirs = dict(enhanced.dataset.attrs), fine.attrs
+    if coarse is not None:
+        mine["dwell_ms"] = coarse.attrs.get("dwell_ms")
+        beam = np.asarray(coarse.i0.values, dtype=float)
+        beam = beam[np.isfinite(beam) & (beam > 0)]
+        mine["i0_median"] = float(np.median(beam)) if beam.size else None
     scale = np.ones(fine.grid.shape)
     if mine.get("dwell_ms") and theirs.get("dwell_ms"):
         scale *= float(mine["dwell_ms"]) / float(theirs["dwell_ms"])
@@ -98,12 +105,15 @@ def dwell_scale(enhanced: EnhancedMaps, fine: ElementalMaps) -> np.ndarray:
     return scale
 
 
-def compare(enhanced: EnhancedMaps, fine: ElementalMaps) -> dict[str, Agreement]:
+def compare(
+    enhanced: EnhancedMaps, fine: ElementalMaps, coarse: ElementalMaps | None = None
+) -> dict[str, Agreement]:
     """Compare a prediction with a fine measurement of the same area or a part of it.
 
     Both are brought onto the pixels of whichever map is coarser (the fine map's own where the
     steps are equal), by exact overlap; only pixels lying wholly inside both count. Fine counts
-    are scaled to the dwell and I0 of the coarse pixel (`dwell_scale`).
+    are scaled to the dwell and I0 of the coarse pixel (`dwell_scale`), which are known best where
+    the `coarse` map behind the prediction is given.
 
     Returns
     -------
@@ -122,7 +132,7 @@ def compare(enhanced: EnhancedMaps, fine: ElementalMaps) -> dict[str, Agreement]
             " none in common"
         )
     predict, measure = _onto_common_pixels(enhanced.grid, fine.grid)
-    scale = dwell_scale(enhanced, fine)
+    scale = dwell_scale(enhanced, fine, coarse)
     found: dict[str, Agreement] = {}
     for name in common:
         planes = {
