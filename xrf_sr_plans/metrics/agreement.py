@@ -88,7 +88,8 @@ def dwell_scale(
     and ``i0_median``. Where its beam intensity isn't known the fine map is at least brought to
     the median of its own. What is not known counts as equal.
     """
-    mine, theirs = dict(enhanced.dataset.attrs), fine.attrs
+    mine: dict[str, Any] = dict(enhanced.dataset.attrs)
+    theirs = fine.attrs
     if coarse is not None:
         mine["dwell_ms"] = coarse.attrs.get("dwell_ms")
         beam = np.asarray(coarse.i0.values, dtype=float)
