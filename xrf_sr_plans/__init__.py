@@ -16,6 +16,7 @@ _HOMES = {
     "Region": "xrf_sr_plans.maps.region",
     "ScanGrid": "xrf_sr_plans.maps.grid",
     "Beamline": "xrf_sr_plans.devices.protocols",
+    "enhance": "xrf_sr_plans.sr.predict",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from xrf_sr_plans.maps.elemental import EnhancedMaps as EnhancedMaps
     from xrf_sr_plans.maps.grid import ScanGrid as ScanGrid
     from xrf_sr_plans.maps.region import Region as Region
+    from xrf_sr_plans.sr.predict import enhance as enhance
 
 
 def __getattr__(name: str) -> Any:

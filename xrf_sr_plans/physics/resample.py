@@ -97,5 +97,5 @@ def fill_unmeasured(maps: np.ndarray) -> np.ndarray:
             nearest = ndimage.distance_transform_edt(
                 missing, return_distances=False, return_indices=True
             )
-            plane[:] = plane[tuple(nearest)]
+            plane[:] = plane[tuple(np.asarray(nearest))]
     return maps

@@ -131,9 +131,9 @@ class Samples:
         """Cut a random square (element, y, x) with random elements, flipped and turned."""
         fitting = [m for m in self.real if m.shape[0] >= n_elements and min(m.shape[1:]) >= size]
         if fitting and (not self.phantoms or rng.random() < self.real_share):
-            source = fitting[rng.integers(len(fitting))]
+            source = fitting[int(rng.integers(len(fitting)))]
         else:
-            source = self.phantoms[rng.integers(len(self.phantoms))]
+            source = self.phantoms[int(rng.integers(len(self.phantoms)))]
         elements = rng.permutation(source.shape[0])[:n_elements]
         y, x = (int(rng.integers(side - size + 1)) for side in source.shape[1:])
         crop = source[elements, y : y + size, x : x + size]

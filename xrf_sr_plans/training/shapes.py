@@ -10,7 +10,7 @@ import itertools
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 
 def pixel_axes(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +104,7 @@ def grains(
         ],
         axis=-1,
     )
-    distance, index = cKDTree(seeds).query(points.reshape(-1, 2), k=2)
+    distance, index = KDTree(seeds).query(points.reshape(-1, 2), k=2)
     distance = np.asarray(distance).reshape(size, size, 2)
     index = np.asarray(index).reshape(size, size, 2)
     gap = seeds[index[..., 1]] - seeds[index[..., 0]]

@@ -1,0 +1,79 @@
+"""Networks to compare with: that of the notes as written, and SRCNN.
+
+Imports torch: import this module lazily.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xrf_sr_plans.sr.network import upsample_tensor
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions with batch normalisation and ReLU, identity skip."""
+
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(filters, filters, 3, padding=1, bias=False),
+            nn.BatchNorm2d(filters),
+            nn.ReLU(),
+            nn.Conv2d(filters, filters, 3, padding=1, bias=False),
+            nn.BatchNorm2d(filters),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return functional.relu(features + self.body(features))
+
+
+class NotesNetwork(nn.Module):
+    """The notes' network: 16 residual blocks x 64 filters, PixelShuffle, global skip.
+
+    All elements are channels of one input, so their number and order are fixed. Scale 1 is the
+    same-grid (deconvolving) form: output = input + network(input). Input and output are maps
+    (batch, element, y, x) in any linear unit of order 1.
+    """
+
+    def __init__(self, elements: int, scale: int, *, blocks: int = 16, filters: int = 64) -> None:
+        super().__init__()
+        self.scale = scale
+        self.stem = nn.Conv2d(elements, filters, 3, padding=1)
+        self.trunk = nn.Sequential(*[_ResidualBlock(filters) for _ in range(blocks)])
+        stages: list[nn.Module] = []
+        for _ in range({1: 0, 2: 1, 4: 2}[scale]):
+            stages += [nn.Conv2d(filters, 4 * filters, 3, padding=1), nn.PixelShuffle(2), nn.ReLU()]
+        self.upsampling = nn.Sequential(*stages)
+        self.out = nn.Conv2d(filters, elements, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return maps `scale` times finer."""
+        features = self.trunk(functional.relu(self.stem(maps)))
+        skip = maps if self.scale == 1 else upsample_tensor(maps, self.scale)
+        return skip + self.out(self.upsampling(features))
+
+
+class Srcnn(nn.Module):
+    """SRCNN 9-1-5 on the bicubic map (C. Dong et al., arXiv 1501.00092), element by element."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 64, 9, padding=4),
+            nn.ReLU(),
+            nn.Conv2d(64, 32, 1),
+            nn.ReLU(),
+            nn.Conv2d(32, 1, 5, padding=2),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return maps `scale` times finer."""
+        fine: Tensor = upsample_tensor(maps, self.scale)
+        flat = fine.flatten(0, 1)[:, None]
+        made: Tensor = self.layers(flat)
+        return made[:, 0].unflatten(0, fine.shape[:2]) if torch.numel(made) else fine

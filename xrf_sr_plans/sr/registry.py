@@ -1,0 +1,201 @@
+"""Model files: a safetensors file, a card and a calibration, checked before they are used.
+
+``NAME.safetensors``, ``NAME.json`` (the card, with the sha256 of the weights) and
+``NAME.calibration.json`` lie side by side. Nothing in them is executed: safetensors holds numbers
+only, the architecture is one of `ARCHITECTURES`, its size is bounded, and the tensors must be
+exactly those it needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from xrf_sr_plans.errors import MissingExtraError, ModelError
+from xrf_sr_plans.sr.uncertainty import Calibration
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS = Path(__file__).parent / "weights"
+DEFAULT_MODEL = "set-small"
+LARGEST_FILE = 64 * 2**20
+ARCHITECTURES = ("set", "notes", "srcnn")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Architecture(BaseModel):
+    """Which network, and how large."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    filters: int = Field(default=48, ge=1, le=256)
+    blocks: int = Field(default=6, ge=1, le=64)
+    elements: int = Field(default=1, ge=1, le=128)
+    """Only `notes`: the fixed number of elements."""
+    scale: int = Field(default=2, ge=1, le=4)
+    """Only peers: the one factor they were trained for."""
+
+
+class ModelCard(BaseModel):
+    """What a model is, where it comes from, how good it is and what it can't do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    architecture: Architecture
+    summary: str = ""
+    data: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    figures: dict[str, Any] = Field(default_factory=dict)
+    limits: list[str] = Field(default_factory=list)
+    license: str = ""
+
+
+def model_path(model: str | Path | None) -> Path:
+    """Return the safetensors file of a shipped model's name, or of a path.
+
+    Raises
+    ------
+    ModelError
+        No such model.
+    """
+    text = str(model) if model is not None else DEFAULT_MODEL
+    if _NAME.fullmatch(text) and not text.endswith(".safetensors"):
+        path = WEIGHTS / f"{text}.safetensors"
+    else:
+        path = Path(text).expanduser()
+    if not path.is_file():
+        shipped = sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))
+        raise ModelError(f"model {text!r}: no file {path}; shipped models: {shipped}")
+    return path
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read and check the card beside a weights file.
+
+    Raises
+    ------
+    ModelError
+        No card, not a card, or an architecture that isn't allowed.
+    """
+    file = path.with_suffix(".json")
+    try:
+        card = ModelCard.model_validate_json(_bounded(file))
+    except ValidationError as error:
+        raise ModelError(f"{file}: not a model card: {error}") from error
+    if card.architecture.kind not in ARCHITECTURES:
+        raise ModelError(
+            f"{file}: architecture {card.architecture.kind!r}; allowed: {list(ARCHITECTURES)}"
+        )
+    return card
+
+
+def read_calibration(path: Path, card: ModelCard) -> Calibration:
+    """Read the calibration beside a weights file.
+
+    Raises
+    ------
+    ModelError
+        There is none, it is damaged, or it belongs to other weights.
+    """
+    file = path.with_suffix(".calibration.json")
+    try:
+        plain = json.loads(_bounded(file))
+        stated = plain.pop("id", None)
+        calibration = Calibration.model_validate(plain)
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{file}: not a calibration: {error}") from error
+    if calibration.model_sha256 != card.sha256:
+        raise ModelError(
+            f"{file}: made for weights {calibration.model_sha256[:12]}, not {card.sha256[:12]}"
+        )
+    if stated not in (None, calibration.id):
+        raise ModelError(f"{file}: says id {stated}, its content is {calibration.id}")
+    return calibration
+
+
+def load_network(path: Path, card: ModelCard) -> nn.Module:
+    """Build the card's network and fill it with the weights of `path`.
+
+    Raises
+    ------
+    MissingExtraError
+        torch or safetensors is not installed.
+    ModelError
+        Wrong sha256, not a safetensors file, other tensors than needed, or NaN in them.
+    """
+    data = _bounded(path)
+    found = hashlib.sha256(data).hexdigest()
+    if found != card.sha256:
+        raise ModelError(f"{path}: sha256 is {found}; the card says {card.sha256}")
+    try:
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+    except ImportError as error:
+        raise MissingExtraError("the network", "sr") from error
+    try:
+        state = load(data)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ModelError(f"{path}: not a safetensors file: {error}") from error
+    network = build(card.architecture)
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: not the weights of {card.architecture}: {error}") from error
+    if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+        raise ModelError(f"{path}: holds NaN or infinite weights")
+    return network.eval()
+
+
+def build(architecture: Architecture) -> nn.Module:
+    """Build a network without weights."""
+    from xrf_sr_plans.sr.network import SetNetwork, SetNetworkConfig
+    from xrf_sr_plans.sr.peers import NotesNetwork, Srcnn
+
+    if architecture.kind == "set":
+        return SetNetwork(SetNetworkConfig(architecture.filters, architecture.blocks))
+    if architecture.kind == "notes":
+        return NotesNetwork(
+            architecture.elements,
+            architecture.scale,
+            blocks=architecture.blocks,
+            filters=architecture.filters,
+        )
+    if architecture.kind == "srcnn":
+        return Srcnn(architecture.scale)
+    raise ModelError(f"architecture {architecture.kind!r}; allowed: {list(ARCHITECTURES)}")
+
+
+@lru_cache(maxsize=8)
+def _load(path: Path, _stamp: tuple[int, int]) -> tuple[ModelCard, Calibration, nn.Module]:
+    card = read_card(path)
+    return card, read_calibration(path, card), load_network(path, card)
+
+
+def load_model(model: str | Path | None) -> tuple[ModelCard, Calibration, nn.Module]:
+    """Return card, calibration and network of a model; kept in memory until a file changes."""
+    path = model_path(model)
+    files = [path, path.with_suffix(".json"), path.with_suffix(".calibration.json")]
+    stamps = [file.stat().st_mtime_ns for file in files if file.exists()]
+    return _load(path.resolve(), (max(stamps), len(stamps)))
+
+
+def _bounded(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise ModelError(f"{file}: can't be read: {error.strerror}") from error
+    if len(data) > LARGEST_FILE:
+        raise ModelError(f"{file}: larger than the {LARGEST_FILE} bytes a model may have")
+    return data

@@ -1,0 +1,186 @@
+"""Calibrated intervals: split-conformal factors on top of the network's own sigma.
+
+The score of a pixel is its error in stabilised counts divided by the predicted sigma. On
+calibration maps the 5 % and 95 % quantiles of the score are taken per group of pixels (factor,
+dose of the element, brightness of the pixel), with the finite-sample correction of conformal
+prediction (V. Vovk et al., 2005; A. Angelopoulos, S. Bates, arXiv 2107.07511; per group:
+Mondrian conformal prediction). Scaling by sigma follows Y. Romano et al., arXiv 1905.03222, and
+A. Angelopoulos et al., arXiv 2202.05265. Pixels of a map are not exchangeable one by one: the
+quantiles are averaged over maps, so that no large map decides alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from xrf_sr_plans.errors import ModelError
+from xrf_sr_plans.sr.stabilise import OFFSET, unstabilise
+
+NORMAL_90 = 1.6448536269514722
+DOSE_EDGES = (5.5, 8.0, 12.0, 20.0, 40.0, 100.0)
+"""Edges between groups of elements, by their range in stabilised counts (its square is about
+four times the brightest counts)."""
+BRIGHTNESS_EDGES = (0.08, 0.2, 0.45, 0.75)
+"""Edges between groups of pixels, by brightness relative to the element's range."""
+N_GROUPS = (len(DOSE_EDGES) + 1, len(BRIGHTNESS_EDGES) + 1)
+
+
+class Regime(BaseModel):
+    """What the calibration has seen; outside it nothing is trusted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    largest_counts: float = 2e5
+    largest_probe: float = 1.25
+    """Probe FWHM in coarse steps."""
+    smallest_range: float = 5.0
+    """Range of an element in stabilised counts; below it there is only noise."""
+    worst_chi2: float = 2.5
+    """Local reduced chi-square of the re-degraded estimate against the measured counts."""
+
+
+class Calibration(BaseModel):
+    """Conformal factors by factor, dose group and brightness group; stored beside the weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = Field(default=1, ge=1, le=1)
+    model_sha256: str
+    level: float = 0.9
+    lower: dict[str, list[list[float]]]
+    """By factor ("2", "4"): factor below, (dose group, brightness group), positive."""
+    upper: dict[str, list[list[float]]]
+    regime: Regime = Regime()
+    source: str = ""
+    """What it was estimated on, in words."""
+
+    @property
+    def id(self) -> str:
+        """Content key."""
+        content = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def factors(self, factor: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the (lower, upper) tables of a factor.
+
+        Raises
+        ------
+        ModelError
+            The factor was not calibrated, or a table is damaged.
+        """
+        tables = tuple(np.array(side.get(str(factor), [])) for side in (self.lower, self.upper))
+        if any(t.shape != N_GROUPS or not np.isfinite(t).all() for t in tables):
+            raise ModelError(
+                f"calibration {self.id}: no tables {N_GROUPS} for factor {factor};"
+                f" it has {sorted(self.lower)}"
+            )
+        return tables[0], tables[1]
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Ends of the 90 % interval and one standard deviation, in counts."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    sigma: np.ndarray
+
+
+def groups(stabilised: np.ndarray, low: np.ndarray, span: np.ndarray) -> np.ndarray:
+    """Return the (flat) group of each pixel of maps (element, y, x); `low`, `span` (element,)."""
+    dose = np.digitize(span, DOSE_EDGES)
+    relative = (stabilised - low[:, None, None]) / span[:, None, None]
+    return dose[:, None, None] * N_GROUPS[1] + np.digitize(relative, BRIGHTNESS_EDGES)
+
+
+def intervals(
+    calibration: Calibration,
+    factor: int,
+    stabilised: np.ndarray,
+    sigma: np.ndarray,
+    low: np.ndarray,
+    span: np.ndarray,
+) -> Intervals:
+    """Turn the network's stabilised estimate and sigma into calibrated intervals in counts."""
+    below, above = (table.ravel() for table in calibration.factors(factor))
+    group = groups(stabilised, low, span)
+    down, up = below[group] * sigma, above[group] * sigma
+    spread = (down + up) / (2 * NORMAL_90)
+    # Second order of z**2 / 4: matters where z is comparable with its sigma.
+    root = np.sqrt(unstabilise(stabilised) + OFFSET)
+    return Intervals(
+        unstabilise(stabilised - down),
+        unstabilise(stabilised + up),
+        np.sqrt((root * spread) ** 2 + spread**4 / 8),
+    )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one calibration map."""
+
+    factor: int
+    group: np.ndarray
+    score: np.ndarray
+
+
+def conformal_quantile(scores: np.ndarray, share: float) -> float:
+    """Return the quantile with the finite-sample correction ceil((n + 1) share) / n."""
+    n = scores.size
+    return float(np.quantile(scores, min(1.0, math.ceil((n + 1) * share) / n), method="higher"))
+
+
+def fit(
+    maps: Iterable[Scores], model_sha256: str, source: str, *, level: float = 0.9, least: int = 400
+) -> Calibration:
+    """Estimate a calibration from the scores of many maps.
+
+    A group with fewer than `least` pixels takes the factors of the nearest dose group at the
+    same brightness that has enough, else those of all pixels of the factor.
+    """
+    tail = (1 - level) / 2
+    maps = list(maps)
+    lower: dict[str, list[list[float]]] = {}
+    upper: dict[str, list[list[float]]] = {}
+    for factor in sorted({item.factor for item in maps}):
+        score = np.concatenate([item.score.ravel() for item in maps if item.factor == factor])
+        group = np.concatenate([item.group.ravel() for item in maps if item.factor == factor])
+        tables = np.full((2, N_GROUPS[0] * N_GROUPS[1]), np.nan)
+        for index in range(tables.shape[1]):
+            members = score[group == index]
+            if members.size >= least:
+                tables[:, index] = _ends(members, tail)
+        tables = _fill_groups(tables.reshape(2, *N_GROUPS), _ends(score, tail))
+        lower[str(factor)], upper[str(factor)] = (np.round(t, 4).tolist() for t in tables)
+    return Calibration(
+        model_sha256=model_sha256, level=level, lower=lower, upper=upper, source=source
+    )
+
+
+def _ends(scores: np.ndarray, tail: float) -> tuple[float, float]:
+    # Never negative: the estimate itself always lies in its interval.
+    low = max(0.0, conformal_quantile(-scores, 1 - tail))
+    return low, max(0.0, conformal_quantile(scores, 1 - tail))
+
+
+def _fill_groups(tables: np.ndarray, overall: tuple[float, float]) -> np.ndarray:
+    for side in range(2):
+        for column in tables[side].T:
+            known = np.flatnonzero(np.isfinite(column))
+            for row in np.flatnonzero(~np.isfinite(column)):
+                nearest = known[np.argmin(np.abs(known - row))] if known.size else None
+                column[row] = overall[side] if nearest is None else column[nearest]
+    return tables
+
+
+def to_json(calibration: Calibration) -> dict[str, Any]:
+    """Return JSON types, with the content key for human readers."""
+    return {"id": calibration.id, **calibration.model_dump(mode="json")}

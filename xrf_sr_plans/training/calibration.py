@@ -1,0 +1,157 @@
+"""Estimate the calibration of a model from samples it was not trained on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xrf_sr_plans.sr import consistency
+from xrf_sr_plans.sr.predict import Setting, run_network
+from xrf_sr_plans.sr.registry import load_network, model_path, read_card
+from xrf_sr_plans.sr.stabilise import Scale, stabilise, unstabilise
+from xrf_sr_plans.sr.uncertainty import Calibration, Scores, fit, groups, to_json
+from xrf_sr_plans.training.pairs import Measurement, Pair, draw_measurement, measure
+from xrf_sr_plans.training.phantoms import CALIBRATION_SEED, FAMILIES, phantom
+from xrf_sr_plans.training.real_maps import calibration_maps, validation_maps
+
+PIXELS_PER_MAP = 4000
+"""A random subset of so many fine pixels of each element map enters: maps weigh alike."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A named sample that measurements are simulated on."""
+
+    name: str
+    kind: str
+    """Phantom family, or where it comes from."""
+    maps: np.ndarray
+
+
+def phantom_samples(n_per_family: int, first_seed: int, *, size: int = 192) -> Iterator[Sample]:
+    """Yield phantoms of every family; five elements each."""
+    for family in sorted(FAMILIES):
+        for seed in range(first_seed, first_seed + n_per_family):
+            yield Sample(f"{family}-{seed}", family, phantom(family, seed, size=size))
+
+
+def real_samples(folder: Path) -> Iterator[Sample]:
+    """Yield what training never sees: tissue block C3, and Zagami in square pieces."""
+    for name, maps in validation_maps(folder).items():
+        yield Sample(name, "tissue C3", maps)
+    for name, maps in calibration_maps(folder).items():
+        side = maps.shape[2]
+        for low in range(0, maps.shape[1] - side + 1, side):
+            yield Sample(f"{name}-{low}", "zagami", maps[:, low : low + side])
+
+
+def fit_to_blocks(maps: np.ndarray, factor: int) -> np.ndarray:
+    """Cut off what doesn't fill a coarse pixel."""
+    height, width = (size // factor * factor for size in maps.shape[1:])
+    return maps[:, :height, :width]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A simulated pair with what the network makes of it."""
+
+    pair: Pair
+    estimate: np.ndarray
+    sigma: np.ndarray
+    """Of the stabilised estimate, before calibration."""
+    scale: Scale
+
+
+def predict_pair(pair: Pair, network: Any) -> Predicted:
+    """Run the network on a pair as `enhance` would."""
+    how = pair.how
+    setting = Setting(how.factor, how.sampling, how.probe, how.target_probe < how.probe)
+    scale = Scale.of(pair.counts)
+    stabilised, sigma = run_network(pair.counts, scale, setting, network, "cpu")
+    made = consistency.project(
+        pair.counts, unstabilise(stabilised), how.factor, how.sampling, setting.removed_probe
+    )
+    return Predicted(pair, made, sigma, scale)
+
+
+def scores(predicted: Predicted, rng: np.random.Generator) -> Scores:
+    """Return the scores of a random subset of the pixels."""
+    made = stabilise(predicted.estimate)
+    score = (stabilise(predicted.pair.truth) - made) / predicted.sigma
+    group = groups(made, predicted.scale.low, predicted.scale.span)
+    n_elements = score.shape[0]
+    keep = rng.integers(score[0].size, size=(n_elements, PIXELS_PER_MAP))
+    pick = [np.take_along_axis(v.reshape(n_elements, -1), keep, 1).ravel() for v in (score, group)]
+    return Scores(predicted.pair.how.factor, pick[1], pick[0])
+
+
+def calibrate(
+    network: Any,
+    sha256: str,
+    samples: Iterable[Sample],
+    *,
+    repeats: dict[str, int] | None = None,
+    seed: int = 0,
+    factors: Sequence[int] = (2, 4),
+) -> Calibration:
+    """Estimate conformal factors on simulated measurements of samples.
+
+    `repeats` says, by kind of sample, how many measurements are simulated (default 1), so that
+    few real samples can weigh as much as many phantoms.
+    """
+    collected, kinds = [], {}
+    for number, sample in enumerate(samples):
+        kinds[sample.kind] = kinds.get(sample.kind, 0) + 1
+        for factor in factors:
+            for repeat in range((repeats or {}).get(sample.kind, 1)):
+                rng = np.random.default_rng([seed, number, factor, repeat])
+                maps = fit_to_blocks(sample.maps, factor)
+                how = draw_measurement(rng, factor, maps.shape[0])
+                pair = measure(maps, _without_defects(how), rng)
+                collected.append(scores(predict_pair(pair, network), rng))
+    source = ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
+    return fit(collected, sha256, source)
+
+
+def _without_defects(how: Measurement) -> Measurement:
+    return replace(how, row_shift=0.0, i0_corrected=True)
+
+
+def calibrate_model(
+    model: str | Path | None,
+    *,
+    real_maps: Path | None,
+    n_per_family: int = 16,
+    seed: int = 0,
+) -> Calibration:
+    """Calibrate a model and write the result beside its weights; return it.
+
+    Raises
+    ------
+    ModelError
+        No such model, or damaged weights.
+    """
+    path = model_path(model)
+    card = read_card(path)
+    network = load_network(path, card)
+    samples = list(phantom_samples(n_per_family, CALIBRATION_SEED))
+    real = list(real_samples(real_maps)) if real_maps else []
+    # Real samples together weigh as much as half of the phantoms.
+    repeats = {kind: max(1, len(samples) // 4 // max(1, count)) for kind, count in _kinds(real)}
+    calibration = calibrate(network, card.sha256, [*samples, *real], repeats=repeats, seed=seed)
+    file = path.with_suffix(".calibration.json")
+    temporary = file.with_suffix(".part")
+    temporary.write_text(json.dumps(to_json(calibration), indent=1) + "\n")
+    os.replace(temporary, file)
+    return calibration
+
+
+def _kinds(samples: Sequence[Sample]) -> list[tuple[str, int]]:
+    names = [sample.kind for sample in samples]
+    return [(kind, names.count(kind)) for kind in sorted(set(names))]

@@ -1,0 +1,39 @@
+"""Turn trained weights into a model: safetensors and a card side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from xrf_sr_plans.sr.registry import WEIGHTS, Architecture, ModelCard
+from xrf_sr_plans.training.config import TrainingConfig
+
+
+def export_model(
+    weights: Path, name: str, config: TrainingConfig, *, folder: Path = WEIGHTS, **card: Any
+) -> Path:
+    """Copy weights into `folder` under a name, with their card; return the path.
+
+    `card` fills `ModelCard`: summary, data, training, figures, limits, license. A calibration
+    has to follow (`training.calibration.calibrate_model`) before the model can be used.
+    """
+    path = folder / f"{name}.safetensors"
+    if weights.resolve() != path.resolve():
+        shutil.copyfile(weights, path)
+    training = {
+        "config": config.model_dump(mode="json", exclude={"out", "real_maps", "progress"}),
+        **card.pop("training", {}),
+    }
+    made = ModelCard(
+        name=name,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        architecture=Architecture(
+            kind=config.architecture, filters=config.filters, blocks=config.blocks
+        ),
+        training=training,
+        **card,
+    )
+    path.with_suffix(".json").write_text(made.model_dump_json(indent=1) + "\n")
+    return path
