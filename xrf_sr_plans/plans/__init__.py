@@ -1,0 +1,1 @@
+"""Plans: messages only, everything checked before anything moves."""

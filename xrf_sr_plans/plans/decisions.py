@@ -1,0 +1,167 @@
+"""What a survey decided, and on what ground, as events of its summary run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bluesky import plan_stubs as bps
+from bluesky import preprocessors as bpp
+from bluesky.utils import MsgGenerator, RunEngineControlException
+
+from xrf_sr_plans import schema
+from xrf_sr_plans.errors import GridError
+from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.plans.documents import plain_region
+from xrf_sr_plans.plans.fly_map import ROW_FAILURES
+from xrf_sr_plans.plans.record import Record, write_down
+from xrf_sr_plans.plans.rescan import RegionOutcome
+
+logger = logging.getLogger(__name__)
+
+RUN_KEY = "survey"
+"""The summary run stays open while fine maps are flown as runs of their own."""
+_GRACE_S = 15.0
+_READ_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class TileAnalysis:
+    """What the results device said about one tile; `status` is done, fallback or failed."""
+
+    source_uid: str
+    status: str
+    reason: str = ""
+    result_uid: str = ""
+    model: str = ""
+    regions: tuple[Region, ...] = ()
+
+
+def keyed(part: MsgGenerator[Any]) -> MsgGenerator[Any]:
+    """Let the messages of `part` belong to the summary run."""
+    return (yield from bpp.set_run_key_wrapper(part, RUN_KEY))
+
+
+def summary_run(part: MsgGenerator[Any], md: Mapping[str, Any]) -> MsgGenerator[tuple[str, Any]]:
+    """Open the summary run around `part`, whose own messages may open other runs.
+
+    Returns the summary's uid and what `part` returned.
+    """
+
+    def failed(error: Exception) -> MsgGenerator[None]:
+        control = isinstance(error, RunEngineControlException)
+        status = getattr(error, "exit_status", "abort") if control else "fail"
+        yield from keyed(bps.close_run(status, "" if control else str(error)))
+
+    def done() -> MsgGenerator[None]:
+        yield from bps.checkpoint()
+        yield from keyed(bps.close_run())
+        yield from bps.checkpoint()
+
+    uid = yield from keyed(bps.open_run(dict(md)))
+    returned = yield from bpp.contingency_wrapper(part, except_plan=failed, else_plan=done)
+    return str(uid), returned
+
+
+class RegionLog:
+    """Writes one event per region and change of its disposition."""
+
+    def __init__(self) -> None:
+        self._record = Record(
+            "region",
+            {
+                "key": "",
+                "disposition": "",
+                "reason": "",
+                "run_uid": "",
+                "elements": "",
+                "score": 0.0,
+                "x_low_um": 0.0,
+                "x_high_um": 0.0,
+                "y_low_um": 0.0,
+                "y_high_um": 0.0,
+                "json": "",
+            },
+        )
+
+    def note(self, outcome: RegionOutcome) -> MsgGenerator[None]:
+        """Write down what became of a region."""
+        region = outcome.region
+        values = {
+            "key": region.key,
+            "disposition": outcome.disposition,
+            "reason": outcome.reason,
+            "run_uid": outcome.run_uid,
+            "elements": ",".join(region.elements),
+            "score": float(region.score),
+            "x_low_um": float(region.x_low_um),
+            "x_high_um": float(region.x_high_um),
+            "y_low_um": float(region.y_low_um),
+            "y_high_um": float(region.y_high_um),
+            "json": json.dumps(plain_region(region)),
+        }
+        yield from keyed(write_down(self._record, schema.STREAM_REGIONS, values))
+
+
+def look_at_tile(device: Any, source_uid: str, timeout_s: float) -> MsgGenerator[TileAnalysis]:
+    """Trigger the results device for one tile and record what it reads.
+
+    The device itself falls back when its time is over; should even that fail, the survey goes
+    on without this tile's regions.
+    """
+    group = f"analysis-{uuid.uuid4().hex[:8]}"
+    request = {"source_uids": [source_uid], "timeout_s": timeout_s}
+    yield from bps.checkpoint()
+    try:
+        yield from bps.abs_set(device, request, group=f"{group}-set")
+        yield from bps.wait(f"{group}-set", timeout=_GRACE_S)
+        yield from bps.trigger(device, group=group)
+        yield from bps.wait(group, timeout=timeout_s + _GRACE_S)
+        yield from bps.checkpoint()
+    except ROW_FAILURES as error:
+        reason = f"{device.name}: {type(error).__name__}: {error}"
+        logger.error("no analysis of %s: %s", source_uid, reason)
+        yield from bps.checkpoint()
+        return TileAnalysis(source_uid, "failed", reason)
+    reading = yield from _recorded_reading(device)
+    return _understood(device.name, source_uid, reading)
+
+
+def _recorded_reading(device: Any) -> MsgGenerator[Mapping[str, Any]]:
+    def record() -> MsgGenerator[Mapping[str, Any] | None]:
+        yield from bps.create(schema.STREAM_ANALYSIS)
+        reading = yield from bps.read(device)
+        yield from bps.save()
+        return reading
+
+    reading = yield from keyed(record())
+    # A pause in mid-read replays the message, but its answer doesn't reach the plan.
+    for _ in range(_READ_ATTEMPTS):
+        if reading is not None:
+            break
+        reading = yield from bps.read(device)
+    yield from bps.checkpoint()
+    return reading or {}
+
+
+def _understood(name: str, source_uid: str, reading: Mapping[str, Any]) -> TileAnalysis:
+    def value(key: str) -> Any:
+        return reading.get(f"{name}_{key}", {}).get("value", "")
+
+    try:
+        regions = tuple(Region.from_dict(one) for one in json.loads(value("regions") or "[]"))
+    except (ValueError, TypeError, GridError) as error:
+        logger.error("%s gave no sound regions for %s: %r", name, source_uid, error)
+        return TileAnalysis(source_uid, "failed", f"{name}_regions: {error}")
+    return TileAnalysis(
+        source_uid,
+        str(value("status") or "failed"),
+        str(value("reason")),
+        str(value("result_uid")),
+        str(value("model")),
+        regions,
+    )

@@ -1,0 +1,323 @@
+"""One map, one run: rows of events with a ledger, flown so that a pause costs at most a row."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bluesky import plan_stubs as bps
+from bluesky import preprocessors as bpp
+from bluesky.utils import FailedStatus, MsgGenerator, plan
+
+from xrf_sr_plans import schema
+from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
+from xrf_sr_plans.devices.protocols import Beamline, PlansItsOwnRow, RowRequest
+from xrf_sr_plans.errors import FlightError
+from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.plans import preflight
+from xrf_sr_plans.plans.documents import map_start, plain_region
+from xrf_sr_plans.plans.record import Record, write_down
+from xrf_sr_plans.plans.safeguard import Safeguard, all_in_turn, still, velocity_signal
+
+logger = logging.getLogger(__name__)
+
+ROW_ATTEMPTS = 3
+LOST_IN_SUCCESSION = 3
+_SETTLE_S = 1.0
+ROW_FAILURES = (FailedStatus, TimeoutError)
+"""What a hung or failing device looks like in a plan."""
+
+
+@dataclass(frozen=True)
+class FlownMap:
+    """What came of one map run."""
+
+    uid: str
+    lost_rows: tuple[int, ...]
+    rows_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class MapOrder:
+    """One map to fly, and what its start document says about why."""
+
+    beamline: Beamline
+    grid: ScanGrid
+    dwell_ms: float
+    purpose: schema.Purpose = "map"
+    survey_uid: str | None = None
+    parent_uid: str | None = None
+    region: Region | None = None
+    tile: schema.TileIndex | None = None
+    analysis: schema.AnalysisRequest | None = None
+    user_input: Mapping[str, Any] = field(default_factory=dict)
+    derived_input: Mapping[str, Any] = field(default_factory=dict)
+    row_attempts: int = ROW_ATTEMPTS
+    md: Mapping[str, Any] = field(default_factory=dict)
+
+    def metadata(self) -> schema.MapMetadata:
+        """Return the `xrf_sr` part of the start document."""
+        cost = preflight.map_cost(self.beamline, self.grid, self.dwell_ms)
+        derived = {
+            "time_s": cost.time_s,
+            "row_s": cost.row_s,
+            "dose": cost.dose,
+            "dose_unit": cost.dose_unit,
+            "velocity_um_s": cost.velocity_um_s,
+            "run_up_um": self.grid.run_up_um,
+        }
+        return schema.MapMetadata(
+            purpose=self.purpose,
+            survey_uid=self.survey_uid,
+            parent_uid=self.parent_uid,
+            region=None if self.region is None else plain_region(self.region),
+            tile=self.tile,
+            grid=self.grid.to_dict(),
+            elements=list(self.beamline.flyer.elements),
+            step_um=self.grid.fast.step_um,
+            probe_fwhm_um=self.beamline.probe_fwhm_um,
+            dwell_ms=self.dwell_ms,
+            sampling="point" if preflight.is_stepping(self.beamline) else "fly",
+            beamline=self.beamline.name,
+            analysis=self.analysis,
+            user_input=dict(self.user_input),
+            derived_input={**derived, **self.derived_input},
+        )
+
+
+@plan
+def fly_map(
+    beamline: Beamline,
+    grid: ScanGrid,
+    *,
+    dwell_ms: float,
+    purpose: schema.Purpose = "map",
+    analysis: schema.AnalysisRequest | None = None,
+    budget_s: float | None = None,
+    max_dose: float | None = None,
+    row_attempts: int = ROW_ATTEMPTS,
+    md: Mapping[str, Any] | None = None,
+) -> MsgGenerator[str]:
+    """Fly one map as one run.
+
+    A row that fails or hangs is flown again, up to `row_attempts` times; then it stays missing,
+    is noted in the stream ``lost_rows``, and the map goes on. Three lost rows in succession end
+    the map with `FlightError`.
+
+    Parameters
+    ----------
+    grid
+        The pixels, in um of the stage.
+    dwell_ms
+        Time at each pixel.
+    analysis
+        What the analysis shall do with the map; None: leave it alone.
+    budget_s, max_dose
+        Refuse a map that needs more beam time (s) or dose (`preflight.MapCost`).
+    md
+        Goes into the start document, last.
+
+    Returns
+    -------
+    str
+        Uid of the run.
+
+    Raises
+    ------
+    RefusedError
+        Before anything moves; the message lists all that is wrong.
+    FlightError
+        Too many rows in succession could not be measured.
+    """
+    problems = preflight.map_problems(beamline, grid, dwell_ms)
+    if not problems:
+        cost = preflight.map_cost(beamline, grid, dwell_ms)
+        problems += preflight.budget_problems(
+            cost.time_s, cost, budget_s=budget_s, max_dose=max_dose
+        )
+    preflight.refuse(problems)
+    order = MapOrder(
+        beamline,
+        grid,
+        dwell_ms,
+        purpose=purpose,
+        analysis=analysis,
+        row_attempts=row_attempts,
+        md=dict(md or {}),
+    )
+    flown = yield from fly(order)
+    return flown.uid
+
+
+def fly(order: MapOrder) -> MsgGenerator[FlownMap]:
+    """Check and fly `order`; what all plans of this package that measure go through.
+
+    Raises
+    ------
+    RefusedError, FlightError
+        As `fly_map`.
+    """
+    beamline = order.beamline
+    facts = axis_facts(beamline.fast), axis_facts(beamline.slow)
+    preflight.refuse(preflight.map_problems(beamline, order.grid, order.dwell_ms, facts=facts))
+    flight = _Flight(order, slow=facts[1])
+    plan_args = {
+        "grid": order.grid.to_dict(),
+        "dwell_ms": order.dwell_ms,
+        "purpose": order.purpose,
+        "row_attempts": order.row_attempts,
+    }
+    start = map_start(beamline, order.grid, order.metadata(), plan_args=plan_args)
+
+    @bpp.stage_decorator([flight.guard, *beamline.devices])
+    @bpp.run_decorator(md={**start, **order.md})
+    def inner() -> MsgGenerator[None]:
+        yield from bpp.contingency_wrapper(
+            flight.rows(), except_plan=flight.rest, final_plan=flight.close
+        )
+
+    uid = yield from inner()
+    return FlownMap(uid, tuple(flight.lost), tuple(flight.rows_s))
+
+
+class _Flight:
+    """The rows of one map in flight."""
+
+    def __init__(self, order: MapOrder, *, slow: AxisFacts) -> None:
+        self.order = order
+        self.beamline = order.beamline
+        self.guard = Safeguard(order.beamline)
+        self.lost: list[int] = []
+        self.rows_s: list[float] = []
+        self._slow = slow
+        self._map_key = uuid.uuid4().hex
+        self._groups: list[str] = []
+        self._record = Record(
+            f"{order.beamline.flyer.name}_lost", {"row": 0, "attempts": 0, "reason": ""}
+        )
+
+    def rows(self) -> MsgGenerator[None]:
+        """Measure all rows."""
+        yield from bps.checkpoint()
+        velocity = velocity_signal(self.beamline.fast)
+        if velocity is not None:
+            self.guard.velocity = yield from bps.rd(velocity, default_value=None)
+        in_succession = 0
+        for row in range(self.order.grid.slow.num):
+            reason = yield from self._row(row)
+            in_succession = in_succession + 1 if reason else 0
+            if in_succession >= LOST_IN_SUCCESSION:
+                raise FlightError(
+                    f"{self.beamline.flyer.name}: rows {self.lost[-in_succession:]} could not be"
+                    f" measured in {self.order.row_attempts} attempts each; the last one: {reason}"
+                )
+
+    def _row(self, row: int) -> MsgGenerator[str]:
+        """Measure a row, trying again where it fails; return why it was lost, or ""."""
+        failures: list[str] = []
+        while len(failures) < self.order.row_attempts:
+            interruptions = self.guard.interruptions
+            started = time.monotonic()
+            try:
+                yield from self._attempt(row)
+            except ROW_FAILURES as error:
+                reason = f"{type(error).__name__}: {error}"
+                logger.warning("row %d failed: %s", row, reason)
+                # What broke because of a pause was not the row's fault.
+                if interruptions == self.guard.interruptions:
+                    failures.append(reason)
+                yield from self._recover()
+            else:
+                self.rows_s.append(time.monotonic() - started)
+                return ""
+        self.lost.append(row)
+        logger.error("row %d is left missing after %d attempts", row, len(failures))
+        values = {"row": row, "attempts": len(failures), "reason": failures[-1]}
+        yield from write_down(self._record, schema.STREAM_LOST_ROWS, values)
+        return failures[-1]
+
+    def _attempt(self, row: int) -> MsgGenerator[None]:
+        """Fly a row once; from one checkpoint to the next, so that a pause re-flies just it."""
+        flyer, request = self.beamline.flyer, self._request(row)
+        patience = self.beamline.time_model.timeout_s
+        row_s = self.beamline.time_model.row_s(request["num"], request["dwell_ms"])
+        group = f"row-{uuid.uuid4().hex[:8]}"
+        preparing, starting, flying = self._groups = [f"{group}-{step}" for step in range(3)]
+        yield from bps.checkpoint()
+        yield from bps.mv(
+            self.beamline.slow,
+            request["slow_um"] / self._slow.um_per_unit,
+            timeout=patience(self._way_s()),
+        )
+        yield from bps.prepare(flyer, request, group=preparing)
+        # Only now, beside the sample's place of the row: no dose on the way there.
+        yield from bps.abs_set(self.guard, "open", group=preparing)
+        yield from bps.wait(preparing, timeout=patience(row_s))
+        if isinstance(flyer, PlansItsOwnRow):
+            yield from flyer.row_plan(request)
+        else:
+            yield from bps.kickoff(flyer, group=starting)
+            yield from bps.wait(starting, timeout=patience(row_s))
+            yield from bps.complete(flyer, group=flying)
+            yield from bps.wait(flying, timeout=patience(row_s))
+        collected = yield from bps.collect(flyer)
+        yield from bps.checkpoint()
+        if collected is not None and not list(collected):
+            raise TimeoutError(f"{flyer.name} completed row {row} but has nothing to collect")
+
+    def _request(self, row: int) -> RowRequest:
+        grid = self.order.grid
+        direction = grid.direction(row)
+        ends = grid.fast.start_um, grid.fast.stop_um
+        first_um, last_um = ends if direction > 0 else ends[::-1]
+        return RowRequest(
+            map_key=self._map_key,
+            row=row,
+            direction=direction,
+            first_um=first_um,
+            last_um=last_um,
+            step_um=grid.fast.step_um,
+            num=grid.fast.num,
+            dwell_ms=self.order.dwell_ms,
+            run_up_um=grid.run_up_um,
+            slow_um=float(grid.slow.centers_um[row]),
+        )
+
+    def _way_s(self) -> float:
+        """Seconds for the longest way the slow axis may have to go for a row."""
+        slow = self.order.grid.slow
+        velocity = self._slow.velocity_um_s
+        if not velocity:
+            return 0.0
+        way_um = max(abs(edge - self._slow.position_um) for edge in (slow.low_um, slow.high_um))
+        return max(way_um, slow.high_um - slow.low_um) / velocity
+
+    def _recover(self) -> MsgGenerator[None]:
+        """Bring a hung flyer and the axes to rest, and let late failures pass."""
+        yield from still(self.beamline.flyer, self.beamline.slow)
+        timeout = min(_SETTLE_S, self.beamline.time_model.grace_s)
+        waits = [
+            lambda group=group: bps.wait(group, timeout=timeout, error_on_timeout=False)
+            for group in self._groups
+        ]
+        yield from all_in_turn(*waits, bps.checkpoint)
+
+    def rest(self, error: Exception) -> MsgGenerator[None]:
+        """Stop everything that may be moving, after a failure."""
+        logger.warning("map ended early: %r", error)
+        yield from still(self.beamline.flyer, self.beamline.fast, self.beamline.slow)
+
+    def close(self) -> MsgGenerator[None]:
+        """Close the shutter and restore the fast axis's velocity, however the map ended."""
+        timeout = self.beamline.time_model.timeout_s(0.0)
+        steps = [bps.checkpoint, lambda: bps.mv(self.guard, "close", timeout=timeout)]
+        signal, velocity = velocity_signal(self.beamline.fast), self.guard.velocity
+        if signal is not None and velocity is not None:
+            steps.append(lambda: bps.mv(signal, velocity, timeout=timeout))
+        yield from all_in_turn(*steps, bps.checkpoint)
+        self.guard.stand_down()

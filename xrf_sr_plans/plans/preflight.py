@@ -1,0 +1,239 @@
+"""What is checked before anything moves; all that is found is told at once.
+
+Pure functions of the beamline's facts and a grid: the plans, `preview`, and the choice of regions
+use the same ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
+from xrf_sr_plans.devices.protocols import Beamline, PlansItsOwnRow, RowTimeModel
+from xrf_sr_plans.errors import BudgetError, GridError, LimitsError, RefusedError
+from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
+
+_SLACK = 1e-6
+"""Relative and in um: rounding errors of positions don't count as violations."""
+
+
+class Problem(NamedTuple):
+    """One reason to refuse."""
+
+    kind: type[RefusedError]
+    text: str
+
+
+class Box(NamedTuple):
+    """Where pixels' edges and run-ups may reach along one axis, in um."""
+
+    low_um: float
+    high_um: float
+    source: str
+
+
+@dataclass(frozen=True)
+class MapCost:
+    """What flying a map means.
+
+    `dose` is the mean over the map, in incoming photons per um^2 where the beamline's flux is
+    known, else in seconds of beam per um^2 (`dose_unit` says which).
+    """
+
+    points: int
+    time_s: float
+    row_s: float
+    dose: float
+    dose_unit: str
+    velocity_um_s: float
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raise one error that lists all `problems`, or return where there are none.
+
+    Raises
+    ------
+    RefusedError
+        Of the problems' own kind where all are of one kind.
+    """
+    found = list(dict.fromkeys(problems))
+    if not found:
+        return
+    kinds = {problem.kind for problem in found}
+    kind = kinds.pop() if len(kinds) == 1 else RefusedError
+    raise kind("; ".join(problem.text for problem in found))
+
+
+def number_problems(values: Mapping[str, float | None]) -> list[Problem]:
+    """Check that sizes, steps and times are finite and above 0; None means not given."""
+    return [
+        Problem(GridError, f"{name} is {value}; it must be a finite number above 0")
+        for name, value in values.items()
+        if value is not None and not (math.isfinite(value) and value > 0)
+    ]
+
+
+def allowed_box(beamline: Beamline, facts: AxisFacts, *, is_fast: bool) -> Box | Problem:
+    """Return how far an axis may go: its own limits, cut down to the beamline's safe box."""
+    boxes = []
+    low, high = facts.low_um, facts.high_um
+    if low is not None and high is not None and low < high:
+        boxes.append(Box(low, high, "limits"))
+    if beamline.safe_box_um is not None:
+        boxes.append(Box(*beamline.safe_box_um[0 if is_fast else 1], "safe box"))
+    if not boxes:
+        return Problem(
+            LimitsError,
+            f"axis {facts.name!r}: knows no limits (low {low}, high {high});"
+            " set them or give the beamline a safe_box_um",
+        )
+    box = Box(
+        max(box.low_um for box in boxes),
+        min(box.high_um for box in boxes),
+        " and ".join(box.source for box in boxes),
+    )
+    if not box.low_um < box.high_um:
+        return Problem(
+            LimitsError,
+            f"axis {facts.name!r}: {box.source} leave nothing ({box.low_um:g}..{box.high_um:g} um)",
+        )
+    return box
+
+
+def is_stepping(beamline: Beamline) -> bool:
+    """Return whether rows are stepped, so that neither run-up nor fly velocity matters."""
+    return isinstance(beamline.flyer, PlansItsOwnRow)
+
+
+def run_up_um(beamline: Beamline, facts: AxisFacts, step_um: float, dwell_ms: float) -> float:
+    """Return the distance for accelerating before a row, in um.
+
+    The beamline's own figure, else what the axis covers while it accelerates to the fly velocity
+    (at full velocity, so with a margin of two), else one step.
+    """
+    if is_stepping(beamline):
+        return 0.0
+    if beamline.run_up_um is not None:
+        return beamline.run_up_um
+    if facts.acceleration_s is None:
+        return step_um
+    return step_um / dwell_ms * 1e3 * facts.acceleration_s
+
+
+def map_cost(
+    beamline: Beamline, grid: ScanGrid, dwell_ms: float, time_model: RowTimeModel | None = None
+) -> MapCost:
+    """Estimate time, dose and velocity of a map."""
+    rows, columns = grid.shape
+    row_s = (time_model or beamline.time_model).row_s(columns, dwell_ms)
+    seconds_per_um2 = dwell_ms * 1e-3 / (grid.fast.step_um * grid.slow.step_um)
+    return MapCost(
+        points=rows * columns,
+        time_s=rows * row_s,
+        row_s=row_s,
+        dose=seconds_per_um2 * (beamline.flux_ph_s if beamline.flux_ph_s is not None else 1.0),
+        dose_unit=dose_unit(beamline),
+        velocity_um_s=grid.fast.step_um / dwell_ms * 1e3,
+    )
+
+
+def dose_unit(beamline: Beamline) -> str:
+    """Return the unit of doses, which depends on whether the flux is known."""
+    return "s/um^2" if beamline.flux_ph_s is None else "photons/um^2"
+
+
+def budget_problems(
+    time_s: float,
+    cost: MapCost,
+    *,
+    budget_s: float | None = None,
+    max_dose: float | None = None,
+) -> Iterator[Problem]:
+    """Yield where beam time or dose go beyond what is given; None: no limit."""
+    for name, limit in (("budget_s", budget_s), ("max_dose", max_dose)):
+        if limit is not None and not limit >= 0:
+            yield Problem(BudgetError, f"{name} is {limit}; it must be 0 or more")
+    if budget_s is not None and time_s > budget_s:
+        yield Problem(BudgetError, f"needs {time_s:.4g} s; budget_s is {budget_s:.4g} s")
+    if max_dose is not None and cost.dose > max_dose:
+        yield Problem(
+            BudgetError,
+            f"dose {cost.dose:.4g} {cost.dose_unit}; max_dose is {max_dose:.4g}",
+        )
+
+
+def map_problems(
+    beamline: Beamline,
+    grid: ScanGrid,
+    dwell_ms: float,
+    *,
+    facts: tuple[AxisFacts, AxisFacts] | None = None,
+) -> list[Problem]:
+    """Return everything that forbids to fly `grid`; an empty list is a go.
+
+    `facts` are those of the fast and the slow axis; read from the devices where not given.
+    """
+    found = number_problems({"dwell_ms": dwell_ms})
+    if found:
+        return found
+    fast, slow = facts or (axis_facts(beamline.fast), axis_facts(beamline.slow))
+    found += _range_problems(beamline, fast, grid.fast, grid.run_up_um, is_fast=True)
+    found += _range_problems(beamline, slow, grid.slow, 0.0, is_fast=False)
+    cost = map_cost(beamline, grid, dwell_ms)
+    if cost.points > beamline.max_points:
+        found.append(
+            Problem(
+                LimitsError,
+                f"{grid.shape[1]} x {grid.shape[0]} = {cost.points} pixels;"
+                f" {beamline.name} takes at most {beamline.max_points} in one map",
+            )
+        )
+    rate_hz = 1e3 / dwell_ms
+    if rate_hz > beamline.max_rate_hz * (1 + _SLACK):
+        found.append(
+            Problem(
+                LimitsError,
+                f"dwell_ms {dwell_ms:g} means {rate_hz:g} frames/s;"
+                f" the detectors take at most {beamline.max_rate_hz:g}",
+            )
+        )
+    if not is_stepping(beamline):
+        found += _velocity_problems(beamline, fast, cost.velocity_um_s)
+    return found
+
+
+def _velocity_problems(
+    beamline: Beamline, facts: AxisFacts, velocity_um_s: float
+) -> Iterator[Problem]:
+    known = [
+        limit
+        for limit in (beamline.max_velocity_um_s, facts.max_velocity_um_s)
+        if limit is not None and limit > 0
+    ]
+    if known and velocity_um_s > min(known) * (1 + _SLACK):
+        yield Problem(
+            LimitsError,
+            f"axis {facts.name!r}: step / dwell needs {velocity_um_s:g} um/s;"
+            f" at most {min(known):g} um/s is allowed",
+        )
+
+
+def _range_problems(
+    beamline: Beamline, facts: AxisFacts, axis: AxisGrid, run_up: float, *, is_fast: bool
+) -> Iterator[Problem]:
+    box = allowed_box(beamline, facts, is_fast=is_fast)
+    if isinstance(box, Problem):
+        yield box
+        return
+    low, high = axis.low_um - run_up, axis.high_um + run_up
+    slack = _SLACK * max(1.0, abs(low), abs(high))
+    if low < box.low_um - slack or high > box.high_um + slack:
+        yield Problem(
+            LimitsError,
+            f"axis {facts.name!r}: the map needs {low:g}..{high:g} um (half a pixel"
+            f"{f' and {run_up:g} um run-up' if run_up else ''} included);"
+            f" {box.source} allow {box.low_um:g}..{box.high_um:g} um",
+        )

@@ -1,0 +1,80 @@
+"""A device that holds what a plan decided, so that decisions are events like everything else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from bluesky import plan_stubs as bps
+from bluesky.utils import MsgGenerator
+from ophyd.status import Status
+
+_DTYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
+
+
+class Record:
+    """Named values of fixed types, set all at once.
+
+    Parameters
+    ----------
+    name
+        Prefix of the data keys.
+    fields
+        Field names with a first value each, which fixes the type: str, bool, int or float.
+    """
+
+    parent = None
+    hints: Mapping[str, Any] = {"fields": []}
+
+    def __init__(self, name: str, fields: Mapping[str, str | bool | int | float]) -> None:
+        self.name = name
+        self._values = dict(fields)
+        self._time = time.time()
+
+    def set(self, values: Mapping[str, Any]) -> Status:
+        """Take new values for the fields named."""
+        unknown = set(values) - set(self._values)
+        if unknown:
+            raise KeyError(f"{self.name} has no {sorted(unknown)}; it has {sorted(self._values)}")
+        self._values.update(values)
+        self._time = time.time()
+        status = Status()
+        status.set_finished()
+        return status
+
+    def read(self) -> dict[str, Any]:
+        """Return the values as bluesky readings."""
+        return {
+            f"{self.name}_{field}": {"value": value, "timestamp": self._time}
+            for field, value in self._values.items()
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return the data keys."""
+        return {
+            f"{self.name}_{field}": {
+                "source": f"plan:{self.name}.{field}",
+                "dtype": _DTYPES[type(value)],
+                "shape": [],
+            }
+            for field, value in self._values.items()
+        }
+
+    def read_configuration(self) -> dict[str, Any]:
+        """Return nothing: there is no configuration."""
+        return {}
+
+    def describe_configuration(self) -> dict[str, Any]:
+        """Return nothing: there is no configuration."""
+        return {}
+
+
+def write_down(record: Record, stream: str, values: Mapping[str, Any]) -> MsgGenerator[None]:
+    """Emit one event of `record` with `values`; a pause within repeats the event, no more."""
+    yield from bps.checkpoint()
+    yield from bps.abs_set(record, values)
+    yield from bps.create(stream)
+    yield from bps.read(record)
+    yield from bps.save()
+    yield from bps.checkpoint()

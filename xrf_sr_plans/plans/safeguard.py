@@ -1,0 +1,145 @@
+"""Leaving the beamline safe: by plan where plans still run, by unstaging where they don't."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from bluesky import plan_stubs as bps
+from bluesky.protocols import Pausable
+from bluesky.utils import MsgGenerator, RunEngineControlException
+from ophyd.status import Status
+
+from xrf_sr_plans.devices.protocols import Beamline
+
+logger = logging.getLogger(__name__)
+
+_TRIES = 3
+
+
+class Safeguard:
+    """A device of the plan's own that is staged around a map.
+
+    After a halt no plan runs any more, but the RunEngine still unstages: then this stops the
+    flyer, closes the shutter and restores the fast axis's velocity. On a pause it closes the
+    shutter, lest the sample is exposed while somebody thinks; so rows open the shutter through
+    it, which is a message that gets replayed.
+    """
+
+    parent = None
+
+    def __init__(self, beamline: Beamline) -> None:
+        self.name = f"{beamline.name}_safeguard"
+        self._beamline = beamline
+        self._armed = False
+        self._open = False
+        self.velocity: float | None = None
+        self.interruptions = 0
+
+    def stage(self) -> list[object]:
+        """Arm."""
+        self._armed = True
+        return [self]
+
+    def unstage(self) -> list[object]:
+        """Leave everything safe, unless a plan has already done so (`stand_down`)."""
+        if self._armed:
+            self._now("stop the flyer", lambda: _stopped(self._beamline.flyer))
+            self._now("close the shutter", self._close_now)
+            self._now("restore the velocity", self._restore_velocity_now)
+        self._armed = False
+        return [self]
+
+    def stand_down(self) -> None:
+        """Note that everything is safe."""
+        self._armed = False
+
+    def set(self, value: str) -> Any:
+        """Open or close the shutter ("open", "close"); opening an open one does nothing."""
+        shutter = self._beamline.shutter
+        wanted = value == "open"
+        if shutter is None or (wanted and self._open):
+            return _done()
+        status = shutter.set(value)
+        self._open = wanted
+        status.add_callback(self._closed_if_failed)
+        return status
+
+    def _closed_if_failed(self, status: Any) -> None:
+        if not status.success:
+            self._open = False
+
+    def pause(self) -> None:
+        """Stop what the RunEngine doesn't stop by itself, and close the shutter."""
+        self.interruptions += 1
+        if not isinstance(self._beamline.flyer, Pausable):
+            self._now("stop the flyer", lambda: _stopped(self._beamline.flyer))
+        if self._open:
+            self._now("close the shutter", self._close_now)
+
+    def resume(self) -> None:
+        """Do nothing: the replayed row opens the shutter again."""
+
+    def _close_now(self) -> None:
+        if self._beamline.shutter is not None:
+            self._open = False
+            self._beamline.shutter.set("close")
+
+    def _restore_velocity_now(self) -> None:
+        signal = velocity_signal(self._beamline.fast)
+        if signal is not None and self.velocity is not None:
+            signal.set(self.velocity)
+
+    def _now(self, what: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception:
+            logger.exception("%s: failed to %s", self.name, what)
+
+
+def velocity_signal(axis: Any) -> Any | None:
+    """Return the settable velocity of an axis, or None."""
+    signal = getattr(axis, "velocity", None)
+    return signal if hasattr(signal, "set") and hasattr(signal, "read") else None
+
+
+def all_in_turn(*steps: Callable[[], MsgGenerator[Any]]) -> MsgGenerator[None]:
+    """Run every step, whatever happened to the others.
+
+    A status that fails late is thrown into whatever message comes next, so a step is tried again
+    before it is given up.
+    """
+    for step in steps:
+        for attempt in range(_TRIES):
+            try:
+                yield from step()
+                break
+            except RunEngineControlException:
+                raise
+            except Exception as error:  # noqa: BLE001 - the next step must have its turn
+                logger.warning("clean-up, attempt %d: %r", attempt + 1, error)
+
+
+def still(*devices: Any) -> MsgGenerator[None]:
+    """Stop every device that can be stopped."""
+    stops = [
+        lambda device=device: bps.stop(device) for device in devices if hasattr(device, "stop")
+    ]
+    yield from all_in_turn(*stops)
+
+
+def _stopped(device: Any) -> None:
+    if not hasattr(device, "stop"):
+        return
+    result = device.stop(success=False)
+    if inspect.iscoroutine(result):
+        asyncio.ensure_future(result)  # noqa: RUF006 - the RunEngine's loop outlives the halt
+
+
+def _done() -> Status:
+    status = Status()
+    status.set_finished()
+    return status

@@ -1,0 +1,63 @@
+"""Cutting a survey into maps that the flyer can reach, on one pixel lattice."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from xrf_sr_plans.errors import GridError
+from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One map of a survey, and which pixels of the whole it holds (row and column of its first)."""
+
+    grid: ScanGrid
+    first_row: int
+    first_column: int
+
+
+def split_into_tiles(grid: ScanGrid, reach_um: tuple[float, float] | None) -> list[Tile]:
+    """Cut `grid` into tiles of at most `reach_um` (width, height); None: one tile.
+
+    Every pixel is in exactly one tile, all tiles share the grid's lattice, and their sizes differ
+    by at most one pixel along each axis. They are ordered as a serpentine, so that each begins
+    next to where the last one ended.
+
+    Raises
+    ------
+    GridError
+        A reach that isn't even one pixel.
+    """
+    if reach_um is None:
+        return [Tile(grid, 0, 0)]
+    columns = _spans(grid.fast, reach_um[0])
+    rows = _spans(grid.slow, reach_um[1])
+    tiles = []
+    for number, (row, height) in enumerate(rows):
+        for column, width in reversed(columns) if number % 2 else columns:
+            part = replace(
+                grid, fast=_part(grid.fast, column, width), slow=_part(grid.slow, row, height)
+            )
+            tiles.append(Tile(part, row, column))
+    return tiles
+
+
+def _spans(axis: AxisGrid, reach_um: float) -> list[tuple[int, int]]:
+    if not (math.isfinite(reach_um) and reach_um > 0):
+        raise GridError(f"axis {axis.name!r}: a tile of {reach_um} um; it must be above 0")
+    most = math.floor(reach_um / axis.step_um + 1e-6)
+    if most < 1:
+        raise GridError(
+            f"axis {axis.name!r}: a tile of {reach_um:g} um is smaller than the step"
+            f" {axis.step_um:g} um"
+        )
+    count = math.ceil(axis.num / most)
+    edges = [axis.num * index // count for index in range(count + 1)]
+    return [(low, high - low) for low, high in pairwise(edges)]
+
+
+def _part(axis: AxisGrid, first: int, num: int) -> AxisGrid:
+    return AxisGrid(axis.name, axis.start_um + first * axis.step_um, axis.step_um, num)

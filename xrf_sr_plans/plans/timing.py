@@ -1,0 +1,135 @@
+"""How long rows really take, and progress by row for whoever waits."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from event_model import DocumentRouter
+
+from xrf_sr_plans import schema
+from xrf_sr_plans.devices.protocols import RowTimeModel
+
+
+def recalibrated(
+    model: RowTimeModel, num: int, dwell_ms: float, rows_s: Sequence[float]
+) -> RowTimeModel:
+    """Return the model with the median overhead of finished rows.
+
+    Rows that took less than their dwell were flown on a clock that isn't the wall's (a simulated
+    beamline) and teach nothing; without any other row the model stays as it is.
+
+    Parameters
+    ----------
+    num, dwell_ms
+        Pixels of a row and time at each.
+    rows_s
+        Seconds from the start of one row to the start of the next; interrupted rows among them
+        do little harm to a median.
+    """
+    exposure_s = num * dwell_ms * 1e-3
+    real = [row_s for row_s in rows_s if row_s >= exposure_s]
+    if not real:
+        return model
+    overhead_s = statistics.median(real) - exposure_s * model.dwell_scale
+    return replace(model, overhead_s=max(overhead_s, 0.0))
+
+
+class RowProgress(DocumentRouter):
+    """Rows done and time left of the map that is being flown, from its documents.
+
+    Subscribe it to the RunEngine; give `waiting_hook` to ``RE.waiting_hook`` to have a line
+    shown while the RunEngine waits::
+
+        progress = RowProgress(show=lambda line: print(line, end="\\r"))
+        RE.subscribe(progress)
+        RE.waiting_hook = progress.waiting_hook
+
+    Parameters
+    ----------
+    show
+        Called with one line of text when there is something new; None: only keep count.
+    """
+
+    def __init__(self, show: Callable[[str], object] | None = None) -> None:
+        super().__init__()
+        self._show = show
+        self._shown = ""
+        self._uid = ""
+        self._descriptors: set[str] = set()
+        self._row_key = ""
+        self._title = ""
+        self._rows: set[int] = set()
+        self._times: list[float] = []
+        self._expected_s = 0.0
+        self.rows_total = 0
+
+    @property
+    def rows_done(self) -> int:
+        """Rows measured so far; a row that was flown twice counts once."""
+        return len(self._rows)
+
+    @property
+    def row_s(self) -> float:
+        """Median seconds for one row; the start document's estimate before there are two rows."""
+        steps = [late - early for early, late in pairwise(self._times)]
+        return statistics.median(steps) if steps else self._expected_s
+
+    @property
+    def time_left_s(self) -> float:
+        """Seconds that the rest of this map will take."""
+        return (self.rows_total - self.rows_done) * self.row_s
+
+    def line(self) -> str:
+        """Return one line for a person; empty while no map is flown."""
+        if not self.rows_total:
+            return ""
+        return (
+            f"{self._title}: row {self.rows_done}/{self.rows_total}, {self.time_left_s:.0f} s left"
+        )
+
+    def waiting_hook(self, statuses: object) -> None:
+        """Show the line, if it changed; for ``RE.waiting_hook``. Never raises."""
+        text = self.line()
+        if self._show is None or not text or text == self._shown:
+            return
+        self._shown = text
+        try:
+            self._show(text)
+        except Exception:  # noqa: BLE001 - a broken display must not stop the scan
+            self._show = None
+
+    def start(self, doc: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Begin with a new map; other runs are left alone."""
+        facts = doc.get("xrf_sr") or {}
+        if doc.get("plan_name") != schema.PLAN_MAP or "grid" not in facts:
+            return
+        self._uid = doc["uid"]
+        self._descriptors = set()
+        self._rows, self._times = set(), [doc["time"]]
+        self.rows_total = int(facts["grid"]["slow"]["num"])
+        self._expected_s = float(facts.get("derived_input", {}).get("row_s", 0.0))
+        tile = facts.get("tile")
+        part = f" tile {tile['index'] + 1}/{tile['of']}" if tile else ""
+        self._title = f"{facts.get('purpose', 'map')}{part}"
+
+    def descriptor(self, doc: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Note the stream of rows."""
+        if doc["run_start"] != self._uid or doc.get("name") != schema.STREAM_ROWS:
+            return
+        self._descriptors.add(doc["uid"])
+        self._row_key = next((key for key in doc["data_keys"] if key.endswith("_row")), "")
+
+    def event(self, doc: Mapping[str, Any]) -> Any:  # type: ignore[override]
+        """Count a row."""
+        if doc["descriptor"] in self._descriptors and self._row_key in doc["data"]:
+            self._rows.add(int(doc["data"][self._row_key]))
+            self._times.append(doc["time"])
+
+    def stop(self, doc: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Forget the map."""
+        if doc["run_start"] == self._uid:
+            self.rows_total = 0
