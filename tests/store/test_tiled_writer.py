@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stored_runs import Document, assert_same_run, fly
+
+from xrf_sr_plans.store.documents import documents
+from xrf_sr_plans.store.jsonl import read_jsonl
+from xrf_sr_plans.store.tiled import SafeWriter, embedded_catalog, reingest, safe_writer
+
+
+def feed(sink: Any, docs: list[Document]) -> None:
+    for name, doc in docs:
+        sink(name, doc)
+
+
+def test_a_stored_run_leaves_no_file(catalog: Any, tmp_path: Path, reflown: list[Document]) -> None:
+    writer = safe_writer(catalog, tmp_path)
+    feed(writer, reflown)
+    assert writer.flush(30)
+    assert_same_run(list(documents(catalog[reflown[0][1]["uid"]])), reflown)
+    assert writer.close(10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_files_can_be_kept(catalog: Any, tmp_path: Path, flown: list[Document]) -> None:
+    writer = safe_writer(catalog, tmp_path, keep_files=True)
+    feed(writer, flown)
+    assert writer.close(30)
+    assert_same_run(list(documents(next(tmp_path.iterdir()))), flown)
+
+
+def test_what_tiled_refused_stays_in_the_file_and_can_be_stored_later(
+    catalog: Any, tmp_path: Path, reflown: list[Document]
+) -> None:
+    def refuse(name: str, doc: dict[str, Any]) -> None:
+        if name == "event":
+            raise ConnectionError("the server is gone")
+
+    writer = SafeWriter(refuse, tmp_path)
+    feed(writer, reflown)
+    assert writer.close(10)
+    uid = reflown[0][1]["uid"]
+    assert_same_run(list(read_jsonl(tmp_path / f"{uid}.jsonl")), reflown)
+    done = reingest(catalog, tmp_path)
+    assert (done.stored, dict(done.failed)) == ((uid,), {})
+    assert_same_run(list(documents(catalog[uid])), reflown)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_costs_the_file_and_not_the_run_in_tiled(
+    catalog: Any, tmp_path: Path, flown: list[Document]
+) -> None:
+    (tmp_path / "folder").write_text("a file where the folder should be")
+    writer = safe_writer(catalog, tmp_path / "folder")
+    feed(writer, flown)
+    assert writer.close(30)
+    assert_same_run(list(documents(catalog[flown[0][1]["uid"]])), flown)
+
+
+def test_a_part_of_a_run_in_tiled_is_replaced(
+    catalog: Any, tmp_path: Path, flown: list[Document]
+) -> None:
+    writer = safe_writer(catalog, tmp_path, keep_files=True)
+    feed(writer, flown[:4])
+    assert writer.close(10)
+    (path,) = tmp_path.iterdir()
+    waits = reingest(catalog, tmp_path)
+    assert waits.stored == ()
+    assert "no stop document" in waits.failed[path.name]
+    assert reingest(catalog, tmp_path, unfinished=True).stored == (flown[0][1]["uid"],)
+    read = list(documents(catalog[flown[0][1]["uid"]]))
+    assert_same_run(read[:-1], flown[:4])
+    assert read[-1][1]["exit_status"] == "abort"
+    assert "session ended" in read[-1][1]["reason"]
+
+
+def test_a_catalog_in_a_folder_can_be_opened_again(tmp_path: Path, flown: list[Document]) -> None:
+    pytest.importorskip("tiled.server.app")
+    with embedded_catalog(tmp_path / "my catalog") as client:
+        writer = safe_writer(client, tmp_path / "backup")
+        feed(writer, flown)
+        assert writer.close(30)
+    with embedded_catalog(tmp_path / "my catalog") as client:
+        assert_same_run(list(documents(client[flown[0][1]["uid"]])), flown)
+        assert client[-1].metadata["start"]["uid"] == flown[0][1]["uid"]
+
+
+def test_the_embedded_catalog_serves_documents_to_others_too(
+    catalog: Any, flown: list[Document]
+) -> None:
+    from xrf_sr_plans.store.tiled import tiled_writer
+
+    feed(tiled_writer(catalog), flown)
+    names = [name for name, _ in catalog[flown[0][1]["uid"]].documents()]
+    assert names == [name for name, _ in flown]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Any]]:
+    """A real Tiled server on loopback, and a client of it."""
+    pytest.importorskip("tiled.server.app")
+    from tiled.client import from_uri
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tiled", "serve", "catalog", "--temp", "--api-key", "secret",
+         "--host", "127.0.0.1", "--port", str(port)],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                client = from_uri(f"http://127.0.0.1:{port}", api_key="secret")
+                break
+            except Exception:  # noqa: BLE001 - whatever it says while it starts up
+                assert process.poll() is None, "the server didn't start"
+                assert time.monotonic() < deadline, "the server isn't up after 60 s"
+                time.sleep(0.3)
+        yield process, client
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+
+
+@pytest.mark.e2e
+def test_a_tiled_server_killed_in_mid_run_does_not_touch_the_scan(
+    server: tuple[subprocess.Popen[bytes], Any], catalog: Any, tmp_path: Path
+) -> None:
+    process, client = server
+    writer = safe_writer(client, tmp_path / "backup")
+    warm = fly(writer)
+    assert writer.flush(60)
+    assert_same_run(list(documents(client[warm[0][1]["uid"]])), warm)
+
+    arrivals: list[float] = []
+
+    def watch(name: str, doc: dict[str, Any]) -> None:
+        writer(name, doc)
+        if name == "event_page":
+            arrivals.append(time.perf_counter())
+            if len(arrivals) == 10:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)
+
+    live = fly(watch, rows=list(range(60)))
+    killed = arrivals.pop(9)
+    intervals = [b - a for a, b in itertools.pairwise(arrivals) if a > killed]
+    assert live[-1][1]["exit_status"] == "success"
+    assert len(live) == 63
+    assert max(intervals) < 0.5, "the scan waited for the dead server"
+
+    before = time.perf_counter()
+    writer.close(1.0)
+    assert time.perf_counter() - before < 5
+    backup = tmp_path / "backup" / f"{live[0][1]['uid']}.jsonl"
+    assert_same_run(list(documents(backup)), live)
+    assert reingest(catalog, tmp_path / "backup").stored == (live[0][1]["uid"],)
+    assert_same_run(list(documents(catalog[live[0][1]["uid"]])), live)

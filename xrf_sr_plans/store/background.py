@@ -1,0 +1,141 @@
+"""A document sink in a thread of its own: the RunEngine hands over and goes on."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from xrf_sr_plans.store.jsonl import forget_run, run_uid
+
+logger = logging.getLogger(__name__)
+
+Sink = Callable[[str, dict[str, Any]], None]
+_STOP = object()
+
+
+class Background:
+    """Hand documents to a slow or failing sink without ever waiting for it.
+
+    Calling it takes microseconds, never raises and never blocks. Documents are not copied:
+    nobody may change them afterwards. A run of which the sink refused a document, or of which
+    one had to be dropped because `limit` of them were waiting, is given up as a whole, so that
+    no run with a hole passes for complete; other runs go on.
+
+    Parameters
+    ----------
+    sink
+        Called as ``sink(name, doc)``, in order, in one thread.
+    name
+        For the thread and the log.
+    limit
+        Most documents that may wait.
+    finished
+        Called in the same thread when a run stops, with its uid and whether every one of its
+        documents went through.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        name: str,
+        limit: int = 2000,
+        finished: Callable[[str, bool], None] | None = None,
+    ) -> None:
+        self._sink = sink
+        self._name = name
+        self._finished = finished
+        self._waiting: queue.Queue[Any] = queue.Queue(limit)
+        self._lock = threading.Lock()
+        self._handed = 0
+        self._seen = 0
+        self._closed = False
+        self._runs: dict[str, str] = {}
+        self._given_up: set[str] = set()
+        # A daemon: a sink that hangs on a dead server must not keep the interpreter alive.
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        """Hand over one document."""
+        with self._lock:
+            self._handed += 1
+            if not self._closed:
+                try:
+                    self._waiting.put_nowait((self._handed, name, doc))
+                except queue.Full:
+                    # The worker sees the gap in the numbers, and says which runs it costs.
+                    return
+
+    @property
+    def waiting(self) -> int:
+        """Documents handed over and not yet taken up."""
+        return self._waiting.qsize()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything handed over so far is done; False where it isn't in time."""
+        if self._closed:
+            return not self._thread.is_alive()
+        done = threading.Event()
+        deadline = time.monotonic() + timeout_s
+        try:
+            self._waiting.put(done, timeout=timeout_s)
+        except queue.Full:
+            return False
+        return done.wait(max(deadline - time.monotonic(), 0))
+
+    def close(self, timeout_s: float) -> bool:
+        """Finish what waits, at most so long; False where documents were left behind."""
+        done = self.flush(timeout_s)
+        with self._lock:
+            self._closed = True
+        try:
+            self._waiting.put_nowait(_STOP)
+        except queue.Full:
+            done = False
+        if done:
+            self._thread.join(timeout_s)
+        else:
+            logger.error("%s: closed with %d documents left behind", self._name, self.waiting)
+        return done
+
+    def _work(self) -> None:
+        while (item := self._waiting.get()) is not _STOP:
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            number, name, doc = item
+            if number != self._seen + 1:
+                open_runs = set(self._runs.values())
+                self._give_up(open_runs, f"{number - self._seen - 1} documents were dropped")
+            self._seen = number
+            try:
+                self._handle(name, doc)
+            except Exception:
+                logger.exception("%s: %s document", self._name, name)
+
+    def _handle(self, name: str, doc: dict[str, Any]) -> None:
+        uid = run_uid(name, doc, self._runs)
+        if uid is None:
+            logger.error("%s: %s document of a run whose start was not seen", self._name, name)
+            return
+        if uid not in self._given_up:
+            try:
+                self._sink(name, doc)
+            except Exception as error:  # noqa: BLE001 - a failing sink must not touch the scan
+                self._give_up({uid}, f"{name} document: {error!r:.500}")
+        if name == "stop":
+            complete = uid not in self._given_up
+            self._given_up.discard(uid)
+            forget_run(uid, self._runs)
+            if self._finished is not None:
+                self._finished(uid, complete)
+
+    def _give_up(self, runs: set[str], why: str) -> None:
+        for uid in runs - self._given_up:
+            logger.error("%s: run %s is given up: %s", self._name, uid, why)
+        self._given_up |= runs

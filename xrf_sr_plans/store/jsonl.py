@@ -1,0 +1,119 @@
+"""Documents in files: one JSON object ``{"name": ..., "doc": ...}`` a line, one run a file.
+
+The same form that bluesky's own JSON-lines writers use. NaN is written as ``NaN``, which Python
+reads back and strict JSON readers refuse: a pixel that was not measured must not become 0.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from xrf_sr_plans.errors import FileFormatError
+
+logger = logging.getLogger(__name__)
+
+
+class JsonlWriter:
+    """A document sink that writes each run into ``<folder>/<run uid>.jsonl``.
+
+    Every line is flushed, so that a killed process loses at most the document it was writing.
+    Documents of several runs may be interleaved. Raises `OSError` where the disk does; wrap it
+    in a `Background` before subscribing it to a RunEngine.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._files: dict[str, TextIO] = {}
+        self._runs: dict[str, str] = {}
+
+    def path(self, run_uid: str) -> Path:
+        """Return where a run is, or would be, written."""
+        # A uid is a name given by others: it may not lead out of the folder.
+        if not run_uid or Path(run_uid).name != run_uid or run_uid.startswith("."):
+            raise FileFormatError(f"run uid {run_uid!r} can't be a file name")
+        return self.folder / f"{run_uid}.jsonl"
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        """Write one document."""
+        uid = run_uid(name, doc, self._runs)
+        if uid is None:
+            raise FileFormatError(f"{name} document of a run that was never started: {doc!r:.200}")
+        if name == "start":
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._files[uid] = self.path(uid).open("w", encoding="utf-8")
+        file = self._files[uid]
+        file.write(json.dumps({"name": name, "doc": doc}, default=_to_json) + "\n")
+        file.flush()
+        if name == "stop":
+            self._files.pop(uid).close()
+            forget_run(uid, self._runs)
+
+    def close(self) -> None:
+        """Close the files of runs that never stopped."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+
+def run_uid(name: str, doc: dict[str, Any], runs: dict[str, str]) -> str | None:
+    """Return the uid of the run that a document belongs to, None where it isn't known.
+
+    `runs` is the caller's memory, from the uids that other documents refer to, to run uids.
+    """
+    if name == "start":
+        runs[doc["uid"]] = doc["uid"]
+        return doc["uid"]
+    parent = next(
+        (doc[key] for key in ("run_start", "descriptor", "resource", "stream_resource")
+         if doc.get(key)), "",
+    )  # fmt: skip
+    uid = runs.get(parent)
+    if uid is not None and name in ("descriptor", "resource", "stream_resource"):
+        runs[doc["uid"]] = uid
+    return uid
+
+
+def forget_run(uid: str, runs: dict[str, str]) -> None:
+    """Drop what `run_uid` remembers of a run that has stopped."""
+    for key in [key for key, run in runs.items() if run == uid]:
+        del runs[key]
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the documents of a file; a last line that was cut off is left out with a warning.
+
+    Raises
+    ------
+    FileFormatError
+        Any other line that is no document.
+    """
+    with Path(path).open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                item = json.loads(line)
+                name, doc = (item["name"], item["doc"]) if isinstance(item, dict) else item
+            except (ValueError, KeyError, TypeError) as error:
+                if not line.endswith("\n"):
+                    logger.warning("%s: line %d was cut off and is left out", path, number)
+                    return
+                raise FileFormatError(f"{path}: line {number} is no document: {error}") from error
+            yield name, doc
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, set | frozenset | tuple):
+        return list(value)
+    # A RunEngine accepts any object as metadata; a run must not be lost for it.
+    return repr(value)

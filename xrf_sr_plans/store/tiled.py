@@ -1,0 +1,218 @@
+"""Runs in Tiled: an embedded catalog in a folder, and a writer that can't hurt a scan.
+
+Tiled is imported inside the functions: it is an extra (`tiled`; the embedded catalog needs
+`tiled-server`).
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xrf_sr_plans.errors import MissingExtraError
+from xrf_sr_plans.store.background import Background
+from xrf_sr_plans.store.jsonl import JsonlWriter, read_jsonl
+
+logger = logging.getLogger(__name__)
+
+BATCH_ROWS = 1000
+"""Rows per write. Small batches cost 100 times as much time as the data are worth."""
+
+
+@contextmanager
+def embedded_catalog(folder: str | Path) -> Iterator[Any]:
+    """Open, or create, a Tiled catalog of bluesky runs in a folder; no server, no port.
+
+    Yields
+    ------
+    The Tiled client; ``catalog[uid]``, ``catalog[-1]`` and searches work as against a server.
+
+    Raises
+    ------
+    MissingExtraError
+        Tiled's server part is not installed.
+    """
+    try:
+        from tiled.catalog import from_uri
+        from tiled.client import Context, from_context
+        from tiled.media_type_registration import default_serialization_registry
+        from tiled.server.app import build_app
+    except ImportError as error:
+        raise MissingExtraError("the embedded Tiled catalog", "tiled-server") from error
+    folder = Path(folder).absolute()
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    registry = copy.copy(default_serialization_registry)
+    _register_exporter(registry)
+    tree = from_uri(
+        f"sqlite:///{folder / 'catalog.db'}",
+        init_if_not_exists=True,
+        specs=[{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
+        writable_storage=[str(folder / "data"), f"sqlite:///{folder / 'tables.db'}"],
+    )
+    with Context.from_app(build_app(tree, serialization_registry=registry)) as context:
+        yield from_context(context)
+
+
+def _register_exporter(registry: Any) -> None:
+    """Let ``run.documents()`` work for others; `store.documents` does without it."""
+    try:
+        from bluesky_tiled_plugins.exporters import json_seq_exporter
+    except ImportError:
+        return
+    registry.register("BlueskyRun", "application/json-seq", json_seq_exporter)
+
+
+def tiled_writer(client: Any) -> Callable[[str, dict[str, Any]], None]:
+    """Return a `TiledWriter` with the settings that row events need.
+
+    ``max_array_size=0``: short arrays would go into SQL columns, from where they come back as
+    strings or not at all. Raises into its caller; see `safe_writer`.
+    """
+    try:
+        from bluesky_tiled_plugins import TiledWriter
+    except ImportError as error:
+        raise MissingExtraError("writing to Tiled", "tiled") from error
+    return TiledWriter(client, batch_size=BATCH_ROWS, max_array_size=0)
+
+
+class SafeWriter:
+    """Write runs to Tiled and, at once, to JSON lines; drop the file when Tiled has the run.
+
+    Subscribe it to a RunEngine, or use it as a sink of the analysis: it never raises and never
+    blocks. Two threads with bounded queues do the work, so that neither a server that dies (a
+    plain writer stalls for minutes) nor a full disk reaches the scan or the other copy. What
+    Tiled didn't get stays in `folder` for `reingest`.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str, dict[str, Any]], None],
+        folder: str | Path,
+        *,
+        limit: int = 2000,
+        keep_files: bool = False,
+    ) -> None:
+        self._files = JsonlWriter(folder)
+        self._keep = keep_files
+        self._lock = threading.Lock()
+        self._outcomes: dict[str, list[bool]] = {}
+        self._to_tiled = Background(
+            write, name="tiled-writer", limit=limit, finished=self._finished_tiled
+        )
+        self._to_file = Background(
+            self._files, name="tiled-backup", limit=limit, finished=self._finished_file
+        )
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        """Take one document."""
+        self._to_file(name, doc)
+        self._to_tiled(name, doc)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until all documents so far are written; False where they aren't in time."""
+        return self._to_file.flush(timeout_s) and self._to_tiled.flush(timeout_s)
+
+    def close(self, timeout_s: float) -> bool:
+        """Finish; False where Tiled didn't take everything in time (the files have it)."""
+        backed_up = self._to_file.close(timeout_s)
+        stored = self._to_tiled.close(timeout_s)
+        self._files.close()
+        return backed_up and stored
+
+    def _finished_tiled(self, uid: str, complete: bool) -> None:
+        self._finished(uid, complete)
+
+    def _finished_file(self, uid: str, complete: bool) -> None:
+        # Tiled alone decides; this only says that the file isn't being written any more.
+        self._finished(uid, True)
+
+    def _finished(self, uid: str, stored: bool) -> None:
+        with self._lock:
+            outcomes = self._outcomes.setdefault(uid, [])
+            outcomes.append(stored)
+            if len(outcomes) < 2:
+                return
+            del self._outcomes[uid]
+        path = self._files.path(uid)
+        if not all(outcomes):
+            logger.error("run %s is not in Tiled; it is in %s", uid, path)
+        elif not self._keep:
+            path.unlink(missing_ok=True)
+
+
+def safe_writer(client: Any, backup: str | Path, **options: Any) -> SafeWriter:
+    """Return a `SafeWriter` into a Tiled client with its files in the folder `backup`.
+
+    Raises
+    ------
+    MissingExtraError
+        bluesky-tiled-plugins is not installed.
+    """
+    return SafeWriter(tiled_writer(client), backup, **options)
+
+
+@dataclass(frozen=True)
+class Reingested:
+    """What became of the runs of a backup folder."""
+
+    stored: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """File name -> why; these files stay."""
+
+
+def reingest(client: Any, backup: str | Path, *, unfinished: bool = False) -> Reingested:
+    """Write the runs that wait in a backup folder into Tiled, and remove their files.
+
+    What Tiled has of such a run (a part, usually) is replaced. Runs without a stop document may
+    still be open; with `unfinished` they are stored with a stop document that says "abort".
+    """
+    stored: list[str] = []
+    failed: dict[str, str] = {}
+    for path in sorted(Path(backup).glob("*.jsonl")):
+        try:
+            docs = list(read_jsonl(path))
+            if not docs or docs[0][0] != "start":
+                raise ValueError("it doesn't begin with a start document")
+            if docs[-1][0] != "stop":
+                if not unfinished:
+                    raise ValueError("the run has no stop document (see `unfinished`)")
+                docs.append(("stop", _abandoned(docs)))
+            _replace(client, docs)
+        except Exception as error:  # noqa: BLE001 - one bad file must not keep the others
+            logger.warning("%s is not stored: %r", path, error)
+            failed[path.name] = str(error)
+        else:
+            path.unlink()
+            stored.append(docs[0][1]["uid"])
+    return Reingested(tuple(stored), failed)
+
+
+def _replace(client: Any, docs: list[tuple[str, dict[str, Any]]]) -> None:
+    uid = docs[0][1]["uid"]
+    if uid in client:
+        client.delete_contents([uid], recursive=True, external_only=False)
+    write = tiled_writer(client)
+    for name, doc in docs:
+        write(name, doc)
+
+
+def _abandoned(docs: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Return a stop document for a run whose session ended before it did."""
+    import uuid
+
+    start = docs[0][1]
+    times = [doc["time"] for _, doc in docs if isinstance(doc.get("time"), int | float)]
+    return {
+        "uid": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{start['uid']}/abandoned")),
+        "run_start": start["uid"],
+        "time": max(times, default=0.0),
+        "exit_status": "abort",
+        "reason": "no stop document: the session ended before the run did",
+        "num_events": {},
+    }
