@@ -190,7 +190,8 @@ def test_what_is_no_row_is_noted_and_costs_nothing_else():
     counts = truth(grid)
     broken = row_event(grid, counts, 0)
     broken["data"][KEYS["counts"]] = [[1.0], [1.0, 2.0], [3.0]]
-    outside = row_event(grid, counts, 1, row=17)
+    outside = row_event(grid, counts, 1)
+    outside["data"][KEYS["row"]] = 17
     foreign = {**row_event(grid, counts, 1), "descriptor": "of another stream"}
     builder = builder_for(grid, [broken, outside, foreign, *all_rows(grid, counts)])
     np.testing.assert_array_equal(builder.maps().counts, counts)

@@ -239,11 +239,12 @@ def _lit(row: _Row, floor: float) -> np.ndarray:
 def _pixel_means(values: np.ndarray, x: np.ndarray, num: int) -> np.ndarray:
     """Average values (..., frame) over the frames of each pixel; NaN where there is none."""
     finite = np.isfinite(values)
-    total = np.zeros((*values.shape[:-1], num))
-    frames = np.zeros(total.shape)
-    np.add.at(total, (..., x), np.where(finite, values, 0.0))
-    np.add.at(frames, (..., x), finite)
-    return np.divide(total, frames, out=np.full(total.shape, np.nan), where=frames > 0)
+    filled = np.where(finite, values, 0.0).reshape(-1, x.size)
+    frames = finite.reshape(-1, x.size).astype(float)
+    total = np.stack([np.bincount(x, weights, num) for weights in filled])
+    count = np.stack([np.bincount(x, weights, num) for weights in frames])
+    means = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return means.reshape(*values.shape[:-1], num)
 
 
 def _padded(values: Any, num: int) -> np.ndarray:

@@ -1,0 +1,212 @@
+"""`AnalysisChain`: MapAssembler, SuperResolution, RoiPicker, result documents, for every run.
+
+The same chain runs live in the analysis process, live in a thread, and on replayed runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from xrf_sr_plans.callbacks.external import externalised, is_large
+from xrf_sr_plans.callbacks.map_assembler import MapAssembler
+from xrf_sr_plans.callbacks.result_run import (
+    AnalysedMap,
+    Documents,
+    preview_documents,
+    result_documents,
+)
+from xrf_sr_plans.callbacks.roi_picker import RoiPicker
+from xrf_sr_plans.callbacks.routing import RunIndex
+from xrf_sr_plans.callbacks.super_resolution import SuperResolution
+from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.devices.protocols import AnalysisSummary
+from xrf_sr_plans.maps.elemental import EnhancedMaps
+from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.schema import AnalysisRequest
+
+logger = logging.getLogger(__name__)
+
+Router = Callable[[AnalysedMap], None]
+
+
+class AnalysisChain:
+    """Callable on ``(name, doc)`` that analyses every run which asks for it; never raises.
+
+    Parameters
+    ----------
+    settings
+        Which model on which device, and where large results go.
+    emit
+        Takes the documents of finished result runs.
+    finished
+        Takes the summary of each run, before its documents are emitted: a plan waits for it.
+    preview
+        Takes a preview of an unfinished map, as a run of its own; None: no previews.
+    backlog
+        How many documents are waiting; a preview is made only when there are none.
+    fallback_reason
+        Not empty: bicubic, and the result says why.
+
+    Attributes
+    ----------
+    routers : list
+        Called with each `AnalysedMap` after its result is out (verification, pair recorder);
+        an exception in one of them is logged and concerns nobody else.
+    """
+
+    def __init__(
+        self,
+        settings: AnalysisSettings | None = None,
+        emit: Callable[[str, dict[str, Any]], None] | None = None,
+        finished: Callable[[AnalysisSummary], None] | None = None,
+        *,
+        preview: Callable[[Documents], None] | None = None,
+        backlog: Callable[[], int] = lambda: 0,
+        fallback_reason: str = "",
+        warm_up: bool = False,
+    ) -> None:
+        self.settings = settings or AnalysisSettings()
+        self.routers: list[Router] = []
+        self._emit = emit
+        self._finished = finished
+        self._preview = preview
+        self._backlog = backlog
+        self._warm_up = warm_up
+        self._enhance = SuperResolution(self.settings, fallback_reason)
+        self._pick = RoiPicker()
+        self._index = RunIndex()
+        self._runs: dict[str, MapAssembler | AnalysedMap] = {}
+        self._pace = _Pace()
+        if self.settings.pair_dir:
+            from xrf_sr_plans.callbacks.pair_recorder import PairRecorder
+
+            self.routers.append(PairRecorder(self.settings.pair_dir))
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take one document; what goes wrong ends up in the summary of the run it belongs to."""
+        try:
+            uid = self._index.owner(name, doc)
+            if uid is None:
+                return
+            if name == "start":
+                self._begin(uid, doc)
+                return
+            run = self._runs.get(uid)
+            if isinstance(run, MapAssembler):
+                run(name, doc)
+        except Exception:  # one bad document must not cost the other runs
+            logger.exception("a %s document was not understood", name)
+        if name == "stop":
+            self._end(doc)
+
+    def _begin(self, uid: str, start: Mapping[str, Any]) -> None:
+        try:
+            run = MapAssembler(start, self._rows_came, self._map_came)
+        except Exception as error:  # noqa: BLE001 - recorded as this run's failure at its stop
+            self._runs[uid] = _failed(start, f"{type(error).__name__}: {error}")
+            return
+        self._runs[uid] = run
+        self._pace.new_run()
+        if self._warm_up and not self._backlog():
+            self._enhance.warm_up(run.builder.elements, run.request)
+
+    def _end(self, stop: Mapping[str, Any]) -> None:
+        run = self._runs.pop(stop.get("run_start", ""), None)
+        if isinstance(run, AnalysedMap):
+            self._publish(run, time.perf_counter())
+        elif run is not None and not run.published:
+            self._publish(_failed(run.start, "its stop document was not understood"), 0.0)
+
+    def _rows_came(self, run: MapAssembler) -> None:
+        self._pace.row()
+        every = run.request.preview_every_rows
+        rows = len(run.builder.rows_used)
+        if self._preview is None or not run.request.enhance or not every or rows % every:
+            return
+        # A preview must never be what the final result waits for.
+        if self._backlog() or not self._pace.leaves_time(run.builder.grid.slow.num - rows):
+            logger.info("preview of run %s at row %d left out", run.builder.uid, rows)
+            return
+        began = time.perf_counter()
+        self._preview(preview_documents(self._analyse(run)))
+        self._pace.preview_took(time.perf_counter() - began)
+
+    def _map_came(self, run: MapAssembler) -> None:
+        began = time.perf_counter()
+        self._publish(self._analyse(run), began)
+        run.published = True
+
+    def _analyse(self, run: MapAssembler) -> AnalysedMap:
+        builder, request = run.builder, run.request
+        enhanced: EnhancedMaps | None = None
+        regions: list[Region] = []
+        maps, reason = None, ""
+        try:
+            maps = builder.maps()
+            if not builder.rows_used:
+                reason = "; ".join(["no pixel was measured", *builder.notes, *builder.problems])
+            elif request.enhance:
+                enhanced = self._enhance(maps, request)
+                regions = self._pick(enhanced, request, builder.uid)
+        except Exception as error:  # the survey is told, and goes on
+            logger.warning("analysis of run %s failed", builder.uid, exc_info=True)
+            reason = f"{type(error).__name__}: {error}"
+        return AnalysedMap(
+            run.start, run.end_time, request, maps, builder.rows_used, enhanced, regions, reason
+        )
+
+    def _publish(self, analysed: AnalysedMap, began: float) -> None:
+        documents = result_documents(analysed)
+        if self._finished is not None:
+            self._finished(analysed.summary(documents, time.perf_counter() - began))
+        if self._emit is not None:
+            for name, doc in self._stored(documents):
+                self._emit(name, doc)
+        for router in self.routers:
+            try:
+                router(analysed)
+            except Exception:  # a full disk or a bug there concerns nobody else
+                logger.exception("%s failed at run %s", router, analysed.source_uid)
+
+    def _stored(self, documents: Documents) -> Documents:
+        folder = self.settings.result_dir
+        if folder is None or not is_large(documents):
+            return documents
+        try:
+            return externalised(documents, folder)
+        except OSError as error:
+            logger.error("result stays in its documents: %s", error)
+            return documents
+
+
+class _Pace:
+    """How fast rows come and how long previews take, to know whether one still fits in."""
+
+    def __init__(self) -> None:
+        self._row_s = 0.0
+        self._last_row: float | None = None
+        self._preview_s = 0.0
+
+    def new_run(self) -> None:
+        self._last_row = None
+        self._row_s = 0.0
+
+    def row(self) -> None:
+        now = time.perf_counter()
+        if self._last_row is not None:
+            self._row_s = now - self._last_row
+        self._last_row = now
+
+    def preview_took(self, seconds: float) -> None:
+        self._preview_s = seconds
+
+    def leaves_time(self, rows_left: int) -> bool:
+        return rows_left * self._row_s > 1.5 * self._preview_s
+
+
+def _failed(start: Mapping[str, Any], reason: str) -> AnalysedMap:
+    request = AnalysisRequest(enhance=False)
+    return AnalysedMap(start, float(start.get("time", 0.0)), request, None, [], reason=reason)

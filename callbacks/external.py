@@ -1,0 +1,112 @@
+"""Large result maps in an HDF5 file beside the documents (stream_resource, stream_datum)."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xrf_sr_plans.callbacks.result_run import MAP_KEYS, Documents
+from xrf_sr_plans.schema import STREAM_ENHANCED
+
+MAX_IN_DOCUMENT = 256 * 256
+"""Maps of more pixels than this go to a file if a folder for it is given."""
+
+
+def is_large(documents: Documents) -> bool:
+    """Return whether the maps in a result run exceed what documents carry well."""
+    return any(
+        np.size(doc["data"].get("estimate", ())) > MAX_IN_DOCUMENT
+        for name, doc in documents
+        if name == "event"
+    )
+
+
+def externalised(documents: Documents, folder: str | Path) -> Documents:
+    """Write a result run's maps to ``folder/<uid>.h5`` and return documents that refer to them.
+
+    Each of `MAP_KEYS` is a data set (element, y, x). The file appears as a whole or not at all.
+
+    Raises
+    ------
+    OSError
+        The file can't be written (no space, no permission).
+    """
+    run = documents[0][1]["uid"]
+    path = Path(folder).absolute() / f"{run}.h5"
+    _write(path, [doc["data"] for name, doc in documents if _is_map(name, doc)])
+    out: Documents = []
+    for name, doc in documents:
+        if name == "descriptor" and doc["name"] == STREAM_ENHANCED:
+            out.append((name, _external_descriptor(doc)))
+            out += [("stream_resource", _resource(run, key, path)) for key in MAP_KEYS]
+        elif _is_map(name, doc):
+            number = doc["seq_num"]
+            out.append((name, _without_maps(doc)))
+            out += [("stream_datum", _datum(run, doc, key, number)) for key in MAP_KEYS]
+        else:
+            out.append((name, doc))
+    return out
+
+
+def _is_map(name: str, doc: dict[str, Any]) -> bool:
+    return name == "event" and "estimate" in doc["data"]
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    import h5py
+
+    # HDF5 can bring the interpreter down when the disk fills up under it: it writes to memory,
+    # and a full disk is an ordinary OSError.
+    memory = io.BytesIO()
+    with h5py.File(memory, "w") as file:
+        for key in MAP_KEYS:
+            file.create_dataset(key, data=np.stack([row[key] for row in rows]))
+        file["element"] = [row["element"] for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        part.write_bytes(memory.getbuffer())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _external_descriptor(doc: dict[str, Any]) -> dict[str, Any]:
+    keys = {
+        key: {**described, "external": "STREAM:"} if key in MAP_KEYS else described
+        for key, described in doc["data_keys"].items()
+    }
+    return {**doc, "data_keys": keys}
+
+
+def _without_maps(doc: dict[str, Any]) -> dict[str, Any]:
+    kept = {
+        part: {key: value for key, value in doc[part].items() if key not in MAP_KEYS}
+        for part in ("data", "timestamps")
+    }
+    return {**doc, **kept}
+
+
+def _resource(run: str, key: str, path: Path) -> dict[str, Any]:
+    return {
+        "uid": f"{run}-{key}",
+        "run_start": run,
+        "data_key": key,
+        "mimetype": "application/x-hdf5",
+        "uri": f"file://localhost{path.as_posix()}",
+        "parameters": {"dataset": key, "chunk_shape": [1]},
+    }
+
+
+def _datum(run: str, event: dict[str, Any], key: str, number: int) -> dict[str, Any]:
+    return {
+        "uid": f"{run}-{key}/{number - 1}",
+        "stream_resource": f"{run}-{key}",
+        "descriptor": event["descriptor"],
+        "indices": {"start": number - 1, "stop": number},
+        "seq_nums": {"start": number, "stop": number + 1},
+    }

@@ -1,0 +1,99 @@
+"""`Journal`: the documents of runs whose result is not in yet, within a bound of memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+@dataclass
+class _Run(Generic[Item]):
+    size: int = 0
+    entries: list[tuple[int, str, Item]] = field(default_factory=list)
+    stopped: bool = False
+    given_up: str = ""
+
+
+class Journal(Generic[Item]):
+    """Documents by run and in their order, numbered through; thread-safe.
+
+    Parameters
+    ----------
+    limit_bytes
+        A run whose documents would exceed it is given up: they are let go, and nothing more of
+        that run is kept. Documents of other runs stay.
+    """
+
+    def __init__(self, limit_bytes: float) -> None:
+        self.limit_bytes = limit_bytes
+        self._runs: dict[str, _Run[Item]] = {}
+        self._number = 0
+        self._lock = threading.Lock()
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        with self._lock:
+            return self._size()
+
+    def append(self, run: str, name: str, item: Item, size: int) -> int | None:
+        """Keep a document and return its number; None: this run has been given up."""
+        with self._lock:
+            entry = self._runs.setdefault(run, _Run())
+            entry.stopped = entry.stopped or name == "stop"
+            if entry.given_up:
+                return None
+            if self._size() + size > self.limit_bytes:
+                entry.given_up = (
+                    f"its documents exceed the {self.limit_bytes / 2**20:g} MB that the analysis "
+                    "may hold (memory_limit_mb)"
+                )
+                entry.entries.clear()
+                entry.size = 0
+                return None
+            self._number += 1
+            entry.entries.append((self._number, name, item))
+            entry.size += size
+            return self._number
+
+    def given_up(self, run: str) -> str:
+        """Return why nothing is kept of a run; empty: it is, or is not known at all."""
+        with self._lock:
+            return self._runs[run].given_up if run in self._runs else ""
+
+    def knows(self, run: str) -> bool:
+        """Return whether the run is open, or stopped without a result yet."""
+        with self._lock:
+            return run in self._runs
+
+    def forget(self, run: str) -> None:
+        """Let go of a run whose result is in."""
+        with self._lock:
+            self._runs.pop(run, None)
+
+    def waiting(self) -> list[str]:
+        """Return the runs that are over but have no result."""
+        with self._lock:
+            return [uid for uid, run in self._runs.items() if run.stopped]
+
+    def run(self, run: str) -> list[tuple[int, str, Item]]:
+        """Return (number, name, item) of one run."""
+        with self._lock:
+            return list(self._runs[run].entries) if run in self._runs else []
+
+    def all(self) -> Iterator[tuple[int, str, str, Item]]:
+        """Yield (number, run, name, item) of all runs, in the order they came."""
+        with self._lock:
+            everything = [
+                (number, uid, name, item)
+                for uid, run in self._runs.items()
+                for number, name, item in run.entries
+            ]
+        yield from sorted(everything, key=lambda entry: entry[0])
+
+    def _size(self) -> int:
+        return sum(run.size for run in self._runs.values())

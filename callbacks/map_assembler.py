@@ -1,0 +1,59 @@
+"""`MapAssembler`: the documents of one map run to an `ElementalMaps`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from xrf_sr_plans.errors import AssemblyError
+from xrf_sr_plans.maps.assemble import MapBuilder
+from xrf_sr_plans.schema import AnalysisRequest
+
+
+class MapAssembler:
+    """Route the documents of one run into a `MapBuilder`.
+
+    Parameters
+    ----------
+    start
+        The run's start document.
+    on_rows
+        Called with this assembler after each document that brought a new row.
+    on_stop
+        Called with this assembler once the run is over.
+
+    Raises
+    ------
+    AssemblyError
+        The start document describes no map, or asks for no analysis.
+    """
+
+    def __init__(
+        self,
+        start: Mapping[str, Any],
+        on_rows: Callable[[MapAssembler], None],
+        on_stop: Callable[[MapAssembler], None],
+    ) -> None:
+        self.start = start
+        self.builder = MapBuilder(start)
+        request = self.builder.metadata.analysis
+        if request is None:
+            raise AssemblyError(f"run {self.builder.uid} asks for no analysis")
+        self.request: AnalysisRequest = request
+        self.end_time: float = float(start["time"])
+        self.published = False
+        self._on_rows = on_rows
+        self._on_stop = on_stop
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take one document of the run."""
+        if name == "descriptor":
+            self.builder.descriptor(doc)
+        elif name in ("event", "event_page"):
+            rows = len(self.builder.rows_used)
+            getattr(self.builder, name)(doc)
+            if len(self.builder.rows_used) > rows:
+                self._on_rows(self)
+        elif name == "stop":
+            self.end_time = float(doc["time"])
+            self._on_stop(self)

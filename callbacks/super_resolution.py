@@ -1,0 +1,62 @@
+"""`SuperResolution`: a measured map to an enhanced one; always an answer, and why it is which."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
+from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.schema import AnalysisRequest
+
+logger = logging.getLogger(__name__)
+
+
+class SuperResolution:
+    """Enhance maps with the network, and bicubically where that can't be done.
+
+    Parameters
+    ----------
+    settings
+        Which model, on which device.
+    fallback_reason
+        Not empty: don't even try the network, and say so.
+    """
+
+    def __init__(self, settings: AnalysisSettings, fallback_reason: str = "") -> None:
+        self._settings = settings
+        self._fallback_reason = fallback_reason
+
+    def __call__(self, maps: ElementalMaps, request: AnalysisRequest) -> EnhancedMaps:
+        """Return the enhanced map; its attribute `fallback` says why the model was not used."""
+        reason = self._fallback_reason
+        if not reason:
+            try:
+                return self._network(maps, request)
+            except Exception as error:  # whatever it is, a bicubic map is better
+                logger.warning("bicubic because the network failed", exc_info=True)
+                reason = f"{type(error).__name__}: {error}"
+        from xrf_sr_plans.sr.fallback import enhance_bicubic
+
+        return enhance_bicubic(maps, request.factor, reason)
+
+    def warm_up(self, elements: list[str], request: AnalysisRequest) -> None:
+        """Load library and weights ahead of the first map; a failure shows up with that map."""
+        if self._fallback_reason or not request.enhance:
+            return
+        grid = ScanGrid.from_start_stop(0, 15, 16, 0, 15, 16)
+        nothing = ElementalMaps.from_arrays(
+            np.ones((len(elements), 16, 16)), grid, elements, step_um=1.0, sampling="fly"
+        )
+        try:
+            self._network(nothing, request)
+        except Exception as error:  # noqa: BLE001 - the same error will be met and recorded
+            logger.info("warming up failed: %s", error)
+
+    def _network(self, maps: ElementalMaps, request: AnalysisRequest) -> EnhancedMaps:
+        from xrf_sr_plans.sr.predict import enhance_maps
+
+        settings = self._settings
+        return enhance_maps(maps, request.factor, model=settings.model, device=settings.device)

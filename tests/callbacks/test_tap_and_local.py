@@ -1,0 +1,169 @@
+"""The tap takes microseconds and never raises; the in-process analysis answers in any case."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from row_documents import map_run, small_grid, truth
+
+from xrf_sr_plans.callbacks.local import LocalAnalysis
+from xrf_sr_plans.callbacks.routing import MAX_OPEN_RUNS, RunIndex
+from xrf_sr_plans.callbacks.tap import Tap
+from xrf_sr_plans.config import AnalysisSettings
+
+GRID = small_grid(8, 10)
+COUNTS = truth(GRID)
+
+
+class Recorder:
+    def __init__(self):
+        self.taken = []
+
+    def submit(self, name, doc):
+        self.taken.append((name, doc))
+
+
+def feed(link, run):
+    tap = Tap(link)
+    for name, doc in run:
+        tap(name, doc)
+    return tap
+
+
+def test_the_tap_passes_on_only_runs_that_ask_for_analysis():
+    link = Recorder()
+    feed(link, map_run(GRID, COUNTS, "left-alone", analysis=None))
+    assert link.taken == []
+    feed(link, map_run(GRID, COUNTS))
+    assert [name for name, _ in link.taken] == ["start", "descriptor", *["event_page"] * 8, "stop"]
+
+
+def test_the_tap_swallows_what_the_link_raises(caplog):
+    class Broken:
+        def submit(self, name, doc):
+            raise OSError(28, "No space left on device")
+
+    tap = feed(Broken(), map_run(GRID, COUNTS))
+    assert tap.errors == 11
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+
+
+@pytest.mark.parametrize("doc", [{}, {"xrf_sr": None}, {"uid": "a", "xrf_sr": {"analysis": {}}}])
+def test_the_tap_survives_documents_of_any_kind(doc):
+    tap = Tap(Recorder())
+    for name in ("start", "descriptor", "event", "event_page", "stop", "bulk_datum", "new kind"):
+        tap(name, doc)
+
+
+def test_what_others_do_to_a_documents_data_later_is_not_seen():
+    link = Recorder()
+    run = list(map_run(GRID, COUNTS))
+    feed(link, run)
+    for name, doc in run:
+        if name == "event_page":
+            doc["data"].clear()
+    assert all(doc["data"] for name, doc in link.taken if name == "event_page")
+
+
+def test_external_assets_belong_to_their_run_too():
+    index = RunIndex()
+    index.owner("start", {"uid": "r", "xrf_sr": {"analysis": {}}})
+    index.owner("descriptor", {"uid": "d", "run_start": "r"})
+    assert index.owner("stream_resource", {"uid": "s", "run_start": "r"}) == "r"
+    assert index.owner("stream_datum", {"stream_resource": "s", "descriptor": "d"}) == "r"
+    assert index.owner("resource", {"uid": "f", "run_start": "r"}) == "r"
+    assert index.owner("datum", {"resource": "f"}) == "r"
+    assert index.owner("stop", {"run_start": "r"}) == "r"
+    assert index.owner("event", {"descriptor": "d"}) is None
+
+
+def test_runs_that_never_stop_do_not_pile_up():
+    index = RunIndex()
+    for number in range(10 * MAX_OPEN_RUNS):
+        index.owner("start", {"uid": f"run {number}", "xrf_sr": {"analysis": {}}})
+    assert len(index._uids) <= MAX_OPEN_RUNS
+
+
+def test_a_document_costs_the_run_engine_microseconds(bicubic_model):
+    grid = small_grid(60, 128)
+    run = list(map_run(grid, truth(grid)))
+    with LocalAnalysis() as analysis:
+        tap = Tap(analysis)
+        times = []
+        for name, doc in run[:-1]:
+            began = time.perf_counter()
+            tap(name, doc)
+            times.append(time.perf_counter() - began)
+            time.sleep(0.001)
+    assert sorted(times)[len(times) // 2] < 200e-6
+
+
+def test_results_come_from_a_thread_and_go_to_sinks(bicubic_model):
+    taken = []
+    with LocalAnalysis(sinks=[lambda name, doc: taken.append((name, doc))]) as analysis:
+        feed(analysis, map_run(GRID, COUNTS))
+        summary = analysis.request("source-run").result(10)
+        assert summary.status == "done"
+        assert analysis.flush(10)
+    assert [name for name, _ in taken][0] == "start"
+    assert taken[0][1]["uid"] == summary.result_uid
+    event = next(doc for name, doc in taken if name == "event")
+    assert isinstance(event["data"]["estimate"][0][0], float)
+
+
+def test_a_failing_sink_hurts_no_other(bicubic_model):
+    taken = []
+
+    def full_disk(name, doc):
+        raise OSError(28, "No space left on device")
+
+    with LocalAnalysis(sinks=[full_disk, lambda name, doc: taken.append(name)]) as analysis:
+        feed(analysis, map_run(GRID, COUNTS))
+        assert analysis.flush(10)
+        assert analysis.request("source-run").result(1).status == "done"
+    assert taken[-1] == "stop"
+
+
+def test_a_hung_model_falls_back_and_its_late_result_is_ignored(bicubic_model, monkeypatch):
+    from xrf_sr_plans.sr import predict
+
+    release = threading.Event()
+
+    def hung(maps, factor, **kwargs):
+        release.wait(20)
+        return bicubic_model(maps, factor)
+
+    monkeypatch.setattr(predict, "enhance_maps", hung)
+    taken = []
+    analysis = LocalAnalysis(sinks=[lambda name, doc: taken.append((name, doc))])
+    feed(analysis, map_run(GRID, COUNTS))
+    summary = analysis.fall_back("source-run", "no result within 1 s").result(10)
+    assert summary.status == "fallback"
+    assert summary.reason == "no result within 1 s"
+    release.set()
+    assert analysis.flush(10)
+    analysis.close()
+    assert analysis.request("source-run").result(1) == summary
+    assert [doc["fallback"] for name, doc in taken if name == "start"] == ["no result within 1 s"]
+
+
+def test_a_run_nobody_saw_fails_by_name_when_falling_back():
+    with LocalAnalysis() as analysis:
+        summary = analysis.fall_back("nobody", "late").result(5)
+    assert summary.status == "failed"
+    assert "nobody" in summary.reason
+
+
+def test_a_run_too_large_for_memory_is_given_up_and_others_are_not(bicubic_model):
+    grid = small_grid(40, 200)
+    settings = AnalysisSettings(memory_limit_mb=0.5)
+    with LocalAnalysis(settings) as analysis:
+        feed(analysis, map_run(grid, truth(grid), "large"))
+        assert analysis.request("large").result(5).status == "failed"
+        assert "memory_limit_mb" in analysis.request("large").result(5).reason
+        feed(analysis, map_run(GRID, COUNTS, "small"))
+        assert analysis.request("small").result(5).status == "done"
+        assert analysis.flush(5)
+        assert analysis.journal.size == 0
