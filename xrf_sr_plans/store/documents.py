@@ -77,11 +77,9 @@ def _raw(run: Any) -> Iterable[Document]:
         return read_jsonl(cast(str, run))
     if _is_tiled_v3(run):
         return _from_tiled(run)
-    if callable(getattr(run, "canonical", None)):
-        # databroker 1.x: documents() would load external assets too.
-        return run.canonical(fill="no")
     if callable(getattr(run, "documents", None)):
-        return run.documents(fill=False)
+        # A run of databroker 1 (the only one with `canonical`) wants a word.
+        return run.documents(fill="no" if hasattr(run, "canonical") else False)
     if isinstance(run, Iterable) and not isinstance(run, Mapping):
         return cast(Iterable[Document], run)
     raise FileFormatError(
