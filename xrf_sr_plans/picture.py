@@ -53,7 +53,7 @@ def draw_survey(view: SurveyView, path: Path | str) -> Path:
     columns.append("truth" if view.truth else "fine rescans")
     grid = view.enhanced[0].grid
     aspect = (grid.slow.high_um - grid.slow.low_um) / (grid.fast.high_um - grid.fast.low_um)
-    height = len(elements) * (0.4 + 3.1 * min(aspect, 1.6)) + 0.9
+    height = len(elements) * (0.5 + 2.5 * min(aspect, 1.6)) + 0.9
     figure = Figure(figsize=(3.4 * len(columns), height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(elements), len(columns), squeeze=False, sharex=True, sharey=True)

@@ -1,0 +1,67 @@
+"""Result documents back to `EnhancedMaps`: the inverse of the analysis's result run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from xrf_sr_plans.errors import AssemblyError
+from xrf_sr_plans.maps.elemental import EnhancedMaps
+from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.schema import PLAN_RESULT, STREAM_ENHANCED
+
+FIELDS = ("estimate", "sigma", "lower", "upper", "baseline", "trusted")
+
+
+def enhanced_from_documents(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> EnhancedMaps:
+    """Read the enhanced map out of one result run, live or stored.
+
+    Raises
+    ------
+    AssemblyError
+        The documents hold no (whole) result run, or its arrays lie outside of them.
+    """
+    start: Mapping[str, Any] = {}
+    stream = ""
+    events: dict[str, Mapping[str, Any]] = {}
+    for name, doc in documents:
+        if name == "start":
+            start = doc
+        elif name == "descriptor" and doc["name"] == STREAM_ENHANCED:
+            stream = doc["uid"]
+        elif name == "event" and doc["descriptor"] == stream:
+            events[str(doc["data"]["element"])] = doc["data"]
+        elif name == "event_page" and doc["descriptor"] == stream:
+            columns = doc["data"]
+            for index, element in enumerate(columns["element"]):
+                events[str(element)] = {key: values[index] for key, values in columns.items()}
+    if start.get("plan_name") != PLAN_RESULT:
+        raise AssemblyError(f"run {start.get('uid')}: not a result run")
+    missing = [element for element in start.get("elements", []) if element not in events]
+    if missing or not events:
+        raise AssemblyError(
+            f"result run {start['uid']}: no map of {', '.join(missing) or 'any element'} in its"
+            f" documents ({start.get('reason', '')})"
+        )
+    return _maps(start, events)
+
+
+def _maps(start: Mapping[str, Any], events: dict[str, Mapping[str, Any]]) -> EnhancedMaps:
+    elements = list(start["elements"])
+    arrays = {
+        name: np.stack([np.asarray(events[element][name], dtype=float) for element in elements])
+        for name in FIELDS
+    }
+    arrays["trusted"] = arrays["trusted"] > 0
+    return EnhancedMaps.from_arrays(
+        ScanGrid.from_dict(start["grid"]),
+        elements,
+        **arrays,
+        factor=int(start["factor"]),
+        model=dict(start["model"]),
+        source_uid=start["original_run_uid"],
+        fallback=start["fallback"],
+        complete=start["complete"],
+    )
