@@ -88,20 +88,20 @@ def dwell_scale(
     and ``i0_median``. Where its beam intensity isn't known the fine map is at least brought to
     the median of its own. What is not known counts as equal.
     """
-    mine: dict[str, Any] = dict(enhanced.dataset.attrs)
-    theirs = fine.attrs
+    mine, theirs = enhanced.dataset.attrs, fine.attrs
+    dwell_ms, i0_median = mine.get("dwell_ms"), mine.get("i0_median")
     if coarse is not None:
-        mine["dwell_ms"] = coarse.attrs.get("dwell_ms")
+        dwell_ms = coarse.attrs.get("dwell_ms")
         beam = np.asarray(coarse.i0.values, dtype=float)
         beam = beam[np.isfinite(beam) & (beam > 0)]
-        mine["i0_median"] = float(np.median(beam)) if beam.size else None
+        i0_median = float(np.median(beam)) if beam.size else None
     scale = np.ones(fine.grid.shape)
-    if mine.get("dwell_ms") and theirs.get("dwell_ms"):
-        scale *= float(mine["dwell_ms"]) / float(theirs["dwell_ms"])
+    if dwell_ms and theirs.get("dwell_ms"):
+        scale *= float(dwell_ms) / float(theirs["dwell_ms"])
     monitor = np.asarray(fine.i0.values, dtype=float)
     good = np.isfinite(monitor) & (monitor > 0)
     if good.any():
-        nominal = float(mine.get("i0_median") or np.median(monitor[good]))
+        nominal = float(i0_median or np.median(monitor[good]))
         scale *= np.where(good, nominal / np.where(good, monitor, 1.0), np.nan)
     return scale
 

@@ -22,6 +22,8 @@ _SPACING_PX = 6  # below the margin, so that the slices stay inside
 _MIN_CONTRAST = 0.25
 _MIN_R2 = 0.9
 _MIN_SCORE = 0.2
+_SIGMA_PX = (0.05, PROFILE_PX / 2)
+_LARGEST_SHIFT_PX = 3.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def boundary_fwhm_um(
     At each edge the profile along the normal (cubic interpolation, averaged over +-`tangent_px`
     along the edge) is fitted with ``a + b erf((t - t0) / (sqrt(2) sigma))``, with t within 8
     pixels of the edge; FWHM = 2.355 sigma. Fits that explain less than 90 % of the variance,
-    have less contrast than a quarter of the data range, or lie at a bound are dropped.
+    have less contrast than a quarter of the data range, lie 3 pixels off, or are wider than
+    half the profile are dropped.
 
     Parameters
     ----------
@@ -127,21 +130,20 @@ def _edge_sigma(spline: np.ndarray, edge: Edge, tangent_px: float, span: float) 
         spline, [rows, columns], order=3, mode="nearest", prefilter=False
     ).mean(axis=0)
 
-    def step(t: np.ndarray, low: float, high: float, centre: float, sigma: float) -> np.ndarray:
-        return low + (high - low) * (1 + special.erf((t - centre) / (np.sqrt(2) * sigma))) / 2
+    def deviation(parameters: np.ndarray) -> np.ndarray:
+        low, high, centre, sigma = parameters
+        width = np.sqrt(2) * max(abs(sigma), 1e-3)
+        return low + (high - low) * (1 + special.erf((along - centre) / width)) / 2 - profile
 
-    ends = float(profile[:8].mean()), float(profile[-8:].mean())
-    bounds = ([-np.inf, -np.inf, -3.0, 0.05], [np.inf, np.inf, 3.0, PROFILE_PX])
-    try:
-        (low, high, centre, sigma), _ = optimize.curve_fit(
-            step, along, profile, p0=[*ends, 0.0, 1.0], bounds=bounds, max_nfev=400
-        )
-        left = profile - step(along, low, high, centre, sigma)
-    except (RuntimeError, ValueError):
-        return float("nan")
+    guess = [float(profile[:8].mean()), float(profile[-8:].mean()), 0.0, 1.0]
+    fit = optimize.least_squares(deviation, guess, method="lm", max_nfev=400)
+    low, high, centre, sigma = fit.x
+    left = fit.fun
+    sigma = abs(float(sigma))
     explained = 1 - np.var(left) / max(float(np.var(profile)), 1e-30)
-    clean = explained >= _MIN_R2 and high - low >= _MIN_CONTRAST * span and sigma < PROFILE_PX / 2
-    return float(sigma) if clean and sigma > 0.051 else float("nan")
+    clean = explained >= _MIN_R2 and high - low >= _MIN_CONTRAST * span
+    inside = _SIGMA_PX[0] < sigma < _SIGMA_PX[1] and abs(centre) <= _LARGEST_SHIFT_PX
+    return sigma if clean and inside else float("nan")
 
 
 @dataclass(frozen=True, eq=False)

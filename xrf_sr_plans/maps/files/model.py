@@ -47,8 +47,13 @@ class MapsFile:
 
 def is_element(name: str) -> bool:
     """Return whether a channel is an element's: Fe, Fe_K, Pb_L, Fe57; not COMPTON or TFY."""
+    return bool(symbol(name))
+
+
+def symbol(name: str) -> str:
+    """Return the chemical symbol of a channel (Fe of Fe_K or Fe57); "" where it is no element's."""
     match = _CHANNEL.fullmatch(name)
-    return match is not None and match.group(1) in _SYMBOLS
+    return match.group(1) if match is not None and match.group(1) in _SYMBOLS else ""
 
 
 def build(

@@ -1,0 +1,346 @@
+"""`xrf-sr evaluate`: how good is the enhancement on a measured map of the user's own.
+
+The map counts as the truth. It is degraded by `physics.forward` to a coarse map, every method
+gets that coarse map, and what each makes of it is compared with the truth. All methods share
+one phase, one rule for spikes, and what is known about the measurement.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from xrf_sr_plans.errors import ConfigError, MissingExtraError, ModelError
+from xrf_sr_plans.maps.files import MapsFile, read_maps
+from xrf_sr_plans.maps.files.model import symbol
+from xrf_sr_plans.metrics.bias import count_bias, reduced_chi2, worst_ratio_bias
+from xrf_sr_plans.metrics.classical import METHODS, Coarse, measure_again, upscale
+from xrf_sr_plans.metrics.image import foreground, psnr_db, ssim, stabilise, winsorise
+from xrf_sr_plans.metrics.resolution import (
+    Edge,
+    boundary_fwhm_um,
+    find_edges,
+    fourier_ring_correlation,
+)
+from xrf_sr_plans.physics.forward import coarsen, probe_blur
+from xrf_sr_plans.physics.resample import fill_unmeasured
+from xrf_sr_plans.schema import Sampling
+from xrf_sr_plans.training.evaluation_table import (
+    BASELINE,
+    Conditions,
+    EvaluationTable,
+    Figures,
+    Row,
+    Summary,
+    average,
+)
+
+OURS = "xrf-sr"
+NETWORKS = {"SRCNN": "srcnn-x{factor}", "notes' network": "notes-x{factor}"}
+"""Peers that need weights, and the model names under which they are looked for."""
+NOISE_FREE_COUNTS = 1e4
+"""Level to which a map without noise is scaled: the models work in photons."""
+NOISE_CORRELATION = 0.1
+SMALLEST_COARSE_PX = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A reference and the coarse map made of it; all in photons per coarse pixel."""
+
+    elements: tuple[str, ...]
+    reference: np.ndarray
+    """(element, Y, X); NaN where the file has no value."""
+    counts: np.ndarray
+    """(element, y, x); NaN where a fine pixel is missing."""
+    coarse: Coarse
+    conditions: Conditions
+    left_out: dict[str, str]
+
+
+def evaluate_file(
+    path: str | Path,
+    *,
+    factor: int,
+    counts: float | None = None,
+    probe_um: float | None = None,
+    sampling: Sampling = "fly",
+    seed: int = 0,
+    methods: Sequence[str] | None = None,
+    model: str | None = None,
+) -> EvaluationTable:
+    """Evaluate all methods on a measured map (npz, MAPS, PyXRF or NeXus file).
+
+    Parameters
+    ----------
+    factor
+        2 or 4.
+    counts
+        Photons at the 99th percentile of each element's coarse map; None: no noise.
+    probe_um
+        FWHM of a Gaussian probe with which the truth is blurred before it is sampled; methods
+        that can use it know it. None: no blur beyond what the file has.
+    sampling
+        As in `physics.forward.coarsen`.
+    methods
+        Names to run, in this order: those of `metrics.classical.METHODS`, `NETWORKS`, or
+        ``xrf-sr``; None: all. Bicubic always runs.
+    model
+        For ``xrf-sr``: as in `enhance`.
+
+    Raises
+    ------
+    FileFormatError
+        No maps in the file.
+    ConfigError
+        An unknown method, an impossible factor or count, or too small a map.
+    """
+    file = read_maps(path)
+    return evaluate(
+        make_case(file, factor, counts, probe_um, sampling, seed),
+        path=str(path),
+        layout=file.meta["layout"],
+        methods=methods,
+        model=model,
+    )
+
+
+def make_case(
+    file: MapsFile,
+    factor: int,
+    counts: float | None = None,
+    probe_um: float | None = None,
+    sampling: Sampling = "fly",
+    seed: int = 0,
+) -> Case:
+    """Degrade a map: cut spikes, blur, sample, scale to photons, count."""
+    if factor not in (2, 4):
+        raise ConfigError(f"factor is {factor}; allowed: 2, 4")
+    for name, value in (("counts", counts), ("probe_um", probe_um)):
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise ConfigError(f"{name} is {value}; it must be above 0")
+    height, width = (size // factor * factor for size in file.maps.shape[-2:])
+    if min(height, width) < SMALLEST_COARSE_PX * factor:
+        raise ConfigError(
+            f"{file.meta.get('path')}: map of {file.maps.shape[-2:]} pixels;"
+            f" at {factor}x each side needs {SMALLEST_COARSE_PX * factor}"
+        )
+    pixel = file.pixel_size_um if np.isfinite(file.pixel_size_um) else 1.0
+    measured = file.maps[:, :height, :width]
+    truth = np.clip(fill_unmeasured(winsorise(measured)), 0, None)
+    seen = coarsen(probe_blur(truth, pixel, probe_um), factor, sampling)
+    level = np.percentile(seen, 99, axis=(1, 2))
+    level = np.where(level > 0, level, seen.max(axis=(1, 2)))
+    scale = np.where(level > 0, (counts or NOISE_FREE_COUNTS) / np.where(level > 0, level, 1), 0)
+    scale = scale[:, None, None]
+    coarse = seen * scale
+    if counts is not None:
+        coarse = np.random.default_rng(seed).poisson(coarse).astype(float)
+    missing = ~np.isfinite(measured)
+    blocks = missing.reshape(len(truth), height // factor, factor, width // factor, factor)
+    return Case(
+        file.elements,
+        np.where(missing, np.nan, truth * scale),
+        np.where(blocks.any(axis=(2, 4)), np.nan, coarse),
+        Coarse(factor, sampling, (probe_um or 0.0) / (pixel * factor), counts is not None),
+        Conditions(factor, sampling, counts, probe_um, pixel, seed),
+        _left_out(file.elements, truth, coarse),
+    )
+
+
+def _left_out(elements: Sequence[str], truth: np.ndarray, coarse: np.ndarray) -> dict[str, str]:
+    """Say which elements tell nothing: empty, copies of another, nothing but noise."""
+    reasons: dict[str, str] = {}
+    for index, name in enumerate(elements):
+        plane = truth[index]
+        twin = next((k for k in range(index) if np.array_equal(truth[k], plane)), None)
+        mine = symbol(name)
+        same = next((k for k in range(index) if mine and symbol(elements[k]) == mine), None)
+        if coarse[index].max() <= 0 or np.ptp(plane) == 0:
+            reasons[name] = "empty or constant"
+        elif twin is not None:
+            reasons[name] = f"a copy of {elements[twin]}"
+        elif same is not None:
+            reasons[name] = f"no independent evidence: the same element as {elements[same]}"
+        elif _neighbour_correlation(plane) < NOISE_CORRELATION:
+            reasons[name] = "nothing but noise: neighbouring pixels don't correlate"
+    return reasons
+
+
+def _neighbour_correlation(plane: np.ndarray) -> float:
+    centred = plane - plane.mean()
+    along = (centred[:, 1:] * centred[:, :-1]).mean() + (centred[1:] * centred[:-1]).mean()
+    return float(along / 2 / max(centred.var(), 1e-30))
+
+
+def evaluate(
+    case: Case,
+    *,
+    path: str = "",
+    layout: str = "",
+    methods: Sequence[str] | None = None,
+    model: str | None = None,
+) -> EvaluationTable:
+    """Run the methods on a case and compare; see `evaluate_file`."""
+    wanted = _wanted(methods)
+    edges = [
+        [] if name in case.left_out else find_edges(plane)
+        for name, plane in zip(case.elements, case.reference, strict=True)
+    ]
+    pixel = case.conditions.pixel_um
+    rows: list[Row] = []
+    summaries: list[Summary] = []
+    notes: list[str] = []
+    base: dict[str, float] = {}
+    for method in wanted:
+        begin = time.perf_counter()
+        try:
+            estimate, ends = _run(method, case, model, notes)
+        except (MissingExtraError, ModelError) as error:
+            notes.append(f"{method}: {error}")
+            continue
+        seconds = time.perf_counter() - begin
+        mine = [
+            Row(name, method, _figures(case, index, estimate[index], ends, edges[index]))
+            for index, name in enumerate(case.elements)
+        ]
+        if method == BASELINE:
+            base = {row.element: row.figures.psnr_db for row in mine}
+        rows += mine
+        summaries.append(_summary(case, method, mine, base, estimate, seconds))
+    order = {name: index for index, name in enumerate(case.elements)}
+    return EvaluationTable(
+        path=path,
+        layout=layout,
+        shape=(int(case.reference.shape[1]), int(case.reference.shape[2])),
+        conditions=case.conditions,
+        rows=tuple(sorted(rows, key=lambda row: order[row.element])),
+        summaries=tuple(summaries),
+        reference_fwhm_um={
+            name: boundary_fwhm_um(case.reference[index], pixel, edges[index])
+            for index, name in enumerate(case.elements)
+        },
+        left_out=case.left_out,
+        notes=tuple(notes),
+    )
+
+
+def _wanted(methods: Sequence[str] | None) -> list[str]:
+    allowed = [BASELINE, *(name for name in METHODS if name != BASELINE), *NETWORKS, OURS]
+    if methods is None:
+        return allowed
+    unknown = [name for name in methods if name not in allowed]
+    if unknown:
+        raise ConfigError(f"methods {unknown} are unknown; allowed: {allowed}")
+    return list(dict.fromkeys([BASELINE, *methods]))
+
+
+def _run(
+    method: str, case: Case, model: str | None, notes: list[str]
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """Return a method's estimate, and the ends of its 90 % interval where it has one."""
+    if method in METHODS:
+        return upscale(fill_unmeasured(case.counts), case.coarse, method), None
+    if method in NETWORKS:
+        name = NETWORKS[method].format(factor=case.coarse.factor)
+        return _peer_network(fill_unmeasured(case.counts), name), None
+    from xrf_sr_plans.sr.predict import enhance
+
+    how = case.conditions
+    enhanced = enhance(
+        case.counts,
+        elements=case.elements,
+        factor=how.factor,
+        step_um=how.pixel_um * how.factor,
+        probe_fwhm_um=how.probe_um,
+        sampling=how.sampling,
+        model=model,
+    )
+    notes.append(f"{OURS}: {enhanced.model['name']}, sha256 {enhanced.model['sha256'][:12]}")
+    notes.extend(f"{OURS}: {note}" for note in enhanced.dataset.attrs.get("notes", ()))
+    return enhanced.estimate.values, (enhanced.lower.values, enhanced.upper.values)
+
+
+def _peer_network(counts: np.ndarray, name: str) -> np.ndarray:
+    """Run a peer that was trained on maps scaled to 1 at the coarse map's 99.5th percentile."""
+    from xrf_sr_plans.sr.registry import load_network, model_path, read_card
+
+    try:
+        path = model_path(name)
+    except ModelError:
+        raise ModelError(f"no weights shipped ({name})") from None
+    card = read_card(path)
+    network = load_network(path, card)
+    import torch
+
+    unit = np.maximum(np.percentile(counts, 99.5, axis=(1, 2), keepdims=True), 1e-6)
+    maps = torch.as_tensor(counts / unit, dtype=torch.float32)
+    batch = maps[None] if card.architecture.elements == len(counts) else maps[:, None]
+    with torch.inference_mode():
+        made = network(batch).numpy().reshape(len(counts), *_fine(counts, card.architecture.scale))
+    return np.clip(made.astype(float) * unit, 0, None)
+
+
+def _fine(counts: np.ndarray, scale: int) -> tuple[int, int]:
+    return counts.shape[1] * scale, counts.shape[2] * scale
+
+
+def _figures(
+    case: Case,
+    index: int,
+    estimate: np.ndarray,
+    ends: tuple[np.ndarray, np.ndarray] | None,
+    edges: list[Edge],
+) -> Figures:
+    reference, pixel = case.reference[index], case.conditions.pixel_um
+    valid = np.isfinite(reference)
+    inside = None
+    if ends is not None:
+        within = (reference >= ends[0][index]) & (reference <= ends[1][index])
+        inside = float(within[valid].mean()) if valid.any() else None
+    filled = fill_unmeasured(estimate)
+    chi2 = None
+    if case.coarse.noisy:
+        chi2 = reduced_chi2(case.counts[index], measure_again(filled, case.coarse))
+    rings = fourier_ring_correlation(filled, fill_unmeasured(reference), pixel)
+    return Figures(
+        psnr_db=psnr_db(estimate, reference),
+        psnr_stabilised_db=psnr_db(stabilise(estimate), stabilise(reference)),
+        ssim=ssim(estimate, reference),
+        ssim_foreground=ssim(estimate, reference, foreground=foreground(reference)),
+        count_bias=count_bias(estimate, reference),
+        chi2=chi2,
+        edge_fwhm_um=boundary_fwhm_um(estimate, pixel, edges),
+        frc_um=rings.resolution_um(0.5),
+        coverage_90=inside,
+    )
+
+
+def _summary(
+    case: Case,
+    method: str,
+    rows: list[Row],
+    base: dict[str, float],
+    estimate: np.ndarray,
+    seconds: float,
+) -> Summary:
+    counted = [row for row in rows if row.element not in case.left_out] or rows
+    gains = {row.element: row.figures.psnr_db - base[row.element] for row in counted}
+    worst = min(gains, key=lambda name: gains[name] if np.isfinite(gains[name]) else np.inf)
+    chosen = [case.elements.index(row.element) for row in counted]
+    finite = [gain for gain in gains.values() if np.isfinite(gain)]
+    biases = [abs(row.figures.count_bias) for row in counted]
+    return Summary(
+        method=method,
+        mean=average(row.figures for row in counted),
+        gain_db=float(np.mean(finite)) if finite else float("nan"),
+        worst_gain_db=float(gains[worst]),
+        worst_element=worst,
+        worst_count_bias=float(np.nanmax(biases)) if np.isfinite(biases).any() else float("nan"),
+        worst_ratio_bias=worst_ratio_bias(estimate[chosen], case.reference[chosen]),
+        seconds=seconds,
+    )
