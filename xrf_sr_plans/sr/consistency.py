@@ -51,7 +51,23 @@ def project(
     return estimate * rescale[:, None, None]
 
 
-def local_chi2(residual: np.ndarray, size: int = 5) -> np.ndarray:
-    """Return the mean squared deviation around each coarse pixel, (element, y, x)."""
+def local_chi2(
+    counts: np.ndarray,
+    estimate: np.ndarray,
+    factor: int,
+    sampling: Sampling,
+    probe: float,
+    *,
+    tolerance: float = 0.03,
+    size: int = 5,
+) -> np.ndarray:
+    """Return the reduced chi-square around each coarse pixel, (element, y, x).
+
+    A difference counts against the counting noise *and* `tolerance` of the element's range:
+    where there are 10^5 counts every model is wrong by more than the noise.
+    """
+    expected = degrade(estimate, factor, sampling, probe)
+    span = np.ptp(np.quantile(expected, (0.01, 0.99), axis=(-2, -1)), axis=0)[:, None, None]
+    residual = (counts - expected) / np.sqrt(expected + 0.5 + (tolerance * span) ** 2)
     plane = [ndimage.uniform_filter(one, size, mode="nearest") for one in np.square(residual)]
     return np.stack(plane)

@@ -88,11 +88,13 @@ class _Mix(nn.Module):
 
     def forward(self, features: Tensor, n_elements: int) -> Tensor:
         value, gate = self.value(features).chunk(2, dim=1)
-        value = functional.relu(value) * torch.sigmoid(gate)
-        sets = value.unflatten(0, (-1, n_elements))
+        sets = (functional.relu(value) * torch.sigmoid(gate)).unflatten(0, (-1, n_elements))
         pooled = torch.cat([sets.mean(1), sets.amax(1)], dim=1)
-        pooled = pooled.repeat_interleave(n_elements, dim=0)
-        return features + self.out(torch.cat([functional.relu(features), pooled], dim=1))
+        # One convolution of [own, pooled] features, but the pooled part once per map.
+        own, shared = self.out.weight.split([features.shape[1], pooled.shape[1]], dim=1)
+        seen = functional.conv2d(pooled, shared, self.out.bias)
+        mixed = functional.conv2d(functional.relu(features), own).unflatten(0, (-1, n_elements))
+        return features + (mixed + seen[:, None]).flatten(0, 1)
 
 
 class _Head(nn.Module):

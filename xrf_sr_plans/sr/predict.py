@@ -222,8 +222,6 @@ def estimate(
     )
     ends = intervals(calibration, factor, stabilise(made), sigma, scale.low, scale.span)
     baseline = np.clip(upsample(ready.counts, factor), 0, None)
-    residual = consistency.deviation(ready.counts, made, factor, setting.sampling, probe)
-    residual = np.where(ready.measured, residual, 0.0)
     fields = {
         "estimate": made,
         "sigma": ends.sigma,
@@ -231,7 +229,7 @@ def estimate(
         "upper": np.maximum(ends.upper, made),
         "baseline": baseline,
     }
-    chi2 = consistency.local_chi2(residual)
+    chi2 = consistency.local_chi2(ready.counts, made, factor, setting.sampling, probe)
     fields["trusted"] = (chi2 <= calibration.regime.worst_chi2).repeat(factor, 1).repeat(factor, 2)
     notes = _judge(fields, elements, ready, scale, setting, calibration.regime)
     return fields, notes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +93,7 @@ def _run(
     known = Conditions(*(value.to(device) for value in conditions))
     for window in windows(height, width, tile, margin):
         part = torch.from_numpy(np.ascontiguousarray(counts[:, window.outer_y, window.outer_x]))
-        with torch.inference_mode(), _repeatable(device):
+        with torch.inference_mode(), _repeatable(device), _half(device):
             out = network(part.to(device, torch.float32)[None], known, factor)
         inner = (
             slice(None),
@@ -104,6 +104,21 @@ def _run(
         for whole, one in zip(made, (out.stabilised, out.sigma), strict=True):
             whole[place] = one[0].float().cpu().numpy()[inner]
     return made
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Tell whether bfloat16 is native: elsewhere it is slower than float32.
+
+    It costs about 0.0003 of an element's range (tests/sr/test_tiles.py), far below sigma.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and native is not None and bool(native())
+
+
+def _half(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device))
 
 
 def _scaled(cut: slice, origin: int, factor: int) -> slice:
