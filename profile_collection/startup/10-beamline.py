@@ -1,0 +1,16 @@
+"""The devices. Here simulated; at a beamline: its own axes, flyer and shutter in a `Beamline`."""
+
+import os
+
+from xrf_sr_plans.devices.sim import make_beamline
+
+# XRF_SIM_CLOCK: "real", "instant" or a factor such as 10 (ten times as fast as real).
+_clock = os.environ.get("XRF_SIM_CLOCK", "real")
+sim_beamline = make_beamline(
+    os.environ.get("XRF_SIM_SAMPLE", "zagami"),
+    clock=_clock if _clock in ("real", "instant") else float(_clock),
+)
+
+samx, samy = sim_beamline.fast, sim_beamline.slow
+xrf, shutter = sim_beamline.flyer, sim_beamline.shutter
+i0, xrfdet = sim_beamline.i0, sim_beamline.detector
