@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -53,10 +53,29 @@ def row_request(grid: ScanGrid, row: int, dwell_ms: float, map_key: str) -> RowR
     )
 
 
+def no_messages(row: int) -> Iterator[Msg]:
+    yield from ()
+
+
+def pause_once_in(row: int) -> Callable[[int], Iterator[Msg]]:
+    """Return messages that pause the RunEngine in the middle of a row, the first time only."""
+
+    def messages(now: int) -> Iterator[Msg]:
+        if now == row:
+            yield from bps.pause()
+
+    return messages
+
+
 def small_map(
-    flyer: Any, grid: ScanGrid, dwell_ms: float = 10.0, map_key: str = "m", timeout_s: float = 20
+    flyer: Any,
+    grid: ScanGrid,
+    dwell_ms: float = 10.0,
+    map_key: str = "m",
+    timeout_s: float = 20,
+    in_flight: Callable[[int], Iterator[Msg]] = no_messages,
 ) -> Iterator[Msg]:
-    """Fly a map the shortest way that the protocols allow."""
+    """Fly a map the shortest way that the protocols allow; `in_flight` comes in mid-row."""
 
     @bpp.stage_decorator([flyer])
     @bpp.run_decorator(md={"plan_name": "small_map"})
@@ -70,11 +89,31 @@ def small_map(
                 yield from flyer.row_plan(request)
             else:
                 yield from bps.kickoff(flyer, wait=True)
+                yield from in_flight(row)
                 yield from bps.complete(flyer, group="row")
                 yield from bps.wait("row", timeout=timeout_s)
             yield from bps.collect(flyer, stream=False)
 
     return (yield from inner())
+
+
+def grid_of(
+    nx: int = 8,
+    ny: int = 4,
+    step_um: float = 1.0,
+    x_um: float = 0.0,
+    y_um: float = 0.0,
+    **kwargs: Any,
+) -> ScanGrid:
+    """Return a grid around a place, with ample run-up."""
+    return ScanGrid.from_center(
+        x_center_um=x_um,
+        y_center_um=y_um,
+        width_um=nx * step_um,
+        height_um=ny * step_um,
+        step_um=step_um,
+        **{"run_up_um": 5.0, **kwargs},
+    )
 
 
 def fly(flyer: Any, grid: ScanGrid, **kwargs: Any) -> Documents:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
-from collections.abc import Awaitable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import bluesky.plan_stubs as bps
+from bluesky.utils import MsgGenerator
+
 from xrf_sr_plans.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 _UM_PER_UNIT = {
     "nm": 1e-3,
@@ -66,74 +72,132 @@ def axis_facts(device: Any) -> AxisFacts:
 
     Nothing moves and nothing blocks: of an ophyd-async device only what is answered at once
     (signals in memory, or cached ones) is known; what would need a round trip counts as unknown.
-    A position that can't be had is NaN.
+    A position that can't be had is NaN. In a plan `read_axis_facts` knows more.
 
     Raises
     ------
     ConfigError
         The axis's unit is no length.
     """
-    name = str(getattr(device, "name", device))
-    scale = um_per_unit(_unit(device), name)
+    return _facts(str(getattr(device, "name", device)), _Probe(device))
+
+
+def read_axis_facts(device: Any, timeout_s: float = 10.0) -> MsgGenerator[AxisFacts]:
+    """Like `axis_facts`, as a plan stub: an ophyd-async device is asked over its network.
+
+    Raises
+    ------
+    ConfigError
+        The axis's unit is no length.
+    """
+    answers: dict[str, Any] = {}
+
+    async def ask() -> None:
+        for name in _ASKED:
+            get_value = getattr(getattr(device, name, None), "get_value", None)
+            if get_value is not None and inspect.iscoroutinefunction(get_value):
+                answers[name] = await get_value()
+        describe = getattr(getattr(device, "user_readback", None), "describe", None)
+        if describe is not None and inspect.iscoroutinefunction(describe):
+            answers["described"] = await describe()
+
+    tasks = yield from bps.wait_for([ask], timeout=timeout_s)
+    for task in tasks or ():
+        if task.exception() is not None:
+            logger.warning("axis %r answers only in part: %r", device.name, task.exception())
+    return _facts(str(getattr(device, "name", device)), _Probe(device, answers))
+
+
+_ASKED = (
+    "user_readback",
+    "velocity",
+    "max_velocity",
+    "acceleration_time",
+    "low_limit_travel",
+    "high_limit_travel",
+    "motor_egu",
+)
+
+
+def _facts(name: str, probe: _Probe) -> AxisFacts:
+    scale = um_per_unit(probe.unit(), name)
 
     def length(*names: str) -> float | None:
-        value = _first_number(device, names)
+        value = probe.number(*names)
         return None if value is None else value * scale
 
-    low, high = _limits(device)
+    low, high = probe.limits()
     position = length("position", "user_readback", "readback", "locate")
-    velocity = length("velocity")
     return AxisFacts(
         name=name,
         position_um=math.nan if position is None else position,
         low_um=None if low is None else low * scale,
         high_um=None if high is None else high * scale,
-        velocity_um_s=velocity or None,
-        max_velocity_um_s=length("max_velocity", "velocity_max") or None,
-        acceleration_s=_first_number(device, ("acceleration_time", "acceleration")),
+        velocity_um_s=length("velocity") or None,
+        max_velocity_um_s=length("max_velocity") or None,
+        acceleration_s=probe.number("acceleration_time", "acceleration"),
         um_per_unit=scale,
     )
 
 
-def _unit(device: Any) -> str | None:
-    for name in ("egu", "motor_egu", "units"):
-        value = _now(getattr(device, name, None))
-        if isinstance(value, str):
-            return value
-    # ophyd-async's simulated motor knows its unit only as metadata of its readback.
-    described = _now(_call(getattr(device, "describe", None)))
-    if isinstance(described, dict):
-        units = {key.get("units") for key in described.values() if isinstance(key, dict)} - {None}
-        if len(units) == 1:
-            return units.pop()
-    return None
+class _Probe:
+    """Asks a device for plain values under the names that the libraries use."""
 
+    def __init__(self, device: Any, answers: Mapping[str, Any] | None = None) -> None:
+        self._device = device
+        self._answers = answers or {}
 
-def _limits(device: Any) -> tuple[float | None, float | None]:
-    pair = _now(getattr(device, "limits", None))
-    if isinstance(pair, Sequence) and len(pair) == 2:
-        low, high = (_number(value) for value in pair)
-    else:
-        low = _first_number(device, ("low_limit_travel", "low_limit"))
-        high = _first_number(device, ("high_limit_travel", "high_limit"))
-    if low is None or high is None or not low < high:
-        return None, None
-    return low, high
+    def value(self, name: str) -> Any:
+        """Return a plain value; None where the device doesn't have it at hand."""
+        if name in self._answers:
+            return self._answers[name]
+        attribute = getattr(self._device, name, None)
+        if name == "locate":
+            return _called(attribute) if callable(attribute) else None
+        for getter in ("get", "get_value"):
+            if callable(getattr(attribute, getter, None)):
+                return _called(getattr(attribute, getter))
+        return attribute
 
+    def number(self, *names: str) -> float | None:
+        """Return the first finite number among several names."""
+        for name in names:
+            value = self.value(name)
+            number = _number(value.get("readback") if isinstance(value, dict) else value)
+            if number is not None:
+                return number
+        return None
 
-def _first_number(device: Any, names: Sequence[str]) -> float | None:
-    for name in names:
-        attribute = getattr(device, name, None)
-        value = _now(_call(attribute) if name == "locate" else attribute)
-        if isinstance(value, dict):
-            value = value.get("readback")
-        number = _number(value)
-        if number is not None:
-            return number
-    return None
+    def unit(self) -> str | None:
+        """Return the unit of positions."""
+        for name in ("egu", "motor_egu", "units"):
+            value = self.value(name)
+            if isinstance(value, str) and value:
+                return value
+        # ophyd-async's simulated motor knows its unit only as metadata of its readback.
+        described = self._answers.get("described")
+        readback = getattr(self._device, "user_readback", None)
+        if described is None and callable(getattr(readback, "describe", None)):
+            described = _called(readback.describe)  # type: ignore[union-attr]
+        keys = described.values() if isinstance(described, dict) else ()
+        return next((key["units"] for key in keys if key.get("units")), None)
+
+    def limits(self) -> tuple[float | None, float | None]:
+        """Return (low, high); None, None where they are unknown or not set."""
+        pair = self.value("limits")
+        if isinstance(pair, Sequence) and len(pair) == 2:
+            low, high = (_number(value) for value in pair)
+        else:
+            low = self.number("low_limit_travel", "low_limit")
+            high = self.number("high_limit_travel", "high_limit")
+        if low is None or high is None or not low < high:
+            return None, None
+        return low, high
 
 
 def _number(value: Any) -> float | None:
+    if value is None or isinstance(value, (str, bool)):
+        return None
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -141,33 +205,20 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _call(method: Any) -> Any:
-    return method() if callable(method) else None
-
-
-def _now(value: Any) -> Any:
-    """Return a plain value from a value, an ophyd signal or an ophyd-async signal."""
-    if value is None or isinstance(value, (str, int, float, dict, Sequence)):
-        return value
-    for getter in ("get", "get_value"):
-        method = getattr(value, getter, None)
-        if callable(method):
-            value = method()
-            break
-    return _at_once(value) if inspect.isawaitable(value) else value
-
-
-def _at_once(awaitable: Awaitable[Any]) -> Any:
-    """Return the result of a coroutine that needs no event loop; None where it would wait."""
-    coroutine = awaitable.__await__()
+def _called(method: Callable[[], Any]) -> Any:
+    """Call a method; of a coroutine, return the result only if it needn't wait for anything."""
+    if not inspect.iscoroutinefunction(method):
+        return method()
+    # ophyd-async wraps these in a timeout that needs an event loop; what it wraps doesn't.
+    bare = inspect.unwrap(method)
+    owner = getattr(method, "__self__", None)
+    coroutine = method() if bare is method or owner is None else bare(owner)
     try:
-        next(coroutine)
+        coroutine.send(None)
     except StopIteration as done:
         return done.value
-    except Exception:  # noqa: BLE001 - not connected, no loop, ...: then it isn't known
-        return None
+    except Exception as error:  # noqa: BLE001 - not connected, no loop, ...: it isn't known then
+        logger.debug("%r has no answer at hand: %r", method, error)
     finally:
-        close = getattr(coroutine, "close", None)
-        if close is not None:
-            close()
+        coroutine.close()
     return None
