@@ -125,7 +125,7 @@ def _scaled(cut: slice, origin: int, factor: int) -> slice:
     return slice((cut.start - origin) * factor, (cut.stop - origin) * factor)
 
 
-def _repeatable(device: torch.device):
+def _repeatable(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "cuda":
         return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
     return nullcontext()
