@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 RUN_KEY = "survey"
 """The summary run stays open while fine maps are flown as runs of their own."""
 _GRACE_S = 15.0
+_FALLBACK_S = 30.0
 _READ_ATTEMPTS = 3
 
 
@@ -120,7 +121,8 @@ def look_at_tile(device: Any, source_uid: str, timeout_s: float) -> MsgGenerator
         yield from bps.abs_set(device, request, group=f"{group}-set")
         yield from bps.wait(f"{group}-set", timeout=_GRACE_S)
         yield from bps.trigger(device, group=group)
-        yield from bps.wait(group, timeout=timeout_s + _GRACE_S)
+        fallback_s = getattr(device, "fallback_timeout_s", _FALLBACK_S)
+        yield from bps.wait(group, timeout=timeout_s + fallback_s + _GRACE_S)
         yield from bps.checkpoint()
     except ROW_FAILURES as error:
         reason = f"{device.name}: {type(error).__name__}: {error}"

@@ -211,7 +211,7 @@ class _Flight:
         for row in range(self.order.grid.slow.num):
             reason = yield from self._row(row)
             in_succession = in_succession + 1 if reason else 0
-            if in_succession >= LOST_IN_SUCCESSION:
+            if in_succession >= min(LOST_IN_SUCCESSION, self.order.grid.slow.num):
                 raise FlightError(
                     f"{self.beamline.flyer.name}: rows {self.lost[-in_succession:]} could not be"
                     f" measured in {self.order.row_attempts} attempts each; the last one: {reason}"
@@ -268,7 +268,7 @@ class _Flight:
         collected = yield from bps.collect(flyer)
         yield from bps.checkpoint()
         if collected is not None and not list(collected):
-            raise TimeoutError(f"{flyer.name} completed row {row} but has nothing to collect")
+            raise TimeoutError(f"{self.beamline.flyer.name} completed row {row} but has nothing to collect")
 
     def _request(self, row: int) -> RowRequest:
         grid = self.order.grid

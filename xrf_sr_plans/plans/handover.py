@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 PLAN_NAME = "rescan_regions"
 _TIMEOUT_S = 120.0
+_DISPOSITIONS = ("queued", "refused", "failed")
 
 
 def queue_item(maps: FineMaps, rescan: Rescan) -> dict[str, Any]:
@@ -64,9 +65,12 @@ def hand_over(
     outcomes = []
     for one in rescans:
         answer = answers.get(one.region.key, {})
-        queued = answer.get("disposition") == "queued"
-        reason = str(answer.get("reason") or problem or ("" if queued else "no answer of the sink"))
-        outcome = RegionOutcome(one.region, "queued" if queued else "failed", reason)
+        disposition = answer.get("disposition", "failed")
+        if disposition not in _DISPOSITIONS:
+            disposition = "failed"
+        unknown = "" if disposition == "queued" else problem or f"no answer of {sink.name}"
+        reason = str(answer.get("reason") or unknown or one.region.reason)
+        outcome = RegionOutcome(one.region, disposition, reason)
         outcomes.append(outcome)
         yield from note(outcome)
     return outcomes
