@@ -121,3 +121,25 @@ def fly(flyer: Any, grid: ScanGrid, **kwargs: Any) -> Documents:
     documents = Documents()
     RunEngine({})(small_map(flyer, grid, **kwargs), documents)
     return documents
+
+
+def pausing_at(plan: Iterator[Msg], index: int) -> Iterator[Msg]:
+    """Pause before message `index` of a plan."""
+    response = None
+    for count in range(10**6):
+        try:
+            message = plan.send(response)  # type: ignore[attr-defined]
+        except StopIteration as done:
+            return done.value
+        if count == index:
+            yield from bps.pause()
+        response = yield message
+
+
+def messages_of(plan: Iterator[Msg]) -> int:
+    """Run a plan; return how many messages it had."""
+    seen: list[Msg] = []
+    run_engine = RunEngine({})
+    run_engine.msg_hook = seen.append
+    run_engine(plan)
+    return len(seen)

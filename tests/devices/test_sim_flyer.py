@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
-from sim_support import Documents, fly, grid_of, pause_once_in, row_request, small_map
+from sim_support import (
+    Documents,
+    fly,
+    grid_of,
+    messages_of,
+    pause_once_in,
+    pausing_at,
+    row_request,
+    small_map,
+)
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.protocols import RowFlyer
@@ -96,6 +105,18 @@ def test_a_pause_in_mid_row_flies_the_row_again_as_attempt_1_with_identical_data
     assert [(row["row"], row["attempt"]) for row in rows] == [(0, 0), (1, 0), (2, 1), (3, 0)]
     for row, expected in zip(rows, whole, strict=True):
         assert {**row, "attempt": 0} == expected
+
+
+def test_a_pause_at_any_message_leaves_the_map_as_it_would_have_been() -> None:
+    grid = grid_of(nx=4, ny=3)
+    whole = fly(make_beamline().flyer, grid).rows()
+    for index in range(2, messages_of(small_map(make_beamline().flyer, grid)) - 3):
+        run_engine, documents = RunEngine({}), Documents()
+        with pytest.raises(RunEngineInterrupted):
+            run_engine(pausing_at(small_map(make_beamline().flyer, grid), index), documents)
+        run_engine.resume()
+        last = {row["row"]: {**row, "attempt": 0} for row in documents.rows()}
+        assert [last[row["row"]] for row in whole] == whole
 
 
 def test_a_pause_in_mid_row_in_real_time_abandons_the_row_and_flies_it_again() -> None:

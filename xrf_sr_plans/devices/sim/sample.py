@@ -123,7 +123,8 @@ def cells(
         y, x = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
         ry, rx, turn = rng.uniform(1.5, 4), rng.uniform(1.5, 4), rng.uniform(0, np.pi)
         grains = np.maximum(grains, ellipse(y, x, ry, rx, turn))
-    texture = 1 + 0.2 * ndimage.gaussian_filter(rng.standard_normal(shape), 3) / 0.095
+    grain = ndimage.gaussian_filter(rng.standard_normal(shape), 3)
+    texture = 1 + 0.2 * grain / grain.std()
     film = 0.02
     maps = {
         "P": film + body * (0.5 + 0.5 * nucleus) * texture,
