@@ -186,7 +186,9 @@ class RescanQueue:
             else:
                 uid = str(reply.get("item", {}).get("item_uid", ""))
                 logger.info("%s: queued region %s as item %s", self.name, key, uid)
-                return Answer(key, "queued", "", uid, correlation)
+                return Answer(
+                    key, "queued", f"item {uid} at the {self._position}", uid, correlation
+                )
         return Answer(key, "failed", f"unknown whether it is queued: {problem}", "", correlation)
 
 

@@ -1,0 +1,22 @@
+"""What a RE Manager of a beamline loads: RunEngine, devices, bound plans (used by the tests)."""
+
+import os
+
+from bluesky import RunEngine
+
+from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.devices.sim import make_beamline
+from xrf_sr_plans.queueing.client import connect_zmq
+from xrf_sr_plans.queueing.sink import RescanQueue
+from xrf_sr_plans.startup import start_session
+from xrf_sr_plans.store.jsonl import JsonlWriter
+
+RE = RunEngine({})
+rescan_queue = RescanQueue(
+    connect=connect_zmq(os.environ["TEST_CONTROL_ADDR"], os.environ["TEST_INFO_ADDR"])
+)
+beamline = make_beamline("zagami", rescan_sink=rescan_queue)
+session = start_session(RE, beamline, settings=AnalysisSettings(), in_process=True)
+samx, samy = beamline.fast, beamline.slow
+RE.subscribe(JsonlWriter(os.environ["TEST_DOCUMENTS"]))
+globals().update(session.plans)
