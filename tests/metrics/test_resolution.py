@@ -45,6 +45,15 @@ def test_with_a_partner_only_interfaces_between_the_two_elements_count():
     assert all(abs(edge.x - 30) < 2 and edge.y < 62 for edge in edges)
 
 
+def test_the_next_grain_does_not_widen_an_edge():
+    y, x = np.mgrid[:96, :96]
+    stripes = ndimage.gaussian_filter(100.0 * ((x // 12) % 2), 1.2)
+    edges = find_edges(stripes)
+    assert edges
+    assert all(4 <= edge.before_px <= 8 and 4 <= edge.after_px <= 8 for edge in edges)
+    assert boundary_fwhm_um(stripes, 1.0, edges) == pytest.approx(FWHM_PER_SIGMA * 1.2, rel=0.08)
+
+
 def test_a_map_without_edges_has_no_width():
     assert np.isnan(boundary_fwhm_um(np.full((64, 64), 3.0), 1.0))
     noise = np.random.default_rng(0).normal(size=(64, 64))
