@@ -91,6 +91,28 @@ def test_the_same_row_flown_again_is_the_same_row_and_another_row_is_not() -> No
     assert shifted[0]["counts"] != first[0]["counts"]
 
 
+def test_fresh_noise_differs_from_map_to_map_but_not_from_attempt_to_attempt() -> None:
+    flyer = make_beamline(fresh_noise=True).flyer
+    first, second = fly(flyer, GRID).rows(), fly(flyer, GRID, map_key="again").rows()
+    assert first[0]["counts"] != second[0]["counts"]
+    paused = paused_map(make_beamline(fresh_noise=True).flyer, 2).rows()
+    assert [row["counts"] for row in paused] == [row["counts"] for row in first]
+
+
+def test_a_drifting_sample_moves_under_the_beam_and_the_encoder_does_not_see_it() -> None:
+    beamline = make_beamline(
+        "edges", drift_um_per_s=(2.0, 0.0), i0_ripple=0.0, probe_fwhm_um=None, backlash_um=0.0
+    )
+    grid = grid_of(nx=64, ny=1, step_um=0.25)
+    elapsed, edges = [], []
+    for _ in range(2):
+        (row,) = fly(beamline.flyer, grid).rows()
+        elapsed.append(beamline.clock.elapsed_s)
+        iron = np.array(row["counts"])[0] / 1000
+        edges.append(-8.0 + 0.25 * iron.sum())
+    assert edges[1] - edges[0] == pytest.approx(2.0 * (elapsed[1] - elapsed[0]), abs=0.2)
+
+
 def paused_map(flyer: object, row: int) -> Documents:
     run_engine, documents = RunEngine({}), Documents()
     with pytest.raises(RunEngineInterrupted):

@@ -20,6 +20,8 @@ from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.physics.forward import Detector
 
 _MARGIN_UM = 50.0
+_VELOCITY_UM_S = 500.0
+_Box = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,13 @@ def make_beamline(
     clock: Clock | float | Literal["instant", "real"] = "instant",
     faults: FaultPlan | Fault | StuckMotor | list | tuple | None = None,
     analysis: Any = None,
-    limits_um: tuple[tuple[float, float], tuple[float, float]] | None = None,
+    limits_um: _Box | None = None,
     probe_fwhm_um: float | None = 0.5,
     psf: np.ndarray | None = None,
     detector: Detector | None = None,
     i0_ripple: float = 0.01,
+    fresh_noise: bool = False,
+    drift_um_per_s: tuple[float, float] = (0.0, 0.0),
     egu: str = "um",
     position_um: tuple[float, float] = (0.0, 0.0),
     backlash_um: float = 0.05,
@@ -71,6 +75,10 @@ def make_beamline(
     limits_um
         ((x low, x high), (y low, y high)); default: the sample and 50 um around it. low == high
         means that no limits are set.
+    probe_fwhm_um, psf, detector, i0_ripple, fresh_noise, drift_um_per_s
+        See `Microscope`.
+    backlash_um, encoder_noise_um, max_velocity_um_s
+        See `StageAxis`.
     egu
         Unit in which the axes' devices speak, such as "um" or "mm".
     acceleration_s
@@ -96,26 +104,25 @@ def make_beamline(
         detector=detector,
         i0_ripple=i0_ripple,
         seed=seed,
+        fresh_noise=fresh_noise,
+        drift_um_per_s=drift_um_per_s,
     )
     microscope.shutter_open = shutter_open
-    boxes = limits_um or tuple((low - _MARGIN_UM, high + _MARGIN_UM) for low, high in sample.box_um)
     fast, slow = (
         StageAxis(
-            name,
+            axis_names[index],
             ticking,
-            limits_um=box,
+            limits_um=_limits(sample, limits_um)[index],
             max_velocity_um_s=max_velocity_um_s,
-            velocity_um_s=min(500.0, max_velocity_um_s),
+            velocity_um_s=min(_VELOCITY_UM_S, max_velocity_um_s),
             acceleration_s=acceleration_s,
             backlash_um=backlash_um,
             encoder_noise_um=encoder_noise_um,
-            position_um=position,
+            position_um=position_um[index],
             seed=seed,
-            stuck=plan.stuck(role),
+            stuck=plan.stuck("slow" if index else "fast"),
         )
-        for name, box, position, role in zip(
-            axis_names, boxes, position_um, ("fast", "slow"), strict=True
-        )
+        for index in range(2)
     )
     parts: dict[str, Any] = {"microscope": microscope, "fast": fast, "slow": slow}
     parts |= {"clock": ticking, "faults": plan}
@@ -138,6 +145,13 @@ def make_beamline(
         detector=SimFluorescence(name="xrfdet", **parts),
         **{**facts, **overrides},
     )
+
+
+def _limits(sample: Sample, limits_um: _Box | None) -> _Box:
+    if limits_um is not None:
+        return limits_um
+    (left, right), (low, high) = sample.box_um
+    return (left - _MARGIN_UM, right + _MARGIN_UM), (low - _MARGIN_UM, high + _MARGIN_UM)
 
 
 def _sample(sample: str | Sample) -> Sample:

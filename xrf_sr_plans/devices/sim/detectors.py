@@ -87,7 +87,8 @@ class _PointDevice(Device):
 
     def _expose(self, motion: Motion) -> None:
         seconds = float(self.exposure_s.get())
-        x, y = self._fast.sample_um, self._slow.sample_um
+        drift_x, drift_y = self.microscope.drift_um(self._clock.elapsed_s)
+        x, y = self._fast.sample_um - drift_x, self._slow.sample_um - drift_y
         key = ("point", round(x, 4), round(y, 4), seconds)
         exposure = self.microscope.exposure(np.array([x]), np.array([x]), y, seconds, key)
         nowhere = RowAddress(map_index=-1, row=-1, attempt=0, direction=1)

@@ -7,7 +7,7 @@ the exposure before anything is counted or to the frames afterwards.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
@@ -196,9 +196,6 @@ class StuckMotor:
         """Return whether move number `index` is hit."""
         last = np.inf if self.moves is None else self.after_moves + self.moves
         return self.after_moves <= index < last
-
-
-AnyFault = TypeVar("AnyFault", bound=Fault)
 
 
 @dataclass(frozen=True)

@@ -253,9 +253,12 @@ class SimRowFlyer(Device):
             request["num"],
             request["direction"],
         )
-        play = self._fast.play_um(request["direction"])
+        if self.microscope.fresh_noise:
+            key = (*key, where.map_index)
+        drift_x, drift_y = self.microscope.drift_um(self._clock.elapsed_s)
+        offset = self._fast.play_um(request["direction"]) - drift_x
         exposure = self.microscope.exposure(
-            start + play, stop + play, self._slow.sample_um, dwell_s, key
+            start + offset, stop + offset, self._slow.sample_um - drift_y, dwell_s, key
         )
         for fault in faults:
             exposure = fault.before(exposure, where)

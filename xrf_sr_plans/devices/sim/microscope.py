@@ -69,6 +69,10 @@ class Microscope:
     seed
         Of all noise. The noise of a row follows from seed and row geometry alone, so that a row
         flown again is the same row.
+    fresh_noise
+        True: a map flown again over the same grid draws new noise (its re-flown rows don't).
+    drift_um_per_s
+        Velocity (x, y) of the sample on its stage, in simulated time. Neither axis knows.
     """
 
     def __init__(
@@ -81,6 +85,8 @@ class Microscope:
         i0_cps: float = 1.0e7,
         i0_ripple: float = 0.01,
         seed: int = 0,
+        fresh_noise: bool = False,
+        drift_um_per_s: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         if i0_cps <= 0 or i0_ripple < 0:
             raise ConfigError(f"i0_cps is {i0_cps}, i0_ripple {i0_ripple}; above 0 / 0 or more")
@@ -90,6 +96,8 @@ class Microscope:
         self.i0_cps = i0_cps
         self.i0_ripple = i0_ripple
         self.seed = seed
+        self.fresh_noise = fresh_noise
+        self.drift_um_per_s = drift_um_per_s
         self.shutter_open = True
         # Nothing lies beyond the sample: without a margin the border values would go on for ever.
         reach_px = (probe_fwhm_um or 0) / sample.pixel_um if psf is None else max(psf.shape) / 2
@@ -108,6 +116,11 @@ class Microscope:
         """Return the sample as the probe sees it, (element, y, x) on the sample's pixels."""
         margin = self._margin_px
         return self._blurred[:, margin:-margin, margin:-margin]
+
+    def drift_um(self, elapsed_s: float) -> tuple[float, float]:
+        """Return how far, in (x, y), the sample has drifted: the beam meets it that much lower."""
+        x, y = self.drift_um_per_s
+        return x * elapsed_s, y * elapsed_s
 
     def rates_cps(self, start_um: np.ndarray, stop_um: np.ndarray, slow_um: float) -> np.ndarray:
         """Return expected rates (element, frame) along paths of the beam, at nominal flux."""
