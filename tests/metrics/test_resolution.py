@@ -46,7 +46,7 @@ def test_with_a_partner_only_interfaces_between_the_two_elements_count():
 
 
 def test_the_next_grain_does_not_widen_an_edge():
-    y, x = np.mgrid[:96, :96]
+    _, x = np.mgrid[:96, :96]
     stripes = ndimage.gaussian_filter(100.0 * ((x // 12) % 2), 1.2)
     edges = find_edges(stripes)
     assert edges

@@ -66,11 +66,12 @@ def measure_again(estimate: np.ndarray, coarse: Coarse) -> np.ndarray:
     The same as ``coarsen(probe_blur(...))`` of `physics.forward`, but without its clipping of
     negative values, so that it stays linear.
     """
-    rows, columns = _forward_matrices(estimate.shape[-2:], coarse)
+    rows, columns = forward_matrices(estimate.shape[-2:], coarse)
     return rows @ estimate @ columns.T
 
 
-def _forward_matrices(shape: tuple[int, ...], coarse: Coarse) -> tuple[np.ndarray, np.ndarray]:
+def forward_matrices(shape: tuple[int, ...], coarse: Coarse) -> tuple[np.ndarray, np.ndarray]:
+    """Return R (y, Y) and C (x, X) of the forward model ``R @ map @ C.T`` for a fine `shape`."""
     slow = "box" if coarse.sampling == "area" else "centre"
     fast = "centre" if coarse.sampling == "point" else "box"
     sigma = coarse.probe_px * coarse.factor / FWHM_PER_SIGMA

@@ -1,0 +1,129 @@
+"""Invented, lost and leaked features are counted right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.metrics.classical import Coarse, measure_again, upscale
+from xrf_sr_plans.metrics.hallucination import (
+    FeatureRates,
+    Rate,
+    detect,
+    feature_rates,
+    match,
+    wilson_interval,
+)
+from xrf_sr_plans.metrics.standards import (
+    dots,
+    empty_field,
+    grating,
+    indistinguishable_pair,
+    siemens_star,
+)
+
+
+def test_wilson_intervals_are_the_textbook_ones():
+    low, high = wilson_interval(10, 100)
+    assert (low, high) == pytest.approx((0.0552, 0.1744), abs=5e-4)
+    assert wilson_interval(0, 100)[0] == 0
+    assert wilson_interval(0, 100)[1] == pytest.approx(0.0370, abs=5e-4)
+    assert wilson_interval(5, 5)[1] == 1
+    assert wilson_interval(0, 0) == (0, 1)
+
+
+@pytest.mark.parametrize("radius_px", [1.0, 2.0, 3.5])
+def test_the_truth_has_neither_invented_nor_lost_features(radius_px):
+    sample = dots(128, radius_px, 1.0, np.random.default_rng(0))
+    assert len(sample.features) > 10
+    rates = feature_rates(sample.maps, sample.features, radius_px=radius_px, contrast=1.0)
+    assert rates.false.hits == rates.lost.hits == rates.leaked.hits == 0
+    assert rates.lost.total == len(sample.features)
+
+
+def test_detection_gives_a_dots_own_height_and_place():
+    sample = dots(64, 2.5, 30.0, np.random.default_rng(1), n_elements=1)
+    found = detect(sample.maps[0], 2.5, 15.0)
+    assert len(found) == len(sample.features)
+    np.testing.assert_allclose(found[:, 2], 30, rtol=0.15)
+
+
+def test_invented_and_erased_dots_are_counted():
+    sample = dots(128, 2.0, 1.0, np.random.default_rng(2), n_elements=1)
+    gone = sample.features[0]
+    other = dots(128, 2.0, 1.0, np.random.default_rng(2), n_elements=1).maps
+    y, x = (slice(int(c) - 6, int(c) + 7) for c in (gone.y, gone.x))
+    other[0][y, x] = 0.2
+    other[0][5:8, 5:8] += 1.0
+    trusted = np.ones(other.shape, dtype=bool)
+    trusted[0, :12, :12] = False
+    rates = feature_rates(other, sample.features, radius_px=2.0, contrast=1.0, trusted=trusted)
+    assert rates.lost == Rate(1, len(sample.features))
+    assert rates.false == Rate(1, len(sample.features))
+    assert rates.flagged == Rate(1, 1)
+
+
+def test_a_dot_that_shows_in_an_element_without_it_has_leaked():
+    sample = dots(96, 2.0, 1.0, np.random.default_rng(3), only_element=0)
+    leaky = sample.maps.copy()
+    leaky[1] = 0.2 + 0.7 * (sample.maps[0] - 0.2)
+    clean = feature_rates(sample.maps, sample.features, radius_px=2.0, contrast=1.0)
+    assert clean.leaked == Rate(0, len(sample.features))
+    rates = feature_rates(leaky, sample.features, radius_px=2.0, contrast=1.0)
+    assert rates.leaked.value == 1
+    assert rates.false.hits == len(sample.features)
+
+
+def test_smooth_counting_noise_of_an_empty_field_invents_little_and_is_all_false():
+    sample = empty_field(128)
+    noisy = np.random.default_rng(0).poisson(20 * sample.maps + 30.0).astype(float)
+    rates = feature_rates(noisy, sample.features, radius_px=2.0, contrast=40.0)
+    assert rates.false.hits == 0
+    lower = feature_rates(noisy, sample.features, radius_px=1.0, contrast=10.0)
+    assert lower.false.value == 1
+    assert lower.false_per_area.value < 1
+
+
+def test_pairs_that_the_coarse_step_cannot_resolve_are_lost_by_bicubic():
+    rng = np.random.default_rng(5)
+    sample = dots(192, 2.0, 100.0, rng, n_elements=1, gap_px=2.0)
+    coarse = Coarse(4, "area", noisy=False)
+    estimate = upscale(measure_again(sample.maps, coarse), coarse, "bicubic")
+    rates = feature_rates(estimate, sample.features, radius_px=2.0, contrast=100.0)
+    assert rates.lost.value > 0.3
+
+
+def test_matching_is_one_to_one():
+    true = np.array([[10.0, 10.0], [10.0, 13.0]])
+    found = np.array([[10.0, 11.5, 1.0]])
+    assert len(match(found, true, 2.0)) == 1
+    assert match(found, true, 1.0) == []
+    assert match(np.zeros((0, 3)), true, 1.0) == []
+
+
+def test_rates_add_up():
+    one = FeatureRates(false=Rate(1, 10), lost=Rate(2, 5))
+    total = one + one
+    assert total.false == Rate(2, 20)
+    assert total.lost.value == pytest.approx(0.4)
+    assert np.isnan(FeatureRates().false.value)
+
+
+@pytest.mark.parametrize("sampling", ["fly", "area", "point"])
+def test_an_indistinguishable_pair_differs_and_measures_the_same(sampling):
+    coarse = Coarse(4, sampling, probe_px=0.3)
+    base = 5 + siemens_star(64, 1.0)
+    one, two = indistinguishable_pair(base, coarse, 0.3, np.random.default_rng(0))
+    assert np.std(one - two) == pytest.approx(0.6, rel=0.01)
+    np.testing.assert_allclose(measure_again(one, coarse), measure_again(two, coarse), atol=1e-9)
+
+
+def test_gratings_have_the_period_asked_for():
+    spectrum = np.abs(np.fft.rfft(grating(128, 8.0, 1.0)[0] - 0.7))
+    assert np.argmax(spectrum) == 16
+
+
+def test_a_field_too_small_for_a_dot_is_refused():
+    with pytest.raises(ConfigError, match="field of 16 px"):
+        dots(16, 5.0, 1.0, np.random.default_rng(0))

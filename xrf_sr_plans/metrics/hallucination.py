@@ -1,0 +1,209 @@
+"""Features that were predicted but aren't there, and true ones that were lost.
+
+On samples of known structure (`metrics.standards`): blobs are detected in the estimate by a
+matched filter, matched one to one with the true ones, and counted with confidence intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import ndimage, optimize, special
+
+from xrf_sr_plans.metrics.standards import Feature
+
+VISIBLE = 0.5
+"""A blob counts from this share of the contrast asked about."""
+
+
+def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the interval of a proportion; (0, 1) where nothing was tried.
+
+    E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209, DOI 10.1080/01621459.1927.10502953.
+    """
+    if total <= 0:
+        return 0.0, 1.0
+    z = float(special.ndtri(0.5 + confidence / 2))
+    share = hits / total
+    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding would leave 1e-17 where the limit is exact.
+    return (0.0 if hits == 0 else float(low)), (1.0 if hits == total else float(high))
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A proportion with its 95 % interval."""
+
+    hits: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        """Hits over total; NaN where nothing was tried."""
+        return self.hits / self.total if self.total else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval."""
+        return wilson_interval(self.hits, self.total)
+
+    def __add__(self, other: Rate) -> Rate:
+        return Rate(self.hits + other.hits, self.total + other.total)
+
+
+NONE = Rate(0, 0)
+
+
+@dataclass(frozen=True)
+class FeatureRates:
+    """What became of the features of one or more maps.
+
+    Parameters
+    ----------
+    false
+        Predicted but absent, of all that were predicted.
+    lost
+        True but not predicted, of all true ones.
+    leaked
+        Predicted where *another* element has a feature and this one none, of such places.
+    flagged
+        Of the false ones, those on pixels called untrusted.
+    false_per_area
+        False ones, of all places (of a feature's size) where one could have been.
+    """
+
+    false: Rate = NONE
+    lost: Rate = NONE
+    leaked: Rate = NONE
+    flagged: Rate = NONE
+    false_per_area: Rate = NONE
+
+    def __add__(self, other: FeatureRates) -> FeatureRates:
+        return FeatureRates(
+            self.false + other.false,
+            self.lost + other.lost,
+            self.leaked + other.leaked,
+            self.flagged + other.flagged,
+            self.false_per_area + other.false_per_area,
+        )
+
+
+@lru_cache(maxsize=64)
+def _gain(radius_px: float) -> float:
+    """Response of the plain filter to a disc of unit height at its centre."""
+    size = 2 * int(np.ceil(4 * radius_px + 6)) + 1
+    rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
+    disc = np.clip(radius_px + 0.5 - np.hypot(rows, columns), 0, 1)
+    return float(_band(disc, radius_px)[size // 2, size // 2])
+
+
+def _band(image: np.ndarray, radius_px: float) -> np.ndarray:
+    inner = max(radius_px / np.sqrt(2), 0.5)
+    smooth = ndimage.gaussian_filter(image, inner, mode="nearest")
+    return smooth - ndimage.gaussian_filter(image, 2.0 * inner, mode="nearest")
+
+
+def detect(
+    image: np.ndarray, radius_px: float, threshold: float, *, margin_px: int = 2
+) -> np.ndarray:
+    """Find bright blobs of about `radius_px` in a map (y, x).
+
+    A difference of Gaussians, scaled so that a disc of that radius answers with its own height
+    above the background. Maxima above `threshold` (in units of the map) count, at least one
+    radius apart and `margin_px` off the border.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, 3): y, x and height of each, highest first.
+    """
+    response = _band(np.nan_to_num(image), radius_px) / _gain(radius_px)
+    window = 2 * int(np.ceil(radius_px)) + 1
+    peak = (ndimage.maximum_filter(response, size=window) == response) & (response > threshold)
+    peak[:margin_px] = peak[-margin_px:] = False
+    peak[:, :margin_px] = peak[:, -margin_px:] = False
+    y, x = np.nonzero(peak)
+    order = np.argsort(-response[y, x], kind="stable")
+    return np.column_stack([y, x, response[y, x]])[order].astype(float)
+
+
+def match(found: np.ndarray, true: np.ndarray, tolerance_px: float) -> list[tuple[int, int]]:
+    """Pair found (n, >=2) with true places (m, >=2), one to one, at least total distance.
+
+    Pairs further apart than `tolerance_px` are none.
+    """
+    if not len(found) or not len(true):
+        return []
+    distance = np.hypot(found[:, None, 0] - true[None, :, 0], found[:, None, 1] - true[None, :, 1])
+    # A price above any honest pair keeps strangers apart without forbidding them.
+    price = np.where(distance <= tolerance_px, distance, 1e3 * (1 + tolerance_px))
+    rows, columns = optimize.linear_sum_assignment(price)
+    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+    return [(row, column) for row, column in pairs if distance[row, column] <= tolerance_px]
+
+
+def feature_rates(
+    estimate: np.ndarray,
+    features: Sequence[Feature],
+    *,
+    radius_px: float,
+    contrast: float,
+    trusted: np.ndarray | None = None,
+    tolerance_px: float | None = None,
+) -> FeatureRates:
+    """Count invented, lost and leaked features of an estimate (element, y, x).
+
+    Parameters
+    ----------
+    features
+        All true features, of all elements.
+    radius_px, contrast
+        Size and height of the features asked about, `contrast` in the estimate's unit; a blob
+        counts from half that height (`VISIBLE`).
+    trusted
+        (element, y, x) bool; None: everything is.
+    tolerance_px
+        Largest distance of a match; None: one radius, at least 2 pixels.
+    """
+    tolerance = max(radius_px, 2.0) if tolerance_px is None else tolerance_px
+    total = FeatureRates()
+    for element, plane in enumerate(estimate):
+        found = detect(plane, radius_px, VISIBLE * contrast)
+        true = _places(f for f in features if f.element == element)
+        others = _places(f for f in features if f.element != element)
+        pairs = match(found, true, tolerance)
+        hit = {row for row, _ in pairs}
+        false = [row for row in range(len(found)) if row not in hit]
+        doubtful = 0
+        if trusted is not None:
+            places = found[false, :2].astype(int)
+            doubtful = int((~trusted[element][places[:, 0], places[:, 1]]).sum())
+        foreign = _apart(others, true, 2 * tolerance)
+        leaks = match(found[false], foreign, tolerance)
+        spots = int(plane.size / (np.pi * max(radius_px, 1.0) ** 2))
+        total = total + FeatureRates(
+            Rate(len(false), len(found)),
+            Rate(len(true) - len(pairs), len(true)),
+            Rate(len(leaks), len(foreign)),
+            Rate(doubtful, len(false)),
+            Rate(min(len(false), spots), spots),
+        )
+    return total
+
+
+def _places(features: Iterable[Feature]) -> np.ndarray:
+    return np.array([(f.y, f.x) for f in features], dtype=float).reshape(-1, 2)
+
+
+def _apart(places: np.ndarray, from_: np.ndarray, distance_px: float) -> np.ndarray:
+    """Return the distinct places that are not within a distance of any of `from_`."""
+    distinct = np.unique(places, axis=0)
+    if not len(from_) or not len(distinct):
+        return distinct
+    gaps = np.hypot(*(distinct[:, None, axis] - from_[None, :, axis] for axis in (0, 1)))
+    return distinct[gaps.min(axis=1) > distance_px]

@@ -1,0 +1,134 @@
+"""Samples whose structure is known to the last feature, for measuring hallucination.
+
+Maps are relative intensities on the fine grid, the background at `BACKGROUND` and features above
+it by `contrast`. Everything is drawn with soft edges one pixel wide, so that positions between
+pixels are honest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.metrics.classical import Coarse, forward_matrices
+
+BACKGROUND = 0.2
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A round feature of one element: centre and radius in fine pixels, height above background."""
+
+    element: int
+    y: float
+    x: float
+    radius_px: float
+    contrast: float
+
+
+@dataclass(frozen=True, eq=False)
+class Standard:
+    """Maps (element, y, x) and the features in them."""
+
+    name: str
+    maps: np.ndarray
+    features: tuple[Feature, ...]
+
+
+def empty_field(size: int, n_elements: int = 2) -> Standard:
+    """Nothing but background: every feature that is found was invented."""
+    return Standard("empty field", np.full((n_elements, size, size), BACKGROUND), ())
+
+
+def dots(
+    size: int,
+    radius_px: float,
+    contrast: float,
+    rng: np.random.Generator,
+    *,
+    n_elements: int = 2,
+    gap_px: float | None = None,
+    only_element: int | None = None,
+) -> Standard:
+    """Dots at random places off the grid, each in one element or, by chance, in several.
+
+    Parameters
+    ----------
+    gap_px
+        Dots come in pairs, with this distance between their rims; None: alone.
+    only_element
+        All dots in this element, none in the others (what appears there has leaked).
+
+    Raises
+    ------
+    ConfigError
+        The field is too small for one dot.
+    """
+    maps = np.full((n_elements, size, size), BACKGROUND)
+    partner = 0.0 if gap_px is None else 2 * radius_px + gap_px
+    pitch = 6 * radius_px + partner + 8
+    cells = int(size // pitch)
+    if cells < 1:
+        raise ConfigError(f"field of {size} px: a dot of radius {radius_px} px needs {pitch:.0f}")
+    features: list[Feature] = []
+    for cell in np.ndindex(cells, cells):
+        centre = (np.array(cell) + 0.5) * (size / cells) + rng.uniform(-1, 1, 2)
+        angle = rng.uniform(0, 2 * np.pi)
+        shift = partner / 2 * np.array([np.sin(angle), np.cos(angle)])
+        places = [centre] if gap_px is None else [centre - shift, centre + shift]
+        holders = rng.random(n_elements) < 0.6
+        if only_element is not None:
+            holders = np.arange(n_elements) == only_element
+        features += [
+            Feature(int(element), float(y), float(x), radius_px, contrast)
+            for element in np.nonzero(holders)[0]
+            for y, x in places
+        ]
+    for feature in features:
+        maps[feature.element] += contrast * _disc(size, feature)
+    name = "isolated dots" if gap_px is None else "paired dots"
+    name = name if only_element is None else f"{name} in one element"
+    return Standard(name, maps, tuple(features))
+
+
+def _disc(size: int, feature: Feature) -> np.ndarray:
+    rows, columns = np.mgrid[:size, :size]
+    distance = np.hypot(rows - feature.y, columns - feature.x)
+    disc = np.clip(feature.radius_px + 0.5 - distance, 0, 1)
+    # Below a pixel the soft edge would lose area: keep the dot's photons.
+    area = np.pi * feature.radius_px**2
+    return disc * (area / disc.sum()) if feature.radius_px < 1 and disc.sum() > 0 else disc
+
+
+def grating(size: int, period_px: float, contrast: float, angle: float = 0.0) -> np.ndarray:
+    """Return a bar pattern (y, x) of given period."""
+    rows, columns = np.mgrid[:size, :size]
+    phase = (rows * np.sin(angle) + columns * np.cos(angle)) / period_px
+    return BACKGROUND + contrast * (0.5 + 0.5 * np.clip(6 * np.sin(2 * np.pi * phase), -1, 1))
+
+
+def siemens_star(size: int, contrast: float, spokes: int = 18) -> np.ndarray:
+    """Return a star (y, x) whose spokes narrow towards the centre."""
+    rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
+    radius, angle = np.hypot(rows, columns), np.arctan2(rows, columns)
+    soft = np.clip(radius * np.sin(spokes * angle) / spokes * 2 + 0.5, 0, 1)
+    return BACKGROUND + contrast * np.where(radius < 0.48 * size, soft, 0.0)
+
+
+def indistinguishable_pair(
+    base: np.ndarray, coarse: Coarse, contrast: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return two samples (y, x) that the forward model can't tell apart.
+
+    They are `base` plus and minus a random pattern of standard deviation `contrast` from which
+    everything measurable was projected out. An honest method gives the same for both; where its
+    interval holds neither, it is too narrow.
+    """
+    rows, columns = forward_matrices(base.shape, coarse)
+    pattern = rng.standard_normal(base.shape)
+    seen = np.linalg.pinv(rows) @ (rows @ pattern @ columns.T) @ np.linalg.pinv(columns).T
+    hidden = pattern - seen
+    hidden *= contrast / max(float(hidden.std()), 1e-12)
+    return base + hidden, base - hidden
