@@ -28,7 +28,11 @@ class ResultBoard:
         with self._lock:
             future = self._future(summary.source_uid)
             if future.done():
-                return False
+                if future.result().status != "failed" or summary.status == "failed":
+                    return False
+                # Better late than failed: who asks from now on gets it.
+                del self._futures[summary.source_uid]
+                future = self._future(summary.source_uid)
         future.set_result(summary)
         return True
 

@@ -95,7 +95,7 @@ class AnalysisChain:
                 self._begin(uid, doc)
                 return
             run = self._runs.get(uid)
-            if isinstance(run, MapAssembler):
+            if run is not None and isinstance(run, MapAssembler):
                 run(name, doc)
         except Exception:  # one bad document must not cost the other runs
             logger.exception("a %s document was not understood", name)

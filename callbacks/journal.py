@@ -16,6 +16,7 @@ class _Run(Generic[Item]):
     entries: list[tuple[int, str, Item]] = field(default_factory=list)
     stopped: bool = False
     given_up: str = ""
+    abandoned: bool = False
 
 
 class Journal(Generic[Item]):
@@ -25,7 +26,8 @@ class Journal(Generic[Item]):
     ----------
     limit_bytes
         A run whose documents would exceed it is given up: they are let go, and nothing more of
-        that run is kept. Documents of other runs stay.
+        that run is kept. Documents of other runs stay, except abandoned ones (below), which make
+        room.
     """
 
     def __init__(self, limit_bytes: float) -> None:
@@ -47,6 +49,8 @@ class Journal(Generic[Item]):
             entry.stopped = entry.stopped or name == "stop"
             if entry.given_up:
                 return None
+            if self._size() + size > self.limit_bytes:
+                self._drop_abandoned()
             if self._size() + size > self.limit_bytes:
                 entry.given_up = (
                     f"its documents exceed the {self.limit_bytes / 2**20:g} MB that the analysis "
@@ -75,10 +79,26 @@ class Journal(Generic[Item]):
         with self._lock:
             self._runs.pop(run, None)
 
+    def abandon(self, run: str) -> None:
+        """Keep a run for its fallback only, while there is room."""
+        with self._lock:
+            if run in self._runs:
+                self._runs[run].abandoned = True
+
+    def is_abandoned(self, run: str) -> bool:
+        """Return whether a run is kept for its fallback only."""
+        with self._lock:
+            return run in self._runs and self._runs[run].abandoned
+
+    def next_number(self) -> int:
+        """Return the number that the next document will get."""
+        with self._lock:
+            return self._number + 1
+
     def waiting(self) -> list[str]:
         """Return the runs that are over but have no result."""
         with self._lock:
-            return [uid for uid, run in self._runs.items() if run.stopped]
+            return [uid for uid, run in self._runs.items() if run.stopped and not run.abandoned]
 
     def run(self, run: str) -> list[tuple[int, str, Item]]:
         """Return (number, name, item) of one run."""
@@ -86,14 +106,19 @@ class Journal(Generic[Item]):
             return list(self._runs[run].entries) if run in self._runs else []
 
     def all(self) -> Iterator[tuple[int, str, str, Item]]:
-        """Yield (number, run, name, item) of all runs, in the order they came."""
+        """Yield (number, run, name, item) of all runs not abandoned, in the order they came."""
         with self._lock:
             everything = [
                 (number, uid, name, item)
                 for uid, run in self._runs.items()
+                if not run.abandoned
                 for number, name, item in run.entries
             ]
         yield from sorted(everything, key=lambda entry: entry[0])
+
+    def _drop_abandoned(self) -> None:
+        for uid in [uid for uid, run in self._runs.items() if run.abandoned]:
+            del self._runs[uid]
 
     def _size(self) -> int:
         return sum(run.size for run in self._runs.values())

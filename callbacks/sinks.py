@@ -35,6 +35,16 @@ class SinkThread:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
+    @property
+    def has_sinks(self) -> bool:
+        """Whether anybody takes results."""
+        return bool(self.sinks)
+
+    @property
+    def has_preview_sinks(self) -> bool:
+        """Whether anybody takes previews."""
+        return any(self._wanted(sink, True) for sink in self.sinks)
+
     def deliver(self, documents: Documents, *, preview: bool = False) -> None:
         """Queue a run for all sinks; returns at once."""
         if not documents or not any(self._wanted(sink, preview) for sink in self.sinks):

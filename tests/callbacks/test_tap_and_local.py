@@ -107,7 +107,7 @@ def test_results_come_from_a_thread_and_go_to_sinks(bicubic_model):
         summary = analysis.request("source-run").result(10)
         assert summary.status == "done"
         assert analysis.flush(10)
-    assert [name for name, _ in taken][0] == "start"
+    assert taken[0][0] == "start"
     assert taken[0][1]["uid"] == summary.result_uid
     event = next(doc for name, doc in taken if name == "event")
     assert isinstance(event["data"]["estimate"][0][0], float)

@@ -1,0 +1,81 @@
+"""The analysis process with a quick stand-in for the model, and something wrong on demand.
+
+``python odd_worker.py MODE AT ONCE``: at document AT of a run (0: start) do MODE; if ONCE names a
+folder, only the first time for each run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+MODE, AT, ONCE = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+
+
+def misbehave(run: str) -> None:
+    mark = Path(ONCE, run) if ONCE else None
+    if mark is not None:
+        if mark.exists():
+            return
+        mark.touch()
+    if MODE == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif MODE == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif MODE == "hang":
+        time.sleep(1000)
+    elif MODE == "raise":
+        raise MemoryError("no memory for this document")
+    elif MODE == "exit":
+        print("out of luck", file=sys.stderr)
+        os._exit(3)
+
+
+def stand_in_model() -> None:
+    from xrf_sr_plans.sr import predict
+    from xrf_sr_plans.sr.fallback import enhance_bicubic
+
+    def enhance_maps(maps, factor, *, model=None, device=None):
+        print("a stray print of a library")
+        with contextlib.suppress(OSError):
+            os.write(1, b"and one from C\n")
+        enhanced = enhance_bicubic(maps, factor, "")
+        identity = {"name": "stand-in", "sha256": "ab" * 32, "calibration": "none"}
+        return type(enhanced)(enhanced.dataset.assign_attrs(model=identity), enhanced.grid)
+
+    predict.enhance_maps = enhance_maps
+
+
+def odd_chain() -> None:
+    from xrf_sr_plans.callbacks import chain
+
+    begun: dict[str, int] = {}
+
+    class OddChain(chain.AnalysisChain):
+        def __call__(self, name, doc):
+            run = (
+                doc.get("uid")
+                if name == "start"
+                else self._index._owner.get(doc.get("run_start") or doc.get("descriptor"), "?")
+            )
+            number = begun[run] = begun.get(run, -1) + 1
+            if number == AT and run.startswith("odd"):
+                misbehave(run)
+            super().__call__(name, doc)
+
+    chain.AnalysisChain = OddChain
+
+
+if __name__ == "__main__":
+    if MODE == "never":
+        print("no such library", file=sys.stderr)
+        sys.exit(1)
+    stand_in_model()
+    odd_chain()
+    from xrf_sr_plans.callbacks.worker import main
+
+    main()

@@ -1,0 +1,284 @@
+"""The analysis process may raise, hang, be stopped, be killed: the scan and its result survive."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from row_documents import map_run, small_grid, truth
+
+from xrf_sr_plans.callbacks.supervisor import AnalysisProcess
+from xrf_sr_plans.callbacks.tap import Tap
+from xrf_sr_plans.config import AnalysisSettings
+
+GRID = small_grid(4, 10)
+COUNTS = truth(GRID)
+DOCUMENTS = 4 + 3
+WAIT_S = 30.0
+
+
+def odd(mode="nothing", at=0, once=""):
+    script = Path(__file__).with_name("odd_worker.py")
+    return [sys.executable, str(script), mode, str(at), str(once)]
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """Start analysis processes; whatever a test does, none survives it."""
+    monkeypatch.setattr("xrf_sr_plans.callbacks.keeper._FIRST_BACKOFF_S", 0.005)
+    started = []
+
+    def begin(command=None, sinks=(), **settings):
+        analysis = AnalysisProcess(AnalysisSettings(**settings), sinks, command=command or odd())
+        started.append(analysis)
+        return analysis
+
+    yield begin
+    for analysis in started:
+        pid = analysis.pid
+        analysis.close(0.0)
+        assert pid is None or not running(pid)
+
+
+def running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    return state != "Z"
+
+
+def feed(analysis, run, grid=GRID, **metadata):
+    tap = Tap(analysis)
+    for name, doc in map_run(grid, truth(grid), run, **metadata):
+        tap(name, doc)
+    assert tap.errors == 0
+
+
+def result(analysis, run):
+    return analysis.request(run).result(WAIT_S)
+
+
+def until(condition, seconds=WAIT_S):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def expected(bicubic_model):
+    """Digest of the same map analysed in this process, without any trouble."""
+    from xrf_sr_plans.callbacks.replay import replay
+
+    def of(run, grid=GRID):
+        return replay(map_run(grid, truth(grid), run)).digest
+
+    return of
+
+
+def test_results_and_documents_come_back_whole(start, expected):
+    taken, previews = [], []
+
+    def display(name, doc):
+        previews.append((name, doc))
+
+    display.wants_preview = True
+    analysis = start(sinks=[lambda name, doc: taken.append((name, doc)), display])
+    feed(analysis, "one")
+    summary = result(analysis, "one")
+    assert summary.status == "done"
+    assert summary.regions
+    assert analysis.flush(WAIT_S)
+    from xrf_sr_plans.callbacks.digest import digest
+
+    assert digest(taken) == summary.digest == expected("one")
+    assert all(
+        isinstance(doc["data"]["estimate"], list)
+        for name, doc in taken
+        if name == "event" and "estimate" in doc["data"]
+    )
+    assert analysis.journal.size == 0
+
+
+def test_killed_at_any_document_the_result_is_the_same(start, expected):
+    analysis = start(max_restarts=3)
+    for at in range(DOCUMENTS):
+        run = f"killed at {at}"
+        documents = list(map_run(GRID, COUNTS, run))
+        for name, doc in documents[: at + 1]:
+            analysis.submit(name, doc)
+        assert analysis._drained(WAIT_S)
+        until(lambda: analysis.pid is not None)
+        os.kill(analysis.pid, signal.SIGKILL)
+        for name, doc in documents[at + 1 :]:
+            analysis.submit(name, doc)
+        assert result(analysis, run).digest == expected(run)
+    assert analysis.starts > DOCUMENTS - 2
+
+
+@pytest.mark.parametrize("at", [0, 3, DOCUMENTS - 1])
+def test_a_worker_that_dies_of_a_document_once_gives_the_same_result(start, expected, tmp_path, at):
+    analysis = start(odd("die", at, tmp_path))
+    feed(analysis, "odd run")
+    assert result(analysis, "odd run").digest == expected("odd run")
+    assert analysis.starts == 2
+
+
+def test_a_run_that_kills_every_worker_is_given_up_and_the_next_is_not(start, expected):
+    analysis = start(odd("exit", 3), max_restarts=1)
+    feed(analysis, "odd run")
+    feed(analysis, "good run")
+    lost = result(analysis, "odd run")
+    assert lost.status == "failed"
+    assert "out of luck" in lost.reason
+    assert result(analysis, "good run").digest == expected("good run")
+    fallen = analysis.fall_back("odd run", lost.reason).result(WAIT_S)
+    assert (fallen.status, fallen.reason) == ("fallback", lost.reason)
+
+
+@pytest.mark.parametrize("mode", ["hang", "stop"])
+def test_a_worker_that_hangs_is_killed_and_the_result_is_the_same(start, expected, tmp_path, mode):
+    analysis = start(odd(mode, DOCUMENTS - 1, tmp_path), hang_timeout_s=2.5)
+    feed(analysis, "odd run")
+    assert result(analysis, "odd run").digest == expected("odd run")
+    assert analysis.starts == 2
+
+
+def test_while_it_hangs_the_scan_gets_its_fallback(start):
+    taken = []
+    analysis = start(odd("hang", 2), sinks=[lambda name, doc: taken.append((name, doc))])
+    feed(analysis, "odd run")
+    summary = analysis.fall_back("odd run", "no result within 1 s").result(WAIT_S)
+    assert summary.status == "fallback"
+    assert analysis.sinks.flush(WAIT_S)
+    assert [doc["fallback"] for name, doc in taken if name == "start"] == ["no result within 1 s"]
+    until(lambda: analysis.journal.size == 0)
+
+
+def test_an_exception_at_a_document_costs_no_other_run(start, expected):
+    analysis = start(odd("raise", 3), max_restarts=0)
+    feed(analysis, "odd run")
+    feed(analysis, "good run")
+    assert result(analysis, "good run").digest == expected("good run")
+
+
+def test_a_worker_that_cannot_start_is_told_by_its_last_words(start):
+    analysis = start(odd("never"), max_restarts=1)
+    feed(analysis, "one")
+    summary = result(analysis, "one")
+    assert summary.status == "failed"
+    assert "no such library" in summary.reason
+    assert analysis.fall_back("one", summary.reason).result(WAIT_S).status == "fallback"
+
+
+def test_a_command_that_does_not_exist_is_no_different(start):
+    analysis = start(["/nonexistent/python"], max_restarts=0)
+    feed(analysis, "one")
+    assert "can't be started" in result(analysis, "one").reason
+
+
+@pytest.mark.parametrize("log", ["/dev/full", "/nonexistent/folder/log"])
+def test_a_full_disk_under_the_log_costs_nothing(start, expected, log):
+    analysis = start(log_file=log)
+    feed(analysis, "one")
+    assert result(analysis, "one").digest == expected("one")
+
+
+def test_a_stalled_worker_holds_up_nobody_and_memory_is_bounded(start):
+    grid = small_grid(30, 100)
+    analysis = start(memory_limit_mb=0.5)
+    feed(analysis, "warm-up")
+    result(analysis, "warm-up")
+    os.kill(analysis.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        for number in range(4):
+            feed(analysis, f"run {number}", grid)
+        assert time.monotonic() - began < 2.0
+        assert analysis._drained(5.0)
+        assert analysis.journal.size <= 0.5 * 2**20
+        assert "memory_limit_mb" in result(analysis, "run 3").reason
+    finally:
+        os.kill(analysis.pid, signal.SIGCONT)
+    assert result(analysis, "run 0").status == "done"
+    assert analysis.flush(WAIT_S)
+    assert analysis.journal.size == 0
+
+
+def test_closing_is_quick_even_when_the_worker_is_stopped(start):
+    analysis = start()
+    feed(analysis, "one")
+    result(analysis, "one")
+    pid = analysis.pid
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    analysis.close(0.2)
+    assert time.monotonic() - began < 4.0
+    assert not running(pid)
+    analysis.submit("start", {"uid": "after closing"})
+    names = {thread.name for thread in threading.enumerate() if thread.is_alive()}
+    assert not {"xrf-sr-supervisor", "xrf-sr-results"} & names
+
+
+PARENT = """
+import sys, time
+from xrf_sr_plans.callbacks.supervisor import AnalysisProcess
+analysis = AnalysisProcess(command=sys.argv[2:])
+while analysis.pid is None:
+    time.sleep(0.01)
+print(analysis.pid, flush=True)
+if sys.argv[1] == "wait":
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_worker_does_not_outlive_a_killed_parent(stopped):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, "wait", *odd()], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        pid = int(parent.stdout.readline())
+        if stopped:
+            time.sleep(1.5)
+            os.kill(pid, signal.SIGSTOP)
+        parent.kill()
+        parent.wait(10)
+        until(lambda: not running(pid), 10)
+    finally:
+        parent.kill()
+        parent.stdout.close()
+        parent.wait(10)
+
+
+def test_leaving_the_interpreter_without_close_ends_the_worker():
+    done = subprocess.run(
+        [sys.executable, "-c", PARENT, "leave", *odd()],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    until(lambda: not running(int(done.stdout)), 5)
+    assert done.stderr == ""
+
+
+def test_ctrl_c_in_the_terminal_does_not_reach_the_worker(start):
+    analysis = start()
+    until(lambda: analysis.pid is not None)
+    assert os.getsid(analysis.pid) != os.getsid(0)
+    assert os.getpgid(analysis.pid) != os.getpgid(0)
+    feed(analysis, "before")
+    result(analysis, "before")
+    os.kill(analysis.pid, signal.SIGINT)
+    feed(analysis, "after")
+    assert result(analysis, "after").status == "done"
+    assert analysis.starts == 1
