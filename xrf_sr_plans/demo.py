@@ -64,7 +64,7 @@ def run_demo(out: Path | str, *, factor: int = 4, seed: int = 0) -> dict[str, An
     run_engine = RunEngine({})
     run_engine.subscribe(keep)
     beamline = make_beamline("zagami", seed=seed)
-    with start_session(run_engine, beamline, result_sinks=[keep], in_process=True) as session:
+    with start_session(run_engine, beamline, result_sinks=[keep]) as session:
         survey = session.plans["coarse_survey_with_sr"]
         run_engine(survey(**SURVEY, step_um=FINE_STEP_UM * factor, factor=factor))
         session.link.flush(60.0)
