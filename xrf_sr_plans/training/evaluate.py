@@ -247,7 +247,7 @@ def _run(
         return upscale(fill_unmeasured(case.counts), case.coarse, method), None
     if method in NETWORKS:
         name = NETWORKS[method].format(factor=case.coarse.factor)
-        return _peer_network(fill_unmeasured(case.counts), name), None
+        return _peer_network(fill_unmeasured(case.counts), name, case.conditions), None
     from xrf_sr_plans.sr.predict import enhance
 
     how = case.conditions
@@ -265,9 +265,11 @@ def _run(
     return enhanced.estimate.values, (enhanced.lower.values, enhanced.upper.values)
 
 
-def _peer_network(counts: np.ndarray, name: str) -> np.ndarray:
-    """Run a peer that was trained on maps scaled to 1 at the coarse map's 99.5th percentile."""
+def _peer_network(counts: np.ndarray, name: str, how: Conditions) -> np.ndarray:
+    """Run a peer as it is: without the projection onto measured totals that ours ends with."""
+    from xrf_sr_plans.sr.predict import Setting, run_network
     from xrf_sr_plans.sr.registry import load_network, model_path, read_card
+    from xrf_sr_plans.sr.stabilise import Scale, unstabilise
 
     try:
         path = model_path(name)
@@ -275,18 +277,13 @@ def _peer_network(counts: np.ndarray, name: str) -> np.ndarray:
         raise ModelError(f"no weights shipped ({name})") from None
     card = read_card(path)
     network = load_network(path, card)
-    import torch
-
-    unit = np.maximum(np.percentile(counts, 99.5, axis=(1, 2), keepdims=True), 1e-6)
-    maps = torch.as_tensor(counts / unit, dtype=torch.float32)
-    batch = maps[None] if card.architecture.elements == len(counts) else maps[:, None]
-    with torch.inference_mode():
-        made = network(batch).numpy().reshape(len(counts), *_fine(counts, card.architecture.scale))
-    return np.clip(made.astype(float) * unit, 0, None)
-
-
-def _fine(counts: np.ndarray, scale: int) -> tuple[int, int]:
-    return counts.shape[1] * scale, counts.shape[2] * scale
+    probe = (how.probe_um or 0.0) / (how.pixel_um * how.factor)
+    setting = Setting(how.factor, how.sampling, probe, deblur=True)
+    # The notes' network has a fixed number of elements; of one, it takes them one by one.
+    alone = card.architecture.kind == "notes" and card.architecture.elements == 1
+    groups = [part[None] for part in counts] if alone else [counts]
+    made = [run_network(part, Scale.of(part), setting, network, None)[0] for part in groups]
+    return unstabilise(np.concatenate(made))
 
 
 def _figures(
