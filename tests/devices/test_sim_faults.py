@@ -132,7 +132,7 @@ def test_a_hung_flyer_times_out_its_row(good: list) -> None:
     beamline = make_beamline(faults=HungFlyer(rows=(2,)))
     documents = Documents()
     with pytest.raises(TimeoutError):
-        RunEngine({})(small_map(beamline.flyer, GRID, timeout_s=0.3), documents)
+        RunEngine({})(small_map(beamline.flyer, GRID, timeout_s=0.5), documents)
     assert [row["row"] for row in documents.rows()] == [0, 1]
 
 
@@ -166,7 +166,7 @@ def test_a_stuck_motor_fails_the_row_and_says_where() -> None:
 def test_a_motor_that_hangs_is_a_timeout() -> None:
     beamline = make_beamline(faults=StuckMotor("slow", after_moves=1, mode="hang"))
     with pytest.raises(TimeoutError):
-        RunEngine({})(small_map(beamline.flyer, GRID, timeout_s=0.3))
+        RunEngine({})(small_map(beamline.flyer, GRID, timeout_s=0.5))
 
 
 def test_a_motor_that_lies_shows_in_the_encoder() -> None:

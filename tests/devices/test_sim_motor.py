@@ -89,13 +89,13 @@ def test_moves_take_the_time_of_a_trapezoid() -> None:
 
 def test_a_move_in_real_time_can_be_stopped_on_the_way() -> None:
     fast = make_beamline(clock="real").fast
-    RunEngine({})(bps.mv(fast.velocity, 50.0))
+    RunEngine({})(bps.mv(fast.velocity, 10.0))
     status = fast.set(40.0)
     time.sleep(0.2)
     fast.stop(success=True)
     status.wait(1)
     place = fast.axis.motor_um
-    assert 0 < place < 20
+    assert 0 < place < 30
     failed = fast.set(-40.0)
     fast.stop()
     with pytest.raises(RuntimeError, match="samx was stopped"):

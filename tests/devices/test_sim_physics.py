@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+
 import numpy as np
 import pytest
 from sim_support import fly, grid_of
@@ -141,3 +143,15 @@ def test_a_closed_shutter_means_zero_counts_and_zero_i0() -> None:
 def test_a_sample_with_as_many_names_as_maps_only() -> None:
     with pytest.raises(ConfigError, match="2 elements"):
         Sample(np.zeros((1, 2, 2)), ("Fe", "Zn"), 1.0, 0, 0)
+
+
+def test_the_shipped_map_carries_its_source_and_licence_and_is_small() -> None:
+    folder = files("xrf_sr_plans.data")
+    with folder.joinpath("zagami_crop.npz").open("rb") as file:
+        data = dict(np.load(file, allow_pickle=False))
+    assert str(data["license"]) == "Apache-2.0"
+    assert "pixlise/core" in str(data["source"])
+    assert data["maps"].shape == (5, 80, 240)
+    readme = folder.joinpath("README.md").read_text(encoding="utf-8")
+    assert "Apache-2.0" in readme
+    assert "0.5 µm" in readme
