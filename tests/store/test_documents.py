@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import pytest
 from event_model import DocumentNames, schema_validators
-from stored_runs import Document, assert_same_run, fly
+from stored_runs import Document, assert_same_run, databroker_or_skip, fly
 
 from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.store.documents import documents
@@ -96,14 +95,6 @@ def test_several_streams_and_a_change_of_configuration_come_back_in_order(catalo
     assert [doc["descriptor"] for name, doc in read if name == "event"] == [
         doc["descriptor"] for name, doc in as_events(live) if name == "event"
     ]
-
-
-def databroker_or_skip() -> Any:
-    try:
-        version("databroker")
-    except PackageNotFoundError:
-        pytest.skip("databroker is not installed")
-    return pytest.importorskip("databroker")
 
 
 @pytest.fixture(scope="module")
