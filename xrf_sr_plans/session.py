@@ -36,6 +36,7 @@ def bind_plans(beamline: Beamline) -> dict[str, Callable[..., Generator[Any, Any
 def _bound(plan: Callable[..., Any], beamline: Beamline) -> Callable[..., Generator[Any, Any, Any]]:
     @functools.wraps(plan)
     def bound(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        bound.__signature__.bind(*args, **kwargs)  # type: ignore[attr-defined]
         return (yield from plan(beamline, *args, **kwargs))
 
     original = inspect.unwrap(plan)

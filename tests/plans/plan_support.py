@@ -46,9 +46,7 @@ class Lookup:
         return future
 
 
-def region(
-    x_low: float, x_high: float, y_low: float, y_high: float, **changes: Any
-) -> Region:
+def region(x_low: float, x_high: float, y_low: float, y_high: float, **changes: Any) -> Region:
     facts = {"elements": ("Fe",), "score": 1.0, "reason": "Fe stands out", "source_uid": "u"}
     return Region(x_low, x_high, y_low, y_high, **{**facts, **changes})
 
@@ -96,7 +94,7 @@ class Interrupting:
             except GeneratorExit:
                 self._plan.close()
                 raise
-            except Exception as raised:
+            except Exception as raised:  # noqa: BLE001 - whatever it is goes on to the plan
                 error = raised
 
 

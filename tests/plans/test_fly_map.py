@@ -137,9 +137,7 @@ def test_a_flyer_that_collects_nothing_counts_as_a_failed_row(run_engine, record
     assert "nothing to collect" in lost["data"]["xrf_lost_reason"]
 
 
-def test_three_lost_rows_in_succession_end_the_map_and_keep_what_was_measured(
-    run_engine, recorder
-):
+def test_three_lost_rows_in_succession_end_the_map_and_keep_what_was_measured(run_engine, recorder):
     beamline = small_beamline(faults=[HungFlyer(rows=(1, 2, 3), attempts=None)])
     with pytest.raises(FlightError, match=r"rows \[1, 2, 3\]"):
         run_engine(xrf_map(beamline, **AREA, **HERE, row_attempts=1))

@@ -268,7 +268,9 @@ class _Flight:
         collected = yield from bps.collect(flyer)
         yield from bps.checkpoint()
         if collected is not None and not list(collected):
-            raise TimeoutError(f"{self.beamline.flyer.name} completed row {row} but has nothing to collect")
+            raise TimeoutError(
+                f"{self.beamline.flyer.name} completed row {row} but has nothing to collect"
+            )
 
     def _request(self, row: int) -> RowRequest:
         grid = self.order.grid

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -90,16 +89,19 @@ def acquire_pair(
     FlightError
         The hardware failed on too many rows in succession.
     """
-    area = Area(width_um, height_um, fine_step_um, x_center_um, y_center_um)
-    pair = _Pair(
+    pair = pair_of(
         beamline,
-        area,
-        dwell_ms,
-        dwell_ms if coarse_dwell_ms is None else coarse_dwell_ms,
-        tuple(sorted(factors)),
+        width_um=width_um,
+        height_um=height_um,
+        fine_step_um=fine_step_um,
+        dwell_ms=dwell_ms,
+        x_center_um=x_center_um,
+        y_center_um=y_center_um,
+        factors=factors,
+        coarse_dwell_ms=coarse_dwell_ms,
         bracket=bracket,
         row_attempts=row_attempts,
-        md=dict(md or {}),
+        md=md,
     )
     preflight.refuse(pair.problems(budget_s, max_dose))
     return (yield from pair.run())
@@ -126,10 +128,22 @@ def collect_pairs(
     ----------
     regions
         `Region.to_dict()` of each, or just its four edges.
+    fine_step_um, dwell_ms
+        Of the fine maps.
+    factors
+        How many times coarser the coarse maps are: 2, 4 or both.
+    coarse_dwell_ms
+        None: as the fine map.
+    bracket
+        Fly the coarse maps again after each fine one, so that drift shows.
     budget_s
         Beam time for all pairs together; a pair that no longer fits is left out.
-    fine_step_um, dwell_ms, factors, coarse_dwell_ms, bracket, max_dose, row_attempts, md
-        As for `acquire_pair`.
+    max_dose
+        Highest dose that all maps of a pair together may give.
+    row_attempts
+        How often a failing row is flown before it is left missing.
+    md
+        Goes into the start documents, last.
 
     Returns
     -------
@@ -141,29 +155,23 @@ def collect_pairs(
     RefusedError
         Before anything moves: a malformed region.
     """
-    left_s = math.inf if budget_s is None else budget_s
+    pairs = pairs_of(
+        beamline,
+        regions,
+        fine_step_um=fine_step_um,
+        dwell_ms=dwell_ms,
+        factors=factors,
+        coarse_dwell_ms=coarse_dwell_ms,
+        bracket=bracket,
+        row_attempts=row_attempts,
+        md=md,
+    )
+    left_s = budget_s
     outcomes = []
-    for region in read_regions(regions, None):
-        pair = _Pair(
-            beamline,
-            Area(
-                region.width_um,
-                region.height_um,
-                fine_step_um,
-                region.x_center_um,
-                region.y_center_um,
-            ),
-            dwell_ms,
-            dwell_ms if coarse_dwell_ms is None else coarse_dwell_ms,
-            tuple(sorted(factors)),
-            bracket=bracket,
-            row_attempts=row_attempts,
-            md=dict(md or {}),
-            region=region,
-        )
+    for region, pair in pairs:
         try:
             preflight.refuse(pair.problems(left_s, max_dose))
-            left_s -= pair.time_s()
+            left_s = None if left_s is None else left_s - pair.time_s()
             done = yield from pair.run()
             outcome = RegionOutcome(region, "rescanned", f"pair {done.pair_uid}", done.fine_uid)
         except RefusedError as error:
@@ -175,8 +183,65 @@ def collect_pairs(
     return tuple(outcomes)
 
 
+def pair_of(
+    beamline: Beamline,
+    *,
+    width_um: float,
+    height_um: float,
+    fine_step_um: float,
+    dwell_ms: float,
+    x_center_um: float | None = None,
+    y_center_um: float | None = None,
+    factors: Sequence[int] = (2,),
+    coarse_dwell_ms: float | None = None,
+    bracket: bool = False,
+    row_attempts: int = ROW_ATTEMPTS,
+    md: Mapping[str, Any] | None = None,
+    region: Region | None = None,
+) -> Pair:
+    """Return the maps that `acquire_pair` would fly."""
+    return Pair(
+        beamline,
+        Area(width_um, height_um, fine_step_um, x_center_um, y_center_um),
+        dwell_ms,
+        dwell_ms if coarse_dwell_ms is None else coarse_dwell_ms,
+        tuple(sorted(factors)),
+        bracket=bracket,
+        row_attempts=row_attempts,
+        md=dict(md or {}),
+        region=region,
+    )
+
+
+def pairs_of(
+    beamline: Beamline, regions: Iterable[Mapping[str, Any]], **wishes: Any
+) -> list[tuple[Region, Pair]]:
+    """Return the maps that `collect_pairs` would fly, by region.
+
+    Raises
+    ------
+    GridError
+        A malformed region.
+    """
+    return [
+        (
+            region,
+            pair_of(
+                beamline,
+                width_um=region.width_um,
+                height_um=region.height_um,
+                x_center_um=region.x_center_um,
+                y_center_um=region.y_center_um,
+                region=region,
+                **wishes,
+            ),
+        )
+        for region in read_regions(regions, None)
+    ]
+
+
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """The maps of one pair, worked out before they are flown."""
 
     beamline: Beamline
@@ -229,6 +294,10 @@ class _Pair:
         """Return the beam time of all maps together."""
         return sum(self._cost(grid, dwell_ms).time_s for _, grid, dwell_ms in self.flights())
 
+    def dose(self) -> float:
+        """Return the dose of all maps together, in the beamline's unit."""
+        return sum(self._cost(grid, dwell_ms).dose for _, grid, dwell_ms in self.flights())
+
     def _cost(self, grid: ScanGrid, dwell_ms: float) -> preflight.MapCost:
         return preflight.map_cost(self.beamline, grid, dwell_ms)
 
@@ -243,7 +312,7 @@ class _Pair:
             found += preflight.map_problems(self.beamline, grid, dwell_ms)
         cost = self._cost(flights[0][1], self.dwell_ms)
         found += preflight.budget_problems(self.time_s(), cost, budget_s=budget_s)
-        dose = sum(self._cost(grid, dwell_ms).dose for _, grid, dwell_ms in flights)
+        dose = self.dose()
         if max_dose is not None and not dose <= max_dose:
             text = f"dose {dose:.4g} {cost.dose_unit} of all maps; max_dose is {max_dose:.4g}"
             found.append(preflight.Problem(BudgetError, text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from xrf_sr_plans.plans.map import (
     xrf_map,
     xrf_map_start_stop,
 )
+from xrf_sr_plans.plans.paired import Pair, acquire_pair, collect_pairs, pair_of, pairs_of
 from xrf_sr_plans.plans.rescan import FineMaps, read_regions, rescan_regions
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
 
@@ -147,12 +148,52 @@ def _rescans(beamline: Beamline, given: dict[str, Any]) -> Preview:
     )
 
 
+def _pair(beamline: Beamline, given: dict[str, Any]) -> Preview:
+    return _of_pairs("acquire_pair", beamline, [pair_of(beamline, **_pair_wishes(given))], given)
+
+
+def _pairs(beamline: Beamline, given: dict[str, Any]) -> Preview:
+    pairs = [pair for _, pair in pairs_of(beamline, given["regions"], **_pair_wishes(given))]
+    return _of_pairs("collect_pairs", beamline, pairs, given)
+
+
+def _pair_wishes(given: Mapping[str, Any]) -> dict[str, Any]:
+    others = ("regions", "budget_s", "max_dose")
+    return {name: value for name, value in given.items() if name not in others}
+
+
+def _of_pairs(
+    name: str, beamline: Beamline, pairs: Sequence[Pair], given: Mapping[str, Any]
+) -> Preview:
+    maps, problems = [], []
+    left_s = given["budget_s"]
+    for pair in pairs:
+        problems += pair.problems(left_s, given["max_dose"])
+        for factor, grid, dwell_ms in pair.flights():
+            cost = preflight.map_cost(beamline, grid, dwell_ms)
+            what = "fine" if factor == 1 else f"coarse {factor}x"
+            maps.append(MapPreview(what, grid, cost.time_s, cost.dose))
+        if left_s is not None:
+            left_s = max(left_s - pair.time_s(), 0.0)
+    return Preview(
+        name,
+        tuple(maps),
+        sum(one.time_s for one in maps),
+        max((pair.dose() for pair in pairs), default=0.0),
+        preflight.dose_unit(beamline),
+        _limits(beamline),
+        tuple(dict.fromkeys(problem.text for problem in problems)),
+    )
+
+
 _DESIGNERS: dict[str, Callable[[Beamline, dict[str, Any]], Preview]] = {
     coarse_survey_with_sr.__name__: _survey,
     xrf_map.__name__: _centred,
     xrf_map_start_stop.__name__: _start_stop,
     fly_map.__name__: _grid,
     rescan_regions.__name__: _rescans,
+    acquire_pair.__name__: _pair,
+    collect_pairs.__name__: _pairs,
 }
 
 

@@ -158,6 +158,8 @@ def rescan_regions(
         What the regions follow from; they go into the start documents.
     budget_s, max_dose
         Best regions first, as long as they last.
+    row_attempts
+        How often a failing row is flown before it is left missing.
     md
         Goes into the start documents, last.
 

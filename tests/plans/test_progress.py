@@ -1,0 +1,62 @@
+"""Time per row learned from rows, and progress for whoever waits."""
+
+from __future__ import annotations
+
+import pytest
+from bluesky import RunEngine
+from plan_support import small_beamline
+
+from xrf_sr_plans.devices.protocols import RowTimeModel
+from xrf_sr_plans.plans.map import xrf_map
+from xrf_sr_plans.plans.timing import RowProgress, recalibrated
+
+AREA = {"width_um": 5, "height_um": 4, "step_um": 1, "dwell_ms": 10}
+
+
+def test_the_overhead_is_the_median_of_finished_rows():
+    learned = recalibrated(RowTimeModel(overhead_s=3.8), 100, 10.0, [1.5, 1.4, 1.6, 1.5, 61.0])
+    assert learned.overhead_s == pytest.approx(0.5)
+    assert learned.row_s(100, 10.0) == pytest.approx(1.5)
+
+
+def test_rows_faster_than_their_dwell_teach_nothing():
+    model = RowTimeModel(overhead_s=3.8)
+    assert recalibrated(model, 100, 10.0, [0.001, 0.002]) == model
+    assert recalibrated(model, 100, 10.0, []) == model
+
+
+def test_progress_counts_rows_and_tells_the_time_left():
+    lines = []
+    progress = RowProgress(show=lines.append)
+    run_engine = RunEngine({})
+    run_engine.subscribe(progress)
+    run_engine.waiting_hook = progress.waiting_hook
+    counts = []
+    run_engine.subscribe(
+        lambda name, doc: counts.append((progress.rows_done, progress.rows_total)), "event_page"
+    )
+    run_engine(xrf_map(small_beamline(), **AREA, x_center_um=0, y_center_um=0))
+    assert counts == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert lines[0] == "map: row 0/4, 1 s left"
+    assert any("row 3/4" in line for line in lines)
+    assert progress.line() == ""
+
+
+def test_a_broken_display_does_not_stop_the_scan():
+    def broken(line: str) -> None:
+        raise OSError("no terminal")
+
+    progress = RowProgress(show=broken)
+    run_engine = RunEngine({}, call_returns_result=True)
+    run_engine.subscribe(progress)
+    run_engine.waiting_hook = progress.waiting_hook
+    result = run_engine(xrf_map(small_beamline(), **AREA, x_center_um=0, y_center_um=0))
+    assert result.exit_status == "success"
+    assert progress.line() == ""
+
+
+def test_other_runs_are_left_alone():
+    progress = RowProgress()
+    progress("start", {"uid": "u", "time": 0.0, "plan_name": "count"})
+    progress("stop", {"uid": "s", "time": 1.0, "run_start": "u", "exit_status": "success"})
+    assert progress.rows_total == 0
