@@ -84,6 +84,6 @@ def test_a_preview_says_what_would_be_flown_and_moves_nothing(session) -> None:
 
 
 def test_a_survey_beyond_the_limits_is_refused_by_axis_value_and_limit(session) -> None:
-    answer = ask(session, SURVEY.replace("width_um=24", "width_um=2400"))
+    answer = ask(session, SURVEY.replace("width_um=24", "width_um=2400").replace("60))", "900))"))
     assert "LimitsError" in answer
     assert "samx" in answer
