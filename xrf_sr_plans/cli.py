@@ -130,5 +130,38 @@ def replay(
     Console().print(f"digest {result.digest}", soft_wrap=True)
 
 
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Run folder; a run found there is resumed.")],
+    recipe: Annotated[str, typer.Option(help="ours, or notes (the published recipe).")] = "ours",
+    architecture: Annotated[str, typer.Option(help="set (ours), notes or srcnn.")] = "set",
+    factor: Annotated[int | None, typer.Option(help="For the peers: 1, 2 or 4.")] = None,
+    real_maps: Annotated[Path | None, typer.Option(help="Folder of measured maps.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="Any field of TrainingConfig: steps=6000.")
+    ] = None,
+) -> None:
+    """Train a network; the weights appear in the run folder."""
+    from pydantic import ValidationError
+
+    from xrf_sr_plans.errors import ConfigError
+    from xrf_sr_plans.training.config import TrainingConfig
+    from xrf_sr_plans.training.loop import train as run_training
+
+    given: dict[str, object] = {"out": out, "architecture": architecture}
+    given |= {} if factor is None else {"factor": factor}
+    given |= {} if real_maps is None else {"real_maps": real_maps}
+    for pair in setting or []:
+        name, _, value = pair.partition("=")
+        given[name] = value
+    if recipe not in ("ours", "notes"):
+        raise ConfigError(f"recipe is {recipe!r}; ours or notes")
+    try:
+        config = TrainingConfig.notes(**given) if recipe == "notes" else TrainingConfig(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigError(f"training settings: {error}") from error
+    run_training(config)
+
+
 if __name__ == "__main__":
     main()
