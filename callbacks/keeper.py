@@ -77,6 +77,11 @@ class Keeper:
         return None if worker is None else worker.pid
 
     @property
+    def ready(self) -> bool:
+        """Whether the worker has said that it is up."""
+        return self._worker is not None and self._ready
+
+    @property
     def wait_s(self) -> float:
         """How long nothing needs to be tended unless a message comes."""
         if self._worker is None:

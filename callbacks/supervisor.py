@@ -86,6 +86,11 @@ class AnalysisProcess:
         return self._keeper.pid
 
     @property
+    def ready(self) -> bool:
+        """Whether a worker is up; documents may be submitted before."""
+        return self._keeper.ready
+
+    @property
     def starts(self) -> int:
         """How many workers there have been."""
         return self._keeper.starts

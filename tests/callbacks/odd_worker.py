@@ -31,7 +31,7 @@ def misbehave(run: str) -> None:
     elif MODE == "raise":
         raise MemoryError("no memory for this document")
     elif MODE == "exit":
-        print("out of luck", file=sys.stderr)
+        sys.stderr.write("out of luck\n")
         os._exit(3)
 
 
@@ -40,7 +40,7 @@ def stand_in_model() -> None:
     from xrf_sr_plans.sr.fallback import enhance_bicubic
 
     def enhance_maps(maps, factor, *, model=None, device=None):
-        print("a stray print of a library")
+        sys.stdout.write("a stray print of a library\n")
         with contextlib.suppress(OSError):
             os.write(1, b"and one from C\n")
         enhanced = enhance_bicubic(maps, factor, "")
@@ -72,7 +72,7 @@ def odd_chain() -> None:
 
 if __name__ == "__main__":
     if MODE == "never":
-        print("no such library", file=sys.stderr)
+        sys.stderr.write("no such library\n")
         sys.exit(1)
     stand_in_model()
     odd_chain()

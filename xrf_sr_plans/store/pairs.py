@@ -1,0 +1,169 @@
+"""The pair store: coarse and fine maps of the same areas, in a folder of npz and json files.
+
+``<folder>/<pair uid>/map-<position>.npz`` holds the arrays of one map and ``.json`` beside it
+what is known about it; ``pair.json`` is there once all maps are, with their registration. Files
+appear as a whole or not at all, and writing them again changes nothing: several processes may
+share a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xrf_sr_plans.errors import ConfigError, FileFormatError, GridError
+from xrf_sr_plans.maps.elemental import ElementalMaps
+from xrf_sr_plans.maps.grid import ScanGrid
+
+_ARRAYS = ("counts", "i0", "live_time_s", "coverage")
+_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+@dataclass(frozen=True)
+class StoredMap:
+    """One map of a pair: `factor` 1 is the fine one; `position` is its place in time."""
+
+    position: int
+    factor: int
+    maps: ElementalMaps
+
+
+@dataclass(frozen=True)
+class StoredPair:
+    """All maps of one pair; `registration` by position of the coarse map."""
+
+    pair_uid: str
+    fine: StoredMap
+    coarse: tuple[StoredMap, ...]
+    registration: Mapping[int, Mapping[str, Any]]
+
+
+class PairStore:
+    """Write and read pairs.
+
+    Parameters
+    ----------
+    folder
+        Made when the first map is written.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def save_map(self, pair_uid: str, position: int, factor: int, maps: ElementalMaps) -> None:
+        """Keep one map of a pair.
+
+        Raises
+        ------
+        ConfigError
+            A uid that is no file name.
+        OSError
+            No space, no permission.
+        """
+        home = self._home(pair_uid)
+        home.mkdir(parents=True, exist_ok=True)
+        stem = home / f"map-{position}"
+        arrays = {name: maps.dataset[name].values for name in _ARRAYS}
+        with _Replaced(stem.with_suffix(".npz")) as part, part.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        facts = {
+            "position": position,
+            "factor": factor,
+            "elements": maps.elements,
+            "grid": maps.grid.to_dict(),
+            "attrs": maps.attrs,
+        }
+        _write_json(stem.with_suffix(".json"), facts)
+
+    def maps(self, pair_uid: str) -> list[StoredMap]:
+        """Return the maps of a pair so far, in the order in which they were flown."""
+        paths = self._home(pair_uid).glob("map-*.json")
+        return sorted((_read_map(path) for path in paths), key=lambda stored: stored.position)
+
+    def finish(self, pair_uid: str, registration: Mapping[int, Mapping[str, Any]]) -> None:
+        """Mark a pair as whole; from now on it is among `pairs`."""
+        record = {
+            "pair_uid": pair_uid,
+            "registration": {
+                str(position): dict(found) for position, found in registration.items()
+            },
+        }
+        _write_json(self._home(pair_uid) / "pair.json", record)
+
+    def pairs(self) -> Iterator[StoredPair]:
+        """Yield the pairs that are whole, by uid.
+
+        Raises
+        ------
+        FileFormatError
+            A damaged file, named.
+        """
+        for path in sorted(self.folder.glob("*/pair.json")):
+            record = _read_json(path)
+            maps = self.maps(path.parent.name)
+            fine = [stored for stored in maps if stored.factor == 1]
+            if len(fine) != 1:
+                raise FileFormatError(f"{path.parent}: {len(fine)} fine maps; 1 is needed")
+            yield StoredPair(
+                path.parent.name,
+                fine[0],
+                tuple(stored for stored in maps if stored.factor != 1),
+                {int(position): found for position, found in record["registration"].items()},
+            )
+
+    def _home(self, pair_uid: str) -> Path:
+        if not _UID.fullmatch(pair_uid):
+            raise ConfigError(f"pair uid {pair_uid!r}: letters, digits, '-' and '_' are allowed")
+        return self.folder / pair_uid
+
+
+def _read_map(path: Path) -> StoredMap:
+    facts = _read_json(path)
+    try:
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in _ARRAYS}
+        maps = ElementalMaps.from_arrays(
+            grid=ScanGrid.from_dict(facts["grid"]),
+            elements=facts["elements"],
+            **arrays,
+            **facts["attrs"],
+        )
+        return StoredMap(int(facts["position"]), int(facts["factor"]), maps)
+    except (OSError, KeyError, ValueError, TypeError, GridError) as error:
+        raise FileFormatError(f"{path.with_suffix('.npz')}: {error!r}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path}: {error}") from error
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with _Replaced(path) as part:
+        part.write_text(json.dumps(content, indent=1))
+
+
+class _Replaced:
+    """Give a temporary path that takes the place of `path` if all went well."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> Path:
+        return self._part
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        if kind is None:
+            self._part.replace(self._path)
+        else:
+            self._part.unlink(missing_ok=True)
