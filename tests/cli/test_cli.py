@@ -1,0 +1,54 @@
+"""The command line: one clear line for what the user must change, exit status 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(*arguments: str, timeout: float = 100) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "xrf_sr_plans.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.mark.e2e
+def test_the_demo_leaves_a_picture_and_a_report_with_all_figures(tmp_path: Path) -> None:
+    done = run("demo", "--out", str(tmp_path), "--factor", "2")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["elements"] == ["Si", "Mg", "K", "Fe", "Ca"]
+    assert report["factor"] == 2
+    assert (
+        set(report["psnr_enhanced_db"]) == set(report["psnr_bicubic_db"]) == {*report["elements"]}
+    )
+    assert {"coarse", "fine", "full_fine", "ratio"} <= set(report["beam_time_s"])
+    assert len(report["model"]["sha256"]) == 64
+    assert 0.5 < report["coverage_90"] <= 1
+    rescanned = [row for row in report["regions"] if row["disposition"] == "rescanned"]
+    assert rescanned
+    assert {row["run_uid"] for row in rescanned} <= set(report["run_uids"]["xrf_fly_map"])
+    assert (tmp_path / "survey.png").stat().st_size > 50_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("enhance", "nowhere.npz"), "nowhere.npz"),
+        (("train", "--out", "x", "--recipe", "best"), "'best'"),
+        (("train", "--out", "x", "--set", "steps=none"), "steps"),
+        (("train", "--out", "x", "--set", "stepps=1"), "stepps"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_that_names_it(arguments, says, tmp_path) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
