@@ -136,7 +136,7 @@ class SetNetwork(nn.Module):
         """Return the estimate on the fine grid, in photons per coarse pixel."""
         batch, n_elements, height, width = counts.shape
         span = conditions.span[..., None, None]
-        flat = _stabilise(counts)
+        flat = stabilise_tensor(counts)
         unit = ((flat - conditions.low[..., None, None]) / span).reshape(-1, 1, height, width)
         # The second plane is 1 inside: what a convolution sees beyond the border is 0 there.
         features = self.stem(torch.cat([unit, torch.ones_like(unit)], 1))
@@ -149,18 +149,21 @@ class SetNetwork(nn.Module):
         correction = self.heads[str(factor)](features).float()
         log_sigma = self.sigma_heads[str(factor)](features.detach()).float()
         shape = (batch, n_elements, height * factor, width * factor)
-        stabilised = _stabilise(upsample_tensor(counts, factor)) + span * correction.view(shape)
+        stabilised = stabilise_tensor(upsample_tensor(counts, factor)) + span * correction.view(
+            shape
+        )
         relative = torch.exp(log_sigma.clamp(-12, 4)).view(shape)
         sigma = torch.sqrt(0.02 + (span * relative) ** 2)
         return Prediction(_unstabilise(stabilised), stabilised, sigma)
 
 
-def _stabilise(counts: Tensor) -> Tensor:
+def stabilise_tensor(counts: Tensor) -> Tensor:
+    """`stabilise.stabilise` in torch."""
     return 2.0 * torch.sqrt(counts.clamp(min=0) + OFFSET)
 
 
 def _unstabilise(stabilised: Tensor) -> Tensor:
-    """Inverse of `_stabilise`, continued by its tangent below zero counts to keep a gradient."""
+    """Inverse of `stabilise_tensor`, continued by its tangent below zero counts: a gradient."""
     zero = 2.0 * OFFSET**0.5
     return torch.where(
         stabilised > zero, stabilised**2 / 4 - OFFSET, (stabilised - zero) * (zero / 2)

@@ -9,7 +9,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xrf_sr_plans.sr.network import upsample_tensor
+from xrf_sr_plans.errors import ModelError
+from xrf_sr_plans.sr.network import (
+    Conditions,
+    Prediction,
+    stabilise_tensor,
+    upsample_tensor,
+)
+
+PEER_SIGMA = 1.0
+"""Peers don't say how sure they are; calibration makes an interval of constant width of this."""
+
+
+class Peer(nn.Module):
+    """A network for one factor that sees intensities of order 1 and nothing else."""
+
+    reach = 0
+    """Coarse pixels around an output pixel that it depends on."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def maps(self, maps: Tensor) -> Tensor:
+        """Return maps (batch, element, y, x) `scale` times finer."""
+        raise NotImplementedError
+
+    def forward(self, counts: Tensor, conditions: Conditions, factor: int) -> Prediction:
+        """Return the estimate on the fine grid, as `SetNetwork` does."""
+        if factor != self.scale:
+            raise ModelError(
+                f"{type(self).__name__} was made for factor {self.scale}, not {factor}"
+            )
+        unit = ((conditions.low + conditions.span) ** 2 / 4)[..., None, None]
+        estimate = self.maps(counts / unit).float() * unit
+        stabilised = stabilise_tensor(estimate)
+        return Prediction(estimate, stabilised, torch.full_like(stabilised, PEER_SIGMA))
 
 
 class _ResidualBlock(nn.Module):
@@ -29,17 +64,16 @@ class _ResidualBlock(nn.Module):
         return functional.relu(features + self.body(features))
 
 
-class NotesNetwork(nn.Module):
+class NotesNetwork(Peer):
     """The notes' network: 16 residual blocks x 64 filters, PixelShuffle, global skip.
 
     All elements are channels of one input, so their number and order are fixed. Scale 1 is the
-    same-grid (deconvolving) form: output = input + network(input). Input and output are maps
-    (batch, element, y, x) in any linear unit of order 1.
+    same-grid (deconvolving) form: output = input + network(input).
     """
 
     def __init__(self, elements: int, scale: int, *, blocks: int = 16, filters: int = 64) -> None:
-        super().__init__()
-        self.scale = scale
+        super().__init__(scale)
+        self.elements = elements
         self.stem = nn.Conv2d(elements, filters, 3, padding=1)
         self.trunk = nn.Sequential(*[_ResidualBlock(filters) for _ in range(blocks)])
         stages: list[nn.Module] = []
@@ -47,22 +81,26 @@ class NotesNetwork(nn.Module):
             stages += [nn.Conv2d(filters, 4 * filters, 3, padding=1), nn.PixelShuffle(2), nn.ReLU()]
         self.upsampling = nn.Sequential(*stages)
         self.out = nn.Conv2d(filters, elements, 3, padding=1)
+        self.reach = 2 * blocks + 4
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
-    def forward(self, maps: Tensor) -> Tensor:
+    def maps(self, maps: Tensor) -> Tensor:
         """Return maps `scale` times finer."""
+        if maps.shape[1] != self.elements:
+            raise ModelError(f"made for {self.elements} elements; the map has {maps.shape[1]}")
         features = self.trunk(functional.relu(self.stem(maps)))
         skip = maps if self.scale == 1 else upsample_tensor(maps, self.scale)
         return skip + self.out(self.upsampling(features))
 
 
-class Srcnn(nn.Module):
+class Srcnn(Peer):
     """SRCNN 9-1-5 on the bicubic map (C. Dong et al., arXiv 1501.00092), element by element."""
 
+    reach = 8
+
     def __init__(self, scale: int) -> None:
-        super().__init__()
-        self.scale = scale
+        super().__init__(scale)
         self.layers = nn.Sequential(
             nn.Conv2d(1, 64, 9, padding=4),
             nn.ReLU(),
@@ -71,9 +109,7 @@ class Srcnn(nn.Module):
             nn.Conv2d(32, 1, 5, padding=2),
         )
 
-    def forward(self, maps: Tensor) -> Tensor:
+    def maps(self, maps: Tensor) -> Tensor:
         """Return maps `scale` times finer."""
-        fine: Tensor = upsample_tensor(maps, self.scale)
-        flat = fine.flatten(0, 1)[:, None]
-        made: Tensor = self.layers(flat)
-        return made[:, 0].unflatten(0, fine.shape[:2]) if torch.numel(made) else fine
+        fine = upsample_tensor(maps, self.scale)
+        return self.layers(fine.flatten(0, 1)[:, None])[:, 0].unflatten(0, fine.shape[:2])

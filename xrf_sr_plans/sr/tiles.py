@@ -16,6 +16,7 @@ import torch
 
 from xrf_sr_plans.errors import AnalysisError
 from xrf_sr_plans.sr.network import Conditions, SetNetwork
+from xrf_sr_plans.sr.peers import Peer
 
 log = logging.getLogger(__name__)
 LARGEST_TILE = 128
@@ -46,7 +47,7 @@ def windows(height: int, width: int, tile: int, margin: int) -> Iterator[Window]
 
 
 def run_tiled(
-    network: SetNetwork,
+    network: SetNetwork | Peer,
     counts: np.ndarray,
     conditions: Conditions,
     factor: int,
@@ -78,7 +79,7 @@ def run_tiled(
 
 
 def _run(
-    network: SetNetwork,
+    network: SetNetwork | Peer,
     counts: np.ndarray,
     conditions: Conditions,
     factor: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Architecture = Literal["set", "notes", "srcnn"]
 
@@ -17,12 +17,17 @@ class TrainingConfig(BaseModel):
 
     architecture: Architecture = "set"
     """`set`: ours; `notes`: 16 x 64 residual network with BN; `srcnn`."""
+    factor: Literal[1, 2, 4] | None = None
+    """Peers are trained for one factor (`notes` also for 1, its deconvolving form), which they
+    need; ours learns 2 and 4 in turn (None)."""
+    elements: int | None = Field(default=None, ge=1, le=6)
+    """Elements per map; `notes` needs a fixed number. None: 1, 2, 4 or 6 in turn."""
     steps: int = Field(default=6000, ge=1)
     """Optimiser steps (batches); the learning rate follows a cosine over them."""
-    steps_per_epoch: int = Field(default=200, ge=1)
+    steps_per_epoch: int = Field(default=400, ge=1)
     """A checkpoint is written, and validation done, after so many."""
-    maps_per_batch: int = Field(default=32, ge=1)
-    """Single-element maps per batch: 32 maps of one element, or 8 of four."""
+    maps_per_batch: int = Field(default=16, ge=1)
+    """Single-element maps per batch: 16 maps of one element, or 4 of four."""
     coarse_px: int = Field(default=32, ge=8)
     """Side of a training crop in coarse pixels."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -40,20 +45,38 @@ class TrainingConfig(BaseModel):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(default=1, ge=1)
+    workers: int = Field(default=0, ge=0)
+    """Processes that make batches beside the training process; a GPU needs some."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; None: as many as torch likes."""
     out: Path = Path("out/training")
     """Folder of checkpoints, the log and the last weights; an existing run there is resumed."""
     progress: bool = True
 
+    @model_validator(mode="after")
+    def _peers_need_a_shape(self) -> TrainingConfig:
+        if self.architecture != "set" and self.factor is None:
+            raise ValueError(f"architecture {self.architecture!r} needs a factor")
+        if self.architecture == "notes" and self.elements is None:
+            raise ValueError("architecture 'notes' needs a fixed number of elements")
+        if self.architecture == "set" and self.factor == 1:
+            raise ValueError("architecture 'set' has no factor 1; 2, 4 or None")
+        return self
+
     @classmethod
     def notes(cls, **changes: object) -> TrainingConfig:
-        """Return the notes' recipe: Adam 1e-4, cosine, batch 32, L1 + 0.1 Sobel, 64 px crops."""
+        """Return the notes' recipe: Adam 1e-4, cosine, batch 32, L1 + 0.1 Sobel, 64 px crops.
+
+        It says how to train, not which network: `architecture="notes"` is theirs.
+        """
         recipe: dict[str, object] = {
             "learning_rate": 1e-4,
             "warmup_steps": 0,
             "loss": "l1_sobel",
             "coarse_px": 64,
+            "filters": 64,
+            "blocks": 16,
+            "maps_per_batch": 32,
             "steps": 300 * 200,
         }
         return cls.model_validate({**recipe, **changes})

@@ -11,6 +11,17 @@ from xrf_sr_plans.sr.registry import WEIGHTS, Architecture, ModelCard
 from xrf_sr_plans.training.config import TrainingConfig
 
 
+def architecture_of(config: TrainingConfig) -> Architecture:
+    """Return the network that a configuration trains."""
+    return Architecture(
+        kind=config.architecture,
+        filters=config.filters,
+        blocks=config.blocks,
+        elements=config.elements or 1,
+        scale=config.factor or 2,
+    )
+
+
 def export_model(
     weights: Path, name: str, config: TrainingConfig, *, folder: Path = WEIGHTS, **card: Any
 ) -> Path:
@@ -29,9 +40,7 @@ def export_model(
     made = ModelCard(
         name=name,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        architecture=Architecture(
-            kind=config.architecture, filters=config.filters, blocks=config.blocks
-        ),
+        architecture=architecture_of(config),
         training=training,
         **card,
     )

@@ -23,11 +23,14 @@ from torch.utils.data import DataLoader, Dataset
 from xrf_sr_plans.sr.network import (
     SAMPLINGS,
     Conditions,
+    Prediction,
     SetNetwork,
-    SetNetworkConfig,
+    stabilise_tensor,
     upsample_tensor,
 )
+from xrf_sr_plans.sr.registry import build
 from xrf_sr_plans.training.config import TrainingConfig
+from xrf_sr_plans.training.export import architecture_of
 from xrf_sr_plans.training.losses import gaussian_nll, l1_sobel, log_mse
 from xrf_sr_plans.training.pairs import Batch, Samples, random_batch
 from xrf_sr_plans.training.phantoms import VALIDATION_SEED
@@ -39,23 +42,24 @@ NLL_WEIGHT = 0.2
 
 
 class _Batches(Dataset[dict[str, Any]]):
-    """Batches first .. first + num of a stream; each is a function of its number."""
+    """This process's share of an epoch; each batch is a function of its number in the stream."""
 
-    def __init__(self, samples: Samples, config: TrainingConfig, seed: int, first: int, num: int):
-        self.samples, self.config, self.seed = samples, config, seed
-        self.first, self.num = first, num
+    def __init__(self, samples: Samples, config: TrainingConfig, seed: int, numbers: range):
+        self.samples, self.config, self.seed, self.numbers = samples, config, seed, numbers
 
     def __len__(self) -> int:
-        return self.num
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         batch = random_batch(
             self.samples,
             self.seed,
-            self.first + index,
+            self.numbers[index],
             SAMPLINGS,
             maps_per_batch=self.config.maps_per_batch,
             coarse_px=self.config.coarse_px,
+            only_factor=self.config.factor,
+            only_elements=self.config.elements,
         )
         return _tensors(batch)
 
@@ -76,50 +80,55 @@ def conditions_of(batch: dict[str, Any]) -> Conditions:
 
 
 class TrainingModule(lightning.LightningModule):
-    """The default network with its loss, optimiser and validation figure."""
+    """A network with its loss, optimiser and validation figure."""
 
     def __init__(self, config: TrainingConfig, samples: Samples, validation: Samples) -> None:
         super().__init__()
         self.config, self.samples, self.validation = config, samples, validation
-        self.network = SetNetwork(SetNetworkConfig(config.filters, config.blocks))
+        self.network = build(architecture_of(config))
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return the batches of the current epoch."""
-        per_epoch = min(self.config.steps_per_epoch, self.config.steps) * self.trainer.world_size
+        """Return the batches of the current epoch that fall to this process."""
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        per_epoch = min(self.config.steps_per_epoch, self.config.steps) * world
         first = self.current_epoch * per_epoch
-        data = _Batches(self.samples, self.config, self.config.seed, first, per_epoch)
-        return DataLoader(data, batch_size=None, shuffle=False)
+        numbers = range(first + rank, first + per_epoch, world)
+        return self._loader(_Batches(self.samples, self.config, self.config.seed, numbers))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the same validation batches every time."""
-        data = _Batches(
-            self.validation, self.config, VALIDATION_STREAM, 0, self.config.n_validation
-        )
-        return DataLoader(data, batch_size=None, shuffle=False)
+        numbers = range(self.config.n_validation)
+        return self._loader(_Batches(self.validation, self.config, VALIDATION_STREAM, numbers))
+
+    def _loader(self, batches: _Batches) -> DataLoader[Any]:
+        return DataLoader(batches, batch_size=None, shuffle=False, num_workers=self.config.workers)
+
+    def predict_batch(self, batch: dict[str, Any]) -> Prediction:
+        """Return what the network makes of a batch."""
+        return self.network(batch["counts"], conditions_of(batch), int(batch["factor"]))
 
     def training_step(self, batch: dict[str, Any], _index: int) -> Tensor:
         """Return the loss of one batch."""
-        made = self.network(batch["counts"], conditions_of(batch), int(batch["factor"]))
-        truth = batch["truth"]
+        made, truth = self.predict_batch(batch), batch["truth"]
         if self.config.loss == "log_mse":
             loss = log_mse(made.estimate, truth)
         else:
-            stabilised_truth = 2 * torch.sqrt(truth + 0.375)
-            loss = l1_sobel(made.stabilised, stabilised_truth, batch["span"])
-        residual = 2 * torch.sqrt(truth + 0.375) - made.stabilised
-        nll = gaussian_nll(made.sigma, residual)
+            loss = l1_sobel(made.estimate, truth, (batch["low"] + batch["span"]) ** 2 / 4)
         self.log("loss", loss, prog_bar=True)
-        return loss + NLL_WEIGHT * nll
+        if not isinstance(self.network, SetNetwork):
+            return loss
+        residual = stabilise_tensor(truth) - made.stabilised
+        return loss + NLL_WEIGHT * gaussian_nll(made.sigma, residual)
 
     def validation_step(self, batch: dict[str, Any], _index: int) -> None:
         """Log the gain over bicubic, in dB, by factor."""
         factor = int(batch["factor"])
-        made = self.network(batch["counts"], conditions_of(batch), factor)
+        estimate = self.predict_batch(batch).estimate
         bicubic = upsample_tensor(batch["counts"], factor).clamp(min=0)
         errors = [
             (maps.float() - batch["truth"]).square().mean(dim=(-2, -1)) + 1e-3
-            for maps in (bicubic, made.estimate.clamp(min=0))
+            for maps in (bicubic, estimate.clamp(min=0))
         ]
         gain = 10 * torch.log10(errors[0] / errors[1]).mean()
         self.log(
@@ -176,13 +185,17 @@ def train(config: TrainingConfig) -> Path:
     )
     validation = Samples.make(config.n_validation, VALIDATION_SEED, size=config.phantom_px)
     module = TrainingModule(config, samples, validation)
-    checkpoint = ModelCheckpoint(config.out, save_last=True, save_top_k=0, every_n_epochs=1)
+    checkpoint = ModelCheckpoint(
+        config.out, "epoch", save_last=True, every_n_epochs=1, save_on_train_epoch_end=True
+    )
     last = config.out / "last.ckpt"
     trainer = lightning.Trainer(
         max_steps=config.steps,
         accelerator=config.accelerator,
         devices=config.devices,
-        strategy="ddp" if config.devices > 1 else "auto",
+        # A batch has one factor: the head of the other is unused.
+        strategy="ddp_find_unused_parameters_true" if config.devices > 1 else "auto",
+        use_distributed_sampler=False,
         precision=config.precision,
         gradient_clip_val=1.0,
         default_root_dir=config.out,

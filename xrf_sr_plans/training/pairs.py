@@ -180,11 +180,16 @@ def random_batch(
     *,
     maps_per_batch: int = 32,
     coarse_px: int = 32,
+    only_factor: int | None = None,
+    only_elements: int | None = None,
 ) -> Batch:
-    """Return batch `number` of the stream `seed`: `maps_per_batch` single-element maps in all."""
+    """Return batch `number` of the stream `seed`: `maps_per_batch` single-element maps in all.
+
+    Factors 2 and 4 take turns and the number of elements is drawn, unless they are given.
+    """
     rng = np.random.default_rng([seed, number])
-    factor = 2 if number % 2 == 0 else 4
-    n_elements = int(rng.choice([1, 2, 4, 6]))
+    factor = only_factor or (2 if number % 2 == 0 else 4)
+    n_elements = only_elements or int(rng.choice([1, 2, 4, 6]))
     pairs = []
     for _ in range(max(1, maps_per_batch // n_elements)):
         sample = samples.crop(rng, coarse_px * factor, n_elements)

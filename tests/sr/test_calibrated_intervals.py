@@ -1,0 +1,103 @@
+"""Conformal calibration: coverage where the scores are what it was calibrated on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from xrf_sr_plans.errors import ModelError
+from xrf_sr_plans.sr.consistency import deviation, project
+from xrf_sr_plans.sr.stabilise import Scale, stabilise, unstabilise
+from xrf_sr_plans.sr.uncertainty import (
+    Calibration,
+    Scores,
+    conformal_quantile,
+    fit,
+    groups,
+    intervals,
+    to_json,
+)
+
+SHA = "0" * 64
+
+
+def made_up(seed: int, factor: int = 2) -> Scores:
+    """Return scores that are skewed, and wider where it is bright."""
+    rng = np.random.default_rng(seed)
+    group = rng.integers(35, size=20000)
+    return Scores(factor, group, (rng.gumbel(0, 1, 20000)) * (1 + group % 5))
+
+
+def test_ninety_percent_of_new_scores_lie_within_in_every_group():
+    calibration = fit([made_up(seed) for seed in range(8)], SHA, "made up")
+    below, above = (table.ravel() for table in calibration.factors(2))
+    fresh = made_up(100)
+    inside = (fresh.score >= -below[fresh.group]) & (fresh.score <= above[fresh.group])
+    for index in range(35):
+        assert inside[fresh.group == index].mean() == pytest.approx(0.9, abs=0.05)
+    assert inside.mean() == pytest.approx(0.9, abs=0.01)
+
+
+def test_a_group_without_enough_pixels_borrows_from_its_neighbour():
+    few = Scores(2, np.full(1000, 7), np.linspace(-1, 1, 1000))
+    calibration = fit([few], SHA, "made up")
+    below, above = calibration.factors(2)
+    assert np.isfinite(below).all()
+    assert np.isfinite(above).all()
+
+
+def test_the_quantile_has_the_finite_sample_correction():
+    assert conformal_quantile(np.arange(9.0), 0.9) == 8.0
+
+
+def test_it_survives_the_file_and_keeps_its_id():
+    calibration = fit([made_up(0)], SHA, "made up")
+    plain = json.loads(json.dumps(to_json(calibration)))
+    stated = plain.pop("id")
+    assert Calibration.model_validate(plain).id == stated == calibration.id
+
+
+def test_a_factor_that_was_not_calibrated_is_refused():
+    with pytest.raises(ModelError, match="factor 4"):
+        fit([made_up(0)], SHA, "made up").factors(4)
+
+
+def test_intervals_are_in_counts_and_never_negative():
+    calibration = fit([made_up(0)], SHA, "made up")
+    z = stabilise(np.array([[[0.0, 4.0, 400.0]]]))
+    ends = intervals(calibration, 2, z, np.ones_like(z), np.array([1.2]), np.array([40.0]))
+    assert (ends.lower >= 0).all()
+    assert (ends.lower < ends.upper).all()
+    assert (np.diff(ends.sigma) > 0).all()
+
+
+def test_every_pixel_has_a_group():
+    z = np.linspace(-5, 800, 60).reshape(1, 6, 10)
+    found = groups(z, np.array([1.0]), np.array([400.0]))
+    assert found.min() >= 0
+    assert found.max() < 35
+
+
+def test_stabilised_counts_have_unit_noise():
+    counts = np.random.default_rng(0).poisson(20, 20000)
+    assert np.std(stabilise(counts)) == pytest.approx(1.0, abs=0.05)
+    np.testing.assert_allclose(unstabilise(stabilise(counts)), counts, atol=1e-9)
+
+
+def test_the_range_of_an_element_ignores_a_few_hot_pixels():
+    counts = np.random.default_rng(0).poisson(20, (1, 40, 40)).astype(float)
+    before = Scale.of(counts).span
+    counts[0, 3, 3] = 1e6
+    assert Scale.of(counts).span == pytest.approx(before, rel=0.05)
+
+
+def test_a_hot_particle_that_was_smoothed_away_comes_back():
+    counts = np.full((1, 12, 12), 10.0)
+    counts[0, 6, 6] = 500.0
+    smoothed = np.full((1, 24, 24), 10.0)
+    assert deviation(counts, smoothed, 2, "area", 0.0).max() > 100
+    made = project(counts, smoothed, 2, "area", 0.0)
+    assert made[0, 12:14, 12:14].mean() > 400
+    assert made.mean() == pytest.approx(counts.mean(), rel=1e-6)

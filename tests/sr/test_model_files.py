@@ -1,0 +1,174 @@
+"""Weights are checked before they are used; nothing in them runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from xrf_sr_plans.errors import ModelError  # noqa: E402
+from xrf_sr_plans.sr import registry  # noqa: E402
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    shipped = registry.model_path(None)
+    for file in shipped.parent.glob(f"{shipped.stem}.*"):
+        shutil.copy(file, tmp_path)
+    return tmp_path / shipped.name
+
+
+def edit_card(path: Path, **changes) -> None:
+    card = path.with_suffix(".json")
+    card.write_text(json.dumps(json.loads(card.read_text()) | changes))
+
+
+def rehash(path: Path) -> None:
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit_card(path, sha256=sha256)
+    calibration = path.with_suffix(".calibration.json")
+    plain = json.loads(calibration.read_text()) | {"model_sha256": sha256}
+    plain.pop("id")
+    calibration.write_text(json.dumps(plain))
+
+
+def test_a_copy_of_the_shipped_model_loads(copied):
+    card, calibration, _ = registry.load_model(copied)
+    assert calibration.model_sha256 == card.sha256
+
+
+def test_the_shipped_weights_are_small_enough_for_the_wheel():
+    assert sum(f.stat().st_size for f in registry.WEIGHTS.iterdir()) < 12e6
+
+
+def test_one_changed_byte_is_noticed(copied):
+    data = bytearray(copied.read_bytes())
+    data[-1] ^= 1
+    copied.write_bytes(data)
+    with pytest.raises(ModelError, match="sha256"):
+        registry.load_model(copied)
+
+
+def test_a_truncated_file_is_refused_even_with_a_matching_card(copied):
+    copied.write_bytes(copied.read_bytes()[:1000])
+    rehash(copied)
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        registry.load_model(copied)
+
+
+def test_a_pickle_is_refused_and_not_run(copied, tmp_path):
+    marker = tmp_path / "ran"
+    payload = b"cos\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR."
+    copied.write_bytes(payload)
+    rehash(copied)
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        registry.load_model(copied)
+    assert not marker.exists()
+
+
+def test_an_unknown_architecture_is_refused(copied):
+    edit_card(copied, architecture={"kind": "os.system"})
+    with pytest.raises(ModelError, match="allowed"):
+        registry.load_model(copied)
+
+
+def test_a_card_that_asks_for_a_giant_network_is_refused(copied):
+    edit_card(copied, architecture={"kind": "set", "filters": 10**6})
+    with pytest.raises(ModelError, match="not a model card"):
+        registry.load_model(copied)
+
+
+def test_weights_of_another_size_are_refused(copied):
+    edit_card(copied, architecture={"kind": "set", "filters": 16, "blocks": 6})
+    with pytest.raises(ModelError, match="not the weights"):
+        registry.load_model(copied)
+
+
+def test_nan_in_the_weights_is_refused(copied):
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(copied)
+    next(iter(state.values())).view(-1)[0] = float("nan")
+    save_file(state, copied)
+    rehash(copied)
+    with pytest.raises(ModelError, match="NaN"):
+        registry.load_model(copied)
+
+
+def test_a_calibration_of_other_weights_is_refused(copied):
+    calibration = copied.with_suffix(".calibration.json")
+    plain = json.loads(calibration.read_text()) | {"model_sha256": "0" * 64}
+    calibration.write_text(json.dumps(plain))
+    with pytest.raises(ModelError, match="made for weights"):
+        registry.load_model(copied)
+
+
+def test_an_edited_calibration_is_noticed_by_its_id(copied):
+    calibration = copied.with_suffix(".calibration.json")
+    plain = json.loads(calibration.read_text()) | {"source": "elsewhere"}
+    calibration.write_text(json.dumps(plain))
+    with pytest.raises(ModelError, match="says id"):
+        registry.load_model(copied)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".calibration.json"])
+def test_a_model_without_its_papers_is_refused(copied, suffix):
+    copied.with_suffix(suffix).unlink()
+    with pytest.raises(ModelError, match="can't be read"):
+        registry.load_model(copied)
+
+
+def test_a_huge_file_is_not_read_into_memory(copied, monkeypatch):
+    monkeypatch.setattr(registry, "LARGEST_FILE", 1000)
+    with pytest.raises(ModelError, match="larger"):
+        registry.load_network(copied, _card(copied))
+
+
+def _card(path: Path) -> registry.ModelCard:
+    return registry.ModelCard.model_validate_json(path.with_suffix(".json").read_bytes())
+
+
+def test_identity_needs_neither_torch_nor_the_network():
+    code = (
+        "import sys; from xrf_sr_plans.sr.predict import model_identity;"
+        "assert set(model_identity(None, 4)) == {'name', 'sha256', 'calibration'};"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_without_torch_the_message_names_the_extra():
+    code = (
+        "import sys; sys.modules['torch'] = None; import numpy, xrf_sr_plans\n"
+        "from xrf_sr_plans.errors import MissingExtraError\n"
+        "try:\n"
+        "    xrf_sr_plans.enhance(numpy.ones((1, 8, 8)), elements=['Fe'], factor=2, step_um=1)\n"
+        "except MissingExtraError as error:\n"
+        "    sys.exit('[sr]' not in str(error))\n"
+        "sys.exit(2)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_peers_run_through_the_same_interface():
+    from xrf_sr_plans.sr.predict import Setting, run_network
+    from xrf_sr_plans.sr.stabilise import Scale, unstabilise
+
+    torch.set_num_threads(1)
+    counts = np.random.default_rng(0).poisson(30, (3, 12, 14)).astype(float)
+    for kind in ("notes", "srcnn"):
+        size = registry.Architecture(kind=kind, filters=8, blocks=2, elements=3, scale=2)
+        network = registry.build(size).eval()
+        setting = Setting(2, "fly", 0.0, deblur=True)
+        made, _ = run_network(counts, Scale.of(counts), setting, network, "cpu")
+        assert unstabilise(made).shape == (3, 24, 28)
+        with pytest.raises(ModelError, match="factor 2"):
+            run_network(counts, Scale.of(counts), Setting(4, "fly", 0, True), network, "cpu")

@@ -1,0 +1,95 @@
+"""Phantoms and the pairs made of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.physics.resample import block_mean
+from xrf_sr_plans.training.pairs import (
+    Measurement,
+    Samples,
+    draw_measurement,
+    measure,
+    random_batch,
+)
+from xrf_sr_plans.training.phantoms import FAMILIES, phantom
+
+SAMPLINGS = ("fly", "area", "point")
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_phantom_is_the_same_for_the_same_seed_and_has_all_its_elements(family):
+    first, again = (phantom(family, 5, size=64, n_elements=4) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (4, 64, 64)
+    assert (first >= 0).all()
+    np.testing.assert_allclose(np.quantile(first, 0.999, axis=(1, 2)), 1.0, rtol=1e-6)
+    assert not np.array_equal(first, phantom(family, 6, size=64, n_elements=4))
+
+
+def test_elements_are_correlated_in_some_phantoms_and_not_in_others():
+    found = []
+    for seed in range(6):
+        maps = phantom("thin_section", seed, size=64, n_elements=4).reshape(4, -1)
+        found += list(np.corrcoef(maps)[np.triu_indices(4, 1)])
+    assert min(found) < 0
+    assert max(found) > 0.6
+
+
+def test_an_unknown_family_is_refused_with_the_list():
+    with pytest.raises(ConfigError, match="thin_section"):
+        phantom("unicorns", 0)
+
+
+def noise_free(factor: int, **changes) -> Measurement:
+    known = {"sampling": "area", "probe": 0.0, "target_probe": 0.0, "n99": (np.inf,) * 2}
+    return Measurement(factor, **(known | changes))
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_without_noise_an_area_scan_is_the_block_mean(factor):
+    sample = phantom("cells", 0, size=64, n_elements=2)
+    pair = measure(sample, noise_free(factor), np.random.default_rng(0))
+    np.testing.assert_allclose(pair.counts, block_mean(sample, factor), atol=1e-9)
+    np.testing.assert_allclose(pair.truth, sample)
+
+
+def test_counts_have_the_level_asked_for_and_poisson_noise():
+    sample = np.ones((2, 128, 128))
+    how = noise_free(2, n99=(30.0, 3.0))
+    pair = measure(sample, how, np.random.default_rng(0))
+    np.testing.assert_allclose(pair.counts.mean((1, 2)), [30, 3], rtol=0.02)
+    np.testing.assert_allclose(pair.counts.var((1, 2)), [30, 3], rtol=0.1)
+    assert pair.truth.mean() == pytest.approx(16.5)
+
+
+def test_the_truth_is_blurred_only_where_the_same_probe_is_the_target():
+    sample = phantom("gratings", 1, size=64, n_elements=2)
+    sharp = measure(sample, noise_free(2, probe=1.0), np.random.default_rng(0))
+    same = measure(sample, noise_free(2, probe=1.0, target_probe=1.0), np.random.default_rng(0))
+    np.testing.assert_allclose(sharp.truth, sample)
+    assert same.truth.std() < sharp.truth.std()
+    np.testing.assert_array_equal(same.counts, sharp.counts)
+
+
+def test_drawn_measurements_are_in_the_ranges_met_in_practice():
+    rng = np.random.default_rng(0)
+    drawn = [draw_measurement(rng, 2, 3) for _ in range(300)]
+    assert {how.sampling for how in drawn} == set(SAMPLINGS)
+    assert 0 <= min(how.probe for how in drawn) <= max(how.probe for how in drawn) <= 1.2
+    levels = [level for how in drawn for level in how.n99]
+    assert 2 <= min(levels) < 5
+    assert 1e4 < max(levels) <= 2e5
+    assert all(how.target_probe in (0.0, how.probe) for how in drawn)
+
+
+def test_a_batch_is_a_function_of_its_number():
+    samples = Samples.make(6, 0, size=64, n_elements=6)
+    known = {"maps_per_batch": 6, "coarse_px": 12}
+    first, again, other = (random_batch(samples, 3, n, SAMPLINGS, **known) for n in (8, 8, 10))
+    np.testing.assert_array_equal(first.counts, again.counts)
+    assert first.truth.shape[-1] == 24
+    assert random_batch(samples, 3, 9, SAMPLINGS, **known).truth.shape[-1] == 48
+    assert not np.array_equal(first.counts[:1, :1], other.counts[:1, :1])

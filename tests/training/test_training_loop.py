@@ -1,0 +1,151 @@
+"""Training: it learns, it goes on after a kill, and two processes do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+pytest.importorskip("lightning")
+torch = pytest.importorskip("torch")
+
+from xrf_sr_plans.training.config import TrainingConfig  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def tiny(out: Path, **changes) -> TrainingConfig:
+    known = {
+        "steps": 4,
+        "steps_per_epoch": 2,
+        "n_phantoms": 6,
+        "n_validation": 2,
+        "phantom_px": 64,
+        "coarse_px": 12,
+        "maps_per_batch": 2,
+        "filters": 8,
+        "blocks": 5,
+        "threads": 1,
+        "accelerator": "cpu",
+        "precision": "32-true",
+        "progress": False,
+        "out": out,
+    }
+    return TrainingConfig.model_validate(known | changes)
+
+
+def weights(path: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(path)
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    from xrf_sr_plans.training.loop import TrainingModule, train
+
+    whole = weights(train(tiny(tmp_path / "whole")))
+    step = TrainingModule.training_step
+
+    def dies(self, batch, index):
+        if self.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    monkeypatch.setattr(TrainingModule, "training_step", dies)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(tiny(tmp_path / "cut"))
+    monkeypatch.undo()
+    assert (tmp_path / "cut" / "last.ckpt").exists()
+    resumed = weights(train(tiny(tmp_path / "cut")))
+    assert same(whole, resumed)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architecture": "notes", "factor": 2, "elements": 2, "blocks": 1, "loss": "l1_sobel"},
+        {"architecture": "notes", "factor": 1, "elements": 2, "blocks": 1, "loss": "l1_sobel"},
+        {"architecture": "srcnn", "factor": 4, "loss": "l1_sobel"},
+        {"loss": "l1_sobel"},
+    ],
+)
+def test_peers_and_the_recipe_of_the_notes_train_too(tmp_path, changes):
+    from xrf_sr_plans.training.loop import train
+
+    made = weights(train(tiny(tmp_path, steps=2, **changes)))
+    assert all(np.isfinite(value).all() for value in made.values())
+
+
+def test_the_recipe_of_the_notes_is_a_configuration():
+    recipe = TrainingConfig.notes(architecture="notes", factor=2, elements=5)
+    assert (recipe.learning_rate, recipe.maps_per_batch, recipe.loss) == (1e-4, 32, "l1_sobel")
+    assert (recipe.filters, recipe.blocks, recipe.coarse_px) == (64, 16, 64)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"architecture": "notes"}, {"steps": 0}, {"architecture": "gan"}, {"factor": 1}]
+)
+def test_a_configuration_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        TrainingConfig.model_validate(wrong)
+
+
+@pytest.mark.slow
+def test_a_minute_of_training_beats_bicubic(tmp_path):
+    from xrf_sr_plans.training.loop import TrainingModule, train
+
+    seen: list[float] = []
+    end = TrainingModule.on_train_epoch_end
+
+    def watch(self):
+        seen.append(float(self.trainer.callback_metrics["gain_db_x2"]))
+        end(self)
+
+    TrainingModule.on_train_epoch_end = watch  # type: ignore[method-assign]
+    try:
+        train(
+            tiny(
+                tmp_path,
+                steps=240,
+                steps_per_epoch=120,
+                maps_per_batch=8,
+                coarse_px=16,
+                n_phantoms=24,
+                n_validation=8,
+                learning_rate=3e-3,
+            )
+        )
+    finally:
+        TrainingModule.on_train_epoch_end = end  # type: ignore[method-assign]
+    assert seen[-1] > 0.5
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path):
+    script = tmp_path / "job.py"
+    settings = tiny(tmp_path / "out", devices=2).model_dump_json()
+    script.write_text(
+        "from xrf_sr_plans.training.config import TrainingConfig\n"
+        "from xrf_sr_plans.training.loop import train\n"
+        f"train(TrainingConfig.model_validate_json({settings!r}))\n"
+    )
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    done = subprocess.run(
+        [*run, str(script)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out" / "weights.safetensors").exists()
+    assert (tmp_path / "out" / "last.ckpt").exists()
