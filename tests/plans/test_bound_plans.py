@@ -70,7 +70,7 @@ def test_a_survey_from_json_arguments_runs():
 def test_a_wrong_argument_is_named():
     plan = bind_plans(small_beamline())["coarse_survey_with_sr"]
     with pytest.raises(TypeError, match="widht_um"):
-        list(plan(widht_um=3))
+        list(plan(**SURVEY, widht_um=3))
 
 
 def test_plans_print_nothing(capsys):

@@ -42,6 +42,8 @@ def reference(run_engine):
     return builders, plan.count
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_paused_before_any_message_and_resumed_the_maps_are_the_same(run_engine, reference):
     builders, count = reference
     for k in range(count):
@@ -64,6 +66,8 @@ def test_paused_before_any_message_and_resumed_the_maps_are_the_same(run_engine,
         is_safe(beamline)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("ending", ["abort", "stop", "halt"])
 def test_ended_before_any_message_what_was_measured_is_usable_and_all_is_safe(
     run_engine, reference, ending
