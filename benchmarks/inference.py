@@ -5,8 +5,9 @@
 Every line is a process of its own, so that peak memory is that of one method and one map. On the
 CPU the process may not allocate more than --memory-gb; what doesn't fit is shown as such.
 `xrf-sr` is everything a user waits for: numpy counts in, estimate, sigma, interval and trust out.
-`network only` leaves out intervals and consistency. `x notes` compares the best times. `notes` is the notes' network (16 x 64, all
+`network only` leaves out intervals and consistency. `notes` is the notes' network (16 x 64, all
 elements as channels, float32, eager, whole map, untrained weights) with numpy in and out.
+`x notes` compares the best times, since other work on the machine only ever adds to them.
 How good either is: `xrf-sr evaluate` and `benchmarks/enhancement.py`.
 """
 

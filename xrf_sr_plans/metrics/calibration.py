@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from scipy import special
 
@@ -80,3 +82,43 @@ def _poisson_coverage(
         above += special.gammaincc(counts + 1, rate)
         below += np.where(counts > 0, special.gammaincc(np.maximum(counts, 1e-12), rate), 0.0)
     return _overlap(below / _NODES, above / _NODES)
+
+
+def error_ranking(error: np.ndarray, sigma: np.ndarray, drop: float = 0.2) -> float:
+    """Return how well the stated uncertainty ranks the errors, against knowing them: 1 is perfect.
+
+    Without the share `drop` of pixels with the largest `sigma` the mean squared error falls; this
+    is that fall as a share of what dropping the largest errors themselves would bring. 0: no
+    better than dropping at random. NaN where nothing is wrong.
+    """
+    square, sigma = np.square(np.ravel(error)), np.ravel(sigma)
+    valid = np.isfinite(square) & np.isfinite(sigma)
+    square, sigma = square[valid], sigma[valid]
+    kept = round(square.size * (1 - drop))
+    if not kept or not square.any():
+        return float("nan")
+    whole = square.mean()
+    # Stable, so that equal sigmas fall as they lie and not as the sort likes.
+    ours = square[np.argsort(sigma, kind="stable")[:kept]].mean()
+    oracle = np.sort(square)[:kept].mean()
+    return float((whole - ours) / (whole - oracle)) if whole > oracle else float("nan")
+
+
+def coverage_by_counts(
+    inside: np.ndarray, counts: np.ndarray, edges: tuple[float, ...] = (1, 10, 100, 1000, 10_000)
+) -> dict[str, tuple[float, int]]:
+    """Return coverage and number of pixels per decade of expected counts.
+
+    Keys are "<1", "1-10", ...; decades without pixels are left out.
+    """
+    valid = np.isfinite(counts)
+    group = np.digitize(np.where(valid, counts, 0), edges)
+    names = [f"<{edges[0]:g}"]
+    names += [f"{low:g}-{high:g}" for low, high in itertools.pairwise(edges)]
+    names.append(f">{edges[-1]:g}")
+    found = {}
+    for index, name in enumerate(names):
+        chosen = inside[valid & (group == index)]
+        if chosen.size:
+            found[name] = (float(chosen.mean()), int(chosen.size))
+    return found

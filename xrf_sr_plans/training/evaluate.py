@@ -37,7 +37,11 @@ from xrf_sr_plans.training.evaluation_table import (
     Row,
     Summary,
     average,
+    render,
+    to_json,
 )
+
+__all__ = ["EvaluationTable", "evaluate", "evaluate_file", "make_case", "render", "to_json"]
 
 OURS = "xrf-sr"
 NETWORKS = {"SRCNN": "srcnn-x{factor}", "notes' network": "notes-x{factor}"}
