@@ -20,7 +20,8 @@ def read_npz(path: Path) -> MapsFile:
         Not an npz archive, or without ``maps``.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: numpy leaves the file open where the archive is damaged.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             if "maps" not in archive.files:
                 raise FileFormatError(
                     f"{path}: npz has {archive.files}; 'maps' [element, y, x] is needed"
