@@ -185,13 +185,11 @@ def _windows(labels: np.ndarray) -> list[tuple[slice, slice]]:
 def _grown(pixels: slice, axis: AxisGrid, pad_um: float, min_size_um: float) -> tuple[int, int]:
     """Pad, grow to the smallest size, and move into the map; whole pixels, rounded up."""
     pad = _pixels(pad_um, axis)
-    low, high = pixels.start - pad, pixels.stop + pad
+    low, high = max(pixels.start - pad, 0), min(pixels.stop + pad, axis.num)
     missing = max(_pixels(min_size_um, axis) - (high - low), 0)
     low, high = low - missing // 2, high + missing - missing // 2
-    if missing:
-        shift = max(-low, 0) - max(high - axis.num, 0)
-        low, high = low + shift, high + shift
-    return max(low, 0), min(high, axis.num)
+    shift = max(-low, 0) - max(high - axis.num, 0)
+    return max(low + shift, 0), min(high + shift, axis.num)
 
 
 def _pixels(length_um: float, axis: AxisGrid) -> int:
