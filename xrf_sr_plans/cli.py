@@ -60,10 +60,11 @@ def evaluate(
     """Degrade measured maps, enhance them again, and compare with the other methods."""
     from rich.console import Console
 
-    from xrf_sr_plans.training import evaluate as evaluation
+    from xrf_sr_plans.training.evaluate import evaluate_file
+    from xrf_sr_plans.training.evaluation_table import render, to_dict
 
     tables = [
-        evaluation.evaluate_file(
+        evaluate_file(
             path,
             factor=factor,
             counts=counts,
@@ -75,9 +76,9 @@ def evaluate(
     ]
     console = Console()
     for table in tables:
-        console.print(evaluation.render(table))
+        console.print(render(table))
     if json_out is not None:
-        json_out.write_text(json.dumps([evaluation.to_json(table) for table in tables], indent=1))
+        json_out.write_text(json.dumps([to_dict(table) for table in tables], indent=1))
 
 
 def _sampling(name: str) -> Literal["fly", "area", "point"]:

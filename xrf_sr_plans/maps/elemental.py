@@ -61,17 +61,16 @@ class ElementalMaps:
         expected = (len(elements), *grid.shape)
         if counts.shape != expected:
             raise GridError(f"counts have the shape {counts.shape}; {expected} is needed")
-        if coverage is None:
-            coverage = np.isfinite(counts).all(axis=0).astype(int)
+        measured = np.isfinite(counts).all(axis=0) if coverage is None else np.asarray(coverage)
         empty = np.full(grid.shape, np.nan)
         variables = {
-            "counts": (_ELEMENT_PIXEL, np.where(coverage > 0, counts, np.nan)),
+            "counts": (_ELEMENT_PIXEL, np.where(measured > 0, counts, np.nan)),
             "i0": (_PIXEL, empty if i0 is None else np.asarray(i0, dtype=float)),
             "live_time_s": (
                 _PIXEL,
                 empty if live_time_s is None else np.asarray(live_time_s, dtype=float),
             ),
-            "coverage": (_PIXEL, np.asarray(coverage, dtype=int)),
+            "coverage": (_PIXEL, measured.astype(int)),
         }
         dataset = xr.Dataset(variables, _coordinates(grid, elements), attributes)
         return cls(dataset, grid)

@@ -89,7 +89,7 @@ def ssim(
     chosen = valid if foreground is None else valid & foreground
     if span <= 0 or not chosen.any() or min(reference.shape) < 11:
         return float("nan")
-    _, local = structural_similarity(
+    _, local = structural_similarity(  # type: ignore[misc]  # a pair with full=True
         fill_unmeasured(reference),
         fill_unmeasured(estimate),
         data_range=span,

@@ -182,7 +182,7 @@ def fly(order: MapOrder) -> MsgGenerator[FlownMap]:
         )
 
     uid = yield from inner()
-    return FlownMap(uid, tuple(flight.lost), tuple(flight.rows_s))
+    return FlownMap(str(uid), tuple(flight.lost), tuple(flight.rows_s))
 
 
 class _Flight:
@@ -265,7 +265,7 @@ class _Flight:
             yield from bps.wait(starting, timeout=patience(row_s))
             yield from bps.complete(flyer, group=flying)
             yield from bps.wait(flying, timeout=patience(row_s))
-        collected = yield from bps.collect(flyer)
+        collected = yield from bps.collect(self.beamline.flyer)
         yield from bps.checkpoint()
         if collected is not None and not list(collected):
             raise TimeoutError(

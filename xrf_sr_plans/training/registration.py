@@ -71,7 +71,10 @@ def _displacement(reference: np.ndarray, moving: np.ndarray) -> tuple[np.ndarray
     for _ in range(3):
         moved = ndimage.shift(moving, total, mode="nearest")
         found, error, _ = phase_cross_correlation(
-            reference * window, moved * window, upsample_factor=_SUBPIXEL, normalization=None
+            reference * window,
+            moved * window,
+            upsample_factor=_SUBPIXEL,
+            normalization=None,  # type: ignore[arg-type]  # its stub forgets None
         )
         total = total + found
     return total, float(error)
