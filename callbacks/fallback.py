@@ -34,8 +34,8 @@ class FallBack:
         documents_of: Callable[[str], Documents],
         settled: Callable[[str], None] = lambda run: None,
     ) -> None:
-        # Pairs are recorded by the real chain only, else they would be there twice.
-        self._settings = settings.model_copy(update={"pair_dir": None})
+        # Pairs and predictions are recorded by the real chain only, else they'd be there twice.
+        self._settings = settings.model_copy(update={"pair_dir": None, "ledger_dir": None})
         self._board = board
         self._sinks = sinks
         self._documents_of = documents_of

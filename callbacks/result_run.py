@@ -73,6 +73,19 @@ class AnalysedMap:
         return self.maps is not None and bool(self.maps.attrs.get("complete"))
 
     @property
+    def beam(self) -> dict[str, float | None]:
+        """Dwell and median monitor reading of the map: what its counts are comparable by."""
+        if self.maps is None:
+            return {"dwell_ms": None, "i0_median": None}
+        monitor = np.asarray(self.maps.i0.values, dtype=float)
+        monitor = monitor[np.isfinite(monitor) & (monitor > 0)]
+        dwell_ms = self.maps.attrs.get("dwell_ms")
+        return {
+            "dwell_ms": None if dwell_ms is None else float(dwell_ms),
+            "i0_median": float(np.median(monitor)) if monitor.size else None,
+        }
+
+    @property
     def model(self) -> dict[str, Any]:
         """Name, sha256 and calibration id of what made the estimate."""
         return self.enhanced.model if self.enhanced is not None else {}
@@ -176,6 +189,7 @@ def _start(analysed: AnalysedMap, uid: str, stream: str) -> dict[str, Any]:
         start["grid"] = analysed.enhanced.grid.to_dict()
         start["elements"] = analysed.enhanced.elements
         start["factor"] = analysed.request.factor
+        start |= {key: value for key, value in analysed.beam.items() if value is not None}
     return start
 
 

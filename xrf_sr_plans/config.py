@@ -38,6 +38,9 @@ class AnalysisSettings(BaseModel):
     """Folder of the pair store; None: pairs are not recorded."""
     result_dir: str | None = None
     """Folder for HDF5 files of results above 256 x 256 pixels; None: all in the documents."""
+    ledger_dir: str | None = None
+    """Folder where predictions and how they did against fine maps are remembered; None: only as
+    long as the analysis runs."""
     log_file: str | None = None
     """Where the analysis process logs; None: nowhere."""
 

@@ -15,6 +15,7 @@ SCHEMA_VERSION = 1
 PLAN_MAP = "xrf_fly_map"
 PLAN_SURVEY = "xrf_survey"
 PLAN_RESULT = "xrf_super_resolution"
+PLAN_VERIFICATION = "xrf_verification"
 
 STREAM_ROWS = "primary"
 STREAM_LOST_ROWS = "lost_rows"

@@ -64,4 +64,6 @@ def _maps(start: Mapping[str, Any], events: dict[str, Mapping[str, Any]]) -> Enh
         source_uid=start["original_run_uid"],
         fallback=start["fallback"],
         complete=start["complete"],
+        dwell_ms=start.get("dwell_ms"),
+        i0_median=start.get("i0_median"),
     )

@@ -12,6 +12,7 @@ from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.metrics.calibration import covered
 from xrf_sr_plans.metrics.image import data_range, psnr_db
+from xrf_sr_plans.physics.resample import fill_unmeasured
 
 SAME_STEP = 0.99
 
@@ -39,6 +40,12 @@ class Agreement:
         Mean squared deviation in units of predicted plus counting variance; 1 is perfect.
     scale
         Median factor by which fine counts were multiplied (dwell, I0).
+    effective_pixels
+        How many independent pixels the coverage is worth: neighbours are right or wrong together.
+    detail_enhanced, detail_baseline
+        Share of the measured fine detail (periods below four coarse pixels, counting noise taken
+        off) that prediction and bicubic have: 1 is as sharp as measured, less is blurred. NaN
+        where noise hides the detail or the area is too small.
     """
 
     element: str
@@ -52,6 +59,9 @@ class Agreement:
     bias: float
     chi2: float
     scale: float = 1.0
+    effective_pixels: float = float("nan")
+    detail_enhanced: float = float("nan")
+    detail_baseline: float = float("nan")
 
     @property
     def gain_db(self) -> float:
@@ -134,6 +144,7 @@ def compare(
         )
     predict, measure = _onto_common_pixels(enhanced.grid, fine.grid)
     scale = dwell_scale(enhanced, fine, coarse)
+    coarse_px = enhanced.factor * enhanced.grid.fast.step_um / measure.step_um
     found: dict[str, Agreement] = {}
     for name in common:
         planes = {
@@ -143,7 +154,8 @@ def compare(
         counts = fine.counts.sel(element=name).values
         value = measure(counts * scale)
         variance = measure(counts * scale**2) * measure.spread
-        agreement = _agreement(name, planes, value, variance, measure(scale) * measure.spread)
+        unit = measure(scale) * measure.spread
+        agreement = _agreement(name, planes, value, variance, unit, coarse_px)
         if agreement is not None:
             found[name] = replace(agreement, scale=float(np.nanmedian(scale)))
     if not found:
@@ -158,6 +170,7 @@ class _Onto:
     """Average maps onto other pixels; `spread` is the sum of squared weights."""
 
     def __init__(self, source: ScanGrid, target: ScanGrid) -> None:
+        self.step_um = target.fast.step_um
         self.rows = overlap_matrix(source.slow, target.slow)
         self.columns = overlap_matrix(source.fast, target.fast)
         inside = [np.isfinite(part).all(axis=1) for part in (self.rows, self.columns)]
@@ -195,6 +208,7 @@ def _agreement(
     value: np.ndarray,
     variance: np.ndarray,
     unit: np.ndarray,
+    coarse_px: float,
 ) -> Agreement | None:
     """Figures of one element; `unit` is the value of one photon in an averaged pixel."""
     valid = np.isfinite(value) & np.isfinite(unit) & (unit > 0)
@@ -202,9 +216,15 @@ def _agreement(
         valid &= np.isfinite(plane)
     if not valid.any():
         return None
+    details = [
+        detail_share(planes[name], value, variance, valid, coarse_px)
+        for name in ("estimate", "baseline")
+    ]
     value, variance, unit = value[valid], variance[valid], unit[valid]
     plane = {key: array[valid] for key, array in planes.items()}
     share = covered(value / unit, plane["estimate"], plane["lower"], plane["upper"], unit)
+    shares = np.full(valid.shape, np.nan)
+    shares[valid] = share
     trusted = plane["trusted"] > 0.5
     span, noise, total = data_range(value), float(variance.mean()), float(value.sum())
     deviation = (plane["estimate"] - value) ** 2
@@ -220,4 +240,65 @@ def _agreement(
         psnr_ceiling_db=float(10 * np.log10(span**2 / noise)) if span * noise > 0 else np.inf,
         bias=float(plane["estimate"].sum() / total - 1) if total > 0 else float("nan"),
         chi2=float((deviation / expected).mean()),
+        effective_pixels=effective_size(shares, 3 * coarse_px),
+        detail_enhanced=details[0],
+        detail_baseline=details[1],
     )
+
+
+def effective_size(values: np.ndarray, reach_px: float) -> float:
+    """Return how many independent values the mean of a map (y, x; NaN: none) is worth.
+
+    From the autocorrelation up to `reach_px` (at most a third of the map), corrected for the mean
+    having been taken from the same map; never more than there are values.
+    """
+    valid = np.isfinite(values)
+    number = float(valid.sum())
+    if number < 2:
+        return number
+    centred = np.where(valid, values - values[valid].mean(), 0.0)
+    reach = [max(1, min(int(reach_px), side // 3)) for side in values.shape]
+    size = [side + most for side, most in zip(values.shape, reach, strict=True)]
+
+    def at_lags(plane: np.ndarray) -> np.ndarray:
+        every = np.fft.irfft2(np.abs(np.fft.rfft2(plane, size)) ** 2, size)
+        rows, columns = (np.arange(-most, most + 1) for most in reach)
+        return every[rows[:, None], columns]
+
+    variance = float(np.square(centred).sum())
+    if variance <= 1e-9 * number:
+        # All alike: their correlation can't be seen, so a coarse neighbourhood counts once.
+        return max(1.0, number / max(1.0, reach_px / 3) ** 2)
+    seen = float(at_lags(valid.astype(float)).sum()) / number**2
+    together = float(at_lags(centred).sum()) / variance / max(1 - seen, 0.1)
+    return number / max(1.0, together)
+
+
+def detail_share(
+    predicted: np.ndarray,
+    value: np.ndarray,
+    variance: np.ndarray,
+    valid: np.ndarray,
+    coarse_px: float,
+) -> float:
+    """Return which share of a measurement's fine detail a prediction (y, x) has.
+
+    The regression of predicted on measured Fourier coefficients with periods below four coarse
+    pixels (`coarse_px` pixels each), once the measurement's counting noise is taken off its power.
+    NaN where less than 4 standard deviations of that noise are left, or a side is below 8 pixels.
+    """
+    rows, columns = (np.flatnonzero(valid.any(axis=axis)) for axis in (1, 0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    inside = valid[box]
+    if min(inside.shape) < 8 or inside.mean() < 0.8:
+        return float("nan")
+    window = np.outer(*(np.hanning(side + 2)[1:-1] for side in inside.shape))
+    planes = [fill_unmeasured(np.where(inside, p[box], np.nan)) for p in (predicted, value)]
+    made, seen = (np.fft.fft2((plane - plane.mean()) * window) for plane in planes)
+    frequency = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, inside.shape), indexing="ij"))
+    band = (frequency > 0.25 / coarse_px) & (frequency <= 0.5)
+    noise = float(variance[box][inside].mean() * np.square(window).sum())
+    signal = float(np.square(np.abs(seen[band])).sum()) - band.sum() * noise
+    if not signal > 4 * noise * np.sqrt(2 * band.sum()):
+        return float("nan")
+    return float((made[band] * seen[band].conj()).real.sum() / signal)
