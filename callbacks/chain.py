@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from xrf_sr_plans.callbacks.external import externalised, is_large
 from xrf_sr_plans.callbacks.map_assembler import MapAssembler
 from xrf_sr_plans.callbacks.result_run import (
@@ -23,7 +25,8 @@ from xrf_sr_plans.callbacks.routing import RunIndex
 from xrf_sr_plans.callbacks.super_resolution import SuperResolution
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
-from xrf_sr_plans.maps.elemental import EnhancedMaps
+from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
+from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.schema import AnalysisRequest
 
@@ -49,6 +52,8 @@ class AnalysisChain:
         How many documents are waiting; a preview is made only when there are none.
     fallback_reason
         Not empty: bicubic, and the result says why.
+    warm_up
+        Load what the first map of a kind needs at its start document, not at its stop.
 
     Attributes
     ----------
@@ -80,6 +85,7 @@ class AnalysisChain:
         self._index = RunIndex()
         self._runs: dict[str, MapAssembler | AnalysedMap] = {}
         self._pace = _Pace()
+        self._warmed: set[tuple[int, int]] = set()
         if self.settings.pair_dir:
             from xrf_sr_plans.callbacks.pair_recorder import PairRecorder
 
@@ -110,8 +116,21 @@ class AnalysisChain:
             return
         self._runs[uid] = run
         self._pace.new_run()
-        if self._warm_up and not self._backlog():
-            self._enhance.warm_up(run.builder.elements, run.request)
+        if self._warm_up and run.request.enhance and not self._backlog():
+            self._warm(run)
+
+    def _warm(self, run: MapAssembler) -> None:
+        """Load libraries and weights before the first map of a kind is over."""
+        elements, factor = run.builder.elements, run.request.factor
+        if (len(elements), factor) in self._warmed:
+            return
+        self._warmed.add((len(elements), factor))
+        grid = ScanGrid.from_start_stop(0, 15, 16, 0, 15, 16)
+        flat = ElementalMaps.from_arrays(np.ones((len(elements), 16, 16)), grid, elements)
+        try:
+            self._pick(self._enhance(flat, run.request), run.request, "")
+        except Exception as error:  # noqa: BLE001 - the map itself will meet it, and record it
+            logger.info("warming up: %s", error)
 
     def _end(self, stop: Mapping[str, Any]) -> None:
         run = self._runs.pop(stop.get("run_start", ""), None)

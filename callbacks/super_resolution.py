@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
-
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
-from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.schema import AnalysisRequest
 
 logger = logging.getLogger(__name__)
@@ -41,19 +38,6 @@ class SuperResolution:
         from xrf_sr_plans.sr.fallback import enhance_bicubic
 
         return enhance_bicubic(maps, request.factor, reason)
-
-    def warm_up(self, elements: list[str], request: AnalysisRequest) -> None:
-        """Load library and weights ahead of the first map; a failure shows up with that map."""
-        if self._fallback_reason or not request.enhance:
-            return
-        grid = ScanGrid.from_start_stop(0, 15, 16, 0, 15, 16)
-        nothing = ElementalMaps.from_arrays(
-            np.ones((len(elements), 16, 16)), grid, elements, step_um=1.0, sampling="fly"
-        )
-        try:
-            self._network(nothing, request)
-        except Exception as error:  # noqa: BLE001 - the same error will be met and recorded
-            logger.info("warming up failed: %s", error)
 
     def _network(self, maps: ElementalMaps, request: AnalysisRequest) -> EnhancedMaps:
         from xrf_sr_plans.sr.predict import enhance_maps

@@ -1,0 +1,222 @@
+"""What the analysis costs the scan: row intervals with it off, on, and stalled.
+
+    python benchmarks/overhead.py [--seconds 60] [--dwell-ms 1] [--nx 40] [--json OUT]
+
+One RunEngine, one simulated beamline in real time, maps in turn. First off and on alternate: while
+an "on" map is flown its documents go to the analysis process, which at the same time enhances the
+map before it. Then the process is stopped (SIGSTOP) for ``--seconds`` on end, and off and stalled
+alternate. Each mode is compared with the "off" maps flown next to it. Row intervals are those
+between row events, as a subscriber of the RunEngine sees them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bluesky import RunEngine
+
+from xrf_sr_plans.callbacks.supervisor import AnalysisProcess
+from xrf_sr_plans.callbacks.tap import Tap
+from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.devices.protocols import RowTimeModel
+from xrf_sr_plans.devices.sim import make_beamline
+from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.plans.fly_map import fly_map
+from xrf_sr_plans.schema import AnalysisRequest
+
+TARGET_MS = 1.0
+TARGET_SHARE = 0.005
+
+
+class TimedTap:
+    """A `Tap` whose every call is timed."""
+
+    def __init__(self, link: AnalysisProcess) -> None:
+        self.tap = Tap(link)
+        self.seconds: list[float] = []
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        """Pass a document on."""
+        began = time.perf_counter()
+        self.tap(name, doc)
+        self.seconds.append(time.perf_counter() - began)
+
+
+class RowClock:
+    """When rows came, as any subscriber sees it."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        """Take a document."""
+        if name == "start":
+            self.times.clear()
+        elif name in ("event", "event_page"):
+            self.times.append(time.perf_counter())
+
+    def intervals_ms(self) -> np.ndarray:
+        """Milliseconds between successive rows."""
+        return 1e3 * np.diff(self.times)
+
+
+class Bench:
+    """The beamline, the RunEngine, and the intervals by phase and mode."""
+
+    def __init__(self, options: argparse.Namespace, analysis: AnalysisProcess) -> None:
+        self.engine = RunEngine({})
+        self.clock = RowClock()
+        self.tap = TimedTap(analysis)
+        self.engine.subscribe(self.clock)
+        self.beamline = make_beamline(
+            clock="real",
+            acceleration_s=0.005,
+            time_model=RowTimeModel(overhead_s=0.0, grace_s=60.0),
+        )
+        self.dwell_ms = options.dwell_ms
+        step_um = 0.5
+        self.grid = ScanGrid.from_center(
+            x_center_um=0.0,
+            y_center_um=0.0,
+            width_um=options.nx * step_um,
+            height_um=options.rows * step_um,
+            step_um=step_um,
+            fast="samx",
+            slow="samy",
+        )
+        self.intervals: dict[str, list[np.ndarray]] = {}
+        self.last_uid = ""
+
+    def fly(self, label: str, *, tapped: bool) -> None:
+        """Fly one map and file its row intervals under `label`."""
+        token = self.engine.subscribe(self.tap) if tapped else None
+        plan = fly_map(
+            self.beamline, self.grid, dwell_ms=self.dwell_ms, analysis=AnalysisRequest(factor=4)
+        )
+        self.engine(plan)
+        if token is not None:
+            self.engine.unsubscribe(token)
+        self.intervals.setdefault(label, []).append(self.clock.intervals_ms())
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Fly all maps and return the table."""
+    settings = AnalysisSettings(hang_timeout_s=10 * options.seconds + 600)
+    with AnalysisProcess(settings) as analysis:
+        bench = Bench(options, analysis)
+        bench.fly("warm-up", tapped=True)
+        analysis.flush(120)
+        until = time.monotonic() + 2 * options.seconds
+        while time.monotonic() < until:
+            analysis.flush(120)
+            bench.fly("off (next to on)", tapped=False)
+            # The first of two maps is what the analysis is busy with during the second.
+            bench.fly("on, before", tapped=True)
+            bench.fly("on", tapped=True)
+        analysis.flush(120)
+        on_calls = np.array(bench.tap.seconds)
+        bench.tap.seconds.clear()
+        assert analysis.pid is not None
+        os.kill(analysis.pid, signal.SIGSTOP)
+        until = time.monotonic() + options.seconds
+        stalled_s = -time.monotonic()
+        try:
+            while time.monotonic() < until:
+                bench.fly("off (next to stalled)", tapped=False)
+                bench.fly("stalled", tapped=True)
+        finally:
+            os.kill(analysis.pid, signal.SIGCONT)
+        stalled_s += time.monotonic()
+        caught_up = analysis.flush(300)
+        starts = analysis.starts
+    return report(bench, on_calls, stalled_s, caught_up and starts == 1)
+
+
+def report(bench: Bench, on_calls: np.ndarray, stalled_s: float, caught_up: bool) -> dict[str, Any]:
+    """Return medians, p99 and totals, and whether the targets are reached."""
+    rows = {label: np.concatenate(found) for label, found in bench.intervals.items()}
+    table = {
+        label: {
+            "rows": int(values.size),
+            "median_ms": float(np.median(values)),
+            "p99_ms": float(np.percentile(values, 99)),
+            "mean_ms": float(values.mean()),
+        }
+        for label, values in rows.items()
+        if label not in ("warm-up", "on, before")
+    }
+    differences = {}
+    for mode in ("on", "stalled"):
+        reference, mine = table[f"off (next to {mode})"], table[mode]
+        differences[mode] = {
+            "median_ms": mine["median_ms"] - reference["median_ms"],
+            "p99_ms": mine["p99_ms"] - reference["p99_ms"],
+            "total_share": mine["mean_ms"] / reference["mean_ms"] - 1,
+        }
+    reached = all(
+        difference["median_ms"] <= TARGET_MS
+        and difference["p99_ms"] <= TARGET_MS
+        and difference["total_share"] <= TARGET_SHARE
+        for difference in differences.values()
+    )
+    return {
+        "modes": table,
+        "against_off": differences,
+        "tap_us": {
+            mode: {
+                "documents": int(calls.size),
+                "median": float(np.median(calls) * 1e6),
+                "p99": float(np.percentile(calls, 99) * 1e6),
+            }
+            for mode, calls in (("on", on_calls), ("stalled", np.array(bench.tap.seconds)))
+        },
+        "stalled_s": stalled_s,
+        "caught_up_without_restart": caught_up,
+        "targets": {"median_and_p99_ms": TARGET_MS, "total_share": TARGET_SHARE},
+        "reached": reached,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of stall, and per other mode")
+    parser.add_argument("--dwell-ms", type=float, default=1.0)
+    parser.add_argument("--nx", type=int, default=40)
+    parser.add_argument("--rows", type=int, default=40)
+    parser.add_argument("--json", type=Path, default=None)
+    options = parser.parse_args()
+    result = run(options)
+    print(f"{'mode':24}{'rows':>7}{'median ms':>11}{'p99 ms':>9}{'mean ms':>9}")
+    for mode, row in result["modes"].items():
+        print(
+            f"{mode:24}{row['rows']:7d}{row['median_ms']:11.3f}{row['p99_ms']:9.3f}"
+            f"{row['mean_ms']:9.3f}"
+        )
+    for mode, row in result["against_off"].items():
+        print(
+            f"{mode} against off: median {row['median_ms']:+.3f} ms, p99 {row['p99_ms']:+.3f} ms, "
+            f"total {100 * row['total_share']:+.2f} %"
+        )
+    for mode, calls in result["tap_us"].items():
+        print(
+            f"RunEngine cost per document, {mode}: median {calls['median']:.1f} us, "
+            f"p99 {calls['p99']:.1f} us ({calls['documents']} documents)"
+        )
+    print(
+        f"stalled for {result['stalled_s']:.0f} s; afterwards all results came without a restart: "
+        f"{result['caught_up_without_restart']}; targets reached: {result['reached']}"
+    )
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
