@@ -13,6 +13,7 @@ from skimage.filters import apply_hysteresis_threshold, threshold_otsu
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.physics.resample import block_mean
 from xrf_sr_plans.rois.query import Query, parse_query
 from xrf_sr_plans.schema import AnalysisRequest
 
@@ -53,7 +54,8 @@ def pick_regions(
 
     An element is present where its variance-stabilised counts exceed the map's median by
     `GROW_AT` robust deviations (never less than as many Poisson sigmas), connected to a pixel
-    above `SEED_AT`, and where the excess is significant against the predicted uncertainty.
+    above `SEED_AT`, and where the excess is significant against the predicted uncertainty or
+    proven by the counts of the coarse pixel alone.
     Where an element that the query names fills so much of the map that it *is* the median, but
     the map plainly falls into two classes, the limit between the classes counts (N. Otsu, IEEE
     Trans. SMC 9 (1979) 62, DOI 10.1109/TSMC.1979.4310076).
@@ -110,6 +112,7 @@ def _evidence(enhanced: EnhancedMaps, element: str, two_classes: bool) -> Elemen
     limits = _limits(level[measured], two_classes)
     background = _counts(limits.middle)
     significant = np.nan_to_num(value) - background >= MIN_SIGNIFICANCE * sigma
+    significant |= _counted(value, background, enhanced.factor)
     usable = np.where(measured & significant, level, -np.inf)
     present = apply_hysteresis_threshold(usable, limits.grow, limits.seed)
     return ElementEvidence(
@@ -120,6 +123,18 @@ def _evidence(enhanced: EnhancedMaps, element: str, two_classes: bool) -> Elemen
         background=background,
         threshold=_counts(limits.grow),
     )
+
+
+def _counted(value: np.ndarray, background: float, factor: int) -> np.ndarray:
+    """Return where the measured coarse pixel alone proves that the element is there.
+
+    A grain smaller than the coarse step is certain as such, although the model can't know where
+    in the pixel it lies: its wide interval is a reason to look again, not to doubt the grain.
+    """
+    # The estimate's block means are the measured counts; so are the baseline's, nearly.
+    counted = block_mean(np.nan_to_num(value), factor)
+    proven = counted - background >= SEED_AT * np.sqrt(np.maximum(counted, 0.0) + 1.0)
+    return np.kron(proven, np.ones((factor, factor))) > 0
 
 
 class _Limits(NamedTuple):
