@@ -170,6 +170,21 @@ def test_pixels_without_beam_or_live_time_are_unmeasured_not_dark():
     assert np.isnan(maps.counts.values[:, 0, [1, 3]]).all()
 
 
+def test_a_row_without_any_beam_costs_that_row_and_no_other():
+    grid = small_grid()
+    counts = truth(grid)
+    events = [
+        row_event(grid, counts, row, **({"i0": [0.0] * grid.fast.num} if row == 1 else {}))
+        for row in range(grid.slow.num)
+    ]
+    builder = builder_for(grid, events)
+    maps = builder.maps()
+    assert np.isnan(maps.counts.values[:, 1]).all()
+    np.testing.assert_array_equal(maps.coverage.values[1], 0)
+    for row in (0, 2, 3):
+        np.testing.assert_array_equal(maps.counts.values[:, row], counts[:, row])
+
+
 @pytest.mark.parametrize("reading", [0.0, None])
 def test_a_monitor_that_never_counted_masks_nothing(reading):
     grid = small_grid()

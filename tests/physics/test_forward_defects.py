@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xrf_sr_plans.errors import ConfigError
-from xrf_sr_plans.physics.forward import probe_blur, shift_rows
+from xrf_sr_plans.physics.forward import i0_ripple, probe_blur, shift_rows
 
 
 def test_every_second_row_is_shifted_and_the_others_are_not():
@@ -21,6 +21,14 @@ def test_a_measured_psf_keeps_the_total():
     spot[0, 7, 7] = 10.0
     psf = np.random.default_rng(0).random((5, 5))
     assert probe_blur(spot, 1.0, None, psf).sum() == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("num", [1, 4, 200])
+def test_the_beam_ripples_as_much_in_short_rows_as_in_long_ones(num):
+    rng = np.random.default_rng(0)
+    rows = np.array([i0_ripple(num, 0.02, rng) for _ in range(2000)])
+    assert rows.shape == (2000, num)
+    assert np.sqrt(np.mean((rows - 1) ** 2)) == pytest.approx(0.02, rel=0.1)
 
 
 xraydb = pytest.importorskip("xraydb")

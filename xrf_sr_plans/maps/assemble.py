@@ -19,6 +19,7 @@ Rules (docs/explanation/documents.md):
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -239,8 +240,10 @@ def _lit(row: _Row, floor: float) -> np.ndarray:
 def _pixel_means(values: np.ndarray, x: np.ndarray, num: int) -> np.ndarray:
     """Average values (..., frame) over the frames of each pixel; NaN where there is none."""
     finite = np.isfinite(values)
-    filled = np.where(finite, values, 0.0).reshape(-1, x.size)
-    frames = finite.reshape(-1, x.size).astype(float)
+    # Not -1 for the planes: a row that was dark all along has no frame to divide by.
+    planes = math.prod(values.shape[:-1])
+    filled = np.where(finite, values, 0.0).reshape(planes, x.size)
+    frames = finite.reshape(planes, x.size).astype(float)
     total = np.stack([np.bincount(x, weights, num) for weights in filled])
     count = np.stack([np.bincount(x, weights, num) for weights in frames])
     means = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

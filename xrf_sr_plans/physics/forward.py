@@ -11,6 +11,7 @@ Arrays are ordered (..., y, x); rates are detected photons per second at nominal
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,9 +168,12 @@ def shift_rows(maps: np.ndarray, shift_px: float, rows: int = 1) -> np.ndarray:
 
 def i0_ripple(num: int, rms: float, rng: np.random.Generator, correlation_px: float = 8.0):
     """Return relative beam intensity over `num` successive pixels: 1 + slow ripple of given RMS."""
-    noise = ndimage.gaussian_filter1d(rng.standard_normal(num + 32), correlation_px)[16:-16]
-    spread = np.std(noise)
-    return 1.0 + (rms * noise / spread if spread > 0 else np.zeros(num))
+    margin = math.ceil(4 * correlation_px)
+    noise = ndimage.gaussian_filter1d(rng.standard_normal(num + 2 * margin), correlation_px)
+    # The spread of smoothed white noise, not that of these pixels: over a row much shorter than
+    # the correlation the beam hardly changes, and its own spread says nothing.
+    spread = 1 / math.sqrt(2 * correlation_px * math.sqrt(math.pi))
+    return 1.0 + rms * noise[margin : margin + num] / spread
 
 
 def live_fraction(total_cps: np.ndarray, detector: Detector) -> np.ndarray:
