@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -33,11 +35,13 @@ def ratio_bias(
     return float(mine / others - 1) if others > 0 else float("nan")
 
 
-def worst_ratio_bias(estimate: np.ndarray, reference: np.ndarray) -> float:
+def worst_ratio_bias(
+    estimate: np.ndarray | Sequence[np.ndarray], reference: np.ndarray | Sequence[np.ndarray]
+) -> float:
     """Return the largest relative error of any element-to-element ratio of totals.
 
-    For maps (element, y, x); elements without counts are left out, NaN where fewer than two
-    are left.
+    For maps (y, x) in the order of the elements; elements without counts are left out. NaN where
+    fewer than two are left.
     """
     biases = [count_bias(mine, true) for mine, true in zip(estimate, reference, strict=True)]
     shares = np.array([1 + bias for bias in biases if np.isfinite(bias) and bias > -1])

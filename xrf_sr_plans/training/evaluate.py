@@ -50,6 +50,7 @@ NOISE_FREE_COUNTS = 1e4
 """Level to which a map without noise is scaled: the models work in photons."""
 NOISE_CORRELATION = 0.1
 SMALLEST_COARSE_PX = 12
+LONGEST_NOTE = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +206,7 @@ def evaluate(
         try:
             estimate, ends = _run(method, case, model, notes)
         except (MissingExtraError, ModelError) as error:
-            notes.append(f"{method}: {error}")
+            notes.append(f"{method}: {str(error).splitlines()[0][:LONGEST_NOTE]}")
             continue
         seconds = time.perf_counter() - begin
         mine = [
@@ -313,12 +314,20 @@ def _figures(
         psnr_stabilised_db=psnr_db(stabilise(estimate), stabilise(reference)),
         ssim=ssim(estimate, reference),
         ssim_foreground=ssim(estimate, reference, foreground=foreground(reference)),
-        count_bias=count_bias(estimate, reference),
+        count_bias=count_bias(_measured_part(estimate, case, index), case.counts[index]),
+        truth_bias=count_bias(estimate, reference),
         chi2=chi2,
         edge_fwhm_um=boundary_fwhm_um(estimate, pixel, edges),
         frc_um=rings.resolution_um(0.5),
         coverage_90=inside,
     )
+
+
+def _measured_part(estimate: np.ndarray, case: Case, index: int) -> np.ndarray:
+    """Blank an element's estimate where the coarse map has nothing."""
+    missing = np.isnan(case.counts[index])
+    factor = case.coarse.factor
+    return np.where(missing.repeat(factor, 0).repeat(factor, 1), np.nan, estimate)
 
 
 def _summary(
@@ -342,6 +351,9 @@ def _summary(
         worst_gain_db=float(gains[worst]),
         worst_element=worst,
         worst_count_bias=float(np.nanmax(biases)) if np.isfinite(biases).any() else float("nan"),
-        worst_ratio_bias=worst_ratio_bias(estimate[chosen], case.reference[chosen]),
+        worst_ratio_bias=worst_ratio_bias(
+            [_measured_part(estimate[index], case, index) for index in chosen],
+            case.counts[chosen],
+        ),
         seconds=seconds,
     )

@@ -20,7 +20,9 @@ class Figures:
     """How one method did on one element (or on average, in a `Summary`).
 
     PSNR on counts and on stabilised counts, range p99.9 - p0.1 of the reference; SSIM over all
-    and over the foreground; relative error of total counts; reduced chi-square of the
+    and over the foreground; relative error of total counts, against those measured in the coarse
+    map (`count_bias`) and against the truth (`truth_bias`: counting noise and what the coarse
+    step missed come on top, the same for all methods); reduced chi-square of the
     re-degraded estimate against the measured counts (None without noise); median edge FWHM at
     the reference's own edges; period at which the Fourier ring correlation with the reference
     falls below 0.5; share of reference pixels in the 90 % interval where the method gives one.
@@ -31,6 +33,7 @@ class Figures:
     ssim: float
     ssim_foreground: float
     count_bias: float
+    truth_bias: float
     chi2: float | None
     edge_fwhm_um: float
     frc_um: float
@@ -58,7 +61,7 @@ class Summary:
     worst_element: str
     worst_count_bias: float
     worst_ratio_bias: float
-    """Largest relative error of a ratio of two elements' total counts."""
+    """Largest relative error of a ratio of two elements' totals, against the measured ones."""
     seconds: float
 
 
@@ -133,6 +136,7 @@ _COLUMNS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
     ("SSIM", "ssim", _number(".3f")),
     ("SSIM fg", "ssim_foreground", _number(".3f")),
     ("counts %", "count_bias", _number("+.2f", 100)),
+    ("truth %", "truth_bias", _number("+.2f", 100)),
     ("χ²", "chi2", _number(".2f")),
     ("edge um", "edge_fwhm_um", _number(".3g")),
     ("FRC um", "frc_um", _number(".3g")),
