@@ -11,6 +11,7 @@ from xrf_sr_plans.errors import ModelError
 from xrf_sr_plans.sr.consistency import deviation, project
 from xrf_sr_plans.sr.stabilise import Scale, stabilise, unstabilise
 from xrf_sr_plans.sr.uncertainty import (
+    N_GROUPS,
     Calibration,
     Scores,
     conformal_quantile,
@@ -21,13 +22,18 @@ from xrf_sr_plans.sr.uncertainty import (
 )
 
 SHA = "0" * 64
+N = int(np.prod(N_GROUPS))
 
 
 def made_up(seed: int, factor: int = 2) -> Scores:
     """Return scores that are skewed, and wider where it is bright."""
     rng = np.random.default_rng(seed)
-    group = rng.integers(35, size=20000)
-    return Scores(factor, group, (rng.gumbel(0, 1, 20000)) * (1 + group % 5))
+    group = rng.integers(N, size=60000)
+    return Scores(factor, group, rng.gumbel(0, 1, 60000) * (1 + group % 5))
+
+
+def scale(span: float) -> Scale:
+    return Scale(np.array([1.2]), np.array([span]), np.array([0.05]))
 
 
 def test_ninety_percent_of_new_scores_lie_within_in_every_group():
@@ -35,7 +41,7 @@ def test_ninety_percent_of_new_scores_lie_within_in_every_group():
     below, above = (table.ravel() for table in calibration.factors(2))
     fresh = made_up(100)
     inside = (fresh.score >= -below[fresh.group]) & (fresh.score <= above[fresh.group])
-    for index in range(35):
+    for index in range(N):
         assert inside[fresh.group == index].mean() == pytest.approx(0.9, abs=0.05)
     assert inside.mean() == pytest.approx(0.9, abs=0.01)
 
@@ -67,7 +73,7 @@ def test_a_factor_that_was_not_calibrated_is_refused():
 def test_intervals_are_in_counts_and_never_negative():
     calibration = fit([made_up(0)], SHA, "made up")
     z = stabilise(np.array([[[0.0, 4.0, 400.0]]]))
-    ends = intervals(calibration, 2, z, np.ones_like(z), np.array([1.2]), np.array([40.0]))
+    ends = intervals(calibration, 2, z, np.ones_like(z), scale(40.0))
     assert (ends.lower >= 0).all()
     assert (ends.lower < ends.upper).all()
     assert (np.diff(ends.sigma) > 0).all()
@@ -75,9 +81,9 @@ def test_intervals_are_in_counts_and_never_negative():
 
 def test_every_pixel_has_a_group():
     z = np.linspace(-5, 800, 60).reshape(1, 6, 10)
-    found = groups(z, np.array([1.0]), np.array([400.0]))
+    found = groups(z, scale(400.0))
     assert found.min() >= 0
-    assert found.max() < 35
+    assert found.max() < N
 
 
 def test_stabilised_counts_have_unit_noise():
@@ -101,3 +107,15 @@ def test_a_hot_particle_that_was_smoothed_away_comes_back():
     made = project(counts, smoothed, 2, "area", 0.0)
     assert made[0, 12:14, 12:14].mean() > 400
     assert made.mean() == pytest.approx(counts.mean(), rel=1e-6)
+
+
+def test_roughness_tells_structure_of_one_pixel_from_noise_and_from_smooth_maps():
+    rng = np.random.default_rng(0)
+    y = np.mgrid[:64, :64][0]
+    smooth = rng.poisson(200 + 150 * np.sin(y / 8))
+    rough = rng.poisson(200 + 150 * rng.choice([-1, 1], (64, 64)))
+    noise = rng.poisson(200, (64, 64))
+    found = Scale.of(np.stack([smooth, rough, noise]).astype(float)).roughness
+    assert found[0] < 0.05
+    assert found[1] > 0.5
+    assert found[2] < 0.3

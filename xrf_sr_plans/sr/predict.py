@@ -220,7 +220,7 @@ def estimate(
     made = consistency.project(
         ready.counts, unstabilise(stabilised), factor, setting.sampling, probe
     )
-    ends = intervals(calibration, factor, stabilise(made), sigma, scale.low, scale.span)
+    ends = intervals(calibration, factor, stabilise(made), sigma, scale)
     baseline = np.clip(upsample(ready.counts, factor), 0, None)
     fields = {
         "estimate": made,

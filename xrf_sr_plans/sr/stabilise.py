@@ -26,14 +26,33 @@ def unstabilise(stabilised: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scale:
-    """Robust range of each element in stabilised counts, from the coarse map alone."""
+    """What is to be known of each element as a whole, from the coarse map alone; (element,)."""
 
     low: np.ndarray
+    """Low end of its stabilised counts."""
     span: np.ndarray
+    """Robust range of its stabilised counts: in standard deviations of the counting noise."""
+    roughness: np.ndarray
+    """Share of its variance, freed of noise, that lies in second differences: how much of the
+    structure is as small as a coarse pixel. Near 0: smooth. 6 and more: unresolved."""
 
     @classmethod
     def of(cls, counts: np.ndarray) -> Scale:
-        """Take it from gap-free counts (..., y, x): the 1 % and 99.5 % quantiles."""
-        flat = stabilise(counts).reshape(*counts.shape[:-2], -1)
+        """Take it from gap-free counts (..., y, x): range from the 1 % and 99.5 % quantiles."""
+        stabilised = stabilise(counts)
+        flat = stabilised.reshape(*counts.shape[:-2], -1)
         low, high = np.quantile(flat, (0.01, 0.995), axis=-1)
-        return cls(low, np.maximum(high - low, SMALLEST_RANGE))
+        return cls(low, np.maximum(high - low, SMALLEST_RANGE), _roughness(stabilised))
+
+
+def _roughness(stabilised: np.ndarray) -> np.ndarray:
+    parts = [
+        np.square(np.diff(stabilised, 2, axis=axis)).mean(axis=(-2, -1))
+        for axis in (-2, -1)
+        if stabilised.shape[axis] > 2
+    ]
+    if not parts:
+        return np.zeros(stabilised.shape[:-2])
+    # White noise of unit variance has second differences of variance 1 + 4 + 1.
+    excess = np.clip(np.mean(parts, axis=0) / 6 - 1, 0, None)
+    return excess / np.clip(stabilised.var(axis=(-2, -1)) - 1, 0.3, None)

@@ -2,11 +2,11 @@
 
 The score of a pixel is its error in stabilised counts divided by the predicted sigma. On
 calibration maps the 5 % and 95 % quantiles of the score are taken per group of pixels (factor,
-dose of the element, brightness of the pixel), with the finite-sample correction of conformal
-prediction (V. Vovk et al., 2005; A. Angelopoulos, S. Bates, arXiv 2107.07511; per group:
-Mondrian conformal prediction). Scaling by sigma follows Y. Romano et al., arXiv 1905.03222, and
-A. Angelopoulos et al., arXiv 2202.05265. Pixels of a map are not exchangeable one by one: the
-quantiles are averaged over maps, so that no large map decides alone.
+roughness and dose of the element, brightness of the pixel), with the finite-sample correction
+of conformal prediction (V. Vovk et al., 2005; A. Angelopoulos, S. Bates, arXiv 2107.07511;
+by group: Mondrian). Scaling by sigma follows Y. Romano et al., arXiv 1905.03222, and
+A. Angelopoulos et al., arXiv 2202.05265. Pixels of one map are not exchangeable, so the
+guarantee is that of the theory only for maps like those calibrated on, on average over maps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from xrf_sr_plans.errors import ModelError
-from xrf_sr_plans.sr.stabilise import OFFSET, unstabilise
+from xrf_sr_plans.sr.stabilise import OFFSET, Scale, unstabilise
 
 NORMAL_90 = 1.6448536269514722
 DOSE_EDGES = (5.5, 8.0, 12.0, 20.0, 40.0, 100.0)
@@ -30,7 +30,10 @@ DOSE_EDGES = (5.5, 8.0, 12.0, 20.0, 40.0, 100.0)
 four times the brightest counts)."""
 BRIGHTNESS_EDGES = (0.08, 0.2, 0.45, 0.75)
 """Edges between groups of pixels, by brightness relative to the element's range."""
-N_GROUPS = (len(DOSE_EDGES) + 1, len(BRIGHTNESS_EDGES) + 1)
+ROUGHNESS_EDGES = (0.02, 0.1)
+"""Edges between groups of elements, by `Scale.roughness`: what is as small as a coarse pixel
+can't be seen in the coarse map, and is missed more often."""
+N_GROUPS = (len(ROUGHNESS_EDGES) + 1, len(DOSE_EDGES) + 1, len(BRIGHTNESS_EDGES) + 1)
 
 
 class Regime(BaseModel):
@@ -55,9 +58,9 @@ class Calibration(BaseModel):
     schema_version: int = Field(default=1, ge=1, le=1)
     model_sha256: str
     level: float = 0.9
-    lower: dict[str, list[list[float]]]
-    """By factor ("2", "4"): factor below, (dose group, brightness group), positive."""
-    upper: dict[str, list[list[float]]]
+    lower: dict[str, list[list[list[float]]]]
+    """By factor ("2", "4"): sigmas below the estimate, by group (roughness, dose, brightness)."""
+    upper: dict[str, list[list[list[float]]]]
     regime: Regime = Regime()
     source: str = ""
     """What it was estimated on, in words."""
@@ -94,11 +97,12 @@ class Intervals:
     sigma: np.ndarray
 
 
-def groups(stabilised: np.ndarray, low: np.ndarray, span: np.ndarray) -> np.ndarray:
-    """Return the (flat) group of each pixel of maps (element, y, x); `low`, `span` (element,)."""
-    dose = np.digitize(span, DOSE_EDGES)
-    relative = (stabilised - low[:, None, None]) / span[:, None, None]
-    return dose[:, None, None] * N_GROUPS[1] + np.digitize(relative, BRIGHTNESS_EDGES)
+def groups(stabilised: np.ndarray, scale: Scale) -> np.ndarray:
+    """Return the (flat) group of each pixel of stabilised maps (element, y, x)."""
+    element = np.digitize(scale.roughness, ROUGHNESS_EDGES) * N_GROUPS[1]
+    element = (element + np.digitize(scale.span, DOSE_EDGES)) * N_GROUPS[2]
+    relative = (stabilised - scale.low[:, None, None]) / scale.span[:, None, None]
+    return element[:, None, None] + np.digitize(relative, BRIGHTNESS_EDGES)
 
 
 def intervals(
@@ -106,12 +110,11 @@ def intervals(
     factor: int,
     stabilised: np.ndarray,
     sigma: np.ndarray,
-    low: np.ndarray,
-    span: np.ndarray,
+    scale: Scale,
 ) -> Intervals:
     """Turn the network's stabilised estimate and sigma into calibrated intervals in counts."""
     below, above = (table.ravel() for table in calibration.factors(factor))
-    group = groups(stabilised, low, span)
+    group = groups(stabilised, scale)
     down, up = below[group] * sigma, above[group] * sigma
     spread = (down + up) / (2 * NORMAL_90)
     # Second order of z**2 / 4: matters where z is comparable with its sigma.
@@ -143,17 +146,17 @@ def fit(
 ) -> Calibration:
     """Estimate a calibration from the scores of many maps.
 
-    A group with fewer than `least` pixels takes the factors of the nearest dose group at the
-    same brightness that has enough, else those of all pixels of the factor.
+    A group with fewer than `least` pixels takes the factors of the nearest dose group of the
+    same roughness and brightness that has enough, else those of all pixels of the factor.
     """
     tail = (1 - level) / 2
     maps = list(maps)
-    lower: dict[str, list[list[float]]] = {}
-    upper: dict[str, list[list[float]]] = {}
+    lower: dict[str, Any] = {}
+    upper: dict[str, Any] = {}
     for factor in sorted({item.factor for item in maps}):
         score = np.concatenate([item.score.ravel() for item in maps if item.factor == factor])
         group = np.concatenate([item.group.ravel() for item in maps if item.factor == factor])
-        tables = np.full((2, N_GROUPS[0] * N_GROUPS[1]), np.nan)
+        tables = np.full((2, math.prod(N_GROUPS)), np.nan)
         for index in range(tables.shape[1]):
             members = score[group == index]
             if members.size >= least:
@@ -172,12 +175,12 @@ def _ends(scores: np.ndarray, tail: float) -> tuple[float, float]:
 
 
 def _fill_groups(tables: np.ndarray, overall: tuple[float, float]) -> np.ndarray:
-    for side in range(2):
-        for column in tables[side].T:
-            known = np.flatnonzero(np.isfinite(column))
-            for row in np.flatnonzero(~np.isfinite(column)):
-                nearest = known[np.argmin(np.abs(known - row))] if known.size else None
-                column[row] = overall[side] if nearest is None else column[nearest]
+    for side, rough, bright in np.ndindex(2, N_GROUPS[0], N_GROUPS[2]):
+        column = tables[side, rough, :, bright]
+        known = np.flatnonzero(np.isfinite(column))
+        for row in np.flatnonzero(~np.isfinite(column)):
+            nearest = known[np.argmin(np.abs(known - row))] if known.size else None
+            column[row] = overall[side] if nearest is None else column[nearest]
     return tables
 
 

@@ -84,7 +84,7 @@ def scores(predicted: Predicted, rng: np.random.Generator) -> Scores:
     """Return the scores of a random subset of the pixels."""
     made = stabilise(predicted.estimate)
     score = (stabilise(predicted.pair.truth) - made) / predicted.sigma
-    group = groups(made, predicted.scale.low, predicted.scale.span)
+    group = groups(made, predicted.scale)
     n_elements = score.shape[0]
     keep = rng.integers(score[0].size, size=(n_elements, PIXELS_PER_MAP))
     pick = [np.take_along_axis(v.reshape(n_elements, -1), keep, 1).ravel() for v in (score, group)]
