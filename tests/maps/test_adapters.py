@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from bluesky.plans import grid_scan
+from event_model import DocumentNames, compose_run, schema_validators
+from ophyd.sim import SynAxis, SynSignal
+
+from xrf_sr_plans.errors import AssemblyError
+from xrf_sr_plans.maps.adapters import adapt_grid_scan, adapt_row_events
+from xrf_sr_plans.maps.assemble import MapBuilder
+from xrf_sr_plans.maps.elemental import ElementalMaps
+
+Document = tuple[str, dict[str, Any]]
+
+
+def assembled(documents: Iterable[Document]) -> ElementalMaps:
+    builder: MapBuilder | None = None
+    for name, doc in documents:
+        schema_validators[DocumentNames[name]].validate(doc)
+        if name == "start":
+            builder = MapBuilder(doc)
+        elif builder is not None and name in ("descriptor", "event"):
+            getattr(builder, name)(doc)
+    assert builder is not None
+    return builder.maps()
+
+
+class Motor(SynAxis):
+    """A simulated axis that says its units."""
+
+    def describe(self) -> dict[str, Any]:
+        described = copy.deepcopy(super().describe())
+        for facts in described.values():
+            facts["units"] = self.egu
+        return described
+
+
+def fly_grid_scan(
+    ends: tuple[float, ...] = (0.0, 0.3, 0.0, 0.4), *, snake: bool = True, egu: str = "mm"
+) -> list[Document]:
+    """Scan 4 x 5 pixels; "iron" counts 100 * y + x in pixels, wherever that is."""
+    slow, fast = Motor(name="samy"), Motor(name="samx")
+    slow.egu = fast.egu = egu
+    detector = SynSignal(
+        name="iron",
+        func=lambda: 100 * round(slow.readback.get() / 0.1) + round(fast.readback.get() / 0.1),
+    )
+    docs: list[Document] = []
+    y_first, y_last, x_first, x_last = ends
+    plan = grid_scan([detector], slow, y_first, y_last, 4, fast, x_first, x_last, 5, snake)
+    RunEngine({})(plan, lambda name, doc: docs.append((name, doc)))
+    return docs
+
+
+EXPECTED = 100 * np.arange(4)[:, None] + np.arange(5)[None]
+
+
+@pytest.mark.parametrize("snake", [True, False])
+@pytest.mark.parametrize("ends", [(0.0, 0.3, 0.0, 0.4), (0.3, 0.0, 0.4, 0.0), (0.3, 0.0, 0.0, 0.4)])
+def test_a_grid_scan_becomes_a_map_whichever_way_it_ran(
+    ends: tuple[float, ...], snake: bool
+) -> None:
+    docs = fly_grid_scan(ends, snake=snake)
+    maps = assembled(adapt_grid_scan(docs, {"Fe": "iron"}, dwell_ms=100))
+    np.testing.assert_array_equal(maps.counts.values[0], EXPECTED)
+    np.testing.assert_allclose(maps.grid.fast.centers_um, [0, 100, 200, 300, 400])
+    np.testing.assert_allclose(maps.grid.slow.edges_um, [-50, 50, 150, 250, 350])
+    assert maps.attrs["source_uid"] == docs[0][1]["uid"]
+    assert maps.attrs["complete"]
+
+
+def test_a_grid_scan_that_was_aborted_and_one_that_was_rewound() -> None:
+    docs = fly_grid_scan()
+    events = [place for place, (name, _) in enumerate(docs) if name == "event"]
+    cut = [one for place, one in enumerate(docs) if place not in events[12:]]
+    maps = assembled(adapt_grid_scan(cut, {"Fe": "iron"}, dwell_ms=100))
+    values = maps.counts.values[0]
+    np.testing.assert_array_equal(values[:2], EXPECTED[:2])
+    np.testing.assert_array_equal(np.isfinite(values[2]), [True, True, False, False, False])
+    assert not np.isfinite(values[3]).any()
+
+    again = copy.deepcopy(docs[events[3]])
+    again[1]["data"]["iron"] = 7
+    rewound = [*docs[: events[5]], again, *docs[events[5] :]]
+    maps = assembled(adapt_grid_scan(rewound, {"Fe": "iron"}, dwell_ms=100))
+    assert maps.counts.values[0, 0, 3] == 7
+
+
+def test_what_is_missing_is_named() -> None:
+    docs = fly_grid_scan(egu="turns")
+    with pytest.raises(AssemblyError, match="units are 'turns'"):
+        list(adapt_grid_scan(docs, {"Fe": "iron"}, dwell_ms=100))
+    given = adapt_grid_scan(docs, {"Fe": "iron"}, dwell_ms=100, um_per_unit=10.0)
+    assert assembled(given).grid.fast.step_um == pytest.approx(1.0)
+    with pytest.raises(AssemblyError, match="no data key 'zinc'"):
+        list(adapt_grid_scan(fly_grid_scan(), {"Zn": "zinc"}, dwell_ms=100))
+    with pytest.raises(AssemblyError, match="no two-dimensional grid scan"):
+        list(adapt_grid_scan([("start", {"uid": "a", "time": 0})], {}, dwell_ms=100))
+
+
+def row_run(
+    rows: Iterable[tuple[int, list[float]]], *, snake: bool = True, stream: str = "stream0"
+) -> Iterator[Document]:
+    """Rows of a fly scan as SRX records them; positions from 10 to 14 um and 0 to 6 um."""
+    keys = {
+        key: {"source": "sim", "dtype": "array", "shape": [5]}
+        for key in ("fe_counts", "i0", "enc1")
+    }
+    scan = {"type": "XRF_FLY", "scan_input": [10.0, 14.0, 5, 0.0, 6.0, 4, 0.05],
+            "shape": [5, 4], "snake": int(snake), "fast_axis": {"motor_name": "nano_x",
+            "units": "um"}, "slow_axis": {"motor_name": "nano_y", "units": "um"}}  # fmt: skip
+    run = compose_run(metadata={"scan": scan})
+    yield "start", run.start_doc
+    described = run.compose_descriptor(name=stream, data_keys=keys)
+    yield "descriptor", described.descriptor_doc
+    for seq_num, values in rows:
+        line = seq_num - 1
+        encoder = 10.0 + np.arange(len(values))
+        data = {"fe_counts": values, "i0": [1.0] * len(values),
+                "enc1": (encoder[::-1] if snake and line % 2 else encoder).tolist()}  # fmt: skip
+        event = described.compose_event(
+            data=data, timestamps=dict.fromkeys(data, 1.0), seq_num=seq_num, validate=False
+        )
+        yield "event", event
+    yield "stop", run.compose_stop()
+
+
+@pytest.mark.parametrize("fast_key", [None, "enc1"])
+def test_row_events_become_a_map_with_short_missing_and_repeated_rows(
+    fast_key: str | None,
+) -> None:
+    rows = [(1, [0.0, 1, 2, 3, 4]), (2, [14.0, 13, 12, 11, 10]), (4, [9.0, 9, 9, 9, 9]),
+            (4, [34.0, 33, 32])]  # fmt: skip
+    adapted = adapt_row_events(row_run(rows), {"Fe": "fe_counts"}, i0_key="i0", fast_key=fast_key)
+    maps = assembled(adapted)
+    values = maps.counts.values[0]
+    np.testing.assert_array_equal(values[0], [0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(values[1], [10, 11, 12, 13, 14])
+    assert not np.isfinite(values[2]).any()
+    if fast_key is None:
+        np.testing.assert_array_equal(values[3], [np.nan, np.nan, 32, 33, 34])
+    assert maps.attrs["dwell_ms"] == 50.0
+    assert maps.attrs["sampling"] == "fly"
+    assert not maps.attrs["complete"]
+    np.testing.assert_allclose(maps.grid.slow.centers_um, [0, 2, 4, 6])
+
+
+def test_row_events_that_are_not_there_or_not_filled_are_named() -> None:
+    with pytest.raises(AssemblyError, match="no stream 'stream0'"):
+        list(adapt_row_events(row_run([], stream="primary"), {"Fe": "fe_counts"}))
+    unfilled: Any = [(1, "b3f2a1-datum/0")]
+    with pytest.raises(AssemblyError, match="is it filled"):
+        list(adapt_row_events(row_run(unfilled), {"Fe": "fe_counts"}))
+    with pytest.raises(AssemblyError, match="scan_input"):
+        list(adapt_row_events([("start", {"uid": "a", "time": 0})], {"Fe": "x"}))

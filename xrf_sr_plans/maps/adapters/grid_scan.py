@@ -1,0 +1,139 @@
+"""Bluesky's own `grid_scan`: one event a pixel, shape (slow, fast), positions in motor units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from xrf_sr_plans import schema
+from xrf_sr_plans.errors import AssemblyError
+from xrf_sr_plans.maps.adapters.rows import (
+    AdaptedMap,
+    Document,
+    FlownRow,
+    axis_between,
+    column,
+    length_scale,
+    split,
+)
+from xrf_sr_plans.maps.grid import ScanGrid
+
+
+def adapt_grid_scan(
+    documents: Iterable[Document],
+    channels: Mapping[str, str],
+    *,
+    dwell_ms: float,
+    i0_key: str | None = None,
+    um_per_unit: float | None = None,
+    analysis: schema.AnalysisRequest | None = None,
+) -> Iterator[Document]:
+    """Yield a two-dimensional `grid_scan` as the documents of a map of ours.
+
+    A pixel's place follows from its ``seq_num``, the trajectory and the measured position; of
+    two events with one ``seq_num`` (a rewind) the later one counts. The start document keeps
+    its uid.
+
+    Parameters
+    ----------
+    channels
+        Element -> data key with its detected photons.
+    dwell_ms
+        Time at each pixel.
+    i0_key
+        Data key of the flux monitor.
+    um_per_unit
+        Where the motors don't say their units.
+    analysis
+        What the analysis is to do; None: its defaults.
+
+    Raises
+    ------
+    AssemblyError
+        No two-dimensional grid, unknown units, or a data key that isn't there.
+    """
+    pixels: dict[int, Mapping[str, Any]] = {}
+    start, descriptor, stop = {}, {}, None
+    for name, doc in split(iter(documents)):
+        if name == "start":
+            start = doc
+        elif name == "descriptor" and doc["name"] == schema.STREAM_ROWS and not descriptor:
+            descriptor = doc
+        elif name == "event" and doc["descriptor"] == descriptor.get("uid"):
+            pixels[int(doc["seq_num"])] = doc
+        elif name == "stop":
+            stop = doc
+    if len(start.get("shape", ())) != 2 or not descriptor:
+        raise AssemblyError(
+            f"run {start.get('uid')}: no two-dimensional grid scan (shape {start.get('shape')})"
+        )
+    fields = _position_fields(start)
+    scales = [
+        length_scale(descriptor["data_keys"].get(field, {}).get("units"), um_per_unit, field)
+        for field in fields
+    ]
+    adapted = _map(start, scales, list(channels), dwell_ms, analysis)
+    for number in sorted(pixels):
+        data = pixels[number]["data"]
+        row, place = _place(adapted, number)
+        if row is None:
+            continue
+        row.counts[:, place] = [column(data, key)[0] for key in channels.values()]
+        row.slow_um[place], row.fast_um[place] = (
+            column(data, field)[0] * scale for field, scale in zip(fields, scales, strict=True)
+        )
+        if i0_key is not None:
+            row.i0[place] = column(data, i0_key)[0]
+        row.time = float(pixels[number]["time"])
+    yield from adapted.documents(stop)
+
+
+def _map(
+    start: Mapping[str, Any],
+    scales: list[float],
+    elements: list[str],
+    dwell_ms: float,
+    analysis: schema.AnalysisRequest | None,
+) -> AdaptedMap:
+    slow, fast = (
+        axis_between(motor, first * scale, last * scale, num)
+        for motor, (first, last), scale, num in zip(
+            start["motors"], start["extents"], scales, start["shape"], strict=True
+        )
+    )
+    grid = ScanGrid(fast, slow, bool(start.get("snaking", [False, False])[1]))
+    request = analysis or schema.AnalysisRequest()
+    return AdaptedMap(start, grid, elements, dwell_ms, "point", request)
+
+
+def _place(adapted: AdaptedMap, number: int) -> tuple[FlownRow | None, int]:
+    """Return the row of event `number` and its place in order of acquisition."""
+    grid = adapted.grid
+    (y_first, y_last), (x_first, x_last) = adapted.start["extents"]
+    line, place = divmod(number - 1, grid.fast.num)
+    if not 0 <= line < grid.slow.num:
+        return None, 0
+    forward = (x_first <= x_last) != (grid.snake and line % 2 == 1)
+    index = line if y_first <= y_last else grid.slow.num - 1 - line
+    empty = _empty(len(adapted.elements), grid.fast.num, forward)
+    return adapted.rows.setdefault(index, empty), place
+
+
+def _position_fields(start: Mapping[str, Any]) -> list[str]:
+    """Return the data keys of the slow and the fast motor's positions."""
+    dimensions = start.get("hints", {}).get("dimensions", ())
+    if len(dimensions) == 2:
+        return [fields[0] for fields, _ in dimensions]
+    return list(start["motors"])
+
+
+def _empty(elements: int, num: int, forward: bool) -> FlownRow:
+    return FlownRow(
+        counts=np.full((elements, num), np.nan),
+        i0=np.full(num, np.nan),
+        fast_um=np.full(num, np.nan),
+        slow_um=np.full(num, np.nan),
+        direction=1 if forward else -1,
+    )
