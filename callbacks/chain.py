@@ -25,6 +25,7 @@ from xrf_sr_plans.callbacks.routing import RunIndex
 from xrf_sr_plans.callbacks.super_resolution import SuperResolution
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
+from xrf_sr_plans.errors import in_words
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
@@ -112,7 +113,7 @@ class AnalysisChain:
         try:
             run = MapAssembler(start, self._rows_came, self._map_came)
         except Exception as error:  # noqa: BLE001 - recorded as this run's failure at its stop
-            self._runs[uid] = _failed(start, f"{type(error).__name__}: {error}")
+            self._runs[uid] = _failed(start, in_words(error))
             return
         self._runs[uid] = run
         self._pace.new_run()
@@ -172,7 +173,7 @@ class AnalysisChain:
                 regions = self._pick(enhanced, request, builder.uid)
         except Exception as error:  # the survey is told, and goes on
             logger.warning("analysis of run %s failed", builder.uid, exc_info=True)
-            reason = f"{type(error).__name__}: {error}"
+            reason = in_words(error)
         return AnalysedMap(
             run.start, run.end_time, request, maps, builder.rows_used, enhanced, regions, reason
         )

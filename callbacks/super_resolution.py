@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.errors import in_words
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.schema import AnalysisRequest
 
@@ -34,7 +35,7 @@ class SuperResolution:
                 return self._network(maps, request)
             except Exception as error:  # whatever it is, a bicubic map is better
                 logger.warning("bicubic because the network failed", exc_info=True)
-                reason = f"{type(error).__name__}: {error}"
+                reason = in_words(error)
         from xrf_sr_plans.sr.fallback import enhance_bicubic
 
         return enhance_bicubic(maps, request.factor, reason)

@@ -65,3 +65,9 @@ class AssemblyError(AnalysisError):
 
 class WorkerError(AnalysisError):
     """The analysis process died, hung or could not be started."""
+
+
+def in_words(error: BaseException, most: int = 300) -> str:
+    """Return type and message of an error on one line short enough for a document."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -157,16 +157,16 @@ def test_where_the_model_is_not_trusted_the_measured_counts_decide() -> None:
 
 def test_an_excess_within_its_own_uncertainty_is_no_find() -> None:
     fe = background()
-    fe[5, 21] += 60
+    fe[5:7, 21:23] += 60
     assert len(pick(enhanced({"Fe": fe}, sigma=5.0), find="Fe")) == 1
     assert pick(enhanced({"Fe": fe}, sigma=40.0), find="Fe") == []
 
 
 def test_a_grain_that_the_coarse_counts_prove_is_a_find_however_unsure_its_place() -> None:
     fe = background()
-    fe[5, 21] += 400
+    fe[5:7, 21:23] += 400
     (region,) = pick(enhanced({"Fe": fe}, sigma=300.0), find="Fe")
-    assert region.x_low_um < COARSE.refined(FACTOR).fast.centers_um[21] < region.x_high_um
+    assert region.x_low_um < COARSE.refined(FACTOR).fast.centers_um[22] < region.x_high_um
 
 
 def test_of_two_equal_signals_the_less_certain_one_comes_first() -> None:

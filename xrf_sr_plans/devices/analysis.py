@@ -15,7 +15,7 @@ from typing import Any
 from ophyd.status import Status
 
 from xrf_sr_plans.devices.protocols import AnalysisSummary, ResultsSource
-from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.errors import ConfigError, in_words
 
 logger = logging.getLogger(__name__)
 
@@ -209,13 +209,13 @@ class _Wait:
                 then(future.result())
             except Exception as error:  # the status must succeed whatever happens
                 logger.exception("%s: no answer for run %s", self._device.name, self._uid)
-                self._fail(f"{type(error).__name__}: {error}")
+                self._fail(in_words(error))
 
         try:
             question(*args).add_done_callback(answered)
         except Exception as error:  # same here
             logger.exception("%s: cannot ask for run %s", self._device.name, self._uid)
-            self._fail(f"{type(error).__name__}: {error}")
+            self._fail(in_words(error))
 
     def _in(self, seconds: float, function: Any) -> None:
         if self._timer is not None:

@@ -14,7 +14,7 @@ from bluesky import preprocessors as bpp
 from bluesky.utils import MsgGenerator, RunEngineControlException
 
 from xrf_sr_plans import schema
-from xrf_sr_plans.errors import GridError
+from xrf_sr_plans.errors import GridError, in_words
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.plans.documents import plain_region
 from xrf_sr_plans.plans.fly_map import ROW_FAILURES
@@ -125,7 +125,7 @@ def look_at_tile(device: Any, source_uid: str, timeout_s: float) -> MsgGenerator
         yield from bps.wait(group, timeout=timeout_s + fallback_s + _GRACE_S)
         yield from bps.checkpoint()
     except ROW_FAILURES as error:
-        reason = f"{device.name}: {type(error).__name__}: {error}"
+        reason = f"{device.name}: {in_words(error)}"
         logger.error("no analysis of %s: %s", source_uid, reason)
         yield from bps.checkpoint()
         return TileAnalysis(source_uid, "failed", reason)

@@ -16,7 +16,7 @@ from bluesky.utils import FailedStatus, MsgGenerator, plan
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
 from xrf_sr_plans.devices.protocols import Beamline, PlansItsOwnRow, RowRequest
-from xrf_sr_plans.errors import FlightError
+from xrf_sr_plans.errors import FlightError, in_words
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.plans import preflight
@@ -226,7 +226,7 @@ class _Flight:
             try:
                 yield from self._attempt(row)
             except ROW_FAILURES as error:
-                reason = f"{type(error).__name__}: {error}"
+                reason = in_words(error)
                 logger.warning("row %d failed: %s", row, reason)
                 # What broke because of a pause was not the row's fault.
                 if interruptions == self.guard.interruptions:

@@ -11,6 +11,7 @@ from typing import Any
 from bluesky import plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
+from xrf_sr_plans.errors import in_words
 from xrf_sr_plans.maps.region import Rescan
 from xrf_sr_plans.plans.documents import plain_region
 from xrf_sr_plans.plans.fly_map import ROW_FAILURES
@@ -60,7 +61,7 @@ def hand_over(
         problem = ""
     except ROW_FAILURES as error:
         answers = {}
-        problem = f"{sink.name}: {type(error).__name__}: {error}"
+        problem = f"{sink.name}: {in_words(error)}"
         logger.error("rescans not known to be queued: %s", problem)
     outcomes = []
     for one in rescans:

@@ -13,7 +13,7 @@ from bluesky.utils import MsgGenerator, plan
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline
-from xrf_sr_plans.errors import BudgetError, ConfigError, FlightError, RefusedError
+from xrf_sr_plans.errors import BudgetError, ConfigError, FlightError, RefusedError, in_words
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.plans import preflight
@@ -177,7 +177,7 @@ def collect_pairs(
         except RefusedError as error:
             outcome = RegionOutcome(region, "refused", str(error))
         except (FlightError, *ROW_FAILURES) as error:
-            outcome = RegionOutcome(region, "failed", f"{type(error).__name__}: {error}")
+            outcome = RegionOutcome(region, "failed", in_words(error))
         logger.info("pair of region %s %s: %s", region.key, outcome.disposition, outcome.reason)
         outcomes.append(outcome)
     return tuple(outcomes)

@@ -13,7 +13,7 @@ from bluesky.utils import MsgGenerator, plan
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
 from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
-from xrf_sr_plans.errors import FlightError, GridError, RefusedError
+from xrf_sr_plans.errors import FlightError, GridError, RefusedError, in_words
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.maps.region import Region, Rescan
 from xrf_sr_plans.plans import preflight
@@ -103,7 +103,7 @@ class FineMaps:
         except RefusedError as error:
             return RegionOutcome(region, "refused", str(error))
         except (FlightError, *ROW_FAILURES) as error:
-            return RegionOutcome(region, "failed", f"{type(error).__name__}: {error}")
+            return RegionOutcome(region, "failed", in_words(error))
         reason = shrink_note(region, grid)
         if flown.lost_rows:
             reason = "; ".join(filter(None, [reason, f"rows {list(flown.lost_rows)} lost"]))
