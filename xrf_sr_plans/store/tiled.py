@@ -87,7 +87,7 @@ class SafeWriter:
     Subscribe it to a RunEngine, or use it as a sink of the analysis: it never raises and never
     blocks. Two threads with bounded queues do the work, so that neither a server that dies (a
     plain writer stalls for minutes) nor a full disk reaches the scan or the other copy. What
-    Tiled didn't get stays in `folder` for `reingest`.
+    Tiled didn't get stays in `folder` for `reingest`. Close it before the catalog it writes to.
     """
 
     def __init__(
