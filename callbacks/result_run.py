@@ -145,14 +145,16 @@ def _run(analysed: AnalysedMap, uid: str, stream: str) -> Documents:
     if analysed.enhanced is not None:
         events = [_map_event(analysed.enhanced, index) for index in range(_number(analysed))]
         described = _map_stream(analysed.enhanced)
-        documents += _stream(uid, time, stream, described, _axes(analysed.enhanced), events)
+        documents += stream_documents(
+            uid, time, stream, described, _axes(analysed.enhanced), events
+        )
         counts[stream] = len(events)
     if analysed.regions:
         events = [_region_event(region) for region in analysed.regions]
-        documents += _stream(uid, time, STREAM_REGIONS, _region_stream(), {}, events)
+        documents += stream_documents(uid, time, STREAM_REGIONS, _region_stream(), {}, events)
         counts[STREAM_REGIONS] = len(events)
     stop = {
-        "uid": _child(uid, "stop"),
+        "uid": child_uid(uid, "stop"),
         "run_start": uid,
         "time": time,
         "exit_status": "fail" if analysed.reason else "success",
@@ -178,7 +180,7 @@ def _start(analysed: AnalysedMap, uid: str, stream: str) -> dict[str, Any]:
         "rows_used": list(analysed.rows_used),
         "complete": analysed.complete,
         "fallback": analysed.fallback,
-        "versions": _versions(),
+        "versions": package_versions(),
         "hints": {},
     }
     metadata = analysed.start.get("xrf_sr", {})
@@ -193,7 +195,7 @@ def _start(analysed: AnalysedMap, uid: str, stream: str) -> dict[str, Any]:
     return start
 
 
-def _stream(
+def stream_documents(
     uid: str,
     time: float,
     name: str,
@@ -201,7 +203,8 @@ def _stream(
     configuration: dict[str, Any],
     rows: list[dict[str, Any]],
 ) -> Documents:
-    descriptor_uid = _child(uid, name)
+    """Return descriptor and events of one stream, all at one time, with uids from the run's."""
+    descriptor_uid = child_uid(uid, name)
     descriptor = {
         "uid": descriptor_uid,
         "run_start": uid,
@@ -215,7 +218,7 @@ def _stream(
     documents: Documents = [("descriptor", descriptor)]
     for number, data in enumerate(rows, start=1):
         event = {
-            "uid": _child(uid, f"{name} {number}"),
+            "uid": child_uid(uid, f"{name} {number}"),
             "descriptor": descriptor_uid,
             "seq_num": number,
             "time": time,
@@ -228,10 +231,10 @@ def _stream(
 
 
 def _map_stream(enhanced: EnhancedMaps) -> dict[str, Any]:
-    keys: dict[str, Any] = {"element": _data_key("string", [])}
+    keys: dict[str, Any] = {"element": data_key("string", [])}
     for name in MAP_KEYS:
         keys[name] = {
-            **_data_key("array", list(enhanced.grid.shape)),
+            **data_key("array", list(enhanced.grid.shape)),
             "dtype_numpy": "|u1" if name == "trusted" else "<f4",
             "dims": ["y", "x"],
             "units": "" if name == "trusted" else "photons",
@@ -245,7 +248,7 @@ def _axes(enhanced: EnhancedMaps) -> dict[str, Any]:
         "data": {name: values.tolist() for name, values in axes.items()},
         "timestamps": dict.fromkeys(axes, 0.0),
         "data_keys": {
-            name: {**_data_key("array", [len(values)]), "dtype_numpy": "<f8", "units": "um"}
+            name: {**data_key("array", [len(values)]), "dtype_numpy": "<f8", "units": "um"}
             for name, values in axes.items()
         },
     }
@@ -260,8 +263,8 @@ def _map_event(enhanced: EnhancedMaps, index: int) -> dict[str, Any]:
 
 
 def _region_stream() -> dict[str, Any]:
-    numbers = {name: _data_key("number", []) for name in _REGION_NUMBERS}
-    return {**numbers, **{name: _data_key("string", []) for name in _REGION_WORDS}}
+    numbers = {name: data_key("number", []) for name in _REGION_NUMBERS}
+    return {**numbers, **{name: data_key("string", []) for name in _REGION_WORDS}}
 
 
 def _region_event(region: Region) -> dict[str, Any]:
@@ -278,15 +281,18 @@ def _region_event(region: Region) -> dict[str, Any]:
     return {**numbers, **words}
 
 
-def _data_key(dtype: str, shape: list[int]) -> dict[str, Any]:
+def data_key(dtype: str, shape: list[int]) -> dict[str, Any]:
+    """Return a descriptor's entry for one key."""
     return {"source": "xrf_sr_plans", "dtype": dtype, "shape": shape}
 
 
-def _child(uid: str, label: str) -> str:
+def child_uid(uid: str, label: str) -> str:
+    """Return the uid of a document within a run."""
     return str(uuid.uuid5(uuid.UUID(uid), label))
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Return the versions that a result may depend on."""
     versions = {}
     for package in ("xrf-sr-plans", "numpy", "torch"):
         try:
