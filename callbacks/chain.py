@@ -91,6 +91,10 @@ class AnalysisChain:
             from xrf_sr_plans.callbacks.pair_recorder import PairRecorder
 
             self.routers.append(PairRecorder(self.settings.pair_dir))
+        if emit is not None or self.settings.ledger_dir:
+            from xrf_sr_plans.callbacks.verification import Verification
+
+            self.routers.append(Verification(self.settings.ledger_dir, emit))
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document; what goes wrong ends up in the summary of the run it belongs to."""

@@ -1,0 +1,218 @@
+"""`Verification`: a fine map against what had been predicted there; a result run and the ledger.
+
+The documents follow from the fine run, the prediction and what the ledger knew *before* that run
+(its hash is part of the uid), so a replay gives the same ones to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xrf_sr_plans.callbacks.result_run import (
+    NAMESPACE,
+    AnalysedMap,
+    Documents,
+    child_uid,
+    data_key,
+    package_versions,
+    stream_documents,
+)
+from xrf_sr_plans.errors import AnalysisError
+from xrf_sr_plans.maps.elemental import EnhancedMaps
+from xrf_sr_plans.metrics.agreement import Agreement, compare
+from xrf_sr_plans.schema import PLAN_VERIFICATION, STREAM_VERIFICATION
+from xrf_sr_plans.store.ledger import Entry, Ledger, Verdict, content_key, judge
+from xrf_sr_plans.store.predictions import Predictions
+
+logger = logging.getLogger(__name__)
+
+Recall = Callable[[str], EnhancedMaps | None]
+
+_POOLED = ("coverage_90", "low", "high", "effective_pixels")
+_WORDS = ("judgement", "recommendation", "warning")
+
+
+class Verification:
+    """Remember predictions; when a fine map of a predicted region comes, say how they did.
+
+    Parameters
+    ----------
+    folder
+        Of ledger and predictions (`AnalysisSettings.ledger_dir`); None: both in memory, and
+        only fine maps of the same survey are pooled.
+    emit
+        Takes the documents of verification runs.
+    recall
+        Asked for the prediction of a map (by its uid) that isn't known here, such as from stored
+        result documents (`maps.result.enhanced_from_documents`).
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        emit: Callable[[str, dict[str, Any]], None] | None = None,
+        recall: Recall | None = None,
+    ) -> None:
+        self.ledger = Ledger(folder)
+        self.predictions = Predictions(folder)
+        self._emit = emit
+        self._recall = recall
+
+    def __call__(self, analysed: AnalysedMap) -> None:
+        """Take one analysed map; only predictions and fine maps that follow from one matter."""
+        if analysed.enhanced is not None:
+            self.predictions.keep(prediction_of(analysed))
+        elif _is_fine(analysed):
+            self._verify(analysed)
+
+    def _verify(self, analysed: AnalysedMap) -> None:
+        predicted = self._predicted(analysed.start["xrf_sr"])
+        if predicted is None:
+            logger.info("fine map %s: nothing was predicted there", analysed.source_uid)
+            return
+        found, reason = {}, ""
+        try:
+            assert analysed.maps is not None
+            found = compare(predicted, analysed.maps)
+        except AnalysisError as error:
+            reason = str(error)
+        verified = self._verified(analysed, predicted, found, reason)
+        if verified.overall.warning:
+            logger.warning("%s: %s", verified.beamline, verified.overall.warning)
+        if self._emit is not None:
+            for name, doc in verified.documents():
+                self._emit(name, doc)
+        # Last: a full disk costs the ledger's line, not the documents.
+        self.ledger.append(verified.beamline, predicted.model, verified.entries)
+
+    def _predicted(self, metadata: Mapping[str, Any]) -> EnhancedMaps | None:
+        parent = str(metadata["parent_uid"])
+        sha256 = (metadata.get("region") or {}).get("model_sha256")
+        known = self.predictions.recall(parent, sha256)
+        return known if known is not None or self._recall is None else self._recall(parent)
+
+    def _verified(
+        self,
+        analysed: AnalysedMap,
+        predicted: EnhancedMaps,
+        found: Mapping[str, Agreement],
+        reason: str,
+    ) -> Verified:
+        metadata = analysed.start["xrf_sr"]
+        beamline, survey = str(metadata["beamline"]), str(metadata.get("survey_uid") or "")
+        history = self.ledger.before(
+            beamline, predicted.model, predicted.factor, analysed.end_time, analysed.source_uid
+        )
+        if self.ledger.folder is None:
+            history = [entry for entry in history if entry.survey_uid == survey]
+        entries = [_entry(analysed, predicted, survey, one) for one in found.values()]
+        return Verified(analysed, predicted, beamline, found, entries, history, reason)
+
+
+@dataclass(frozen=True, eq=False)
+class Verified:
+    """One fine map compared with its prediction, element by element, and the pool so far."""
+
+    analysed: AnalysedMap
+    predicted: EnhancedMaps
+    beamline: str
+    found: Mapping[str, Agreement]
+    entries: Sequence[Entry]
+    history: Sequence[Entry]
+    reason: str
+
+    @property
+    def overall(self) -> Verdict:
+        """Verdict over all elements."""
+        return judge([*self.history, *self.entries])
+
+    def documents(self) -> Documents:
+        """Return the verification run: one event per element."""
+        time, history = self.analysed.end_time, content_key(self.history)
+        facts = [self.analysed.source_uid, self.predicted.model, self.predicted.factor, history]
+        uid = str(uuid.uuid5(NAMESPACE, json.dumps(["verification", facts], sort_keys=True)))
+        documents: Documents = [("start", self._start(uid, history))]
+        rows = [self._row(element) for element in self.found]
+        if rows:
+            keys = {name: _described(value) for name, value in rows[0].items()}
+            documents += stream_documents(uid, time, STREAM_VERIFICATION, keys, {}, rows)
+        stop = {
+            "uid": child_uid(uid, "stop"),
+            "run_start": uid,
+            "time": time,
+            "exit_status": "success" if rows else "fail",
+            "reason": self.reason,
+            "num_events": {STREAM_VERIFICATION: len(rows)} if rows else {},
+        }
+        return [*documents, ("stop", stop)]
+
+    def _start(self, uid: str, history: str) -> dict[str, Any]:
+        metadata = self.analysed.start["xrf_sr"]
+        start: dict[str, Any] = {
+            "uid": uid,
+            "time": self.analysed.end_time,
+            "plan_name": PLAN_VERIFICATION,
+            "purpose": "verification",
+            "original_run_uid": self.analysed.source_uid,
+            "parent_uid": metadata["parent_uid"],
+            "prediction_uid": str(self.predicted.dataset.attrs.get("result_uid") or ""),
+            "beamline": self.beamline,
+            "model": self.predicted.model,
+            "factor": self.predicted.factor,
+            "fallback": self.predicted.fallback,
+            "complete": self.analysed.complete,
+            "ledger_before": {"entries": len(self.history), "key": history},
+            "versions": package_versions(),
+            "hints": {},
+        }
+        if self.entries:
+            start["overall"] = self.overall.to_dict()
+        if metadata.get("survey_uid") is not None:
+            start["survey_uid"] = metadata["survey_uid"]
+        return start
+
+    def _row(self, element: str) -> dict[str, Any]:
+        verdict = judge([*self.history, *self.entries], element).to_dict()
+        pooled = {f"pooled_{name}": verdict[name] for name in _POOLED}
+        words = {name: verdict[name] for name in _WORDS}
+        return {**self.found[element].to_dict(), **pooled, **words}
+
+
+def prediction_of(analysed: AnalysedMap) -> EnhancedMaps:
+    """Return the enhanced map with what a later comparison needs to know."""
+    assert analysed.enhanced is not None
+    dataset = analysed.enhanced.dataset.assign_attrs(
+        source_uid=analysed.source_uid, result_uid=analysed.result_uid, **analysed.beam
+    )
+    return EnhancedMaps(dataset, analysed.enhanced.grid)
+
+
+def _is_fine(analysed: AnalysedMap) -> bool:
+    metadata = analysed.start.get("xrf_sr", {})
+    wanted = metadata.get("purpose") == "fine" and bool(metadata.get("parent_uid"))
+    return wanted and analysed.maps is not None and bool(analysed.rows_used)
+
+
+def _entry(
+    analysed: AnalysedMap, predicted: EnhancedMaps, survey_uid: str, found: Agreement
+) -> Entry:
+    return Entry(
+        time=analysed.end_time,
+        fine_uid=analysed.source_uid,
+        parent_uid=analysed.start["xrf_sr"]["parent_uid"],
+        survey_uid=survey_uid,
+        factor=predicted.factor,
+        model=predicted.model["name"],
+        model_sha256=predicted.model["sha256"],
+        calibration=predicted.model["calibration"],
+        **{name: value for name, value in found.to_dict().items() if name in Entry.model_fields},
+    )
+
+
+def _described(value: Any) -> dict[str, Any]:
+    return data_key("string" if isinstance(value, str) else "number", [])

@@ -1,0 +1,294 @@
+"""How a beamline's models did against the fine maps that followed, and what that says of them.
+
+``<folder>/<beamline>/<model>.jsonl`` is the ledger of one model: a line per fine map and element.
+Several processes may share a folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+logger = logging.getLogger(__name__)
+
+NOMINAL = 0.90
+TOLERATED = 0.87, 0.93
+"""Pooled coverage of 90 % intervals outside of this is warned about."""
+POOL_PIXELS = 50_000
+"""The latest so many pixels are looked at."""
+LEAST_EFFECTIVE = 50
+"""With fewer independent pixels nothing is said."""
+CONFIDENCE = 0.99
+ENOUGH_MAPS = 5
+"""From so many fine maps on a calibration can be estimated anew."""
+LARGEST_BIAS = 0.05
+
+Judgement = Literal["unknown", "calibrated", "overconfident", "underconfident"]
+Recommendation = Literal["fine", "recalibrate", "collect pairs", "retrain"]
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+class Entry(BaseModel):
+    """How the prediction of one element did in one fine map; figures as in `Agreement`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, ser_json_inf_nan="constants")
+
+    time: float
+    """When the fine map ended, seconds since 1970."""
+    fine_uid: str
+    parent_uid: str
+    survey_uid: str = ""
+    element: str
+    factor: int
+    model: str
+    model_sha256: str
+    calibration: str
+    pixels: int
+    effective_pixels: float
+    coverage_90: float
+    psnr_enhanced_db: float
+    psnr_baseline_db: float
+    bias: float
+
+    @property
+    def order(self) -> tuple[float, str, str]:
+        """Place in the ledger's time."""
+        return self.time, self.fine_uid, self.element
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What may be there only once (for one model)."""
+        return self.fine_uid, self.element, self.calibration, self.factor
+
+
+class Ledger:
+    """Entries of all beamlines and models; in memory only where `folder` is None.
+
+    Parameters
+    ----------
+    folder
+        Made when the first entry is written.
+    """
+
+    def __init__(self, folder: str | Path | None) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self._memory: dict[str, list[Entry]] = {}
+
+    def path(self, beamline: str, model: Mapping[str, Any]) -> Path:
+        """Return where a model's entries are (relative to nothing if in memory only)."""
+        name = f"{file_name(str(model['name']))}-{str(model['sha256'])[:12]}".rstrip("-")
+        return (self.folder or Path()) / file_name(beamline) / f"{name}.jsonl"
+
+    def append(self, beamline: str, model: Mapping[str, Any], entries: Iterable[Entry]) -> int:
+        """Add entries that aren't there yet; return how many that were.
+
+        They are written in one go, under a lock, and are on the disk when this returns.
+
+        Raises
+        ------
+        OSError
+            No space, no permission.
+        """
+        path = self.path(beamline, model)
+        if self.folder is None:
+            kept = self._memory.setdefault(str(path), [])
+            new = _new(entries, kept)
+            kept += new
+            return len(new)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            new = _new(entries, _read(path))
+            if not new:
+                return 0
+            text = "".join(entry.model_dump_json() + "\n" for entry in new).encode()
+            if file.seek(0, os.SEEK_END) and not _ends_with_newline(file):
+                # Somebody was killed while writing: their torn line stays one line.
+                text = b"\n" + text
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        return len(new)
+
+    def entries(self, beamline: str, model: Mapping[str, Any]) -> list[Entry]:
+        """Return a model's entries in the order of time; damaged lines are left out."""
+        path = self.path(beamline, model)
+        found = self._memory.get(str(path), []) if self.folder is None else _read(path)
+        return sorted(found, key=lambda entry: entry.order)
+
+    def before(
+        self, beamline: str, model: Mapping[str, Any], factor: int, time: float, fine_uid: str
+    ) -> list[Entry]:
+        """Return what was known of a calibrated model before a fine map.
+
+        So the answer is the same whenever, and however often, that map is looked at.
+        """
+        return [
+            entry
+            for entry in self.entries(beamline, model)
+            if (entry.time, entry.fine_uid) < (time, fine_uid)
+            and entry.calibration == model.get("calibration", "")
+            and entry.factor == factor
+        ]
+
+
+def content_key(entries: Sequence[Entry]) -> str:
+    """Return a short hash of entries."""
+    text = "".join(entry.model_dump_json() for entry in entries)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _new(entries: Iterable[Entry], known: Iterable[Entry]) -> list[Entry]:
+    keys = {entry.key for entry in known}
+    return [entry for entry in entries if entry.key not in keys]
+
+
+def _ends_with_newline(file: Any) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _read(path: Path) -> list[Entry]:
+    entries: list[Entry] = []
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return entries
+    for number, line in enumerate(lines, start=1):
+        try:
+            entries.append(Entry.model_validate_json(line))
+        except ValidationError:
+            if line.strip():
+                logger.warning("%s: line %d is damaged and is left out", path, number)
+    return entries
+
+
+def file_name(text: str) -> str:
+    """Return a text given by others as a file name that can't lead out of its folder."""
+    return _UNSAFE.sub("_", text)[:80] or "unknown"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the latest fine maps say about a model's intervals, and what to do about it.
+
+    Parameters
+    ----------
+    coverage_90, low, high
+        Pooled over `pixels`, with its 99 % interval.
+    effective_pixels
+        How many independent ones they are worth.
+    warning
+        In words; empty where there is nothing to warn about.
+    """
+
+    coverage_90: float
+    low: float
+    high: float
+    pixels: int
+    effective_pixels: float
+    fine_maps: int
+    judgement: Judgement
+    recommendation: Recommendation
+    warning: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        return asdict(self)
+
+
+def judge(entries: Sequence[Entry], element: str | None = None) -> Verdict:
+    """Pool the latest `POOL_PIXELS` of entries (in the order of time; of one element or of all).
+
+    Neighbouring pixels are right or wrong together (`Entry.effective_pixels`), and so are whole
+    fine maps: the interval is the wider one of what both allow. A warning needs a pooled coverage
+    outside `TOLERATED` whose interval doesn't hold the nominal 90 %, so a tiny region never
+    raises one. A fallback's intervals were never calibrated: they are pooled but not judged.
+    """
+    from xrf_sr_plans.metrics.hallucination import wilson_interval
+
+    latest = _latest([one for one in entries if element in (None, one.element)])
+    pixels = np.array([one.pixels for one in latest], dtype=float)
+    if not latest:
+        return Verdict(math.nan, 0.0, 1.0, 0, 0.0, 0, "unknown", "fine")
+    covered = np.array([one.coverage_90 for one in latest])
+    weight = pixels / pixels.sum()
+    coverage = float(weight @ covered)
+    spread = max(coverage * (1 - coverage), 1e-4)
+    each = np.maximum([one.effective_pixels for one in latest], 1.0)
+    variance = spread * float((weight**2 / each).sum())
+    maps = sorted({one.fine_uid for one in latest})
+    if len(maps) >= ENOUGH_MAPS:
+        off = weight * (covered - coverage)
+        by_map = [sum(off[i] for i, one in enumerate(latest) if one.fine_uid == m) for m in maps]
+        between = float(np.square(by_map).sum()) * len(maps) / (len(maps) - 1)
+        variance = max(variance, between)
+    effective = min(spread / variance, float(pixels.sum()))
+    # Rounded to whole trials: Wilson's interval is one of counts.
+    trials = max(1, round(effective))
+    low, high = wilson_interval(round(coverage * trials), trials, CONFIDENCE)
+    judgement: Judgement = "unknown"
+    if effective >= LEAST_EFFECTIVE and latest[-1].model_sha256:
+        judgement = "calibrated"
+        if coverage < TOLERATED[0] and high < NOMINAL:
+            judgement = "overconfident"
+        elif coverage > TOLERATED[1] and low > NOMINAL:
+            judgement = "underconfident"
+    advice, why = _advice(latest, weight, judgement, len(maps))
+    warning = ""
+    if advice != "fine":
+        of = "all elements" if element is None else element
+        warning = (
+            f"{advice}: {why}; 90 % intervals of {latest[-1].model} cover {coverage:.3f}"
+            f" ({low:.3f}..{high:.3f}) of {of} in {len(maps)} fine maps"
+        )
+    return Verdict(
+        coverage, low, high, int(pixels.sum()), effective, len(maps), judgement, advice, warning
+    )
+
+
+def _latest(entries: Sequence[Entry]) -> list[Entry]:
+    latest: list[Entry] = []
+    pixels = 0
+    for entry in reversed(entries):
+        latest.append(entry)
+        pixels += entry.pixels
+        if pixels >= POOL_PIXELS:
+            break
+    return latest[::-1]
+
+
+def _advice(
+    latest: Sequence[Entry], weight: np.ndarray, judgement: Judgement, fine_maps: int
+) -> tuple[Recommendation, str]:
+    if judgement == "unknown":
+        return "fine", "too few independent pixels to tell"
+    gain = _mean([one.psnr_enhanced_db - one.psnr_baseline_db for one in latest], weight)
+    bias = _mean([one.bias for one in latest], weight)
+    if fine_maps >= ENOUGH_MAPS and gain < 0:
+        return "retrain", f"the prediction is {-gain:.2f} dB worse than bicubic"
+    if fine_maps >= ENOUGH_MAPS and abs(bias) > LARGEST_BIAS:
+        return "retrain", f"predicted counts are off by {100 * bias:+.1f} %"
+    if judgement == "calibrated":
+        return "fine", ""
+    if fine_maps >= ENOUGH_MAPS:
+        return "recalibrate", f"intervals are {judgement}"
+    return "collect pairs", f"intervals are {judgement}"
+
+
+def _mean(values: Sequence[float], weight: np.ndarray) -> float:
+    """Weighted mean of what is known; 0 where nothing is (an empty map has no PSNR)."""
+    array = np.asarray(values, dtype=float)
+    known = np.isfinite(array)
+    return float(np.average(array[known], weights=weight[known])) if known.any() else 0.0
