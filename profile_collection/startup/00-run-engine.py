@@ -1,5 +1,6 @@
 """The RunEngine: the profile's own, unless the session already has one (queue server, BITS)."""
 
+import logging
 import sys
 
 from bluesky import RunEngine
@@ -19,3 +20,11 @@ progress = RowProgress(show=_show_progress)
 RE.subscribe(progress)
 if RE.waiting_hook is None:
     RE.waiting_hook = progress.waiting_hook
+
+# What a plan decides and why, as it happens, and what went wrong anywhere: regions found and
+# rescanned, rows that failed, analyses that fell back to bicubic. "\r" and "\x1b[K" wipe the
+# line of progress.
+_news = logging.StreamHandler(sys.stdout)
+_news.setFormatter(logging.Formatter("\r%(message)s\x1b[K"))
+logging.getLogger("xrf_sr_plans").addHandler(_news)
+logging.getLogger("xrf_sr_plans.plans").setLevel(logging.INFO)

@@ -4,16 +4,21 @@ import os
 from dataclasses import replace
 
 from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.latest import LatestSurvey
 from xrf_sr_plans.plans.preview import preview
 from xrf_sr_plans.queueing.sink import RescanQueue
 from xrf_sr_plans.startup import start_session
 
 rescan_queue = RescanQueue(name="rescan_queue")
+# print(latest_survey) lists what was found; latest_survey.picture("survey.png") draws it.
+latest_survey = LatestSurvey()
+RE.subscribe(latest_survey)
 # Every setting can be given in the environment: XRF_SR_MODEL, XRF_SR_DEVICE, XRF_SR_PAIR_DIR, ...
 xrf_session = start_session(
     RE,
     replace(sim_beamline, rescan_sink=rescan_queue),
     settings=AnalysisSettings.load(os.environ.get("XRF_SR_SETTINGS") or None),
+    result_sinks=[latest_survey],
 )
 analysis = xrf_session.analysis
 globals().update(xrf_session.plans)

@@ -236,7 +236,8 @@ class _Wait:
             self._outcome.set_result(_Outcome(summary, elapsed_s, time.time()))
         if self._timer is not None:
             self._timer.cancel()
-        logger.info("analysis of run %s: %s %s", self._uid, summary.status, summary.reason)
+        level = logging.INFO if summary.status == "done" else logging.WARNING
+        logger.log(level, "analysis of run %s: %s %s", self._uid, summary.status, summary.reason)
 
 
 def _finished(status: Status) -> Status:

@@ -105,6 +105,7 @@ class RegionLog:
             "y_high_um": float(region.y_high_um),
             "json": json.dumps(plain_region(region)),
         }
+        logger.info("%s", outcome)
         yield from keyed(write_down(self._record, schema.STREAM_REGIONS, values))
 
 

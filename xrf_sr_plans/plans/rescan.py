@@ -35,6 +35,15 @@ class RegionOutcome:
     reason: str
     run_uid: str = ""
 
+    def __str__(self) -> str:
+        """Return one line for a person."""
+        one = self.region
+        where = (
+            f"x {one.x_low_um:.4g}..{one.x_high_um:.4g}, y {one.y_low_um:.4g}..{one.y_high_um:.4g}"
+        )
+        what = ",".join(one.elements) or "any element"
+        return f"region {where} um ({what}): {self.disposition}: {self.reason}"
+
 
 @dataclass(frozen=True)
 class FineMaps:
@@ -88,9 +97,10 @@ class FineMaps:
         outcomes = []
         for rescan in rescans:
             outcome = yield from self._fly_one(rescan)
-            logger.info("region %s %s: %s", outcome.region.key, outcome.disposition, outcome.reason)
             outcomes.append(outcome)
-            if note is not None:
+            if note is None:
+                logger.info("%s", outcome)
+            else:
                 yield from note(outcome)
         return outcomes
 

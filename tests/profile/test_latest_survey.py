@@ -1,0 +1,88 @@
+"""The survey just flown, as listed and drawn at the prompt."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from bluesky import RunEngine
+
+from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.devices.sim import make_beamline
+from xrf_sr_plans.errors import RefusedError
+from xrf_sr_plans.latest import LatestSurvey
+from xrf_sr_plans.startup import Session, start_session
+
+SURVEY = {
+    "width_um": 24,
+    "height_um": 16,
+    "step_um": 2,
+    "dwell_ms": 10,
+    "x_center_um": 10,
+    "y_center_um": 0,
+    "find": "K",
+    "max_regions": 2,
+}
+
+
+@pytest.fixture
+def latest_and_session(request: pytest.FixtureRequest):
+    run_engine = RunEngine({})
+    latest = LatestSurvey()
+    run_engine.subscribe(latest)
+    settings = AnalysisSettings(model=getattr(request, "param", None))
+    beamline = make_beamline()
+    with start_session(
+        run_engine, beamline, settings=settings, in_process=True, result_sinks=[latest]
+    ) as session:
+        yield latest, session
+
+
+def fly(session: Session, **changed: object) -> None:
+    session.run_engine(session.plans["coarse_survey_with_sr"](**{**SURVEY, **changed}))
+    assert session.link.flush(30)
+
+
+def test_the_regions_of_a_survey_are_listed_and_it_is_drawn(latest_and_session, tmp_path: Path):
+    latest, session = latest_and_session
+    fly(session)
+    assert "1. K x" in str(latest)
+    assert "rescanned: matches 'K'" in str(latest)
+    picture = latest.picture(tmp_path / "survey.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_only_the_latest_survey_is_kept_and_other_maps_are_not_part_of_it(latest_and_session):
+    latest, session = latest_and_session
+    fly(session)
+    first = set(latest.record.coarse)
+    fly(session, rescan="propose")
+    session.run_engine(session.plans["xrf_map"](width_um=4, height_um=4, step_um=1, dwell_ms=5))
+    record = latest.record
+    assert len(record.coarse) == 1
+    assert not first & set(record.coarse)
+    assert not record.fine
+    assert {row["disposition"] for row in record.regions} == {"proposed"}
+
+
+def test_before_any_survey_it_says_so(tmp_path: Path):
+    assert "no survey" in str(LatestSurvey())
+    with pytest.raises(RefusedError, match="no survey was flown"):
+        LatestSurvey().picture(tmp_path / "survey.png")
+
+
+def test_documents_that_make_no_sense_reach_nobody(caplog: pytest.LogCaptureFixture):
+    LatestSurvey()("start", {"xrf_sr": 3})
+    assert "missing from the latest survey" in caplog.text
+
+
+@pytest.mark.parametrize("latest_and_session", ["no-such-model"], indirect=True)
+def test_a_survey_without_its_model_says_so_at_the_prompt(latest_and_session, caplog):
+    latest, session = latest_and_session
+    caplog.set_level(logging.INFO, logger="xrf_sr_plans")
+    fly(session, rescan="propose")
+    assert "no-such-model" in str(latest)
+    warnings = [one.message for one in caplog.records if one.levelno == logging.WARNING]
+    assert any("fallback ModelError" in message for message in warnings)
+    assert "proposed: matches 'K'" in caplog.text
