@@ -8,7 +8,12 @@ import pytest
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.metrics.agreement import compare, overlap_matrix
+from xrf_sr_plans.metrics.agreement import (
+    compare,
+    detail_share,
+    effective_size,
+    overlap_matrix,
+)
 from xrf_sr_plans.metrics.calibration import Z_90
 
 COARSE = ScanGrid.from_center(
@@ -131,3 +136,28 @@ def test_maps_of_different_places_are_refused():
 def test_overlap_of_equal_grids_is_the_identity():
     axis = COARSE.fast
     np.testing.assert_allclose(overlap_matrix(axis, axis), np.eye(axis.num), atol=1e-12)
+
+
+def test_neighbours_that_are_right_or_wrong_together_count_less():
+    rng = np.random.default_rng(9)
+    alone = (rng.random((60, 60)) < 0.9).astype(float)
+    assert effective_size(alone, 6) == pytest.approx(3600, rel=0.25)
+    blocks = np.kron((rng.random((15, 15)) < 0.9).astype(float), np.ones((4, 4)))
+    assert effective_size(blocks, 12) == pytest.approx(225, rel=0.5)
+    assert effective_size(np.ones((60, 60)), 6) <= 900
+    holes = np.where(rng.random((60, 60)) < 0.5, alone, np.nan)
+    assert effective_size(holes, 6) <= np.isfinite(holes).sum()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_share_of_measured_detail_is_not_fooled_by_counting_noise(share):
+    rng = np.random.default_rng(10)
+    y, x = np.mgrid[:48, :48]
+    smooth = 30 + 10 * np.sin(x / 12) * np.cos(y / 15)
+    detail = 10 * np.sin(x * 1.1) * np.sin(y * 0.9)
+    counts = rng.poisson(smooth + detail).astype(float)
+    valid = np.ones(counts.shape, dtype=bool)
+    found = detail_share(smooth + share * detail, counts, smooth, valid, 2.0)
+    assert found == pytest.approx(share, abs=0.1)
+    flat = rng.poisson(smooth).astype(float)
+    assert np.isnan(detail_share(smooth, flat, smooth, valid, 2.0))

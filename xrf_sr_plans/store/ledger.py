@@ -163,7 +163,7 @@ def _read(path: Path) -> list[Entry]:
     entries: list[Entry] = []
     try:
         lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return entries
     for number, line in enumerate(lines, start=1):
         try:

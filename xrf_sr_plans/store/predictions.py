@@ -10,6 +10,7 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -140,5 +141,5 @@ def _load(path: Path) -> EnhancedMaps:
             arrays = {name: file[name] for name in FIELDS}
         grid = ScanGrid.from_dict(facts["grid"])
         return EnhancedMaps.from_arrays(grid, facts["elements"], **arrays, **facts["attrs"])
-    except (OSError, KeyError, ValueError, TypeError, GridError) as error:
+    except (OSError, KeyError, ValueError, TypeError, GridError, BadZipFile) as error:
         raise FileFormatError(f"{path}: {error!r}") from error
