@@ -118,4 +118,4 @@ def test_roughness_tells_structure_of_one_pixel_from_noise_and_from_smooth_maps(
     found = Scale.of(np.stack([smooth, rough, noise]).astype(float)).roughness
     assert found[0] < 0.05
     assert found[1] > 0.5
-    assert found[2] < 0.3
+    assert found[2] < 0.5

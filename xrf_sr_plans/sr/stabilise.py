@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 OFFSET = 0.375
+UPPER_QUARTILE = 1.1503493803760079
+"""75 % quantile of the absolute value of a standard normal variable."""
 SMALLEST_RANGE = 4.0
 """Range (in standard deviations of the noise) below which a map counts as noise."""
 
@@ -33,8 +35,9 @@ class Scale:
     span: np.ndarray
     """Robust range of its stabilised counts: in standard deviations of the counting noise."""
     roughness: np.ndarray
-    """Share of its variance, freed of noise, that lies in second differences: how much of the
-    structure is as small as a coarse pixel. Near 0: smooth. 6 and more: unresolved."""
+    """Typical second difference, squared and freed of noise, relative to the variance: how
+    much of the structure, everywhere, is as small as a coarse pixel. Near 0: smooth areas with
+    edges. 1: every pixel on its own."""
 
     @classmethod
     def of(cls, counts: np.ndarray) -> Scale:
@@ -46,13 +49,16 @@ class Scale:
 
 
 def _roughness(stabilised: np.ndarray) -> np.ndarray:
+    lead = stabilised.shape[:-2]
     parts = [
-        np.square(np.diff(stabilised, 2, axis=axis)).mean(axis=(-2, -1))
+        np.abs(np.diff(stabilised, 2, axis=axis)).reshape(*lead, -1)
         for axis in (-2, -1)
         if stabilised.shape[axis] > 2
     ]
     if not parts:
-        return np.zeros(stabilised.shape[:-2])
-    # White noise of unit variance has second differences of variance 1 + 4 + 1.
-    excess = np.clip(np.mean(parts, axis=0) / 6 - 1, 0, None)
+        return np.zeros(lead)
+    # The upper quartile, not the mean: a few edges on a smooth map don't make it rough. White
+    # noise of unit variance has second differences of variance 1 + 4 + 1.
+    typical = np.quantile(np.concatenate(parts, -1), 0.75, axis=-1) / UPPER_QUARTILE
+    excess = np.clip(np.square(typical) / 6 - 1, 0, None)
     return excess / np.clip(stabilised.var(axis=(-2, -1)) - 1, 0.3, None)

@@ -30,7 +30,7 @@ DOSE_EDGES = (5.5, 8.0, 12.0, 20.0, 40.0, 100.0)
 four times the brightest counts)."""
 BRIGHTNESS_EDGES = (0.08, 0.2, 0.45, 0.75)
 """Edges between groups of pixels, by brightness relative to the element's range."""
-ROUGHNESS_EDGES = (0.02, 0.1)
+ROUGHNESS_EDGES = (0.005, 0.03, 0.1)
 """Edges between groups of elements, by `Scale.roughness`: what is as small as a coarse pixel
 can't be seen in the coarse map, and is missed more often."""
 N_GROUPS = (len(ROUGHNESS_EDGES) + 1, len(DOSE_EDGES) + 1, len(BRIGHTNESS_EDGES) + 1)

@@ -142,8 +142,8 @@ def calibrate_model(
     network = load_network(path, card)
     samples = list(phantom_samples(n_per_family, CALIBRATION_SEED))
     real = list(real_samples(real_maps)) if real_maps else []
-    # Real samples together weigh as much as half of the phantoms.
-    repeats = {kind: max(1, len(samples) // 4 // max(1, count)) for kind, count in _kinds(real)}
+    # Each kind of real sample weighs as much as half of the phantoms.
+    repeats = {kind: max(1, len(samples) // 2 // count) for kind, count in _kinds(real)}
     calibration = calibrate(network, card.sha256, [*samples, *real], repeats=repeats, seed=seed)
     file = path.with_suffix(".calibration.json")
     temporary = file.with_suffix(".part")
