@@ -293,11 +293,14 @@ def detail_share(
     if min(inside.shape) < 8 or inside.mean() < 0.8:
         return float("nan")
     window = np.outer(*(np.hanning(side + 2)[1:-1] for side in inside.shape))
-    planes = [fill_unmeasured(np.where(inside, p[box], np.nan)) for p in (predicted, value)]
-    made, seen = (np.fft.fft2((plane - plane.mean()) * window) for plane in planes)
+    planes = [
+        fill_unmeasured(np.where(inside, plane[box], np.nan))
+        for plane in (predicted, value, variance)
+    ]
+    made, seen = (np.fft.fft2((plane - plane.mean()) * window) for plane in planes[:2])
     frequency = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, inside.shape), indexing="ij"))
     band = (frequency > 0.25 / coarse_px) & (frequency <= 0.5)
-    noise = float(variance[box][inside].mean() * np.square(window).sum())
+    noise = float((planes[2] * np.square(window)).sum())
     signal = float(np.square(np.abs(seen[band])).sum()) - band.sum() * noise
     if not signal > 4 * noise * np.sqrt(2 * band.sum()):
         return float("nan")
