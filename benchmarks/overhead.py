@@ -108,7 +108,7 @@ class Bench:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Fly all maps and return the table."""
-    settings = AnalysisSettings(hang_timeout_s=10 * options.seconds + 600)
+    settings = AnalysisSettings.load(hang_timeout_s=10 * options.seconds + 600)
     with AnalysisProcess(settings) as analysis:
         bench = Bench(options, analysis)
         bench.fly("warm-up", tapped=True)

@@ -23,7 +23,8 @@ class FallBack:
     Parameters
     ----------
     documents_of
-        Returns the documents of a run that are kept; [] where it is not known any more.
+        Returns the documents of a run that are kept; [] where it is not known any more. Called
+        in the fallback's own thread.
     """
 
     def __init__(
@@ -46,22 +47,13 @@ class FallBack:
         known = self._board.request(source_uid)
         if known.done() and known.result().status != "failed":
             return known
-        documents = self._documents_of(source_uid)
-        if not documents:
-            if not known.done():
-                why = f"{reason}; no documents of run {source_uid} are at hand (is the tap on?)"
-                self._board.settle(failed(source_uid, why))
-            return known
         future = self._board.reopen(source_uid)
         threading.Thread(
-            target=self._run,
-            args=(source_uid, reason, documents),
-            name="xrf-sr-fallback",
-            daemon=True,
+            target=self._run, args=(source_uid, reason), name="xrf-sr-fallback", daemon=True
         ).start()
         return future
 
-    def _run(self, source_uid: str, reason: str, documents: Documents) -> None:
+    def _run(self, source_uid: str, reason: str) -> None:
         result: Documents = []
         summaries: list[AnalysisSummary] = []
         try:
@@ -71,10 +63,12 @@ class FallBack:
                 summaries.append,
                 fallback_reason=reason,
             )
+            documents = self._documents_of(source_uid)
             for name, doc in documents:
                 chain(name, doc)
             if not summaries:
-                summaries.append(failed(source_uid, f"{reason}; the run is not over yet"))
+                why = "the run is not over yet" if documents else "no documents of it are at hand"
+                summaries.append(failed(source_uid, f"{reason}; {why} (run {source_uid})"))
         except Exception as error:  # whoever waits must be told
             logger.exception("fallback of run %s failed", source_uid)
             summaries.append(failed(source_uid, f"{reason}; fallback: {error}"))

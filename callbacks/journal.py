@@ -18,6 +18,12 @@ class _Run(Generic[Item]):
     given_up: str = ""
     abandoned: bool = False
 
+    def give_up(self, reason: str) -> None:
+        """Let go of the documents."""
+        self.given_up = self.given_up or reason
+        self.entries.clear()
+        self.size = 0
+
 
 class Journal(Generic[Item]):
     """Documents by run and in their order, numbered through; thread-safe.
@@ -52,27 +58,30 @@ class Journal(Generic[Item]):
             if self._size() + size > self.limit_bytes:
                 self._drop_abandoned()
             if self._size() + size > self.limit_bytes:
-                entry.given_up = (
+                entry.give_up(
                     f"its documents exceed the {self.limit_bytes / 2**20:g} MB that the analysis "
                     "may hold (memory_limit_mb)"
                 )
-                entry.entries.clear()
-                entry.size = 0
                 return None
             self._number += 1
             entry.entries.append((self._number, name, item))
             entry.size += size
             return self._number
 
+    def give_up(self, run: str, reason: str) -> None:
+        """Let go of a run's documents, and keep no more of them."""
+        with self._lock:
+            self._runs.setdefault(run, _Run()).give_up(reason)
+
+    def open(self) -> list[str]:
+        """Return the runs that are not over."""
+        with self._lock:
+            return [uid for uid, run in self._runs.items() if not run.stopped]
+
     def given_up(self, run: str) -> str:
         """Return why nothing is kept of a run; empty: it is, or is not known at all."""
         with self._lock:
             return self._runs[run].given_up if run in self._runs else ""
-
-    def knows(self, run: str) -> bool:
-        """Return whether the run is open, or stopped without a result yet."""
-        with self._lock:
-            return run in self._runs
 
     def forget(self, run: str) -> None:
         """Let go of a run whose result is in."""

@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 Message = list[Any] | None
 
-_IDLE_S = 0.5
 _PIPE_FULL_S = 0.02
 _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 5.0
@@ -81,15 +80,6 @@ class Keeper:
         """Whether the worker has said that it is up."""
         return self._worker is not None and self._ready
 
-    @property
-    def wait_s(self) -> float:
-        """How long nothing needs to be tended unless a message comes."""
-        if self._worker is None:
-            return min(_IDLE_S, max(0.001, self._next_start - time.monotonic()))
-        if self._worker.unsent:
-            return 0.001
-        return min(_IDLE_S, self._settings.hang_timeout_s / 4)
-
     def send(self, run: str, name: str, number: int, frame: bytes) -> None:
         """Pass on a document that has just been put into the journal."""
         if self._journal.is_abandoned(run):
@@ -106,20 +96,22 @@ class Keeper:
             self._worker.drop(run)
             self._worker.queue(wire.pack(["forget", run, self._sent]))
 
-    def tend(self) -> None:
-        """Do what is due: start, write, watch."""
+    def tend(self) -> bool:
+        """Do what is due: start, write, watch; return whether it has waited for a full pipe."""
         if self._worker is None:
             if time.monotonic() >= self._next_start:
                 self._start()
-            return
+            return False
         try:
             self._worker.pump(_PIPE_FULL_S)
         except WorkerError as error:
             self._lost(str(error))
-            return
+            return False
         silent_s = time.monotonic() - self._progress
         if self._sent > self._acknowledged and silent_s > self._settings.hang_timeout_s:
             self._lost(f"no progress for {self._settings.hang_timeout_s:g} s")
+            return False
+        return self._worker.unsent > 0
 
     def heard(self, worker: WorkerProcess, message: Message) -> None:
         """Take what a worker said; None: it has closed its side."""

@@ -45,9 +45,11 @@ def unpack(body: bytes | bytearray | memoryview) -> Any:
         Bytes that are no message.
     """
     try:
-        return msgpack.unpackb(
-            body, ext_hook=_from_extension, strict_map_key=False, unicode_errors="surrogatepass"
-        )
+        try:
+            return _unpackb(body)
+        except TypeError:
+            # Keys that were tuples arrive as lists, which are no keys.
+            return _unpackb(body, object_pairs_hook=_with_text_keys)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise WorkerError(f"{len(body)} bytes that are no message: {error}") from error
 
@@ -87,6 +89,20 @@ def _packb(message: Any) -> bytes:
     return msgpack.packb(
         message, default=_default, use_bin_type=True, unicode_errors="surrogatepass"
     )
+
+
+def _unpackb(body: bytes | bytearray | memoryview, **how: Any) -> Any:
+    return msgpack.unpackb(
+        body,
+        ext_hook=_from_extension,
+        strict_map_key=False,
+        unicode_errors="surrogatepass",
+        **how,
+    )
+
+
+def _with_text_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    return {key if isinstance(key, str | int) else repr(key): value for key, value in pairs}
 
 
 def _default(value: Any) -> Any:

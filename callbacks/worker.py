@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from dataclasses import asdict
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO
 
 from xrf_sr_plans.callbacks import wire
@@ -24,7 +24,9 @@ from xrf_sr_plans.errors import WorkerError
 
 logger = logging.getLogger(__name__)
 
-_ACK_EVERY = 16
+_ACK_EVERY = 32
+_LULL_S = 0.3
+"""Not at every document: each message costs the RunEngine's process some of its interpreter."""
 
 
 class Worker:
@@ -43,6 +45,7 @@ class Worker:
         self._inbox: SimpleQueue[tuple[int, str, str, dict[str, Any]] | None] = SimpleQueue()
         self._forgotten: set[str] = set()
         self._run = ""
+        self._done = self._acknowledged = 0
 
     def work(self) -> None:
         """Serve until the other side says close, or is gone."""
@@ -66,21 +69,32 @@ class Worker:
         )
         self._say(["ready", os.getpid()])
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
-        acknowledged = done = 0
-        while (item := self._inbox.get()) is not None:
+        while (item := self._next()) is not None:
             number, self._run, name, doc = item
-            if name == "stop" and done > acknowledged:
+            if name == "stop":
                 # Should this map be the end of us, then it is the one to blame.
-                self._say(["ack", done])
-                acknowledged = done
+                self._acknowledge()
             if name and self._run not in self._forgotten:
                 chain(name, doc)
-            done = max(done, number)
+            self._done = max(self._done, number)
             if name == "stop":
                 self._say(["done", self._run])
-            if self._inbox.empty() or done - acknowledged >= _ACK_EVERY:
-                self._say(["ack", done])
-                acknowledged = done
+                self._acknowledge()
+            elif self._done - self._acknowledged >= _ACK_EVERY:
+                self._acknowledge()
+
+    def _next(self) -> tuple[int, str, str, dict[str, Any]] | None:
+        """Wait for the next document; acknowledge those before it once there is a lull."""
+        try:
+            return self._inbox.get(timeout=_LULL_S)
+        except Empty:
+            self._acknowledge()
+            return self._inbox.get()
+
+    def _acknowledge(self) -> None:
+        if self._done > self._acknowledged:
+            self._say(["ack", self._done])
+            self._acknowledged = self._done
 
     def _listen(self) -> None:
         try:

@@ -281,3 +281,42 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_worker(start):
     feed(analysis, "after")
     assert result(analysis, "after").status == "done"
     assert analysis.starts == 1
+
+
+def test_a_flood_of_documents_gives_up_the_run_and_not_the_next(start, monkeypatch):
+    monkeypatch.setattr("xrf_sr_plans.callbacks.supervisor.MAX_INBOX", 5)
+    analysis = start()
+    documents = list(map_run(GRID, COUNTS, "flood"))
+    analysis.submit(*documents[0])
+    assert analysis._drained(WAIT_S)
+    for _ in range(50):
+        analysis.submit(*documents[1])
+    assert "faster" in result(analysis, "flood").reason
+    for name, doc in map_run(GRID, COUNTS, "calm"):
+        analysis.submit(name, doc)
+        assert analysis._drained(WAIT_S)
+    assert result(analysis, "calm").status == "done"
+
+
+@pytest.mark.parametrize("odd_value", [2**80, object(), {1, 2}, {(1, 2): 3}, b"\xff", "\ud800"])
+def test_any_metadata_a_user_may_have_crosses_to_the_process(odd_value):
+    from xrf_sr_plans.callbacks import wire
+
+    message = wire.unpack_frame(wire.pack(["start", {"md": odd_value, "uid": "a"}]))
+    assert message[1]["uid"] == "a"
+
+
+def test_arrays_cross_bit_for_bit_and_garbage_is_refused():
+    import numpy as np
+
+    from xrf_sr_plans.callbacks import wire
+    from xrf_sr_plans.errors import WorkerError
+
+    arrays = [np.array([[np.nan, -0.0, 1e-300]]), np.arange(6, dtype="u1").reshape(2, 3)]
+    for array in arrays:
+        back = wire.unpack_frame(wire.pack(array))
+        assert back.dtype == array.dtype
+        assert back.tobytes() == array.tobytes()
+        assert back.shape == array.shape
+    with pytest.raises(WorkerError):
+        wire.unpack(b"\xc1 nonsense")
