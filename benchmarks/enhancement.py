@@ -78,7 +78,14 @@ def main() -> None:
             cells = "".join(f"{float(figures[column]):15.3f}" for column in COLUMNS)
             sys.stdout.write(f"{name:30s}{cells}\n")
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+        rounded = {
+            kind: {
+                name: {k: round(v, 3) if isinstance(v, float) else v for k, v in cell.items()}
+                for name, cell in table.items()
+            }
+            for kind, table in found.items()
+        }
+        options.json.write_text(json.dumps(rounded, indent=1))
 
 
 if __name__ == "__main__":

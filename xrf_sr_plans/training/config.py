@@ -22,7 +22,7 @@ class TrainingConfig(BaseModel):
     need; ours learns 2 and 4 in turn (None)."""
     elements: int | None = Field(default=None, ge=1, le=6)
     """Elements per map; `notes` needs a fixed number. None: 1, 2, 4 or 6 in turn."""
-    steps: int = Field(default=6000, ge=1)
+    steps: int = Field(default=8500, ge=1)
     """Optimiser steps (batches); the learning rate follows a cosine over them."""
     steps_per_epoch: int = Field(default=400, ge=1)
     """A checkpoint is written, and validation done, after so many."""
