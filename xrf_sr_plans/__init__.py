@@ -11,22 +11,45 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AnalysisSettings": "xrf_sr_plans.config",
+    "Beamline": "xrf_sr_plans.devices.protocols",
     "ElementalMaps": "xrf_sr_plans.maps.elemental",
     "EnhancedMaps": "xrf_sr_plans.maps.elemental",
     "Region": "xrf_sr_plans.maps.region",
     "ScanGrid": "xrf_sr_plans.maps.grid",
-    "Beamline": "xrf_sr_plans.devices.protocols",
+    "coarse_survey_with_sr": "xrf_sr_plans.plans.survey",
     "enhance": "xrf_sr_plans.sr.predict",
+    "preview": "xrf_sr_plans.plans.preview",
+    "replay": "xrf_sr_plans.callbacks.replay",
+    "start_session": "xrf_sr_plans.startup",
 }
-__all__ = ["__version__", *sorted(_HOMES)]
+__all__ = [
+    "AnalysisSettings",
+    "Beamline",
+    "ElementalMaps",
+    "EnhancedMaps",
+    "Region",
+    "ScanGrid",
+    "__version__",
+    "coarse_survey_with_sr",
+    "enhance",
+    "preview",
+    "replay",
+    "start_session",
+]
 
 if TYPE_CHECKING:
+    from xrf_sr_plans.callbacks.replay import replay as replay
+    from xrf_sr_plans.config import AnalysisSettings as AnalysisSettings
     from xrf_sr_plans.devices.protocols import Beamline as Beamline
     from xrf_sr_plans.maps.elemental import ElementalMaps as ElementalMaps
     from xrf_sr_plans.maps.elemental import EnhancedMaps as EnhancedMaps
     from xrf_sr_plans.maps.grid import ScanGrid as ScanGrid
     from xrf_sr_plans.maps.region import Region as Region
+    from xrf_sr_plans.plans.preview import preview as preview
+    from xrf_sr_plans.plans.survey import coarse_survey_with_sr as coarse_survey_with_sr
     from xrf_sr_plans.sr.predict import enhance as enhance
+    from xrf_sr_plans.startup import start_session as start_session
 
 
 def __getattr__(name: str) -> Any:
