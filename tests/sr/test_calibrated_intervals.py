@@ -18,6 +18,7 @@ from xrf_sr_plans.sr.uncertainty import (
     fit,
     groups,
     intervals,
+    recalibrate,
     to_json,
 )
 
@@ -44,6 +45,19 @@ def test_ninety_percent_of_new_scores_lie_within_in_every_group():
     for index in range(N):
         assert inside[fresh.group == index].mean() == pytest.approx(0.9, abs=0.05)
     assert inside.mean() == pytest.approx(0.9, abs=0.01)
+
+
+def test_a_few_maps_of_another_kind_restore_coverage():
+    calibration = fit([made_up(seed) for seed in range(8)], SHA, "made up")
+    other = [Scores(2, s.group, 2.5 * s.score) for s in (made_up(50), made_up(51), made_up(52))]
+    adapted = recalibrate(calibration, other[:2], "two maps")
+    for known, coverage in ((calibration, 0.5), (adapted, 0.9)):
+        below, above = (table.ravel() for table in known.factors(2))
+        group, score = other[2].group, other[2].score
+        inside = (score >= -below[group]) & (score <= above[group])
+        assert inside.mean() == pytest.approx(coverage, abs=0.02 if known is adapted else 0.15)
+    assert adapted.id != calibration.id
+    assert "two maps" in adapted.source
 
 
 def test_a_group_without_enough_pixels_borrows_from_its_neighbour():

@@ -168,6 +168,33 @@ def fit(
     )
 
 
+def recalibrate(
+    calibration: Calibration, maps: Iterable[Scores], source: str, *, strength: int = 4000
+) -> Calibration:
+    """Adapt a calibration to another kind of sample by a few maps of it.
+
+    One number per factor, by which all intervals are stretched or shrunk so that they hold
+    `calibration.level` of the new pixels: a handful of maps can't fill the groups of `fit`.
+    Factors without new maps stay as they are. `strength` pixels are drawn from each map, so that
+    maps weigh alike.
+    """
+    rng = np.random.default_rng(0)
+    beyond: dict[int, list[np.ndarray]] = {}
+    for item in maps:
+        below, above = (table.ravel() for table in calibration.factors(item.factor))
+        pick = rng.integers(item.score.size, size=strength)
+        score, group = item.score.ravel()[pick], item.group.ravel()[pick]
+        ends = np.where(score < 0, below[group], above[group])
+        beyond.setdefault(item.factor, []).append(np.abs(score) / np.maximum(ends, 1e-3))
+    lower, upper = dict(calibration.lower), dict(calibration.upper)
+    for factor, shares in beyond.items():
+        stretch = conformal_quantile(np.concatenate(shares), calibration.level)
+        for side in (lower, upper):
+            side[str(factor)] = np.round(stretch * np.array(side[str(factor)]), 4).tolist()
+    changes = {"lower": lower, "upper": upper, "source": f"{calibration.source}; {source}"}
+    return calibration.model_copy(update=changes)
+
+
 def _ends(scores: np.ndarray, tail: float) -> tuple[float, float]:
     # Never negative: the estimate itself always lies in its interval.
     low = max(0.0, conformal_quantile(-scores, 1 - tail))

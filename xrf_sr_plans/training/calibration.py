@@ -91,32 +91,27 @@ def scores(predicted: Predicted, rng: np.random.Generator) -> Scores:
     return Scores(predicted.pair.how.factor, pick[1], pick[0])
 
 
-def calibrate(
+def simulated_scores(
     network: Any,
-    sha256: str,
     samples: Iterable[Sample],
     *,
     repeats: dict[str, int] | None = None,
     seed: int = 0,
     factors: Sequence[int] = (2, 4),
-) -> Calibration:
-    """Estimate conformal factors on simulated measurements of samples.
+) -> Iterator[Scores]:
+    """Yield the scores of simulated measurements of samples.
 
     `repeats` says, by kind of sample, how many measurements are simulated (default 1), so that
     few real samples can weigh as much as many phantoms.
     """
-    collected, kinds = [], {}
     for number, sample in enumerate(samples):
-        kinds[sample.kind] = kinds.get(sample.kind, 0) + 1
         for factor in factors:
             for repeat in range((repeats or {}).get(sample.kind, 1)):
                 rng = np.random.default_rng([seed, number, factor, repeat])
                 maps = fit_to_blocks(sample.maps, factor)
                 how = draw_measurement(rng, factor, maps.shape[0])
                 pair = measure(maps, _without_defects(how), rng)
-                collected.append(scores(predict_pair(pair, network), rng))
-    source = ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
-    return fit(collected, sha256, source)
+                yield scores(predict_pair(pair, network), rng)
 
 
 def _without_defects(how: Measurement) -> Measurement:
@@ -144,7 +139,10 @@ def calibrate_model(
     real = list(real_samples(real_maps)) if real_maps else []
     # Each kind of real sample weighs as much as half of the phantoms.
     repeats = {kind: max(1, len(samples) // 2 // count) for kind, count in _kinds(real)}
-    calibration = calibrate(network, card.sha256, [*samples, *real], repeats=repeats, seed=seed)
+    counted = _kinds([*samples, *real])
+    source = "simulated measurements of " + ", ".join(f"{n} x {kind}" for kind, n in counted)
+    found = simulated_scores(network, [*samples, *real], repeats=repeats, seed=seed)
+    calibration = fit(found, card.sha256, source)
     file = path.with_suffix(".calibration.json")
     temporary = file.with_suffix(".part")
     temporary.write_text(json.dumps(to_json(calibration), indent=1) + "\n")

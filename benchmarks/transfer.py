@@ -1,0 +1,84 @@
+"""Coverage on a kind of sample that the calibration has not seen, and after a few pairs of it.
+
+    python benchmarks/transfer.py --real FOLDER [--model NAME] [--per-family 4]
+
+Three calibrations of the same weights, tested on the second half of the real samples of one
+kind: phantoms only; phantoms and the *other* kind of real sample; the latter stretched by
+`recalibrate` on the first half (a handful of pairs) of the kind itself. 0.90 is right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from xrf_sr_plans.sr.registry import load_network, model_path, read_card
+from xrf_sr_plans.sr.uncertainty import Calibration, Scores, fit, recalibrate
+from xrf_sr_plans.training.calibration import (
+    Sample,
+    phantom_samples,
+    real_samples,
+    simulated_scores,
+)
+from xrf_sr_plans.training.phantoms import CALIBRATION_SEED
+
+
+def coverage(calibration: Calibration, maps: list[Scores], factor: int) -> float:
+    """Return the share of pixels within the intervals, each map weighing alike."""
+    below, above = (table.ravel() for table in calibration.factors(factor))
+    shares = [
+        np.mean((m.score >= -below[m.group]) & (m.score <= above[m.group]))
+        for m in maps
+        if m.factor == factor
+    ]
+    return float(np.mean(shares))
+
+
+def main() -> None:
+    """Print coverage by kind, factor and calibration."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default=None)
+    parser.add_argument("--real", type=Path, required=True)
+    parser.add_argument("--per-family", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=6)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    path = model_path(options.model)
+    card = read_card(path)
+    network = load_network(path, card)
+
+    def scored(samples: list[Sample], repeats: int) -> list[Scores]:
+        many = {sample.kind: repeats for sample in samples}
+        return list(simulated_scores(network, samples, repeats=many))
+
+    phantoms = scored(list(phantom_samples(options.per_family, CALIBRATION_SEED)), 1)
+    real = list(real_samples(options.real))
+    by_kind = {
+        kind: [sample for sample in real if sample.kind == kind]
+        for kind in sorted({sample.kind for sample in real})
+    }
+    halves = {
+        kind: (
+            scored(samples[: len(samples) // 2], options.repeats),
+            scored(samples[len(samples) // 2 :], options.repeats),
+        )
+        for kind, samples in by_kind.items()
+    }
+    sys.stdout.write(f"{'':12s}{'factor':>7s}{'phantoms':>10s}{'+ others':>10s}{'+ pairs':>10s}\n")
+    for kind, (few, rest) in halves.items():
+        others = [m for name, parts in halves.items() if name != kind for p in parts for m in p]
+        alone = fit(phantoms, card.sha256, "phantoms")
+        mixed = fit([*phantoms, *others], card.sha256, "phantoms and others")
+        adapted = recalibrate(mixed, few, f"{len(few)} maps of {kind}")
+        for factor in (2, 4):
+            found = [coverage(known, rest, factor) for known in (alone, mixed, adapted)]
+            cells = "".join(f"{value:10.3f}" for value in found)
+            sys.stdout.write(f"{kind:12s}{factor:7d}{cells}\n")
+
+
+if __name__ == "__main__":
+    main()
