@@ -13,7 +13,7 @@ def digest(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     """Return the sha256 (hex) over documents in their order.
 
     Numbers count as float64 and every NaN (and null among numbers) alike, so that documents
-    read back from JSON, Tiled or databroker have the digest they had when they were made.
+    written as JSON and read back have the digest they had when they were made.
     """
     hasher = hashlib.sha256()
     for name, doc in documents:

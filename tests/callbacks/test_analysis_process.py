@@ -320,3 +320,37 @@ def test_arrays_cross_bit_for_bit_and_garbage_is_refused():
         assert back.shape == array.shape
     with pytest.raises(WorkerError):
         wire.unpack(b"\xc1 nonsense")
+
+
+def test_no_scan_is_lost_or_marked_failed_while_the_analysis_is_killed(start, bicubic_model):
+    from bluesky import RunEngine
+
+    from xrf_sr_plans.callbacks.replay import replay
+    from xrf_sr_plans.devices.sim import make_beamline
+    from xrf_sr_plans.maps.grid import ScanGrid
+    from xrf_sr_plans.plans.fly_map import fly_map
+    from xrf_sr_plans.schema import AnalysisRequest
+
+    beamline = make_beamline()
+    grid = ScanGrid.from_center(
+        x_center_um=0, y_center_um=0, width_um=10, height_um=6, step_um=1, fast="samx", slow="samy"
+    )
+    analysis = start(sinks=[lambda name, doc: 1 / 0], pair_dir="/dev/full/pairs")
+    until(lambda: analysis.ready)
+    engine, documents = RunEngine({}), []
+
+    def kill(name, doc):
+        documents.append((name, doc))
+        if len(documents) in (1, 14, 18) and analysis.pid is not None:
+            os.kill(analysis.pid, signal.SIGKILL)
+
+    engine.subscribe(Tap(analysis))
+    engine.subscribe(kill)
+    for _ in range(3):
+        engine(fly_map(beamline, grid, dwell_ms=5, analysis=AnalysisRequest()))
+    stops = [doc for name, doc in documents if name == "stop"]
+    assert [stop["exit_status"] for stop in stops] == ["success"] * 3
+    for index, (name, doc) in enumerate(documents):
+        if name == "start":
+            again = replay(documents[index:][:9])
+            assert result(analysis, doc["uid"]).digest == again.digest
