@@ -47,17 +47,24 @@ _KERNELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
 
 
 @lru_cache(maxsize=64)
-def upsample_matrix(num: int, factor: int, kernel: Kernel = "bicubic") -> np.ndarray:
-    """Return the (num * factor, num) interpolation matrix; rows sum to 1, borders replicate."""
+def _taps(num: int, factor: int, kernel: Kernel) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for each fine pixel, the coarse pixels it is made of and their weights."""
     function, reach = _KERNELS[kernel]
     position = (np.arange(num * factor) + 0.5) / factor - 0.5
+    source = np.floor(position).astype(int)[:, None] + np.arange(-reach, reach + 1)
+    weight = function(position[:, None] - source)
+    used = (weight != 0).any(axis=0)
+    source, weight = source[:, used], weight[:, used]
+    weight = weight / weight.sum(axis=1, keepdims=True)
+    return np.clip(source, 0, num - 1), weight
+
+
+@lru_cache(maxsize=64)
+def upsample_matrix(num: int, factor: int, kernel: Kernel = "bicubic") -> np.ndarray:
+    """Return the (num * factor, num) interpolation matrix; rows sum to 1, borders replicate."""
+    source, weight = _taps(num, factor, kernel)
     matrix = np.zeros((num * factor, num))
-    base = np.floor(position).astype(int)
-    rows = np.arange(num * factor)
-    for offset in range(-reach, reach + 1):
-        source = base + offset
-        np.add.at(matrix, (rows, np.clip(source, 0, num - 1)), function(position - source))
-    matrix /= matrix.sum(axis=1, keepdims=True)
+    np.add.at(matrix, (np.arange(num * factor)[:, None], source), weight)
     matrix.setflags(write=False)
     return matrix
 
@@ -68,9 +75,15 @@ def upsample(maps: np.ndarray, factor: int, kernel: Kernel = "bicubic") -> np.nd
     NaN spreads to every fine pixel that it touches; see `fill_unmeasured`.
     """
     maps = np.asarray(maps, dtype=float)
-    rows = upsample_matrix(maps.shape[-2], factor, kernel)
-    columns = upsample_matrix(maps.shape[-1], factor, kernel)
-    return rows @ maps @ columns.T
+    for axis in (-1, -2):
+        source, weight = _taps(maps.shape[axis], factor, kernel)
+        shape = (-1, 1) if axis == -2 else (-1,)
+        # Tap by tap: time and memory grow with the map, as those of a matrix would not.
+        made = weight[:, 0].reshape(shape) * np.take(maps, source[:, 0], axis)
+        for tap in range(1, weight.shape[1]):
+            made += weight[:, tap].reshape(shape) * np.take(maps, source[:, tap], axis)
+        maps = made
+    return maps
 
 
 def block_mean(maps: np.ndarray, factor: int) -> np.ndarray:

@@ -183,16 +183,11 @@ def _enhance(
     card, calibration, network = load_model(model)
     calibration.factors(factor)
     fields, notes = estimate(ready, maps.elements, setting, calibration, network, device)
-    mask = ready.fine_mask(factor)
+    _hide(fields, ready, factor)
     return EnhancedMaps.from_arrays(
         maps.grid.refined(factor),
         maps.elements,
-        **{
-            name: np.where(mask, values, np.nan)
-            for name, values in fields.items()
-            if name != "trusted"
-        },
-        trusted=fields["trusted"] & mask,
+        **fields,
         factor=factor,
         model={"name": card.name, "sha256": card.sha256, "calibration": calibration.id},
         source_uid=str(attrs.get("source_uid", "")),
@@ -205,6 +200,15 @@ def _enhance(
     )
 
 
+def _hide(fields: dict[str, np.ndarray], ready: Prepared, factor: int) -> None:
+    """Make NaN, in place, what was not measured."""
+    for index, measured in enumerate(ready.measured):
+        if not measured.all():
+            missing = ~measured.repeat(factor, axis=0).repeat(factor, axis=1)
+            for values in fields.values():
+                values[index][missing] = False if values.dtype == bool else np.nan
+
+
 def estimate(
     ready: Prepared,
     elements: Sequence[str],
@@ -213,26 +217,53 @@ def estimate(
     network: Any,
     device: str | None = None,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return the fields of `EnhancedMaps`, gap-free, and what is to be said about them."""
+    """Return the fields of `EnhancedMaps`, gap-free, and what is to be said about them.
+
+    Single precision and element by element: a map of 2048 x 2048 x 10 fits into 8 GB.
+    """
     scale = Scale.of(ready.counts)
     stabilised, sigma = run_network(ready.counts, scale, setting, network, device)
-    factor, probe = setting.factor, setting.removed_probe
-    made = consistency.project(
-        ready.counts, unstabilise(stabilised), factor, setting.sampling, probe
-    )
+    # The network's arrays become the first two fields: no second copy of a large map.
+    fields = {"estimate": stabilised, "sigma": sigma}
+    fields |= {name: np.empty_like(stabilised) for name in ("lower", "upper", "baseline")}
+    fields["trusted"] = np.empty(stabilised.shape, dtype=bool)
+    for index in range(len(elements)):
+        one = _finish(
+            ready.counts[index : index + 1],
+            stabilised[index : index + 1].astype(float),
+            sigma[index : index + 1].astype(float),
+            scale.only(index),
+            setting,
+            calibration,
+        )
+        for name, values in one.items():
+            fields[name][index] = values[0]
+    notes = _judge(fields, elements, ready, scale, setting, calibration.regime)
+    return fields, notes
+
+
+def _finish(
+    counts: np.ndarray,
+    stabilised: np.ndarray,
+    sigma: np.ndarray,
+    scale: Scale,
+    setting: Setting,
+    calibration: Calibration,
+) -> dict[str, np.ndarray]:
+    """Return the fields of one element, each (1, y, x)."""
+    factor, sampling, probe = setting.factor, setting.sampling, setting.removed_probe
+    made = consistency.project(counts, unstabilise(stabilised), factor, sampling, probe)
     ends = intervals(calibration, factor, stabilise(made), sigma, scale)
-    baseline = np.clip(upsample(ready.counts, factor), 0, None)
-    fields = {
+    chi2 = consistency.local_chi2(counts, made, factor, sampling, probe)
+    agrees = chi2 <= calibration.regime.worst_chi2
+    return {
         "estimate": made,
         "sigma": ends.sigma,
         "lower": np.minimum(ends.lower, made),
         "upper": np.maximum(ends.upper, made),
-        "baseline": baseline,
+        "baseline": np.clip(upsample(counts, factor), 0, None),
+        "trusted": agrees.repeat(factor, axis=1).repeat(factor, axis=2),
     }
-    chi2 = consistency.local_chi2(ready.counts, made, factor, setting.sampling, probe)
-    fields["trusted"] = (chi2 <= calibration.regime.worst_chi2).repeat(factor, 1).repeat(factor, 2)
-    notes = _judge(fields, elements, ready, scale, setting, calibration.regime)
-    return fields, notes
 
 
 def _judge(
@@ -271,7 +302,7 @@ def _judge(
 def run_network(
     counts: np.ndarray, scale: Scale, setting: Setting, network: Any, device: str | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the network's stabilised estimate and sigma, (element, y, x) on the fine grid.
+    """Return the network's stabilised estimate and sigma, (element, y, x), float32, fine grid.
 
     Raises
     ------
@@ -299,4 +330,4 @@ def run_network(
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     where = torch.device(name)
     stabilised, sigma = run_tiled(network.to(where), counts, conditions, setting.factor, where)
-    return stabilised.astype(float), sigma.astype(float)
+    return stabilised, sigma

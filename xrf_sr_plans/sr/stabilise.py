@@ -47,6 +47,11 @@ class Scale:
         low, high = np.quantile(flat, (0.01, 0.995), axis=-1)
         return cls(low, np.maximum(high - low, SMALLEST_RANGE), _roughness(stabilised))
 
+    def only(self, index: int) -> Scale:
+        """Return that of one element, still with an element axis."""
+        one = slice(index, index + 1)
+        return Scale(self.low[one], self.span[one], self.roughness[one])
+
 
 def _roughness(stabilised: np.ndarray) -> np.ndarray:
     lead = stabilised.shape[:-2]
