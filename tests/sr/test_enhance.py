@@ -9,7 +9,7 @@ import xarray as xr
 torch = pytest.importorskip("torch")
 
 import xrf_sr_plans  # noqa: E402
-from xrf_sr_plans.errors import GridError, ModelError  # noqa: E402
+from xrf_sr_plans.errors import ConfigError, GridError, ModelError  # noqa: E402
 from xrf_sr_plans.maps.elemental import ElementalMaps  # noqa: E402
 from xrf_sr_plans.maps.grid import ScanGrid  # noqa: E402
 from xrf_sr_plans.sr.predict import enhance_maps, model_identity  # noqa: E402
@@ -192,6 +192,13 @@ def test_what_makes_no_sense_is_refused(changes):
 def test_counts_of_two_dimensions_are_refused():
     with pytest.raises(GridError, match="element, y, x"):
         enhanced(np.ones((8, 8)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "abacus"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(ConfigError, match=device):
+        xrf_sr_plans.enhance(measured()[0], elements=NAMES, factor=2, step_um=1.0, device=device)
 
 
 def test_an_unknown_model_is_refused_by_name():

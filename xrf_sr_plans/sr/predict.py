@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from xrf_sr_plans.errors import GridError, MissingExtraError
+from xrf_sr_plans.errors import ConfigError, GridError, MissingExtraError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.physics.resample import upsample
@@ -109,6 +109,8 @@ def enhance(
 
     Raises
     ------
+    ConfigError
+        A device that isn't there.
     GridError
         Shapes or values that don't fit.
     MissingExtraError
@@ -299,6 +301,19 @@ def _judge(
     return notes
 
 
+def _device(name: str | None) -> torch.device:
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    try:
+        where = torch.device(name or ("cuda" if has_gpu else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r} is none that torch knows: {error}") from error
+    if where.type == "cuda" and not has_gpu:
+        raise ConfigError(f"device {name!r}: torch finds no GPU here; None or 'cpu' will do")
+    return where
+
+
 def run_network(
     counts: np.ndarray, scale: Scale, setting: Setting, network: Any, device: str | None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -306,6 +321,8 @@ def run_network(
 
     Raises
     ------
+    ConfigError
+        A device that isn't there.
     MissingExtraError
         torch is not installed.
     """
@@ -327,7 +344,6 @@ def run_network(
         torch.tensor([target], dtype=torch.float32),
         torch.tensor([SAMPLINGS.index(setting.sampling)]),
     )
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    where = torch.device(name)
+    where = _device(device)
     stabilised, sigma = run_tiled(network.to(where), counts, conditions, setting.factor, where)
     return stabilised, sigma

@@ -12,13 +12,19 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
-import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from safetensors.torch import save_file
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+
+from xrf_sr_plans.errors import MissingExtraError
+
+try:
+    import lightning
+    import torch
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from safetensors.torch import save_file
+    from torch import Tensor
+    from torch.utils.data import DataLoader, Dataset
+except ImportError as error:
+    raise MissingExtraError("training", "train") from error
 
 from xrf_sr_plans.sr.network import (
     SAMPLINGS,
