@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 Message = list[Any] | None
 
-_PIPE_FULL_S = 0.02
+_PIPE_FULL_S = 0.1
 _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 5.0
 _HOPELESS_BACKOFF_S = 30.0
