@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from xrf_sr_plans.errors import XrfSrError
+from xrf_sr_plans.errors import ConfigError, XrfSrError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
 
 JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the figures here as JSON.")]
+_TABLE_WIDTH = 160
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
 
     try:
         app()
-    except XrfSrError as error:
+    except (XrfSrError, OSError) as error:
         Console(stderr=True).print(f"[red]{type(error).__name__}:[/red] {error}", soft_wrap=True)
         raise SystemExit(2) from error
 
@@ -75,6 +76,9 @@ def evaluate(
         for path in files
     ]
     console = Console()
+    if not console.is_terminal:
+        # Into a file or a pipe: 80 columns would cut every figure short.
+        console = Console(width=_TABLE_WIDTH)
     for table in tables:
         console.print(render(table))
     if json_out is not None:
@@ -92,6 +96,9 @@ def enhance(
     file: Annotated[Path, typer.Argument(help="npz, MAPS, PyXRF or NeXus file with counts.")],
     factor: Annotated[int, typer.Option(help="2 or 4.")] = 2,
     probe_um: Annotated[float | None, typer.Option(help="Probe FWHM.")] = None,
+    step_um: Annotated[
+        float | None, typer.Option(help="Step of the scan, where the file doesn't say.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="HDF5 file; default: beside the input.")] = None,
 ) -> None:
     """Super-resolve a measured map and save estimate, interval and trust."""
@@ -102,11 +109,14 @@ def enhance(
     from xrf_sr_plans.store.export import write_enhanced
 
     measured = read_maps(file)
+    step = measured.pixel_size_um if step_um is None else step_um
+    if not step > 0:
+        raise ConfigError(f"{file}: the step is {step} um; the file doesn't say it: give --step-um")
     enhanced = enhance_counts(
         measured.maps,
         elements=measured.elements,
         factor=factor,
-        step_um=measured.pixel_size_um,
+        step_um=step,
         probe_fwhm_um=probe_um,
     )
     target = out or file.with_name(f"{file.stem}_x{factor}.h5")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from xrf_sr_plans.devices.protocols import Beamline
+from xrf_sr_plans.plans.arguments import checked_arguments
 from xrf_sr_plans.plans.map import xrf_map, xrf_map_start_stop
 from xrf_sr_plans.plans.paired import acquire_pair, collect_pairs
 from xrf_sr_plans.plans.rescan import rescan_regions
@@ -36,8 +37,8 @@ def bind_plans(beamline: Beamline) -> dict[str, Callable[..., Generator[Any, Any
 def _bound(plan: Callable[..., Any], beamline: Beamline) -> Callable[..., Generator[Any, Any, Any]]:
     @functools.wraps(plan)
     def bound(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        bound.__signature__.bind(*args, **kwargs)  # type: ignore[attr-defined]
-        return (yield from plan(beamline, *args, **kwargs))
+        given = checked_arguments(plan.__name__, bound.__signature__, args, kwargs)  # type: ignore[attr-defined]
+        return (yield from plan(beamline, **given))
 
     original = inspect.unwrap(plan)
     hints = typing.get_type_hints(original)

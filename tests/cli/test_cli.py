@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -42,6 +43,7 @@ def test_the_demo_leaves_a_picture_and_a_report_with_all_figures(tmp_path: Path)
     ("arguments", "says"),
     [
         (("enhance", "nowhere.npz"), "nowhere.npz"),
+        (("replay", "nowhere.jsonl"), "nowhere.jsonl"),
         (("train", "--out", "x", "--recipe", "best"), "'best'"),
         (("train", "--out", "x", "--set", "steps=none"), "steps"),
         (("train", "--out", "x", "--set", "stepps=1"), "stepps"),
@@ -52,3 +54,14 @@ def test_bad_input_is_refused_in_one_line_that_names_it(arguments, says, tmp_pat
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_without_pixel_size_is_enhanced_when_the_step_is_given(tmp_path: Path) -> None:
+    file = tmp_path / "map.npz"
+    np.savez(file, maps=np.random.default_rng(0).poisson(9.0, (1, 16, 16)), elements=["Fe"])
+    refused = run("enhance", str(file))
+    assert refused.returncode == 2
+    assert "give --step-um" in refused.stderr
+    done = run("enhance", str(file), "--step-um", "0.5")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "map_x2.h5").exists()

@@ -31,8 +31,10 @@ class AxisGrid:
                 raise GridError(f"axis {self.name!r}: {field} is {value}; it must be finite")
         if self.step_um <= 0:
             raise GridError(f"axis {self.name!r}: step_um is {self.step_um}; it must be above 0")
-        if self.num < 1:
-            raise GridError(f"axis {self.name!r}: {self.num} pixels; at least 1 is needed")
+        if self.num < 1 or self.num != int(self.num):
+            raise GridError(
+                f"axis {self.name!r}: {self.num} pixels; a whole number above 0 is needed"
+            )
 
     @property
     def stop_um(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from xrf_sr_plans.errors import GridError
@@ -82,9 +82,23 @@ class Region:
         GridError
             A field that is missing or unknown.
         """
+        known = {one.name: one for one in fields(cls)}
+        needed = [
+            one for one, kind in known.items() if kind.default is MISSING is kind.default_factory
+        ]
+        missing = [one for one in needed if one not in plain]
+        unknown = [str(one) for one in plain if one not in known]
+        if missing or unknown:
+            raise GridError(
+                "not a Region: "
+                + "; ".join(
+                    [f"{one!r} is missing" for one in missing]
+                    + [f"{one!r} is unknown (there are {', '.join(known)})" for one in unknown]
+                )
+            )
         try:
             return cls(**{**plain, "elements": tuple(plain["elements"])})
-        except (KeyError, TypeError) as error:
+        except TypeError as error:
             raise GridError(f"not a Region: {error}") from error
 
 

@@ -164,7 +164,12 @@ def fly(order: MapOrder) -> MsgGenerator[FlownMap]:
     """
     beamline = order.beamline
     facts = axis_facts(beamline.fast), axis_facts(beamline.slow)
-    preflight.refuse(preflight.map_problems(beamline, order.grid, order.dwell_ms, facts=facts))
+    preflight.refuse(
+        [
+            *preflight.attempt_problems(order.row_attempts),
+            *preflight.map_problems(beamline, order.grid, order.dwell_ms, facts=facts),
+        ]
+    )
     flight = _Flight(order, slow=facts[1])
     plan_args = {
         "grid": order.grid.to_dict(),

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
 from xrf_sr_plans.devices.protocols import Beamline, PlansItsOwnRow, RowTimeModel
-from xrf_sr_plans.errors import BudgetError, GridError, LimitsError, RefusedError
+from xrf_sr_plans.errors import BudgetError, ConfigError, GridError, LimitsError, RefusedError
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 
 _SLACK = 1e-6
@@ -70,10 +71,18 @@ def refuse(problems: Iterable[Problem]) -> None:
 def number_problems(values: Mapping[str, float | None]) -> list[Problem]:
     """Check that sizes, steps and times are finite and above 0; None means not given."""
     return [
-        Problem(GridError, f"{name} is {value}; it must be a finite number above 0")
+        Problem(GridError, f"{name} is {value!r:.80}; it must be a finite number above 0")
         for name, value in values.items()
-        if value is not None and not (math.isfinite(value) and value > 0)
+        if value is not None
+        and not (isinstance(value, Real) and math.isfinite(value) and value > 0)
     ]
+
+
+def attempt_problems(row_attempts: int) -> list[Problem]:
+    """Check how often a row may be flown."""
+    if row_attempts >= 1:
+        return []
+    return [Problem(ConfigError, f"row_attempts is {row_attempts}; it must be 1 or more")]
 
 
 def allowed_box(beamline: Beamline, facts: AxisFacts, *, is_fast: bool) -> Box | Problem:

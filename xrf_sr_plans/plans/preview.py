@@ -12,6 +12,7 @@ from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans import preflight
+from xrf_sr_plans.plans.arguments import checked_arguments
 from xrf_sr_plans.plans.design import Area, Design, SurveyWishes, design_map, design_survey
 from xrf_sr_plans.plans.fly_map import fly_map
 from xrf_sr_plans.plans.map import (
@@ -69,6 +70,10 @@ class Preview:
         lines += [f"  refused: {problem}" for problem in self.problems]
         return "\n".join(lines)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the table at an IPython prompt."""
+        printer.text("Preview(...)" if cycle else str(self))
+
 
 def preview(plan: Callable[..., Any], *args: Any, **kwargs: Any) -> Preview:
     """Return what ``plan(*args, **kwargs)`` would do.
@@ -88,11 +93,18 @@ def preview(plan: Callable[..., Any], *args: Any, **kwargs: Any) -> Preview:
         Arguments that the plan doesn't take.
     """
     bound_to: Beamline | None = getattr(plan, "beamline", None)
-    original = inspect.unwrap(plan)
-    name = original.__name__
-    if name not in _DESIGNERS:
+    if inspect.isgenerator(plan):
+        raise ConfigError(
+            f"preview({plan.__name__}(...)): give the plan and its arguments apart, as in"
+            f" preview({plan.__name__}, ...)"
+        )
+    original = inspect.unwrap(plan) if callable(plan) else None
+    name = getattr(original, "__name__", "")
+    if original is None or name not in _DESIGNERS:
         known = ", ".join(sorted(_DESIGNERS))
-        raise ConfigError(f"no preview of {name!r}; there is one of {known}")
+        raise ConfigError(f"no preview of {name or plan!r}; there is one of {known}")
+    if bound_to is not None:
+        args, kwargs = (), checked_arguments(name, inspect.signature(plan), args, kwargs)
     arguments = inspect.signature(original).bind(*([bound_to] if bound_to else []), *args, **kwargs)
     arguments.apply_defaults()
     given = dict(arguments.arguments)
