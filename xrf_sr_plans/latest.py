@@ -96,7 +96,7 @@ class LatestSurvey:
         lines = [
             f"survey {self._survey_uid}: {len(record.coarse)} coarse maps,"
             f" {len(record.enhanced)} enhanced, {len(record.regions)} regions,"
-            f" {len(record.fine)} rescanned"
+            f" {len(record.fine)} fine maps"
         ]
         for maps in record.enhanced.values():
             if maps.fallback:

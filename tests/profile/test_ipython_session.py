@@ -87,3 +87,8 @@ def test_a_survey_beyond_the_limits_is_refused_by_axis_value_and_limit(session) 
     answer = ask(session, SURVEY.replace("width_um=24", "width_um=2400").replace("60))", "900))"))
     assert "LimitsError" in answer
     assert "samx" in answer
+    assert "Traceback" not in answer
+
+
+def test_the_latest_survey_is_listed_at_the_prompt(session) -> None:
+    assert "1 coarse maps, 1 enhanced" in ask(session, "latest_survey")
