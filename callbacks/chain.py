@@ -173,8 +173,17 @@ class AnalysisChain:
             if not builder.rows_used:
                 reason = "; ".join(["no pixel was measured", *builder.notes, *builder.problems])
             elif request.enhance:
+                began = time.perf_counter()
                 enhanced = self._enhance(maps, request)
+                halfway = time.perf_counter()
                 regions = self._pick(enhanced, request, builder.uid)
+                logger.info(
+                    "run %s: enhanced in %.3f s, %d regions picked in %.3f s",
+                    builder.uid,
+                    halfway - began,
+                    len(regions),
+                    time.perf_counter() - halfway,
+                )
         except Exception as error:  # the survey is told, and goes on
             logger.warning("analysis of run %s failed", builder.uid, exc_info=True)
             reason = in_words(error)
