@@ -7,7 +7,7 @@ matched filter, matched one to one with the true ones, and counted with confiden
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -75,6 +75,10 @@ class FeatureRates:
         Of the false ones, those on pixels called untrusted.
     false_per_area
         False ones, of all places (of a feature's size) where one could have been.
+    believed
+        False ones on trusted pixels, of all that were predicted there.
+    doubted
+        True ones that were predicted, but on untrusted pixels, of all true ones predicted.
     """
 
     false: Rate = NONE
@@ -82,14 +86,12 @@ class FeatureRates:
     leaked: Rate = NONE
     flagged: Rate = NONE
     false_per_area: Rate = NONE
+    believed: Rate = NONE
+    doubted: Rate = NONE
 
     def __add__(self, other: FeatureRates) -> FeatureRates:
         return FeatureRates(
-            self.false + other.false,
-            self.lost + other.lost,
-            self.leaked + other.leaked,
-            self.flagged + other.flagged,
-            self.false_per_area + other.false_per_area,
+            *(getattr(self, f.name) + getattr(other, f.name) for f in fields(FeatureRates))
         )
 
 
@@ -179,10 +181,9 @@ def feature_rates(
         pairs = match(found, true, tolerance)
         hit = {row for row, _ in pairs}
         false = [row for row in range(len(found)) if row not in hit]
-        doubtful = 0
-        if trusted is not None:
-            places = found[false, :2].astype(int)
-            doubtful = int((~trusted[element][places[:, 0], places[:, 1]]).sum())
+        y, x = found[:, :2].astype(int).T
+        sure = np.ones(len(found), dtype=bool) if trusted is None else trusted[element][y, x]
+        doubtful = int((~sure[false]).sum())
         foreign = _apart(others, true, 2 * tolerance)
         leaks = match(found[false], foreign, tolerance)
         spots = int(plane.size / (np.pi * max(radius_px, 1.0) ** 2))
@@ -192,6 +193,8 @@ def feature_rates(
             Rate(len(leaks), len(foreign)),
             Rate(doubtful, len(false)),
             Rate(min(len(false), spots), spots),
+            Rate(len(false) - doubtful, int(sure.sum())),
+            Rate(int((~sure).sum()) - doubtful, len(pairs)),
         )
     return total
 

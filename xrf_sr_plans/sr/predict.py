@@ -19,6 +19,7 @@ from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr import consistency
+from xrf_sr_plans.sr.boundary import doubtful
 from xrf_sr_plans.sr.fallback import NORMAL_90, bicubic_sigma
 from xrf_sr_plans.sr.prepare import Prepared, prepare
 from xrf_sr_plans.sr.registry import load_model, model_path, read_calibration, read_card
@@ -240,8 +241,26 @@ def estimate(
         )
         for name, values in one.items():
             fields[name][index] = values[0]
-    notes = _judge(fields, elements, ready, scale, setting, calibration.regime)
+    notes = _doubt(fields, elements, setting.factor, calibration.regime)
+    notes += _judge(fields, elements, ready, scale, setting, calibration.regime)
     return fields, notes
+
+
+def _doubt(
+    fields: dict[str, np.ndarray], elements: Sequence[str], factor: int, regime: Regime
+) -> list[str]:
+    """Untrust blobs that are too faint for their size, in place."""
+    limits = (regime.blobs or {}).get(str(factor))
+    if limits is None:
+        return []
+    notes = []
+    for index, element in enumerate(elements):
+        faint = doubtful(fields["estimate"][index : index + 1], factor, limits)[0]
+        if faint.any():
+            fields["trusted"][index] &= ~faint
+            share = 100 * float(faint.mean())
+            notes.append(f"{element}: {share:.1f} % untrusted: features too faint for their size")
+    return notes
 
 
 def _finish(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xrf_sr_plans.errors import MissingExtraError, ModelError
+from xrf_sr_plans.sr.boundary import read_boundary
 from xrf_sr_plans.sr.uncertainty import Calibration
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def read_card(path: Path) -> ModelCard:
 
 
 def read_calibration(path: Path, card: ModelCard) -> Calibration:
-    """Read the calibration beside a weights file.
+    """Read the calibration beside a weights file, with the trust boundary where there is one.
 
     Raises
     ------
@@ -120,7 +121,11 @@ def read_calibration(path: Path, card: ModelCard) -> Calibration:
         )
     if stated not in (None, calibration.id):
         raise ModelError(f"{file}: says id {stated}, its content is {calibration.id}")
-    return calibration
+    boundary = read_boundary(path, card.sha256)
+    if boundary is None:
+        return calibration
+    regime = calibration.regime.model_copy(update={"blobs": boundary.significance})
+    return calibration.model_copy(update={"regime": regime})
 
 
 def load_network(path: Path, card: ModelCard) -> nn.Module:
@@ -185,7 +190,8 @@ def _load(path: Path, _stamp: tuple[int, int]) -> tuple[ModelCard, Calibration, 
 def load_model(model: str | Path | None) -> tuple[ModelCard, Calibration, nn.Module]:
     """Return card, calibration and network of a model; kept in memory until a file changes."""
     path = model_path(model)
-    files = [path, path.with_suffix(".json"), path.with_suffix(".calibration.json")]
+    suffixes = (".json", ".calibration.json", ".trust.json")
+    files = [path, *(path.with_suffix(suffix) for suffix in suffixes)]
     stamps = [file.stat().st_mtime_ns for file in files if file.exists()]
     return _load(path.resolve(), (max(stamps), len(stamps)))
 

@@ -48,6 +48,8 @@ class Regime(BaseModel):
     """Range of an element in stabilised counts; below it there is only noise."""
     worst_chi2: float = 2.5
     """Local reduced chi-square of the re-degraded estimate against the measured counts."""
+    blobs: dict[str, tuple[float, ...]] | None = None
+    """Smallest significance of blobs by factor and size (`sr.boundary`); None: not measured."""
 
 
 class Calibration(BaseModel):
@@ -68,7 +70,7 @@ class Calibration(BaseModel):
     @property
     def id(self) -> str:
         """Content key."""
-        content = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        content = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def factors(self, factor: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,165 @@
+"""The trust boundary: which features of an estimate are too faint for their size to be believed.
+
+A blob stands out of its surroundings by some photons; over its area they have to exceed the
+counting noise of the background by a factor, its *significance*, that was measured for each size
+on samples of known structure (`training.trust`). Blobs below it are true too rarely.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy import ndimage
+
+from xrf_sr_plans.errors import ModelError
+
+SIZES_STEPS = (0.75, 1.5, 3.0)
+"""Diameters that are told apart, in coarse steps."""
+VISIBLE = 0.05
+"""A blob lower than this share of the element's range is nothing that anybody would see."""
+NEVER = 1e6
+"""Significance, or size, that nothing has."""
+_PX_PER_STEP = 2
+_LEAST_BACKGROUND = 0.5
+
+
+class TrustBoundary(BaseModel):
+    """Smallest significance by factor and size; stored beside the weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = Field(default=1, ge=1, le=1)
+    model_sha256: str
+    sizes_steps: tuple[float, ...] = SIZES_STEPS
+    significance: dict[str, tuple[float, ...]]
+    """By factor ("2", "4"), for each of `sizes_steps`; `NEVER`: not to be believed at all."""
+    false_rate_limit: dict[str, float]
+    """False share of the believed blobs, by factor, that the thresholds were chosen for."""
+    smallest_steps: list[dict[str, float]] = Field(default_factory=list)
+    """For people: smallest believable diameter by factor, counts and contrast."""
+    source: str = ""
+
+    @property
+    def id(self) -> str:
+        """Content key."""
+        content = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def read_boundary(weights: Path, model_sha256: str) -> TrustBoundary | None:
+    """Read ``NAME.trust.json`` beside a weights file; None where there is none.
+
+    Raises
+    ------
+    ModelError
+        It is damaged or belongs to other weights.
+    """
+    file = weights.with_suffix(".trust.json")
+    if not file.exists():
+        return None
+    try:
+        boundary = TrustBoundary.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ModelError(f"{file}: not a trust boundary: {error}") from error
+    if boundary.model_sha256 != model_sha256:
+        raise ModelError(
+            f"{file}: made for weights {boundary.model_sha256[:12]}, not {model_sha256[:12]}"
+        )
+    return boundary
+
+
+def doubtful(estimate: np.ndarray, factor: int, limits: Sequence[float]) -> np.ndarray:
+    """Return where an estimate (element, Y, X) shows blobs outside the trust boundary (bool).
+
+    `limits` is the boundary's significance for this factor. A blob is marked with a rim of a
+    quarter of a coarse step.
+    """
+    level, size, seen = visible_blobs(estimate, factor)
+    bad = seen & (level < np.asarray(limits)[size])
+    marked = np.zeros(bad.shape, dtype=bool)
+    for index, diameter in enumerate(SIZES_STEPS):
+        these = bad & (size == index)
+        if these.any():
+            disc = _disc((diameter / 2 + 0.25) * _PX_PER_STEP)
+            marked |= ndimage.binary_dilation(these, disc[None])
+    repeat = factor // _PX_PER_STEP
+    return marked.repeat(repeat, axis=1).repeat(repeat, axis=2)
+
+
+def visible_blobs(estimate: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return significance and size of an estimate's `blobs`, and which are high enough to be seen.
+
+    On the grid of two pixels per coarse step.
+    """
+    plane = _on_half_steps(estimate, factor)
+    level, size, height = blobs(plane)
+    low, high = np.quantile(plane, (0.01, 0.995), axis=(1, 2))
+    return level, size, (level > 0) & (height >= VISIBLE * (high - low)[:, None, None])
+
+
+def blobs(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return significance, index of the size and height of blobs, at their centres (else 0).
+
+    All arrays (element, y, x) are on a grid of two pixels per coarse step. The size is the one at
+    which a blob stands out most (T. Lindeberg, Int. J. Comput. Vis. 30 (1998) 79,
+    DOI 10.1023/A:1008045108935), so the rim of something large isn't taken for something small.
+    """
+    scales = [_scale(diameter) for diameter in SIZES_STEPS]
+    smooth, sigma = plane, 0.0
+    levels, heights = [], []
+    for diameter, inner in zip(SIZES_STEPS, scales, strict=True):
+        smooth, sigma = _smoother(smooth, sigma, inner), inner
+        wide = _smoother(smooth, sigma, 2 * inner)
+        height = (smooth - wide) / _gain(diameter)
+        area = math.pi * diameter**2 / 4
+        levels.append(height * np.sqrt(area / np.maximum(wide, _LEAST_BACKGROUND)))
+        heights.append(height)
+    stack = np.stack(levels)
+    size = stack.argmax(axis=0)
+    level = np.take_along_axis(stack, size[None], 0)[0]
+    height = np.take_along_axis(np.stack(heights), size[None], 0)[0]
+    peak = (ndimage.maximum_filter(level, size=(1, 3, 3)) == level) & (level > 0)
+    return np.where(peak, level, 0.0), size, np.where(peak, height, 0.0)
+
+
+def _on_half_steps(estimate: np.ndarray, factor: int) -> np.ndarray:
+    block = factor // _PX_PER_STEP
+    n, height, width = estimate.shape
+    shape = (n, height // block, block, width // block, block)
+    return estimate.reshape(shape).mean(axis=(2, 4)).astype(np.float32)
+
+
+def _scale(diameter_steps: float) -> float:
+    return diameter_steps * _PX_PER_STEP / 2 / math.sqrt(2)
+
+
+def _smoother(plane: np.ndarray, has: float, wanted: float) -> np.ndarray:
+    more = math.sqrt(wanted**2 - has**2)
+    return ndimage.gaussian_filter(plane, (0, more, more), mode="nearest", truncate=3.0)
+
+
+@lru_cache(maxsize=8)
+def _gain(diameter_steps: float) -> float:
+    """Response to a disc of unit height at its centre."""
+    radius = diameter_steps * _PX_PER_STEP / 2
+    size = 2 * math.ceil(6 * radius + 6) + 1
+    rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
+    disc = np.clip(radius + 0.5 - np.hypot(rows, columns), 0, 1)[None]
+    inner = _scale(diameter_steps)
+    smooth = _smoother(disc, 0.0, inner)
+    return float((smooth - _smoother(smooth, inner, 2 * inner))[0, size // 2, size // 2])
+
+
+@lru_cache(maxsize=8)
+def _disc(radius: float) -> Any:
+    reach = math.ceil(radius)
+    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    return np.hypot(rows, columns) <= radius + 0.25
