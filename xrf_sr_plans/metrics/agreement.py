@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,48 @@ def compare(
     AssemblyError
         No element in common, or the areas don't overlap.
     """
+    found: dict[str, Agreement] = {}
+    for planes in common_planes(enhanced, fine, coarse):
+        agreement = _agreement(planes)
+        if agreement is not None:
+            found[planes.element] = agreement
+    if not found:
+        raise AssemblyError(
+            "prediction and measurement share no measured pixel: predicted"
+            f" {enhanced.grid.extents_um}, measured {fine.grid.extents_um} um"
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class CommonPlanes:
+    """One element's prediction and measurement on the pixels of the coarser one, (y, x).
+
+    `predicted` holds ``estimate``, ``sigma``, ``lower``, ``upper``, ``baseline`` and ``trusted``;
+    `value` is the measurement in the prediction's unit, `variance` that of its counting noise,
+    `unit` the value of one photon in it. NaN where one of them isn't measured. `scale` is the
+    median factor on the fine counts and `coarse_px` the coarse step in these pixels.
+    """
+
+    element: str
+    predicted: dict[str, np.ndarray]
+    value: np.ndarray
+    variance: np.ndarray
+    unit: np.ndarray
+    scale: float
+    coarse_px: float
+
+
+def common_planes(
+    enhanced: EnhancedMaps, fine: ElementalMaps, coarse: ElementalMaps | None = None
+) -> Iterator[CommonPlanes]:
+    """Bring prediction and measurement onto common pixels, element by element (see `compare`).
+
+    Raises
+    ------
+    AssemblyError
+        No element in common.
+    """
     common = [name for name in enhanced.elements if name in fine.elements]
     if not common:
         raise AssemblyError(
@@ -144,26 +187,20 @@ def compare(
         )
     predict, measure = _onto_common_pixels(enhanced.grid, fine.grid)
     scale = dwell_scale(enhanced, fine, coarse)
-    coarse_px = enhanced.factor * enhanced.grid.fast.step_um / measure.step_um
-    found: dict[str, Agreement] = {}
     for name in common:
-        planes = {
-            key: predict(enhanced.dataset[key].sel(element=name).values.astype(float))
-            for key in ("estimate", "sigma", "lower", "upper", "baseline", "trusted")
-        }
         counts = fine.counts.sel(element=name).values
-        value = measure(counts * scale)
-        variance = measure(counts * scale**2) * measure.spread
-        unit = measure(scale) * measure.spread
-        agreement = _agreement(name, planes, value, variance, unit, coarse_px)
-        if agreement is not None:
-            found[name] = replace(agreement, scale=float(np.nanmedian(scale)))
-    if not found:
-        raise AssemblyError(
-            "prediction and measurement share no measured pixel: predicted"
-            f" {enhanced.grid.extents_um}, measured {fine.grid.extents_um} um"
+        yield CommonPlanes(
+            name,
+            {
+                key: predict(enhanced.dataset[key].sel(element=name).values.astype(float))
+                for key in ("estimate", "sigma", "lower", "upper", "baseline", "trusted")
+            },
+            measure(counts * scale),
+            measure(counts * scale**2) * measure.spread,
+            measure(scale) * measure.spread,
+            float(np.nanmedian(scale)),
+            enhanced.factor * enhanced.grid.fast.step_um / measure.step_um,
         )
-    return found
 
 
 class _Onto:
@@ -202,22 +239,15 @@ def _numbers(axis: AxisGrid) -> tuple[float, float, int]:
     return axis.start_um, axis.step_um, axis.num
 
 
-def _agreement(
-    name: str,
-    planes: dict[str, np.ndarray],
-    value: np.ndarray,
-    variance: np.ndarray,
-    unit: np.ndarray,
-    coarse_px: float,
-) -> Agreement | None:
-    """Figures of one element; `unit` is the value of one photon in an averaged pixel."""
+def _agreement(common: CommonPlanes) -> Agreement | None:
+    planes, value, variance, unit = common.predicted, common.value, common.variance, common.unit
     valid = np.isfinite(value) & np.isfinite(unit) & (unit > 0)
     for plane in planes.values():
         valid &= np.isfinite(plane)
     if not valid.any():
         return None
     details = [
-        detail_share(planes[name], value, variance, valid, coarse_px)
+        detail_share(planes[name], value, variance, valid, common.coarse_px)
         for name in ("estimate", "baseline")
     ]
     value, variance, unit = value[valid], variance[valid], unit[valid]
@@ -230,7 +260,7 @@ def _agreement(
     deviation = (plane["estimate"] - value) ** 2
     expected = plane["sigma"] ** 2 + np.maximum(plane["estimate"] * unit, unit**2 * 1e-3)
     return Agreement(
-        element=name,
+        element=common.element,
         pixels=int(valid.sum()),
         coverage_90=float(share.mean()),
         coverage_90_trusted=float(share[trusted].mean()) if trusted.any() else float("nan"),
@@ -240,7 +270,8 @@ def _agreement(
         psnr_ceiling_db=float(10 * np.log10(span**2 / noise)) if span * noise > 0 else np.inf,
         bias=float(plane["estimate"].sum() / total - 1) if total > 0 else float("nan"),
         chi2=float((deviation / expected).mean()),
-        effective_pixels=effective_size(shares, 3 * coarse_px),
+        scale=common.scale,
+        effective_pixels=effective_size(shares, 3 * common.coarse_px),
         detail_enhanced=details[0],
         detail_baseline=details[1],
     )
