@@ -71,6 +71,17 @@ def test_the_measured_counts_are_within_their_noise_of_the_estimate():
     assert 0.2 < chi2 < 1.5
 
 
+def test_more_counts_than_the_model_has_seen_change_nothing_but_the_scale():
+    truth = sample()
+    counts = truth.reshape(3, 32, 2, 32, 2).mean((2, 4))
+    bright, brighter = enhanced(2e6 * counts), enhanced(2e8 * counts)
+    np.testing.assert_allclose(
+        bright.estimate.values / 2e6, brighter.estimate.values / 2e8, rtol=1e-3, atol=1e-3
+    )
+    ours = np.square(bright.estimate.values / 2e6 - truth).mean()
+    assert ours < np.square(bright.baseline.values / 2e6 - truth).mean()
+
+
 def test_the_fine_pixels_lie_where_the_grid_says():
     counts = xr.DataArray(
         measured()[0],

@@ -224,15 +224,17 @@ def estimate(
 
     Single precision and element by element: a map of 2048 x 2048 x 10 fits into 8 GB.
     """
-    scale = Scale.of(ready.counts)
-    stabilised, sigma = run_network(ready.counts, scale, setting, network, device)
+    shrink = _shrinkage(ready.counts, calibration.regime)
+    counts = ready.counts / shrink[:, None, None]
+    scale = Scale.of(counts)
+    stabilised, sigma = run_network(counts, scale, setting, network, device)
     # The network's arrays become the first two fields: no second copy of a large map.
     fields = {"estimate": stabilised, "sigma": sigma}
     fields |= {name: np.empty_like(stabilised) for name in ("lower", "upper", "baseline")}
     fields["trusted"] = np.empty(stabilised.shape, dtype=bool)
     for index in range(len(elements)):
         one = _finish(
-            ready.counts[index : index + 1],
+            counts[index : index + 1],
             stabilised[index : index + 1].astype(float),
             sigma[index : index + 1].astype(float),
             scale.only(index),
@@ -240,7 +242,7 @@ def estimate(
             calibration,
         )
         for name, values in one.items():
-            fields[name][index] = values[0]
+            fields[name][index] = values[0] if name == "trusted" else values[0] * shrink[index]
     notes = _doubt(fields, elements, setting.factor, calibration.regime)
     notes += _judge(fields, elements, ready, scale, setting, calibration.regime)
     return fields, notes
@@ -261,6 +263,16 @@ def _doubt(
             share = 100 * float(faint.mean())
             notes.append(f"{element}: {share:.1f} % untrusted: features too faint for their size")
     return notes
+
+
+def _shrinkage(counts: np.ndarray, regime: Regime) -> np.ndarray:
+    """Return by how much to divide each element so that the model has seen such counts.
+
+    Where there are more, the counting noise is far below everything else: taking it for
+    larger than it is costs nothing.
+    """
+    top = np.quantile(counts.reshape(counts.shape[0], -1), 0.995, axis=1)
+    return np.maximum(1.0, top / regime.largest_counts)
 
 
 def _finish(
@@ -298,9 +310,7 @@ def _judge(
     """Untrust elements that are out of the calibrated regime; fall back to bicubic for some."""
     notes = []
     for index, element in enumerate(elements):
-        top = float(ready.counts[index].max())
-        beyond = setting.probe > regime.largest_probe or top > regime.largest_counts
-        if beyond:
+        if setting.probe > regime.largest_probe:
             for name in ("estimate", "lower", "upper"):
                 fields[name][index] = fields["baseline"][index]
             sigma = bicubic_sigma(ready.counts[index], fields["baseline"][index], setting.factor)
@@ -309,8 +319,8 @@ def _judge(
             fields["upper"][index] += NORMAL_90 * sigma
             fields["lower"][index] = np.clip(fields["lower"][index], 0, None)
             notes.append(
-                f"{element}: bicubic, untrusted: probe {setting.probe:.2f} steps, {top:.0f} counts;"
-                f" calibrated up to {regime.largest_probe} and {regime.largest_counts:.0f}"
+                f"{element}: bicubic, untrusted: the probe is {setting.probe:.2f} steps wide;"
+                f" calibrated up to {regime.largest_probe}"
             )
         elif scale.span[index] < regime.smallest_range:
             notes.append(f"{element}: untrusted: nothing above the counting noise")

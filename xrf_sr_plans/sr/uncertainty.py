@@ -42,6 +42,7 @@ class Regime(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     largest_counts: float = 2e5
+    """Brightest counts; what is brighter is scaled down to it for the network."""
     largest_probe: float = 1.25
     """Probe FWHM in coarse steps."""
     smallest_range: float = 5.0
