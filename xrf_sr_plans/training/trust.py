@@ -18,9 +18,15 @@ from typing import Any
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from xrf_sr_plans.metrics.hallucination import FeatureRates, feature_rates
+from xrf_sr_plans.metrics.hallucination import FeatureRates, Rate, feature_rates
 from xrf_sr_plans.metrics.standards import BACKGROUND, Standard, dots, empty_field
-from xrf_sr_plans.sr.boundary import NEVER, SIZES_STEPS, TrustBoundary, visible_blobs
+from xrf_sr_plans.sr.boundary import (
+    NEVER,
+    SIZES_STEPS,
+    TrustBoundary,
+    doubtful,
+    visible_blobs,
+)
 from xrf_sr_plans.sr.predict import Setting, estimate
 from xrf_sr_plans.sr.prepare import prepare
 from xrf_sr_plans.sr.registry import load_model
@@ -88,16 +94,10 @@ class Row:
     empty for methods other than the model."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON types; every rate as [hits, total, low, high]."""
-        rates = {
-            name: [rate.hits, rate.total, *rate.interval] for name, rate in vars(self.rates).items()
-        }
-        return {
-            **asdict(self.cell),
-            "significance": self.cell.significance,
-            "method": self.method,
-            **rates,
-        }
+        """Return JSON types; see `rate_json`."""
+        rates = {name: rate_json(rate) for name, rate in vars(self.rates).items()}
+        known = {"significance": self.cell.significance, "method": self.method}
+        return {**asdict(self.cell), **known, **rates}
 
 
 def significance(excess: float, background: float, diameter_steps: float) -> float:
@@ -114,7 +114,7 @@ def cells(
     factors: Sequence[int] = (2, 4),
     counts: Sequence[float] = (5, 20, 50, 200, 1000),
     diameters: Sequence[float] = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0),
-    contrasts: Sequence[float] = (0.1, 0.2, 0.4, 0.8),
+    contrasts: Sequence[float] = (0.1, 0.3, 0.8),
 ) -> Iterator[Cell]:
     """Yield the cells of a sweep."""
     for numbers in itertools.product(factors, counts, diameters, contrasts, STANDARDS):
@@ -132,8 +132,10 @@ def draw(cell: Cell, rng: np.random.Generator) -> Standard:
 
 
 def predictor(model: str | None) -> Predict:
-    """Return what `enhance` would do with fly scans without probe blur."""
+    """Return what `enhance` would do with fly scans without probe blur, boundary left out."""
     _, calibration, network = load_model(model)
+    regime = calibration.regime.model_copy(update={"blobs": None})
+    calibration = calibration.model_copy(update={"regime": regime})
 
     def predict(counts: np.ndarray, factor: int) -> dict[str, np.ndarray]:
         names = [f"E{index}" for index in range(len(counts))]
@@ -265,3 +267,78 @@ def smallest_believable(rows: Iterable[Row]) -> list[dict[str, float]]:
             seen = size if all_seen else seen
         table.append({**here, "believed_steps": believed, "seen_steps": seen})
     return table
+
+
+@dataclass(frozen=True)
+class Hallucination:
+    """A model's boundary, and the sweep that was made with it in force."""
+
+    boundary: TrustBoundary
+    rows: Sequence[Row]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return the rates by factor, method and standard (and over all of them), as JSON types."""
+        lines = []
+        for factor in sorted({row.cell.factor for row in self.rows}):
+            for method, standard in itertools.product(METHODS, ("all", *STANDARDS)):
+                where = {"factor": factor} | ({} if standard == "all" else {"standard": standard})
+                rates = pooled(self.rows, method, **where)
+                values = {name: rate_json(rate) for name, rate in vars(rates).items()}
+                lines.append({"factor": factor, "method": method, "standard": standard, **values})
+        return lines
+
+
+def hallucinate(
+    model: str | None = None,
+    *,
+    wanted: Sequence[Cell] | None = None,
+    repeats: int = 2,
+    progress: Callable[[Cell], None] = lambda cell: None,
+) -> Hallucination:
+    """Fit a model's trust boundary, then measure with other samples how it does.
+
+    Parameters
+    ----------
+    model
+        Name or file; None: the default.
+    wanted
+        Cells of the sweep; None: `cells()`.
+    repeats
+        Fields per cell of the second sweep; the first has one.
+
+    Raises
+    ------
+    ModelError
+        No such model, or damaged weights.
+    """
+    wanted = list(cells()) if wanted is None else wanted
+    card, _, _ = load_model(model)
+    plain = predictor(model)
+    fitted = fit_boundary(
+        sweep(plain, wanted, repeats=1, progress=progress),
+        card.sha256,
+        f"sweep over {len(wanted)} cells of dots and empty fields, fly scans, no probe blur",
+    )
+
+    guarded = within(plain, fitted)
+    rows = sweep(guarded, wanted, repeats=repeats, seed=1, progress=progress)
+    return Hallucination(
+        fitted.model_copy(update={"smallest_steps": smallest_believable(rows)}), rows
+    )
+
+
+def within(predict: Predict, boundary: TrustBoundary) -> Predict:
+    """Return a prediction that trusts nothing outside the boundary."""
+
+    def guarded(counts: np.ndarray, factor: int) -> dict[str, np.ndarray]:
+        fields = predict(counts, factor)
+        doubt = doubtful(fields["estimate"], factor, boundary.significance[str(factor)])
+        return {**fields, "trusted": fields["trusted"] & ~doubt}
+
+    return guarded
+
+
+def rate_json(rate: Rate) -> dict[str, float | int]:
+    """Return a rate with its 95 % interval as JSON types."""
+    low, high = rate.interval
+    return {"hits": rate.hits, "of": rate.total, "rate": rate.value, "low": low, "high": high}
