@@ -32,7 +32,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for survey.png and report.json.")] = Path(
         "out/demo"
     ),
-    factor: Annotated[int, typer.Option(help="2 or 4.")] = 4,
+    factor: Annotated[int, typer.Option(help="2 or 4.")] = 2,
     seed: int = 0,
 ) -> None:
     """Survey a real map on the simulated beamline, from coarse scan to fine rescans."""
@@ -172,6 +172,79 @@ def train(
     except ValidationError as error:
         raise ConfigError(f"training settings: {error}") from error
     run_training(config)
+
+
+@app.command()
+def calibrate(
+    pair_dirs: Annotated[list[Path], typer.Argument(help="Folders of the pair store.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model with its new calibration.")],
+    model: Annotated[str | None, typer.Option(help="Name or file; none: the default.")] = None,
+    json_out: JsonOut = None,
+) -> None:
+    """Widen or narrow the intervals until they cover 90 % of your own coarse and fine pairs."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from xrf_sr_plans.store.calibrate import calibrate_from_pairs
+
+    report = calibrate_from_pairs(pair_dirs, model, out)
+    columns = ("factor", "pairs", "maps", "before", "after", "left out", "stretch", "")
+    table = Table(title=f"Coverage of 90 % intervals, calibration {report.calibration}")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for one in report.factors:
+        shares = (one.coverage_before, one.coverage_after, one.coverage_left_out)
+        texts = [f"{share:.3f}" for share in shares]
+        numbers = [str(one.factor), str(one.pairs), str(one.maps)]
+        table.add_row(*numbers, *texts, f"{one.stretch:.2f}", one.reason)
+    console = Console()
+    console.print(table)
+    console.print(f"select it with the setting model = {str(report.model)!r}", soft_wrap=True)
+    if json_out is not None:
+        json_out.write_text(json.dumps(asdict(report), indent=1, default=str))
+
+
+@app.command()
+def hallucinate(
+    model: Annotated[str | None, typer.Option(help="Name or file; none: the default.")] = None,
+    quick: Annotated[bool, typer.Option(help="A few cells only.")] = False,
+    write: Annotated[bool, typer.Option(help="Put the boundary beside the weights.")] = False,
+    json_out: JsonOut = None,
+) -> None:
+    """Measure what a model invents, loses and leaks on known samples; fit its trust boundary."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from xrf_sr_plans.sr.registry import model_path
+    from xrf_sr_plans.training.trust import QUICK, SHOWN, cells
+    from xrf_sr_plans.training.trust import hallucinate as measure
+
+    found = measure(model, wanted=list(cells(**QUICK)) if quick else None)
+    table = Table(title="Features of known samples, % (95 % interval)")
+    for column in ("factor", "method", "standard", *SHOWN):
+        table.add_column(column, justify="right")
+    for line in found.summary():
+        rates = [line[name] for name in SHOWN]
+        texts = [
+            f"{100 * r['rate']:.1f} ({100 * r['low']:.1f}-{100 * r['high']:.1f})"
+            if r["of"]
+            else "-"
+            for r in rates
+        ]
+        table.add_row(str(line["factor"]), line["method"], line["standard"], *texts)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_TABLE_WIDTH)
+    console.print(table)
+    if write:
+        file = model_path(model).with_suffix(".trust.json")
+        file.write_text(json.dumps(found.boundary.model_dump(mode="json"), indent=1) + "\n")
+        console.print(str(file), soft_wrap=True)
+    if json_out is not None:
+        report = {"boundary": found.boundary.model_dump(mode="json"), "summary": found.summary()}
+        json_out.write_text(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -27,14 +27,14 @@ SURVEY = {
     "height_um": 40.0,
     "dwell_ms": 10.0,
     "find": "K",
-    "pad_um": 2.0,
-    "min_size_um": 6.0,
-    "budget_s": 120.0,
+    "pad_um": 1.0,
+    "min_size_um": 5.0,
+    "budget_s": 90.0,
 }
 FINE_STEP_UM = 0.5
 
 
-def run_demo(out: Path | str, *, factor: int = 4, seed: int = 0) -> dict[str, Any]:
+def run_demo(out: Path | str, *, factor: int = 2, seed: int = 0) -> dict[str, Any]:
     """Survey, enhance, choose, rescan inline, compare; leave ``survey.png`` and ``report.json``.
 
     The sample is the measured map that ships with the package; its pixel size and photon rates

@@ -198,6 +198,15 @@ def test_boxes_that_padding_brings_together_become_one() -> None:
     assert one.width_um == 26.0
 
 
+def test_a_chain_of_grains_does_not_become_the_whole_map() -> None:
+    fe = background()
+    for place in range(2, 20, 6):
+        fe[place : place + 3, place : place + 3] += 300
+    regions = pick(enhanced({"Fe": fe}), find="Fe", pad_um=2.0)
+    assert len(regions) == 3
+    assert max(region.width_um for region in regions) < 10
+
+
 def test_regions_survive_json() -> None:
     fe = background()
     fe[4:10, 20:28] += 200

@@ -23,6 +23,10 @@ SEED_AT = 5.0
 """And has to hold a pixel at least so many deviations above it."""
 MIN_SIGNIFICANCE = 2.0
 """A pixel counts as present only if its excess is that many of its own predicted sigmas."""
+MERGE_WASTE = 1.3
+"""Boxes that meet are joined if the box around them has at most so many times their area,"""
+MERGE_SHARED = 0.5
+"""or if they share more than this of the smaller one."""
 TWO_CLASSES_FROM = 0.78
 """Share of the variance that two classes must explain (normal noise: 0.64, a ramp: 0.75)."""
 
@@ -61,7 +65,7 @@ def pick_regions(
     Trans. SMC 9 (1979) 62, DOI 10.1109/TSMC.1979.4310076).
     Where the model is not to be trusted the measured counts decide. Connected pixels that
     satisfy the query become boxes whose edges are pixel edges; boxes are padded, grown to the
-    smallest size, kept inside the map, and merged where they overlap or touch.
+    smallest size, kept inside the map, and joined where that costs little (`MERGE_WASTE`).
 
     The score sums, over the pixels found, the stabilised excess times one plus the doubt
     (relative sigma; 1 where untrusted), in coarse pixels: strong signal first, and of equal
@@ -79,9 +83,7 @@ def pick_regions(
     evidence = {name: _evidence(enhanced, name, name in named) for name in enhanced.elements}
     found = _found(query, evidence, enhanced.grid.shape)
     boxes = _boxes(found, request, enhanced)
-    regions = [
-        _region(box, found, query, evidence, enhanced, source_uid) for box in _merged(boxes, found)
-    ]
+    regions = [_region(box, found, query, evidence, enhanced, source_uid) for box in _merged(boxes)]
     regions.sort(key=lambda region: (-region.score, region.y_low_um, region.x_low_um))
     return regions[: request.max_regions]
 
@@ -212,22 +214,43 @@ def _pixels(length_um: float, axis: AxisGrid) -> int:
     return int(np.ceil(length_um / axis.step_um - 1e-6))
 
 
-def _merged(boxes: Iterator[Box], found: np.ndarray) -> list[Box]:
-    """Replace boxes that overlap or touch by the box around them, until none do."""
-    merged = list(boxes)
-    while True:
-        painted = np.zeros(found.shape, dtype=bool)
-        for y0, y1, x0, x1 in merged:
-            painted[y0:y1, x0:x1] = True
-        labels, number = _labelled(painted)
-        boxes_now = [
-            (rows.start, rows.stop, columns.start, columns.stop)
-            for rows, columns in _windows(labels)
-        ]
-        # Two boxes that meet in a corner are two labels; the painted box of each is itself.
-        if number == len(merged):
-            return boxes_now
-        merged = boxes_now
+def _merged(boxes: Iterator[Box]) -> list[Box]:
+    """Join boxes that meet, where the box around both is hardly more to fly than they are.
+
+    Two grains whose margins touch at a corner stay two boxes: the box around them would be mostly
+    empty, and a chain of such grains would become the whole map. Boxes that mostly share their
+    area are always joined, lest it be flown twice.
+    """
+    current = np.array(sorted(set(boxes)), dtype=int).reshape(-1, 4)
+    while len(pairs := _pairs_to_join(current)):
+        first, second = current[pairs[:, 0]], current[pairs[:, 1]]
+        low, high = np.minimum(first, second), np.maximum(first, second)
+        joined = np.stack([low[:, 0], high[:, 1], low[:, 2], high[:, 3]], axis=1)
+        current = np.unique(np.vstack([np.delete(current, pairs.ravel(), axis=0), joined]), axis=0)
+    return [(int(y0), int(y1), int(x0), int(x1)) for y0, y1, x0, x1 in current]
+
+
+def _pairs_to_join(boxes: np.ndarray) -> np.ndarray:
+    """Return index pairs (pair, 2) of boxes that want each other most; no box is in two."""
+    if len(boxes) < 2:
+        return np.empty((0, 2), dtype=int)
+    low, high = boxes[:, ::2], boxes[:, 1::2]
+    shared = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+    around = (np.maximum(high[:, None], high) - np.minimum(low[:, None], low)).prod(-1)
+    overlap = np.clip(shared, 0, None).prod(-1)
+    area = (high - low).prod(-1)
+    waste = around / (area[:, None] + area - overlap)
+    same = overlap > MERGE_SHARED * np.minimum(area[:, None], area)
+    wanted = (shared >= 0).all(-1) & ((waste <= MERGE_WASTE) | same)
+    np.fill_diagonal(wanted, False)
+    cost = np.where(wanted, waste, np.inf)
+    best = cost.argmin(axis=1)
+    index = np.arange(len(boxes))
+    mutual = (best[best] == index) & (index < best) & np.isfinite(cost[index, best])
+    if not mutual.any() and wanted.any():
+        # Ties can send every box after another one.
+        return np.array([np.unravel_index(cost.argmin(), cost.shape)])
+    return np.stack([index[mutual], best[mutual]], axis=1)
 
 
 def _region(
