@@ -30,11 +30,11 @@ from xrf_sr_plans.training.phantoms import CALIBRATION_SEED
 def coverage(calibration: Calibration, maps: list[Scores], factor: int) -> float:
     """Return the share of pixels within the intervals, each map weighing alike."""
     below, above = (table.ravel() for table in calibration.factors(factor))
-    shares = [
-        np.mean((m.score >= -below[m.group]) & (m.score <= above[m.group]))
-        for m in maps
-        if m.factor == factor
-    ]
+    shares = []
+    for item in maps:
+        if item.factor == factor:
+            score = item.score / calibration.stretch(factor, item.removed_probe)
+            shares.append(np.mean((score >= -below[item.group]) & (score <= above[item.group])))
     return float(np.mean(shares))
 
 

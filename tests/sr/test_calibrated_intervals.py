@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,17 @@ def test_ninety_percent_of_new_scores_lie_within_in_every_group():
     for index in range(N):
         assert inside[fresh.group == index].mean() == pytest.approx(0.9, abs=0.05)
     assert inside.mean() == pytest.approx(0.9, abs=0.01)
+
+
+def test_estimates_freed_of_a_wide_probe_get_wider_intervals():
+    sharp = [replace(s, score=3 * s.score, removed_probe=1.0) for s in map(made_up, range(4))]
+    calibration = fit([*map(made_up, range(10, 14)), *sharp], SHA, "made up")
+    assert calibration.stretch(2, 1.0) / calibration.stretch(2, 0.0) == pytest.approx(3, rel=0.1)
+    below, above = (table.ravel() for table in calibration.factors(2))
+    for fresh, probe in ((made_up(100).score, 0.0), (3 * made_up(100).score, 1.0)):
+        score, group = fresh / calibration.stretch(2, probe), made_up(100).group
+        inside = (score >= -below[group]) & (score <= above[group])
+        assert inside.mean() == pytest.approx(0.9, abs=0.02)
 
 
 def test_a_few_maps_of_another_kind_restore_coverage():

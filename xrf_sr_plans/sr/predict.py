@@ -286,7 +286,7 @@ def _finish(
     """Return the fields of one element, each (1, y, x)."""
     factor, sampling, probe = setting.factor, setting.sampling, setting.removed_probe
     made = consistency.project(counts, unstabilise(stabilised), factor, sampling, probe)
-    ends = intervals(calibration, factor, stabilise(made), sigma, scale)
+    ends = intervals(calibration, factor, stabilise(made), sigma, scale, probe)
     chi2 = consistency.local_chi2(counts, made, factor, sampling, probe)
     agrees = chi2 <= calibration.regime.worst_chi2
     return {

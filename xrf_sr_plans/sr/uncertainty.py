@@ -33,6 +33,9 @@ BRIGHTNESS_EDGES = (0.08, 0.2, 0.45, 0.75)
 ROUGHNESS_EDGES = (0.005, 0.03, 0.1)
 """Edges between groups of elements, by `Scale.roughness`: what is as small as a coarse pixel
 can't be seen in the coarse map, and is missed more often."""
+BLUR_EDGES = (0.3, 0.75)
+"""Edges between maps by the probe that the estimate is freed of, FWHM in coarse steps: the
+sharper the estimate is made, the more it errs. One stretch of all intervals for each."""
 N_GROUPS = (len(ROUGHNESS_EDGES) + 1, len(DOSE_EDGES) + 1, len(BRIGHTNESS_EDGES) + 1)
 
 
@@ -64,6 +67,8 @@ class Calibration(BaseModel):
     lower: dict[str, list[list[list[float]]]]
     """By factor ("2", "4"): sigmas below the estimate, by group (roughness, dose, brightness)."""
     upper: dict[str, list[list[list[float]]]]
+    blur: dict[str, list[float]] = Field(default_factory=dict)
+    """By factor: stretch of sigma for each group of `BLUR_EDGES`; none: 1."""
     regime: Regime = Regime()
     source: str = ""
     """What it was estimated on, in words."""
@@ -90,6 +95,12 @@ class Calibration(BaseModel):
             )
         return tables[0], tables[1]
 
+    def stretch(self, factor: int, removed_probe: float) -> float:
+        """Return by how much sigma grows where the estimate is freed of a probe's blur."""
+        stretches = self.blur.get(str(factor), [])
+        index = int(np.digitize(removed_probe, BLUR_EDGES))
+        return stretches[index] if index < len(stretches) else 1.0
+
 
 @dataclass(frozen=True)
 class Intervals:
@@ -114,8 +125,10 @@ def intervals(
     stabilised: np.ndarray,
     sigma: np.ndarray,
     scale: Scale,
+    removed_probe: float = 0.0,
 ) -> Intervals:
     """Turn the network's stabilised estimate and sigma into calibrated intervals in counts."""
+    sigma = sigma * calibration.stretch(factor, removed_probe)
     below, above = (table.ravel() for table in calibration.factors(factor))
     group = groups(stabilised, scale)
     down, up = below[group] * sigma, above[group] * sigma
@@ -136,6 +149,8 @@ class Scores:
     factor: int
     group: np.ndarray
     score: np.ndarray
+    removed_probe: float = 0.0
+    """FWHM, in coarse steps, of the probe that the estimate is freed of."""
 
 
 def conformal_quantile(scores: np.ndarray, share: float) -> float:
@@ -152,23 +167,42 @@ def fit(
     A group with fewer than `least` pixels takes the factors of the nearest dose group of the
     same roughness and brightness that has enough, else those of all pixels of the factor.
     """
-    tail = (1 - level) / 2
     maps = list(maps)
     lower: dict[str, Any] = {}
     upper: dict[str, Any] = {}
+    blur: dict[str, list[float]] = {}
     for factor in sorted({item.factor for item in maps}):
-        score = np.concatenate([item.score.ravel() for item in maps if item.factor == factor])
-        group = np.concatenate([item.group.ravel() for item in maps if item.factor == factor])
-        tables = np.full((2, math.prod(N_GROUPS)), np.nan)
-        for index in range(tables.shape[1]):
-            members = score[group == index]
-            if members.size >= least:
-                tables[:, index] = _ends(members, tail)
-        tables = _fill_groups(tables.reshape(2, *N_GROUPS), _ends(score, tail))
+        chosen = [item for item in maps if item.factor == factor]
+        score = np.concatenate([item.score.ravel() for item in chosen])
+        group = np.concatenate([item.group.ravel() for item in chosen])
+        blurred = [
+            np.full(item.score.size, np.digitize(item.removed_probe, BLUR_EDGES)) for item in chosen
+        ]
+        blurred = np.concatenate(blurred)
+        stretch = np.ones(len(BLUR_EDGES) + 1)
+        for _ in range(3):
+            tables = _tables(score / stretch[blurred], group, level, least)
+            ends = tables.reshape(2, -1)[(score > 0).astype(int), group] * stretch[blurred]
+            for index in np.unique(blurred):
+                beyond = np.abs(score) / np.maximum(ends, 1e-3)
+                stretch[index] *= conformal_quantile(beyond[blurred == index], level)
+        tables = _tables(score / stretch[blurred], group, level, least)
         lower[str(factor)], upper[str(factor)] = (np.round(t, 4).tolist() for t in tables)
+        blur[str(factor)] = np.round(stretch, 4).tolist()
     return Calibration(
-        model_sha256=model_sha256, level=level, lower=lower, upper=upper, source=source
+        model_sha256=model_sha256, level=level, lower=lower, upper=upper, blur=blur, source=source
     )
+
+
+def _tables(score: np.ndarray, group: np.ndarray, level: float, least: int) -> np.ndarray:
+    """Return the (lower, upper) tables, (2, *N_GROUPS)."""
+    tail = (1 - level) / 2
+    tables = np.full((2, math.prod(N_GROUPS)), np.nan)
+    for index in range(tables.shape[1]):
+        members = score[group == index]
+        if members.size >= least:
+            tables[:, index] = _ends(members, tail)
+    return _fill_groups(tables.reshape(2, *N_GROUPS), _ends(score, tail))
 
 
 def recalibrate(
@@ -186,7 +220,8 @@ def recalibrate(
     for item in maps:
         below, above = (table.ravel() for table in calibration.factors(item.factor))
         pick = rng.integers(item.score.size, size=strength)
-        score, group = item.score.ravel()[pick], item.group.ravel()[pick]
+        stretched = calibration.stretch(item.factor, item.removed_probe)
+        score, group = item.score.ravel()[pick] / stretched, item.group.ravel()[pick]
         ends = np.where(score < 0, below[group], above[group])
         beyond.setdefault(item.factor, []).append(np.abs(score) / np.maximum(ends, 1e-3))
     lower, upper = dict(calibration.lower), dict(calibration.upper)

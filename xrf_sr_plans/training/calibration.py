@@ -88,7 +88,9 @@ def scores(predicted: Predicted, rng: np.random.Generator) -> Scores:
     n_elements = score.shape[0]
     keep = rng.integers(score[0].size, size=(n_elements, PIXELS_PER_MAP))
     pick = [np.take_along_axis(v.reshape(n_elements, -1), keep, 1).ravel() for v in (score, group)]
-    return Scores(predicted.pair.how.factor, pick[1], pick[0])
+    how = predicted.pair.how
+    removed = how.probe if how.target_probe < how.probe else 0.0
+    return Scores(how.factor, pick[1], pick[0], removed)
 
 
 def simulated_scores(
