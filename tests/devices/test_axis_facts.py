@@ -40,12 +40,12 @@ def test_an_angle_is_no_length() -> None:
 
 def test_a_synthetic_axis_knows_its_position_but_no_limits() -> None:
     facts = axis_facts(SynAxis(name="m", value=0.5))
-    assert facts == AxisFacts("m", 500.0, None, None, 1000.0, None, 1.0, 1000.0)
+    assert facts == AxisFacts("m", 500.0, None, None, 1000.0, None, 1.0, 1000.0, 500.0)
 
 
 def test_an_epics_motor_tells_all_in_micrometres() -> None:
     facts = axis_facts(fake_epics_motor(-3.0, 4.0))
-    assert facts == AxisFacts("stage_x", 1500.0, -3000.0, 4000.0, 2000.0, None, 0.2, 1000.0)
+    assert facts == AxisFacts("stage_x", 1500.0, -3000.0, 4000.0, 2000.0, None, 0.2, 1000.0, 0.0)
 
 
 def test_an_epics_motor_with_equal_limits_has_none() -> None:
@@ -82,7 +82,7 @@ class TestOphydAsync:
             motor = sim.SimMotor("async_x", instant=False, initial_value=1.25)
         return motor
 
-    EXPECTED = AxisFacts("async_x", 1250.0, None, None, 1000.0, None, 0.5, 1000.0)
+    EXPECTED = AxisFacts("async_x", 1250.0, None, None, 1000.0, None, 0.5, 1000.0, 1250.0)
 
     def test_outside_a_plan_signals_in_memory_answer_at_once(self, motor: Any) -> None:
         assert axis_facts(motor) == self.EXPECTED

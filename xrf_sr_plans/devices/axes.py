@@ -54,7 +54,7 @@ class AxisFacts:
     """One axis in um and seconds; None: unknown.
 
     `low_um` and `high_um` are both None where the axis has no limits (low == high means that
-    none are set).
+    none are set). `setpoint_um` is where it was sent last, if it got there or not.
     """
 
     name: str
@@ -65,6 +65,7 @@ class AxisFacts:
     max_velocity_um_s: float | None
     acceleration_s: float | None
     um_per_unit: float
+    setpoint_um: float | None = None
 
 
 def axis_facts(device: Any) -> AxisFacts:
@@ -110,6 +111,7 @@ def read_axis_facts(device: Any, timeout_s: float = 10.0) -> MsgGenerator[AxisFa
 
 _ASKED = (
     "user_readback",
+    "user_setpoint",
     "velocity",
     "max_velocity",
     "acceleration_time",
@@ -137,6 +139,7 @@ def _facts(name: str, probe: _Probe) -> AxisFacts:
         max_velocity_um_s=length("max_velocity") or None,
         acceleration_s=probe.number("acceleration_time", "acceleration"),
         um_per_unit=scale,
+        setpoint_um=length("user_setpoint", "setpoint"),
     )
 
 

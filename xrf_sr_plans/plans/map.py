@@ -12,6 +12,7 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Area, Design, design_map
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, MapOrder, fly
+from xrf_sr_plans.plans.here import and_back_here
 
 
 @plan
@@ -38,7 +39,8 @@ def xrf_map(
     dwell_ms
         Time at each pixel.
     x_center_um, y_center_um
-        None: where the stage is.
+        None: where the stage is, and where it is brought back to once the map is complete (not
+        after an abort, a stop, a halt or a failure).
     budget_s, max_dose
         Refuse a map that needs more beam time (s) or dose.
     row_attempts
@@ -56,14 +58,15 @@ def xrf_map(
     RefusedError
         Before anything moves; the message lists all that is wrong.
     FlightError
-        The hardware failed on too many rows in succession.
+        The hardware failed on too many rows in succession, or the stage doesn't come back.
     """
     area = Area(width_um, height_um, step_um, x_center_um, y_center_um)
     design = design_centred(
         beamline, area=area, dwell_ms=dwell_ms, budget_s=budget_s, max_dose=max_dose
     )
     user_input = {**vars(area), "dwell_ms": dwell_ms, "budget_s": budget_s, "max_dose": max_dose}
-    return (yield from _fly(beamline, design, user_input, row_attempts, md))
+    flight = _fly(beamline, design, user_input, row_attempts, md)
+    return (yield from and_back_here(beamline, area, flight))
 
 
 @plan

@@ -19,6 +19,7 @@ from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Area
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES, MapOrder, fly
+from xrf_sr_plans.plans.here import and_back_here
 from xrf_sr_plans.plans.rescan import RegionOutcome, read_regions
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ def acquire_pair(
     fine_step_um, dwell_ms
         Of the fine map.
     x_center_um, y_center_um
-        None: where the stage is.
+        None: where the stage is, and where it is brought back to once all maps are complete (not
+        after an abort, a stop, a halt or a failure).
     factors
         How many times coarser the coarse maps are: 2, 4 or both.
     coarse_dwell_ms
@@ -87,7 +89,7 @@ def acquire_pair(
     RefusedError
         Before anything moves; the message lists all that is wrong.
     FlightError
-        The hardware failed on too many rows in succession.
+        The hardware failed on too many rows in succession, or the stage doesn't come back.
     """
     pair = pair_of(
         beamline,
@@ -104,7 +106,7 @@ def acquire_pair(
         md=md,
     )
     preflight.refuse(pair.problems(budget_s, max_dose))
-    return (yield from pair.run())
+    return (yield from and_back_here(beamline, pair.area, pair.run()))
 
 
 @plan

@@ -20,6 +20,7 @@ from xrf_sr_plans.plans.decisions import RegionLog, TileAnalysis, look_at_tile, 
 from xrf_sr_plans.plans.design import Area, Design, SurveyWishes, design_survey
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, FlownMap, MapOrder, fly
 from xrf_sr_plans.plans.handover import hand_over
+from xrf_sr_plans.plans.here import and_back_here
 from xrf_sr_plans.plans.rescan import FineMaps, RegionOutcome
 from xrf_sr_plans.plans.timing import recalibrated
 from xrf_sr_plans.rois.budget import Spending, spend_budget
@@ -86,7 +87,8 @@ def coarse_survey_with_sr(
     dwell_ms
         Time at each pixel.
     x_center_um, y_center_um
-        Centre of the area; None: where the stage is.
+        Centre of the area; None: where the stage is, and where it is brought back to once the
+        survey is complete (not after an abort, a stop, a halt or a failure).
     find
         Element query, such as "Fe and not Zn"; None: whatever stands out.
     factor
@@ -124,7 +126,7 @@ def coarse_survey_with_sr(
     RefusedError
         Before anything moves; the message lists all that is wrong.
     FlightError
-        The hardware failed on too many rows in succession.
+        The hardware failed on too many rows in succession, or the stage doesn't come back.
     """
     wishes = SurveyWishes(
         Area(width_um, height_um, step_um, x_center_um, y_center_um),
@@ -146,7 +148,7 @@ def coarse_survey_with_sr(
     design = design_survey(beamline, wishes)
     preflight.refuse(design.problems)
     survey = _Survey(beamline, wishes, design, row_attempts=row_attempts, md=dict(md or {}))
-    return (yield from survey.run())
+    return (yield from and_back_here(beamline, wishes.area, survey.run()))
 
 
 class _Survey:
