@@ -44,6 +44,8 @@ from xrf_sr_plans.training.calibration import fit_to_blocks, phantom_samples
 from xrf_sr_plans.training.pairs import Measurement, measure
 from xrf_sr_plans.training.phantoms import TEST_SEED
 from xrf_sr_plans.training.trust import (
+    QUICK,
+    SHOWN,
     Cell,
     Hallucination,
     Predict,
@@ -57,8 +59,6 @@ from xrf_sr_plans.training.trust import (
     within,
 )
 
-RATES = ("false", "believed", "lost", "leaked", "flagged", "doubted")
-QUICK = {"counts": (20, 200), "diameters": (1.0, 2.0), "contrasts": (0.1, 0.8)}
 COUNTS = 200.0
 DOTS = ("isolated dots", "paired dots", "dots in one element")
 
@@ -72,10 +72,10 @@ def percent(rate: dict[str, Any]) -> str:
 
 def print_sweep(found: Hallucination) -> None:
     """Print rates and boundary."""
-    print(f"\n{'':37s}" + "".join(f"{name + ' %':>22s}" for name in RATES))
+    print(f"\n{'':37s}" + "".join(f"{name + ' %':>22s}" for name in SHOWN))
     for line in found.summary():
         label = f"{line['factor']}x {line['method']:8s} {line['standard']}"
-        print(f"{label:37s}" + "".join(f"{percent(line[name]):>22s}" for name in RATES))
+        print(f"{label:37s}" + "".join(f"{percent(line[name]):>22s}" for name in SHOWN))
     print("\nsmallest believed / seen (at most 10 % lost) diameter, in coarse steps")
     print("columns: photons per coarse pixel at intensity 1 (background 0.2); rows: contrast")
     table = found.boundary.smallest_steps

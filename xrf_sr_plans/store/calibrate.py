@@ -22,11 +22,13 @@ from xrf_sr_plans.sr.stabilise import stabilise, unstabilise
 from xrf_sr_plans.sr.uncertainty import Calibration, to_json
 from xrf_sr_plans.store.pairs import PairStore, StoredPair
 
-STRETCHES = np.geomspace(0.1, 10.0, 41)
+STRETCHES = np.geomspace(0.1, 10.0, 21)
+MOST_PIXELS = 4000
+"""So many pixels of each map, evenly spread, are looked at."""
 LEAST_PIXELS = 400
 LEAST_RESPONSE = 0.02
-"""Where coverage changes less than this between 0.8 and 1.25 times the width, the noise of the
-fine maps hides how wide the intervals should be."""
+"""Where coverage changes less than this between 0.8 and 1.25 times the right width, the noise of
+the fine maps hides how wide the intervals should be."""
 Curve = np.ndarray
 """Coverage of one map of one element at each of `STRETCHES`."""
 
@@ -141,8 +143,12 @@ def coverage_curve(planes: CommonPlanes) -> tuple[int, Curve]:
     valid = np.isfinite(planes.value) & (planes.unit > 0)
     for name in ("estimate", "lower", "upper"):
         valid &= np.isfinite(fields[name])
-    if not valid.any():
+    pixels = int(valid.sum())
+    if not pixels:
         return 0, np.full(len(STRETCHES), np.nan)
+    places = np.flatnonzero(valid)[:: max(1, pixels // MOST_PIXELS)]
+    valid = np.zeros(valid.shape, dtype=bool)
+    valid.flat[places] = True
     made, low, high = (stabilise(fields[name][valid]) for name in ("estimate", "lower", "upper"))
     unit = planes.unit[valid]
     counts = planes.value[valid] / unit
@@ -156,7 +162,7 @@ def coverage_curve(planes: CommonPlanes) -> tuple[int, Curve]:
         ).mean()
         for stretch in STRETCHES
     ]
-    return int(valid.sum()), np.array(shares)
+    return pixels, np.array(shares)
 
 
 def stretched(calibration: Calibration, by: dict[int, float], source: str) -> Calibration:
@@ -208,19 +214,19 @@ def _report(factor: int, found: Sequence[tuple[str, int, Curve]]) -> FactorRepor
 
 def solve(curve: Curve, level: float = 0.9) -> tuple[float, str]:
     """Return the stretch at which a curve reaches `level`, and why not where it is 1."""
-    response = _at(curve, 1.25) - _at(curve, 0.8)
-    if response < LEAST_RESPONSE:
-        return 1.0, f"coverage hardly depends on the width ({response:.3f}): fly longer fine maps"
     if curve[-1] < level:
         return float(STRETCHES[-1]), f"not even {STRETCHES[-1]:g} times the width covers {level}"
-    # From the last crossing, so that a flat beginning doesn't decide.
     above = int(np.flatnonzero(curve >= level)[0])
-    if above == 0:
-        return float(STRETCHES[0]), ""
-    span = curve[above - 1 : above + 1]
-    share = (level - span[0]) / max(float(span[1] - span[0]), 1e-12)
-    logs = np.log(STRETCHES[above - 1 : above + 1])
-    return round(float(np.exp(logs[0] + share * (logs[1] - logs[0]))), 4), ""
+    found = float(STRETCHES[0])
+    if above:
+        span = curve[above - 1 : above + 1]
+        share = (level - span[0]) / max(float(span[1] - span[0]), 1e-12)
+        logs = np.log(STRETCHES[above - 1 : above + 1])
+        found = round(float(np.exp(logs[0] + share * (logs[1] - logs[0]))), 4)
+    response = _at(curve, 1.25 * found) - _at(curve, 0.8 * found)
+    if response < LEAST_RESPONSE:
+        return 1.0, f"coverage hardly depends on the width ({response:.3f}): fly longer fine maps"
+    return found, ""
 
 
 def _at(curve: Curve, stretch: float) -> float:

@@ -44,6 +44,10 @@ LEAST_BELIEVED = 20
 """Sizes of which fewer are predicted than this are not relied on."""
 STANDARDS = ("isolated dots", "paired dots", "dots in one element", "empty field")
 METHODS = ("model", "bicubic")
+SHOWN = ("false", "believed", "lost", "leaked", "flagged", "doubted")
+"""Rates that tables show, see `FeatureRates`."""
+QUICK: dict[str, Any] = {"counts": (20, 200), "diameters": (1.0, 2.0), "contrasts": (0.1, 0.8)}
+"""Arguments of `cells` for a first look."""
 
 Predict = Callable[[np.ndarray, int], dict[str, np.ndarray]]
 """Coarse counts (element, y, x) and factor to `estimate`, `baseline` and `trusted`."""
