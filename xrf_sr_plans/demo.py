@@ -17,7 +17,7 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.metrics.image import psnr_db
 from xrf_sr_plans.picture import SurveyView, draw_survey
 from xrf_sr_plans.plans.preflight import map_cost
-from xrf_sr_plans.report import SurveyRecord, read_survey, regions_of
+from xrf_sr_plans.report import SurveyRecord, left_out, read_survey, regions_of
 from xrf_sr_plans.startup import start_session
 
 SURVEY = {
@@ -161,6 +161,7 @@ def _view(record: SurveyRecord, beamline: SimBeamline, report: dict[str, Any]) -
         coarse=list(record.coarse.values()),
         enhanced=enhanced,
         regions=regions_of(record),
+        left_out=left_out(record),
         truth=[expected_counts(beamline, maps.grid, dwell_ms) for maps in enhanced],
         title=f"Simulated survey, {report['factor']}x, model {model}: "
         f"{len(record.fine)} regions rescanned, full fine map / (survey + rescans) = {saved:.1f}"

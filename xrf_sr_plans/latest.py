@@ -10,7 +10,7 @@ from typing import Any
 
 from xrf_sr_plans.errors import RefusedError
 from xrf_sr_plans.picture import SurveyView, draw_survey
-from xrf_sr_plans.report import SurveyRecord, read_survey, regions_of
+from xrf_sr_plans.report import SurveyRecord, left_out, read_survey, regions_of
 from xrf_sr_plans.store.jsonl import run_uid
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ class LatestSurvey:
             coarse=list(record.coarse.values()),
             enhanced=list(record.enhanced.values()),
             regions=regions_of(record),
+            left_out=left_out(record),
             fine=list(record.fine.values()),
             title=f"survey {self._survey_uid[:8]}, enhanced by {', '.join(models)}",
         )

@@ -28,6 +28,8 @@ class SurveyView:
     coarse: Sequence[ElementalMaps]
     enhanced: Sequence[EnhancedMaps]
     regions: Sequence[Region] = ()
+    left_out: frozenset[str] = frozenset()
+    """Keys of regions that were refused (budget, limits, overlap) or failed; drawn dashed."""
     truth: Sequence[np.ndarray] = ()
     fine: Sequence[ElementalMaps] = ()
     title: str = ""
@@ -95,7 +97,7 @@ def _draw_element(figure: Any, axes: Any, view: SurveyView, index: int, element:
                 cmap="magma" if column == 3 else "viridis",
                 interpolation="nearest",
             )
-        _draw_regions(axis, view.regions)
+        _draw_regions(axis, view.regions, view.left_out)
         axis.tick_params(labelsize=7)
         if image is not None and column in (2, 3):
             figure.colorbar(image, ax=axis, shrink=0.8, label="photons").ax.tick_params(labelsize=7)
@@ -113,15 +115,18 @@ def _scale(planes: Sequence[np.ndarray]) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-9))
 
 
-def _draw_regions(axis: Any, regions: Sequence[Region]) -> None:
+def _draw_regions(axis: Any, regions: Sequence[Region], left_out: frozenset[str]) -> None:
     from matplotlib.patches import Rectangle
 
     for number, region in enumerate(regions, start=1):
+        colour, width, style = _ACCENT, 1.4, "-"
+        if region.key in left_out:
+            colour, width, style = "white", 0.7, "--"
         corner = (region.x_low_um, region.y_low_um)
-        axis.add_patch(
-            Rectangle(corner, region.width_um, region.height_um, fill=False, ec=_ACCENT, lw=1.2)
-        )
-        axis.annotate(str(number), corner, color=_ACCENT, fontsize=7, weight="bold")
+        box = Rectangle(corner, region.width_um, region.height_um, fill=False)
+        box.set(edgecolor=colour, linewidth=width, linestyle=style)
+        axis.add_patch(box)
+        axis.annotate(str(number), corner, color=colour, fontsize=7, weight="bold")
 
 
 def _hatch_untrusted(axis: Any, enhanced: Sequence[EnhancedMaps], index: int) -> None:

@@ -113,3 +113,10 @@ def _last_words(documents: list[Document]) -> dict[str, Mapping[str, Any]]:
 def regions_of(record: SurveyRecord) -> list[Region]:
     """Return the regions of a record as `Region`s, in the order in which they were decided."""
     return [Region.from_dict(row["region"]) for row in record.regions]
+
+
+def left_out(record: SurveyRecord) -> frozenset[str]:
+    """Return the keys of the regions that were refused or failed."""
+    return frozenset(
+        str(row["key"]) for row in record.regions if row["disposition"] in ("refused", "failed")
+    )
