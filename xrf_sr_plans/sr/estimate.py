@@ -1,0 +1,217 @@
+"""From gap-free counts to the fields of `EnhancedMaps`: network, consistency, intervals, trust."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xrf_sr_plans.errors import ConfigError, GridError, MissingExtraError
+from xrf_sr_plans.physics.resample import upsample
+from xrf_sr_plans.schema import Sampling
+from xrf_sr_plans.sr import consistency
+from xrf_sr_plans.sr.boundary import doubtful
+from xrf_sr_plans.sr.fallback import NORMAL_90, bicubic_sigma
+from xrf_sr_plans.sr.prepare import Prepared
+from xrf_sr_plans.sr.stabilise import Scale, stabilise, unstabilise
+from xrf_sr_plans.sr.uncertainty import Calibration, Regime, intervals
+
+if TYPE_CHECKING:
+    import torch
+
+FACTORS = (2, 4)
+SAMPLINGS: tuple[Sampling, ...] = ("fly", "area", "point")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a map was measured, as far as the model needs it."""
+
+    factor: int
+    sampling: Sampling
+    probe: float
+    """Probe FWHM in coarse steps; 0 where unknown."""
+    deblur: bool
+    """Free the estimate of the probe's blur; else it is what a fine scan with the same probe
+    would count."""
+
+    def __post_init__(self) -> None:
+        if self.factor not in FACTORS:
+            raise GridError(f"factor is {self.factor}; allowed: {FACTORS}")
+        if self.sampling not in SAMPLINGS:
+            raise GridError(f"sampling is {self.sampling!r}; allowed: {SAMPLINGS}")
+        if not (np.isfinite(self.probe) and self.probe >= 0):
+            raise GridError(f"probe FWHM is {self.probe} coarse steps; it must be 0 or more")
+
+    @property
+    def removed_probe(self) -> float:
+        """FWHM, in coarse steps, that the estimate is freed of."""
+        return self.probe if self.deblur else 0.0
+
+
+def estimate(
+    ready: Prepared,
+    elements: Sequence[str],
+    setting: Setting,
+    calibration: Calibration,
+    network: Any,
+    device: str | None = None,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the fields of `EnhancedMaps`, gap-free, and what is to be said about them.
+
+    Single precision and element by element: a map of 2048 x 2048 x 10 fits into 8 GB.
+    """
+    shrink = _shrinkage(ready.counts, calibration.regime)
+    counts = ready.counts / shrink[:, None, None]
+    scale = Scale.of(counts)
+    stabilised, sigma = run_network(counts, scale, setting, network, device)
+    # The network's arrays become the first two fields: no second copy of a large map.
+    fields = {"estimate": stabilised, "sigma": sigma}
+    fields |= {name: np.empty_like(stabilised) for name in ("lower", "upper", "baseline")}
+    fields["trusted"] = np.empty(stabilised.shape, dtype=bool)
+    for index in range(len(elements)):
+        one = _finish(
+            counts[index : index + 1],
+            stabilised[index : index + 1].astype(float),
+            sigma[index : index + 1].astype(float),
+            scale.only(index),
+            setting,
+            calibration,
+        )
+        for name, values in one.items():
+            fields[name][index] = values[0] if name == "trusted" else values[0] * shrink[index]
+    notes = _doubt(fields, elements, setting.factor, calibration.regime)
+    notes += _judge(fields, elements, ready, scale, setting, calibration.regime)
+    return fields, notes
+
+
+def _doubt(
+    fields: dict[str, np.ndarray], elements: Sequence[str], factor: int, regime: Regime
+) -> list[str]:
+    """Untrust blobs that are too faint for their size, in place."""
+    limits = (regime.blobs or {}).get(str(factor))
+    if limits is None:
+        return []
+    notes = []
+    for index, element in enumerate(elements):
+        faint = doubtful(fields["estimate"][index : index + 1], factor, limits)[0]
+        if faint.any():
+            fields["trusted"][index] &= ~faint
+            share = 100 * float(faint.mean())
+            notes.append(f"{element}: {share:.1f} % untrusted: features too faint for their size")
+    return notes
+
+
+def _shrinkage(counts: np.ndarray, regime: Regime) -> np.ndarray:
+    """Return by how much to divide each element so that the model has seen such counts.
+
+    Where there are more, the counting noise is far below everything else: taking it for
+    larger than it is costs nothing.
+    """
+    top = np.quantile(counts.reshape(counts.shape[0], -1), 0.995, axis=1)
+    return np.maximum(1.0, top / regime.largest_counts)
+
+
+def _finish(
+    counts: np.ndarray,
+    stabilised: np.ndarray,
+    sigma: np.ndarray,
+    scale: Scale,
+    setting: Setting,
+    calibration: Calibration,
+) -> dict[str, np.ndarray]:
+    """Return the fields of one element, each (1, y, x)."""
+    factor, sampling, probe = setting.factor, setting.sampling, setting.removed_probe
+    made = consistency.project(counts, unstabilise(stabilised), factor, sampling, probe)
+    ends = intervals(calibration, factor, stabilise(made), sigma, scale, probe)
+    chi2 = consistency.local_chi2(counts, made, factor, sampling, probe)
+    agrees = chi2 <= calibration.regime.worst_chi2
+    return {
+        "estimate": made,
+        "sigma": ends.sigma,
+        "lower": np.minimum(ends.lower, made),
+        "upper": np.maximum(ends.upper, made),
+        "baseline": np.clip(upsample(counts, factor), 0, None),
+        "trusted": agrees.repeat(factor, axis=1).repeat(factor, axis=2),
+    }
+
+
+def _judge(
+    fields: dict[str, np.ndarray],
+    elements: Sequence[str],
+    ready: Prepared,
+    scale: Scale,
+    setting: Setting,
+    regime: Regime,
+) -> list[str]:
+    """Untrust elements that are out of the calibrated regime; fall back to bicubic for some."""
+    notes = []
+    for index, element in enumerate(elements):
+        if setting.probe > regime.largest_probe:
+            for name in ("estimate", "lower", "upper"):
+                fields[name][index] = fields["baseline"][index]
+            sigma = bicubic_sigma(ready.counts[index], fields["baseline"][index], setting.factor)
+            fields["sigma"][index] = sigma
+            fields["lower"][index] -= NORMAL_90 * sigma
+            fields["upper"][index] += NORMAL_90 * sigma
+            fields["lower"][index] = np.clip(fields["lower"][index], 0, None)
+            notes.append(
+                f"{element}: bicubic, untrusted: the probe is {setting.probe:.2f} steps wide;"
+                f" calibrated up to {regime.largest_probe}"
+            )
+        elif scale.span[index] < regime.smallest_range:
+            notes.append(f"{element}: untrusted: nothing above the counting noise")
+        else:
+            continue
+        fields["trusted"][index] = False
+    return notes
+
+
+def _device(name: str | None) -> torch.device:
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    try:
+        where = torch.device(name or ("cuda" if has_gpu else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r} is none that torch knows: {error}") from error
+    if where.type == "cuda" and not has_gpu:
+        raise ConfigError(f"device {name!r}: torch finds no GPU here; None or 'cpu' will do")
+    return where
+
+
+def run_network(
+    counts: np.ndarray, scale: Scale, setting: Setting, network: Any, device: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the network's stabilised estimate and sigma, (element, y, x), float32, fine grid.
+
+    Raises
+    ------
+    ConfigError
+        A device that isn't there.
+    MissingExtraError
+        torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("enhance", "sr") from error
+    from xrf_sr_plans.sr.network import Conditions
+    from xrf_sr_plans.sr.tiles import run_tiled
+
+    def row(values: Any) -> torch.Tensor:
+        return torch.as_tensor(np.asarray(values), dtype=torch.float32)[None]
+
+    target = 0.0 if setting.deblur else setting.probe
+    conditions = Conditions(
+        row(scale.low),
+        row(scale.span),
+        torch.tensor([setting.probe], dtype=torch.float32),
+        torch.tensor([target], dtype=torch.float32),
+        torch.tensor([SAMPLINGS.index(setting.sampling)]),
+    )
+    where = _device(device)
+    stabilised, sigma = run_tiled(network.to(where), counts, conditions, setting.factor, where)
+    return stabilised, sigma
