@@ -10,6 +10,7 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -116,7 +117,7 @@ class Predictions:
 def rounded(enhanced: EnhancedMaps) -> EnhancedMaps:
     """Return a prediction as documents carry it: float32, and the facts a comparison needs."""
     arrays = {name: enhanced.dataset[name].values.astype(np.float32) for name in FIELDS[:-1]}
-    attrs = {key: enhanced.dataset.attrs.get(key) for key in _ATTRIBUTES}
+    attrs: dict[str, Any] = {key: enhanced.dataset.attrs.get(key) for key in _ATTRIBUTES}
     trusted = enhanced.trusted.values.astype(bool)
     return EnhancedMaps.from_arrays(
         enhanced.grid, enhanced.elements, **arrays, trusted=trusted, **attrs
