@@ -240,7 +240,7 @@ def draw(found: Hallucination, target: Path) -> None:
         axis.set(
             xscale="log",
             ylim=(0, 105),
-            xlabel="significance of the feature",
+            xlabel="significance of features (1 step and more)",
             title=f"{factor}x (red: allowed false share)",
         )
         axis.set_yscale("symlog", linthresh=0.5)
@@ -261,7 +261,9 @@ def _curve(
         rows = [
             row
             for row in found.rows
-            if low <= row.cell.significance < high and row.cell.standard != "empty field"
+            if low <= row.cell.significance < high
+            and row.cell.standard != "empty field"
+            and row.cell.diameter_steps >= 1
         ]
         value = getattr(pooled(rows, method, factor=factor), rate)
         if value.total >= 50:
@@ -280,7 +282,7 @@ def _draw_table(axis: Any, found: Hallucination, factor: int) -> None:
         plane[at] = np.nan if line["believed_steps"] >= NEVER else line["believed_steps"]
         text = f"{steps(line['believed_steps'])}\n({steps(line['seen_steps'])})"
         axis.text(at[1], at[0], text, ha="center", va="center", fontsize=8)
-    axis.imshow(plane, cmap="YlGn_r", vmin=0.5, vmax=4, origin="lower", aspect="auto")
+    axis.imshow(plane, cmap="YlGn_r", vmin=-2, vmax=4, origin="lower", aspect="auto")
     axis.set_xticks(range(len(counts)), [f"{n:g}" for n in counts])
     axis.set_yticks(range(len(contrasts)), [f"{c:g}" for c in contrasts])
     axis.set(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -25,6 +26,8 @@ SIZES_STEPS = (0.75, 1.5, 3.0)
 """Diameters that are told apart, in coarse steps."""
 VISIBLE = 0.05
 """A blob lower than this share of the element's range is nothing that anybody would see."""
+logger = logging.getLogger(__name__)
+
 NEVER = 1e6
 """Significance, or size, that nothing has."""
 _PX_PER_STEP = 2
@@ -55,12 +58,12 @@ class TrustBoundary(BaseModel):
 
 
 def read_boundary(weights: Path, model_sha256: str) -> TrustBoundary | None:
-    """Read ``NAME.trust.json`` beside a weights file; None where there is none.
+    """Read ``NAME.trust.json`` beside a weights file; None where there is none for these weights.
 
     Raises
     ------
     ModelError
-        It is damaged or belongs to other weights.
+        It is damaged.
     """
     file = weights.with_suffix(".trust.json")
     if not file.exists():
@@ -70,9 +73,10 @@ def read_boundary(weights: Path, model_sha256: str) -> TrustBoundary | None:
     except (OSError, ValidationError) as error:
         raise ModelError(f"{file}: not a trust boundary: {error}") from error
     if boundary.model_sha256 != model_sha256:
-        raise ModelError(
-            f"{file}: made for weights {boundary.model_sha256[:12]}, not {model_sha256[:12]}"
-        )
+        # Weights that were trained on are still good; their boundary has to be measured anew.
+        made_for = boundary.model_sha256[:12]
+        logger.warning("%s: made for weights %s, not %s", file, made_for, model_sha256[:12])
+        return None
     return boundary
 
 

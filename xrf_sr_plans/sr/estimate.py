@@ -82,8 +82,8 @@ def estimate(
         )
         for name, values in one.items():
             fields[name][index] = values[0] if name == "trusted" else values[0] * shrink[index]
-    notes = _doubt(fields, elements, setting.factor, calibration.regime)
-    notes += _judge(fields, elements, ready, scale, setting, calibration.regime)
+    notes = _judge(fields, elements, ready, scale, setting, calibration.regime)
+    notes += _doubt(fields, elements, setting.factor, calibration.regime)
     return fields, notes
 
 
@@ -96,6 +96,8 @@ def _doubt(
         return []
     notes = []
     for index, element in enumerate(elements):
+        if not fields["trusted"][index].any():
+            continue
         faint = doubtful(fields["estimate"][index : index + 1], factor, limits)[0]
         if faint.any():
             fields["trusted"][index] &= ~faint

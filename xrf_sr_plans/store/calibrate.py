@@ -16,7 +16,8 @@ from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.metrics.agreement import CommonPlanes, common_planes
 from xrf_sr_plans.metrics.calibration import covered
-from xrf_sr_plans.sr.predict import FACTORS, enhance_maps
+from xrf_sr_plans.sr.estimate import FACTORS
+from xrf_sr_plans.sr.predict import enhance_maps
 from xrf_sr_plans.sr.registry import model_path, read_calibration, read_card
 from xrf_sr_plans.sr.stabilise import stabilise, unstabilise
 from xrf_sr_plans.sr.uncertainty import Calibration, to_json
@@ -26,7 +27,7 @@ STRETCHES = np.geomspace(0.1, 10.0, 21)
 MOST_PIXELS = 4000
 """So many pixels of each map, evenly spread, are looked at."""
 LEAST_PIXELS = 400
-LEAST_RESPONSE = 0.02
+LEAST_RESPONSE = 0.01
 """Where coverage changes less than this between 0.8 and 1.25 times the right width, the noise of
 the fine maps hides how wide the intervals should be."""
 Curve = np.ndarray

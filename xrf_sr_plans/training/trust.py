@@ -27,7 +27,7 @@ from xrf_sr_plans.sr.boundary import (
     doubtful,
     visible_blobs,
 )
-from xrf_sr_plans.sr.predict import Setting, estimate
+from xrf_sr_plans.sr.estimate import Setting, estimate
 from xrf_sr_plans.sr.prepare import prepare
 from xrf_sr_plans.sr.registry import load_model
 from xrf_sr_plans.training.pairs import Measurement, measure
