@@ -66,9 +66,14 @@ def small_survey(beamline: SimBeamline, **changes: Any) -> Iterator[Msg]:
 
 
 class Interrupting:
-    """Passes a plan's messages on and does something before message `at`; counts them."""
+    """Passes a plan's messages on and does something before message `at`; counts them.
 
-    def __init__(self, plan: Any, at: int | None, act: Callable[[], Msg | None]) -> None:
+    `at` may also say for itself when it is time.
+    """
+
+    def __init__(
+        self, plan: Any, at: int | Callable[[], object] | None, act: Callable[[], Msg | None]
+    ) -> None:
         self.count = 0
         self._plan = iter(plan)
         self._at = at
@@ -84,7 +89,7 @@ class Interrupting:
                 return done.value
             error = None
             try:
-                if self.count == self._at:
+                if self._at() if callable(self._at) else self.count == self._at:
                     self._at = None
                     extra = self._act()
                     if extra is not None:

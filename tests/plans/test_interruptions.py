@@ -23,6 +23,11 @@ from plan_support import (
 )
 
 
+def last_words(recorder) -> dict[str, str]:
+    events = [event["data"] for event in recorder.events("regions")]
+    return {data["region_key"]: data["region_disposition"] for data in events}
+
+
 @pytest.fixture(scope="module")
 def run_engine():
     return RunEngine({}, call_returns_result=True)
@@ -85,6 +90,8 @@ def test_ended_before_any_message_what_was_measured_is_usable_and_all_is_safe(
             is_safe(beamline)
         for start in recorder.starts:
             assert recorder.stop_of(start["uid"]) is not None, f"message {k}"
+        if ending != "halt":
+            assert "proposed" not in last_words(recorder).values(), f"message {k}"
         for start, whole in zip(recorder.map_starts(), builders, strict=False):
             part = recorder.builder(start)
             if not part.rows_used:

@@ -9,8 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 from bluesky import RunEngine
+from bluesky.utils import RunEngineInterrupted
 from ophyd.status import Status
-from plan_support import QUICK, Lookup, Recorder, is_safe, region, small_beamline, small_survey
+from plan_support import (
+    QUICK,
+    Interrupting,
+    Lookup,
+    Recorder,
+    is_safe,
+    pause,
+    region,
+    small_beamline,
+    small_survey,
+)
 
 from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.sim import make_beamline
@@ -220,6 +231,64 @@ def test_a_rescan_that_fails_does_not_take_the_others_along(run_engine, recorder
     outcome = run_engine(small_survey(beamline, tile_um=None, row_attempts=1)).plan_result
     assert sorted(one.disposition for one in outcome.regions) == ["failed", "rescanned"]
     is_safe(beamline)
+
+
+@pytest.mark.parametrize("ending", ["abort", "stop"])
+def test_the_last_word_on_an_interrupted_rescan_and_on_those_not_begun_is_failed(
+    run_engine, recorder, ending
+):
+    boxes = [[BOX, (2.0, 3.0, -1.0, 1.0)]]
+    survey = small_survey(small_beamline(boxes), tile_um=None)
+    with pytest.raises(RunEngineInterrupted):
+        run_engine(iter(Interrupting(survey, lambda: len(recorder.events("primary")) == 5, pause)))
+    getattr(run_engine, ending)()
+    proposed, last = dispositions(recorder)[:2], dispositions(recorder)[2:]
+    assert [word for word, _ in proposed] == ["proposed", "proposed"]
+    assert last == [
+        ("failed", f"interrupted after 2 of 4 rows: RE.{ending}"),
+        ("failed", f"not begun: RE.{ending}"),
+    ]
+    _, summary, fine = recorder.starts
+    assert recorder.stop_of(summary["uid"])["num_events"]["regions"] == 4
+    assert recorder.builder(fine).rows_used == [0, 1]
+
+
+def test_a_survey_that_only_proposes_leaves_its_proposals_when_it_is_stopped(run_engine, recorder):
+    survey = small_survey(small_beamline(), rescan="propose")
+    with pytest.raises(RunEngineInterrupted):
+        run_engine(iter(Interrupting(survey, lambda: recorder.events("regions"), pause)))
+    run_engine.stop()
+    assert [word for word, _ in dispositions(recorder)] == ["proposed"]
+
+
+def test_a_survey_stopped_while_it_hands_over_says_that_it_is_not_known(run_engine, recorder):
+    class Slow(Sink):
+        def set(self, value: Any) -> Status:
+            super().set(value)
+            return Status()
+
+    sink = Slow()
+    survey = small_survey(small_beamline(rescan_sink=sink), rescan="queue")
+    with pytest.raises(RunEngineInterrupted):
+        run_engine(iter(Interrupting(survey, lambda: sink.items, pause)))
+    run_engine.stop()
+    assert dispositions(recorder)[-1] == ("failed", "not known to be queued: RE.stop")
+
+
+def test_an_unforeseen_error_in_a_rescan_is_its_last_word_too(run_engine, recorder):
+    beamline = small_beamline([[BOX, (2.0, 3.0, -1.0, 1.0)]])
+
+    def break_it(name, doc):
+        if doc.get("xrf_sr", {}).get("purpose") == "fine":
+            beamline.flyer.complete = lambda: 1 / 0
+
+    run_engine.subscribe(break_it, "start")
+    with pytest.raises(ZeroDivisionError):
+        run_engine(small_survey(beamline, tile_um=None))
+    assert [reason.split(": ", 1) for _, reason in dispositions(recorder)[2:]] == [
+        ["interrupted after 0 of 4 rows", "ZeroDivisionError: division by zero"],
+        ["not begun", "ZeroDivisionError: division by zero"],
+    ]
 
 
 def test_the_budget_is_for_everything_and_the_coarse_part_comes_first(run_engine, recorder):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bluesky import plan_stubs as bps
@@ -20,6 +20,7 @@ from xrf_sr_plans.plans.documents import plain_region
 from xrf_sr_plans.plans.fly_map import ROW_FAILURES
 from xrf_sr_plans.plans.record import Record, write_down
 from xrf_sr_plans.plans.rescan import RegionOutcome
+from xrf_sr_plans.plans.safeguard import all_in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +48,19 @@ def keyed(part: MsgGenerator[Any]) -> MsgGenerator[Any]:
     return (yield from bpp.set_run_key_wrapper(part, RUN_KEY))
 
 
-def summary_run(part: MsgGenerator[Any], md: Mapping[str, Any]) -> MsgGenerator[tuple[str, Any]]:
+def summary_run(
+    part: MsgGenerator[Any],
+    md: Mapping[str, Any],
+    settle: Callable[[Exception], MsgGenerator[None]],
+) -> MsgGenerator[tuple[str, Any]]:
     """Open the summary run around `part`, whose own messages may open other runs.
 
-    Returns the summary's uid and what `part` returned.
+    `settle` is a plan that writes down what is left to say when `part` ends early; after a halt
+    there are no plans any more. Returns the summary's uid and what `part` returned.
     """
 
     def failed(error: Exception) -> MsgGenerator[None]:
+        yield from all_in_turn(lambda: settle(error))
         control = isinstance(error, RunEngineControlException)
         status = getattr(error, "exit_status", "abort") if control else "fail"
         yield from keyed(bps.close_run(status, "" if control else str(error)))
@@ -69,9 +76,14 @@ def summary_run(part: MsgGenerator[Any], md: Mapping[str, Any]) -> MsgGenerator[
 
 
 class RegionLog:
-    """Writes one event per region and change of its disposition."""
+    """Writes one event per region and change of its disposition.
+
+    What was proposed, and what could not be written down because the plan was interrupted just
+    then, stays open until there is another word on it (`settle`).
+    """
 
     def __init__(self) -> None:
+        self._open: dict[str, RegionOutcome] = {}
         self._record = Record(
             "region",
             {
@@ -106,7 +118,17 @@ class RegionLog:
             "json": json.dumps(plain_region(region)),
         }
         logger.info("%s", outcome)
+        self._open[region.key] = outcome
         yield from keyed(write_down(self._record, schema.STREAM_REGIONS, values))
+        if outcome.disposition != "proposed":
+            del self._open[region.key]
+
+    def settle(self, reason: str) -> MsgGenerator[None]:
+        """Write down the last word on every open region: "failed" where it was only proposed."""
+        for outcome in list(self._open.values()):
+            if outcome.disposition == "proposed":
+                outcome = replace(outcome, disposition="failed", reason=reason)
+            yield from self.note(outcome)
 
 
 def look_at_tile(device: Any, source_uid: str, timeout_s: float) -> MsgGenerator[TileAnalysis]:

@@ -154,8 +154,11 @@ def fly_map(
     return flown.uid
 
 
-def fly(order: MapOrder) -> MsgGenerator[FlownMap]:
+def fly(order: MapOrder, rows_done: set[int] | None = None) -> MsgGenerator[FlownMap]:
     """Check and fly `order`; what all plans of this package that measure go through.
+
+    Rows are added to `rows_done` as they are measured, so that the caller of a map that is
+    interrupted knows how far it came.
 
     Raises
     ------
@@ -170,7 +173,7 @@ def fly(order: MapOrder) -> MsgGenerator[FlownMap]:
             *preflight.map_problems(beamline, order.grid, order.dwell_ms, facts=facts),
         ]
     )
-    flight = _Flight(order, slow=facts[1])
+    flight = _Flight(order, slow=facts[1], rows_done=set() if rows_done is None else rows_done)
     plan_args = {
         "grid": order.grid.to_dict(),
         "dwell_ms": order.dwell_ms,
@@ -193,12 +196,13 @@ def fly(order: MapOrder) -> MsgGenerator[FlownMap]:
 class _Flight:
     """The rows of one map in flight."""
 
-    def __init__(self, order: MapOrder, *, slow: AxisFacts) -> None:
+    def __init__(self, order: MapOrder, *, slow: AxisFacts, rows_done: set[int]) -> None:
         self.order = order
         self.beamline = order.beamline
         self.guard = Safeguard(order.beamline)
         self.lost: list[int] = []
         self.rows_s: list[float] = []
+        self._rows_done = rows_done
         self._slow = slow
         self._map_key = uuid.uuid4().hex
         self._groups: list[str] = []
@@ -271,8 +275,11 @@ class _Flight:
             yield from bps.complete(flyer, group=flying)
             yield from bps.wait(flying, timeout=patience(row_s))
         collected = yield from bps.collect(self.beamline.flyer)
+        empty = collected is not None and not list(collected)
+        if not empty:
+            self._rows_done.add(row)
         yield from bps.checkpoint()
-        if collected is not None and not list(collected):
+        if empty:
             raise TimeoutError(
                 f"{self.beamline.flyer.name} completed row {row} but has nothing to collect"
             )

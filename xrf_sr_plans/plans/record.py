@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from bluesky import plan_stubs as bps
-from bluesky.utils import MsgGenerator
+from bluesky import preprocessors as bpp
+from bluesky.utils import IllegalMessageSequence, MsgGenerator
 from ophyd.status import Status
+
+logger = logging.getLogger(__name__)
 
 _DTYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
@@ -72,9 +76,21 @@ class Record:
 
 def write_down(record: Record, stream: str, values: Mapping[str, Any]) -> MsgGenerator[None]:
     """Emit one event of `record` with `values`; a pause within repeats the event, no more."""
+
+    def event() -> MsgGenerator[None]:
+        yield from bps.create(stream)
+        yield from bps.read(record)
+        yield from bps.save()
+
     yield from bps.checkpoint()
     yield from bps.abs_set(record, values)
-    yield from bps.create(stream)
-    yield from bps.read(record)
-    yield from bps.save()
+    yield from bpp.contingency_wrapper(event(), except_plan=_drop)
     yield from bps.checkpoint()
+
+
+def _drop(error: Exception) -> MsgGenerator[None]:
+    """Leave no half event behind: whoever cleans up may have another one to emit."""
+    try:
+        yield from bps.drop()
+    except IllegalMessageSequence:
+        logger.debug("no event was begun when %r came", error)

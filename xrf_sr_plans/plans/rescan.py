@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bluesky import preprocessors as bpp
 from bluesky.utils import MsgGenerator, plan
 
 from xrf_sr_plans import schema
@@ -18,6 +19,7 @@ from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.maps.region import Region, Rescan
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES, MapOrder, fly
+from xrf_sr_plans.plans.safeguard import all_in_turn, what_ended
 from xrf_sr_plans.rois.budget import spend_budget
 
 logger = logging.getLogger(__name__)
@@ -92,24 +94,34 @@ class FineMaps:
     ) -> MsgGenerator[list[RegionOutcome]]:
         """Fly the rescans one after the other; one that fails doesn't take the others with it.
 
-        `note` is a plan that records each outcome.
+        `note` is a plan that records each outcome, also that of a rescan which is interrupted.
         """
+        note = note or _only_logged
         outcomes = []
         for rescan in rescans:
-            outcome = yield from self._fly_one(rescan)
+            rows: set[int] = set()
+
+            def cut_short(
+                error: Exception, rescan: Rescan = rescan, rows: set[int] = rows
+            ) -> MsgGenerator[None]:
+                so_far = f"{len(rows)} of {rescan.grid.shape[0]} rows"
+                reason = f"interrupted after {so_far}: {what_ended(error)}"
+                outcome = RegionOutcome(rescan.region, "failed", reason)
+                yield from all_in_turn(lambda: note(outcome))
+
+            outcome = yield from bpp.contingency_wrapper(
+                self._fly_one(rescan, rows), except_plan=cut_short
+            )
             outcomes.append(outcome)
-            if note is None:
-                logger.info("%s", outcome)
-            else:
-                yield from note(outcome)
+            yield from note(outcome)
         return outcomes
 
-    def _fly_one(self, rescan: Rescan) -> MsgGenerator[RegionOutcome]:
+    def _fly_one(self, rescan: Rescan, rows: set[int]) -> MsgGenerator[RegionOutcome]:
         region = rescan.region
         try:
             # Again, for the stage may have been given other limits since the region was chosen.
             grid = self.rescan(region).grid
-            flown = yield from fly(self._order(region, grid))
+            flown = yield from fly(self._order(region, grid), rows)
         except RefusedError as error:
             return RegionOutcome(region, "refused", str(error))
         except (FlightError, *ROW_FAILURES) as error:
@@ -134,6 +146,11 @@ class FineMaps:
             row_attempts=self.row_attempts,
             md=self.md,
         )
+
+
+def _only_logged(outcome: RegionOutcome) -> MsgGenerator[None]:
+    logger.info("%s", outcome)
+    yield from ()
 
 
 @plan

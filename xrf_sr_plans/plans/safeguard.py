@@ -10,10 +10,11 @@ from typing import Any
 
 from bluesky import plan_stubs as bps
 from bluesky.protocols import Pausable
-from bluesky.utils import MsgGenerator, RunEngineControlException
+from bluesky.utils import MsgGenerator, RequestAbort, RequestStop, RunEngineControlException
 from ophyd.status import Status
 
 from xrf_sr_plans.devices.protocols import Beamline
+from xrf_sr_plans.errors import in_words
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,12 @@ def all_in_turn(*steps: Callable[[], MsgGenerator[Any]]) -> MsgGenerator[None]:
                 raise
             except Exception as error:  # noqa: BLE001 - the next step must have its turn
                 logger.warning("clean-up, attempt %d: %r", attempt + 1, error)
+
+
+def what_ended(error: BaseException) -> str:
+    """Return in words what ended a plan early."""
+    by_hand = {RequestStop: "RE.stop", RequestAbort: "RE.abort"}
+    return by_hand.get(type(error)) or in_words(error)
 
 
 def still(*devices: Any) -> MsgGenerator[None]:

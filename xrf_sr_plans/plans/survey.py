@@ -22,12 +22,15 @@ from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, FlownMap, MapOrder, fly
 from xrf_sr_plans.plans.handover import hand_over
 from xrf_sr_plans.plans.here import and_back_here
 from xrf_sr_plans.plans.rescan import FineMaps, RegionOutcome
+from xrf_sr_plans.plans.safeguard import what_ended
 from xrf_sr_plans.plans.timing import recalibrated
 from xrf_sr_plans.rois.budget import Spending, spend_budget
 
 logger = logging.getLogger(__name__)
 
 _LEAST_WAIT_S = 1.0
+_UNSETTLED = {"inline": "not begun", "queue": "not known to be queued"}
+"""What an interrupted survey says of regions it had chosen; to propose is all that was asked."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,9 @@ class _Survey:
             flown.append((yield from fly(self._tile(index))))
         tile_uids = tuple(one.uid for one in flown)
         summary_uid, (analyses, regions) = yield from summary_run(
-            self._decide(tile_uids, self._time_model(flown)), self._summary(tile_uids)
+            self._decide(tile_uids, self._time_model(flown)),
+            self._summary(tile_uids),
+            self._settle,
         )
         return SurveyOutcome(
             self.uid,
@@ -294,6 +299,12 @@ class _Survey:
             axis_facts(self.beamline.slow).position_um,
         )
         return spend_budget(candidates, budget_s=budget_s, max_dose=max_dose, start_um=here)
+
+    def _settle(self, error: Exception) -> MsgGenerator[None]:
+        """Say of the regions that nothing became of why that is."""
+        unsettled = _UNSETTLED.get(self.wishes.rescan)
+        if unsettled:
+            yield from self.log.settle(f"{unsettled}: {what_ended(error)}")
 
     def _act(self, spending: Spending) -> MsgGenerator[list[RegionOutcome]]:
         if self.wishes.rescan == "inline":
