@@ -11,7 +11,7 @@ from bluesky import RunEngine
 
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.region import Region
-from xrf_sr_plans.queueing.client import CORRELATION_KEY
+from xrf_sr_plans.queueing.client import CORRELATION_KEY, connect_zmq
 from xrf_sr_plans.queueing.sink import RescanQueue
 
 
@@ -163,8 +163,46 @@ def test_a_manager_that_never_answers_gives_unknown_and_not_an_exception(
     manager.lost_requests = 99
     (answer,) = submit(sink, item(0))
     assert answer["disposition"] == "failed"
-    assert "unknown whether it is queued: TimeoutError" in answer["reason"]
+    assert "unknown whether it is queued: the RE Manager: TimeoutError" in answer["reason"]
     assert manager.submissions == 3
+
+
+def test_after_one_item_without_any_answer_the_others_are_given_up(
+    manager: Manager, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unreachable:
+        address = "tcp://nowhere:60615"
+        asked = 0
+
+        def __call__(self) -> Any:
+            def look(*, reload: bool) -> Any:
+                self.asked += 1
+                raise TimeoutError("timeout occurred")
+
+            manager.queue_get = look  # type: ignore[method-assign]
+            return manager
+
+    connect = Unreachable()
+    answers = submit(RescanQueue(connect=connect), item(0), item(10), item(20))
+    assert [answer["disposition"] for answer in answers] == ["failed"] * 3
+    assert [answer["key"] for answer in answers] == [region(x).key for x in (0, 10, 20)]
+    assert all("tcp://nowhere:60615" in answer["reason"] for answer in answers)
+    assert "TimeoutError" in answers[2]["reason"], "the last one is submitted first"
+    assert answers[0]["reason"].startswith("not submitted")
+    assert connect.asked == 3
+    (warning,) = caplog.records
+    assert "tcp://nowhere:60615" in warning.getMessage()
+
+
+def test_a_connection_over_zmq_knows_the_address_that_it_will_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    variable = "QSERVER_ZMQ_CONTROL_ADDRESS"
+    monkeypatch.delenv(variable, raising=False)
+    assert connect_zmq().address == "tcp://localhost:60615"
+    monkeypatch.setenv(variable, "tcp://manager:60615")
+    assert connect_zmq().address == "tcp://manager:60615"
+    assert connect_zmq("tcp://other:1").address == "tcp://other:1"
 
 
 def test_what_the_manager_refuses_is_not_repeated(manager: Manager, sink: RescanQueue) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from xrf_sr_plans.errors import MissingExtraError
@@ -15,6 +17,10 @@ CORRELATION_KEY = "rescan_item"
 The uid that the manager gives an item is not in the run's start document and changes when the
 item fails (bluesky-queueserver #374, #158).
 """
+
+_ADDRESS_VARIABLE = "QSERVER_ZMQ_CONTROL_ADDRESS"
+_DEFAULT_ADDRESS = "tcp://localhost:60615"
+"""What the manager's own client falls back on, in this order."""
 
 _NAMESPACE = uuid.UUID("0b7f4d6e-3c52-5d0e-8f55-5b2f8f5c7a11")
 
@@ -42,9 +48,35 @@ class QueueClient(Protocol):
 Connect = Callable[[], QueueClient]
 
 
+@dataclass(frozen=True)
+class ZmqConnection:
+    """Connects to a RE Manager over 0MQ when it is called; see `connect_zmq`."""
+
+    control_addr: str | None
+    info_addr: str | None
+    timeout_s: float
+
+    @property
+    def address(self) -> str:
+        """Where requests go."""
+        return self.control_addr or os.environ.get(_ADDRESS_VARIABLE) or _DEFAULT_ADDRESS
+
+    def __call__(self) -> QueueClient:
+        """Return a client; that there is a manager at all shows only when it is asked."""
+        try:
+            from bluesky_queueserver_api.zmq import REManagerAPI
+        except ImportError as error:
+            raise MissingExtraError("queueing rescans", "queue") from error
+        return REManagerAPI(
+            zmq_control_addr=self.control_addr,
+            zmq_info_addr=self.info_addr,
+            timeout_recv=self.timeout_s,
+        )
+
+
 def connect_zmq(
     control_addr: str | None = None, info_addr: str | None = None, *, timeout_s: float = 5.0
-) -> Connect:
+) -> ZmqConnection:
     """Return a function that connects to a RE Manager over 0MQ.
 
     Parameters
@@ -60,17 +92,7 @@ def connect_zmq(
     MissingExtraError
         On connecting: bluesky-queueserver-api is not installed.
     """
-
-    def connect() -> QueueClient:
-        try:
-            from bluesky_queueserver_api.zmq import REManagerAPI
-        except ImportError as error:
-            raise MissingExtraError("queueing rescans", "queue") from error
-        return REManagerAPI(
-            zmq_control_addr=control_addr, zmq_info_addr=info_addr, timeout_recv=timeout_s
-        )
-
-    return connect
+    return ZmqConnection(control_addr, info_addr, timeout_s)
 
 
 def correlation_uid(item: Mapping[str, Any], survey_uid: str | None) -> str:

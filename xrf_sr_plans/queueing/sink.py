@@ -50,7 +50,8 @@ class RescanQueue:
 
     An item that is in the queue already, or ran, is not submitted again: neither after a
     timeout, which leaves open whether the manager got it, nor when the RunEngine repeats the
-    message after a pause. The queue is never started from here: other people's items are in it.
+    message after a pause. Once the manager has left an item unanswered, the rest are not
+    submitted. The queue is never started from here: other people's items are in it.
 
     Parameters
     ----------
@@ -102,8 +103,8 @@ class RescanQueue:
             try:
                 answers.extend(self._submit_all(items, survey_uid))
             except Exception as error:
-                logger.exception("%s: nothing could be queued", self.name)
-                answers.extend(_failed(item, repr(error)) for item in items)
+                logger.exception("%s: %s: nothing could be queued", self.name, self._manager)
+                answers.extend(_failed(item, f"{self._manager}: {error!r}") for item in items)
             self._read_at = time.time()
             if not status.done:
                 status.set_finished()
@@ -142,13 +143,24 @@ class RescanQueue:
     ) -> list[Answer]:
         deadline = time.monotonic() + self._timeout_s
         client = self._connect()
+        answers: list[Answer] = []
         try:
             # Each goes to the front, so the one to run first is submitted last.
-            order = items[::-1] if self._position == "front" else items
-            answers = [self._submit(client, item, survey_uid, deadline) for item in order]
-            return answers[::-1] if self._position == "front" else answers
+            for item in items[::-1] if self._position == "front" else items:
+                if answers and answers[-1].disposition == "failed":
+                    # Who doesn't answer once, attempts and all, won't do so for each of the rest.
+                    reason = f"not submitted: {self._manager} didn't answer for the one before"
+                    answers.append(_failed(item, reason))
+                else:
+                    answers.append(self._submit(client, item, survey_uid, deadline))
         finally:
             client.close()
+        return answers[::-1] if self._position == "front" else answers
+
+    @property
+    def _manager(self) -> str:
+        address = getattr(self._connect, "address", "")
+        return f"the RE Manager at {address}" if address else "the RE Manager"
 
     def _submit(
         self,
@@ -164,10 +176,10 @@ class RescanQueue:
         except (ValueError, KeyError, TypeError, XrfSrError) as error:
             return _failed(item, f"no item for the queue: {error}", "refused")
         refusals = getattr(client, "RequestFailedError", ())
-        problem = "no time left"
+        problem, sent = "no time left", False
         # One look more than submissions: the last of them may have arrived unanswered.
         for attempt in range(self._attempts + 1):
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or (attempt == self._attempts and not sent):
                 break
             try:
                 found = find_item(client, correlation)
@@ -176,20 +188,24 @@ class RescanQueue:
                     return Answer(key, "queued", f"already known: {place}", uid, correlation)
                 if attempt == self._attempts:
                     break
+                sent = True
                 reply = client.item_add(whole, pos=self._position)
             except refusals as error:
                 logger.warning("%s: region %s refused: %s", self.name, key, error)
                 return Answer(key, "refused", str(error), "", correlation)
             except Exception as error:  # noqa: BLE001 - 0MQ, HTTP and others: unknown, look again
                 problem = repr(error)
-                logger.warning("%s: region %s: %s; looking again", self.name, key, problem)
+                level = logging.WARNING if attempt == 0 else logging.INFO
+                text = "%s: %s doesn't answer about region %s: %s; looking again"
+                logger.log(level, text, self.name, self._manager, key, problem)
             else:
                 uid = str(reply.get("item", {}).get("item_uid", ""))
                 logger.info("%s: queued region %s as item %s", self.name, key, uid)
                 return Answer(
                     key, "queued", f"item {uid} at the {self._position}", uid, correlation
                 )
-        return Answer(key, "failed", f"unknown whether it is queued: {problem}", "", correlation)
+        reason = f"unknown whether it is queued: {self._manager}: {problem}"
+        return Answer(key, "failed", reason, "", correlation)
 
 
 def _region_key(item: Mapping[str, Any]) -> str:
