@@ -151,7 +151,12 @@ def test_overconfident_intervals_are_warned_about_and_the_advice_follows_the_evi
 def test_a_model_that_is_worse_than_bicubic_or_off_in_counts_wants_training():
     worse = [entry(number, psnr_enhanced_db=27.0) for number in range(6)]
     assert judge(worse).recommendation == "retrain"
-    assert judge([entry(number, bias=0.2) for number in range(6)]).recommendation == "retrain"
+    off = [entry(number, bias=0.2, coverage_90=0.6) for number in range(6)]
+    assert judge(off).recommendation == "retrain"
+
+
+def test_counts_that_are_off_within_the_intervals_are_fine():
+    assert judge([entry(number, bias=0.1) for number in range(6)]).recommendation == "fine"
 
 
 def test_a_fallback_is_pooled_but_not_judged():
