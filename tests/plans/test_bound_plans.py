@@ -96,6 +96,15 @@ def test_a_preview_tells_tiles_time_dose_and_limits_and_moves_nothing():
     assert (beamline.fast.axis.motor_um, beamline.slow.axis.motor_um) == where
 
 
+@pytest.mark.parametrize(
+    ("find", "says"),
+    [(None, "at 0.5 um of whatever stands out"), ("Fe", "at 0.5 um of what matches 'Fe'")],
+)
+def test_a_preview_says_what_would_be_mapped_finely(find, says):
+    seen = preview(bind_plans(small_beamline())["coarse_survey_with_sr"], **SURVEY, find=find)
+    assert any(note.endswith(says) for note in seen.notes), seen.notes
+
+
 def test_a_preview_lists_what_the_plan_would_be_refused_for():
     plan = bind_plans(small_beamline(max_rate_hz=20))["coarse_survey_with_sr"]
     seen = preview(plan, **{**SURVEY, "width_um": 900}, find="Xx")

@@ -118,11 +118,17 @@ def test_start_and_stop_at_one_place_is_no_grid(run_engine):
         ({"budget_s": 0.5}, BudgetError, ["1.44 s", "0.5 s"]),
         ({"x_center_um": 106.0}, LimitsError, ["'samx'"]),
         ({"find": "Xx", "factor": 3, "budget_s": 0.1}, RefusedError, ["Xx", "factor", "budget"]),
+        ({"fine_step_um": 2.5}, GridError, ["fine_step_um 2.5", "step_um 1"]),
     ],
 )
 def test_a_survey_is_refused_before_its_first_tile(run_engine, changes, kind, words):
     beamline = small_beamline()
     refused(run_engine, beamline, small_survey(beamline, **changes), kind, *words)
+
+
+def test_a_fine_step_as_large_as_the_coarse_one_is_allowed(run_engine):
+    survey = small_survey(small_beamline(), fine_step_um=1)
+    assert run_engine(survey).exit_status == "success"
 
 
 def test_only_the_last_tile_beyond_the_limits_refuses_the_whole_survey(run_engine):

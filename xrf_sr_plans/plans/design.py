@@ -192,6 +192,10 @@ def _wish_problems(beamline: Beamline, wishes: SurveyWishes) -> list[Problem]:
         "analysis_timeout_s": wishes.analysis_timeout_s,
     }
     problems = preflight.number_problems(numbers)
+    step_um, fine_step_um = wishes.area.step_um, wishes.fine_step_um
+    if not problems and fine_step_um is not None and fine_step_um > step_um * (1 + 1e-9):
+        text = f"fine_step_um {fine_step_um:g} is larger than step_um {step_um:g}"
+        problems.append(Problem(GridError, text))
     modes: tuple[Literal["inline", "queue", "propose"], ...] = ("inline", "queue", "propose")
     if wishes.rescan not in modes:
         problems.append(

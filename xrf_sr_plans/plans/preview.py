@@ -116,7 +116,8 @@ def _survey(beamline: Beamline, given: dict[str, Any]) -> Preview:
     area = Area(**_take(given, Area))
     wishes = SurveyWishes(area, **_take(given, SurveyWishes))
     design = design_survey(beamline, wishes)
-    notes = [f"rescans ({wishes.rescan}) at {design.fine_step_um:g} um, found by {wishes.find!r}"]
+    what = "whatever stands out" if wishes.find is None else f"what matches {wishes.find!r}"
+    notes = [f"rescans ({wishes.rescan}) at {design.fine_step_um:g} um of {what}"]
     if wishes.budget_s is not None:
         notes.append(f"{max(wishes.budget_s - design.time_s, 0.0):.1f} s left for rescans")
     if beamline.analysis is None:
