@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from bluesky import RunEngine
-from plan_support import small_beamline
+from plan_support import small_beamline, small_survey
 
 from xrf_sr_plans.devices.protocols import RowTimeModel
 from xrf_sr_plans.plans.map import xrf_map
+from xrf_sr_plans.plans.paired import acquire_pair
 from xrf_sr_plans.plans.timing import RowProgress, recalibrated
 
 AREA = {"width_um": 5, "height_um": 4, "step_um": 1, "dwell_ms": 10}
@@ -40,6 +41,31 @@ def test_progress_counts_rows_and_tells_the_time_left():
     assert lines[0] == "map: row 0/4, 1 s left"
     assert any("row 3/4" in line for line in lines)
     assert progress.line() == ""
+
+
+def titles(plan) -> list[str]:
+    """Fly a plan; return the title of each of its maps."""
+    progress, seen = RowProgress(), []
+    run_engine = RunEngine({})
+    run_engine.subscribe(progress)
+    run_engine.subscribe(lambda name, doc: seen.append(progress.line().split(":")[0]), "start")
+    run_engine(plan)
+    return seen
+
+
+def test_maps_that_belong_together_are_numbered():
+    boxes = [[(-4.0, -2.0, -1.5, 0.5), (2.0, 3.0, -1.0, 1.0), (0.0, 1.0, -1.0, 0.0)], []]
+    survey = titles(small_survey(small_beamline(boxes)))
+    assert [one for one in survey if one] == [
+        "coarse tile 1/2",
+        "coarse tile 2/2",
+        "fine 1/3",
+        "fine 2/3",
+        "fine 3/3",
+    ]
+    pair = {"width_um": 4, "height_um": 2, "fine_step_um": 1, "dwell_ms": 10}
+    assert titles(acquire_pair(small_beamline(), **pair)) == ["pair_coarse 1/2", "pair_fine 2/2"]
+    assert titles(xrf_map(small_beamline(), **AREA)) == ["map"]
 
 
 def test_a_broken_display_does_not_stop_the_scan():

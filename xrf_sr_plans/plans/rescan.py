@@ -98,7 +98,7 @@ class FineMaps:
         """
         note = note or _only_logged
         outcomes = []
-        for rescan in rescans:
+        for position, rescan in enumerate(rescans):
             rows: set[int] = set()
 
             def cut_short(
@@ -110,18 +110,20 @@ class FineMaps:
                 yield from all_in_turn(lambda: note(outcome))
 
             outcome = yield from bpp.contingency_wrapper(
-                self._fly_one(rescan, rows), except_plan=cut_short
+                self._fly_one(rescan, rows, (position, len(rescans))), except_plan=cut_short
             )
             outcomes.append(outcome)
             yield from note(outcome)
         return outcomes
 
-    def _fly_one(self, rescan: Rescan, rows: set[int]) -> MsgGenerator[RegionOutcome]:
+    def _fly_one(
+        self, rescan: Rescan, rows: set[int], place: tuple[int, int]
+    ) -> MsgGenerator[RegionOutcome]:
         region = rescan.region
         try:
             # Again, for the stage may have been given other limits since the region was chosen.
             grid = self.rescan(region).grid
-            flown = yield from fly(self._order(region, grid), rows)
+            flown = yield from fly(self._order(region, grid, place), rows)
         except RefusedError as error:
             return RegionOutcome(region, "refused", str(error))
         except (FlightError, *ROW_FAILURES) as error:
@@ -131,7 +133,7 @@ class FineMaps:
             reason = "; ".join(filter(None, [reason, f"rows {list(flown.lost_rows)} lost"]))
         return RegionOutcome(region, "rescanned", reason or region.reason, flown.uid)
 
-    def _order(self, region: Region, grid: ScanGrid) -> MapOrder:
+    def _order(self, region: Region, grid: ScanGrid, place: tuple[int, int]) -> MapOrder:
         return MapOrder(
             self.beamline,
             grid,
@@ -142,7 +144,12 @@ class FineMaps:
             region=region,
             # Assembled, not enhanced: a fine map is what predictions are compared with.
             analysis=schema.AnalysisRequest(enhance=False),
-            derived_input={"region_key": region.key, "shrunk": shrink_note(region, grid)},
+            derived_input={
+                "region_key": region.key,
+                "shrunk": shrink_note(region, grid),
+                "rescan_position": place[0],
+                "rescan_maps": place[1],
+            },
             row_attempts=self.row_attempts,
             md=self.md,
         )

@@ -112,9 +112,7 @@ class RowProgress(DocumentRouter):
         self._rows, self._times = set(), [doc["time"]]
         self.rows_total = int(facts["grid"]["slow"]["num"])
         self._expected_s = float(facts.get("derived_input", {}).get("row_s", 0.0))
-        tile = facts.get("tile")
-        part = f" tile {tile['index'] + 1}/{tile['of']}" if tile else ""
-        self._title = f"{facts.get('purpose', 'map')}{part}"
+        self._title = f"{facts.get('purpose', 'map')}{_which(facts)}"
 
     def descriptor(self, doc: Mapping[str, Any]) -> None:  # type: ignore[override]
         """Note the stream of rows."""
@@ -133,3 +131,16 @@ class RowProgress(DocumentRouter):
         """Forget the map."""
         if doc["run_start"] == self._uid:
             self.rows_total = 0
+
+
+def _which(facts: Mapping[str, Any]) -> str:
+    """Return which of several maps one is, from its `xrf_sr` metadata; empty where it is alone."""
+    tile = facts.get("tile")
+    if tile:
+        return f" tile {tile['index'] + 1}/{tile['of']}"
+    derived = facts.get("derived_input", {})
+    for kind in ("rescan", "pair"):
+        of = derived.get(f"{kind}_maps", 1)
+        if of > 1:
+            return f" {derived[f'{kind}_position'] + 1}/{of}"
+    return ""
