@@ -94,9 +94,32 @@ def test_the_simulated_beamline_steps_too_with_its_dwell_as_exposure() -> None:
     assert 0.039 < rows[0]["live_time"][0] < 0.04
 
 
-def test_a_key_nobody_reads_is_named_with_what_there_is() -> None:
-    with pytest.raises(ConfigError, match=r"no 'Cu_roi' was read; there is flux, iron, zinc"):
-        fly(ophyd_flyer(counts={"Cu": "Cu_roi"}), GRID)
+@pytest.mark.parametrize(
+    "wrong",
+    [{"counts": {"Cu": "Cu_roi"}}, {"i0_key": "Cu_roi"}, {"live_time_key": "Cu_roi"}],
+)
+def test_a_key_nobody_reads_is_named_with_what_there_is_before_the_first_pixel(wrong) -> None:
+    flyer = ophyd_flyer(**wrong)
+    moves: list[Any] = []
+    flyer._axes["fast"].subscribe(lambda **kwargs: moves.append(kwargs["value"]), run=False)
+    with pytest.raises(ConfigError, match=r"nothing reads 'Cu_roi'; there is flux, iron, zinc"):
+        fly(flyer, GRID)
+    assert not moves
+
+
+def test_a_detector_that_does_not_describe_itself_is_taken_at_its_readings() -> None:
+    class Shy(SynSignal):
+        def describe(self) -> dict[str, Any]:
+            raise RuntimeError("not yet triggered")
+
+    fast, slow = SynAxis(name="mx"), SynAxis(name="my")
+    shy = Shy(name="shy", func=lambda: 1.0)
+    assert fly(StepFlyer("step", [shy], fast, slow, counts={"Fe": "shy"}), GRID).rows()
+    with pytest.raises(ConfigError, match=r"nothing reads 'iron'; there is shy"):
+        fly(StepFlyer("step", [shy], fast, slow, counts={"Fe": "iron"}), GRID)
+
+
+def test_a_flyer_needs_a_detector() -> None:
     with pytest.raises(ConfigError, match="at least one detector"):
         StepFlyer("step", [], None, None, counts={})
 
@@ -166,3 +189,6 @@ def test_ophyd_async_motors_and_detectors_fly_in_the_same_documents() -> None:
         np.testing.assert_allclose(row["slow_um"], GRID.slow.centers_um[k])
         assert np.isfinite(row["counts"]).all()
     assert np.sum(rows[0]["counts"]) > 0
+    wrong = StepFlyer("step", [detector], fast, slow, counts={"Fe": "pdet-channel-3-value"})
+    with pytest.raises(ConfigError, match=r"'pdet-channel-3-value'; .*pdet-channel-2-value"):
+        run_engine(small_map(wrong, GRID, dwell_ms=4.0))

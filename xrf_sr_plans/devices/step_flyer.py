@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,8 @@ from xrf_sr_plans.devices.rows import (
     row_event,
 )
 from xrf_sr_plans.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 60.0
 _Reading = Mapping[str, Mapping[str, Any]]
@@ -90,12 +93,14 @@ class StepFlyer:
         self._attempt = 0
         self._readings: dict[int, dict[str, Any]] = {}
         self._scale = {"fast": 1.0, "slow": 1.0}
+        self._keys_checked = False
 
     def stage(self) -> StatusBase:
         """Forget all attempts; stage the detectors."""
         self._ledger.reset()
         self._request = None
         self._readings = {}
+        self._keys_checked = False
         stageable = [d for d in self._detectors if isinstance(d, Stageable)]
         return _all_of(self, [detector.stage() for detector in stageable])
 
@@ -123,8 +128,10 @@ class StepFlyer:
         Raises
         ------
         ConfigError
-            The detectors' readings lack a key that was asked for.
+            The detectors' readings lack a key that was asked for; found out before the first
+            pixel, from what the detectors describe.
         """
+        yield from self._check_keys()
         for role, axis in self._axes.items():
             unit = getattr(axis, "egu", None)
             if unit is None:
@@ -138,6 +145,20 @@ class StepFlyer:
             target_um = request["first_um"] + frame * step
             yield from self._move(self._axes["fast"], target_um / self._scale["fast"])
             yield from self._measure(frame, request["dwell_ms"] * 1e-3)
+
+    def _check_keys(self) -> MsgGenerator[None]:
+        """Refuse keys that no detector describes; once while staged."""
+        if self._keys_checked:
+            return
+        described = yield from _described(self._detectors)
+        self._keys_checked = True
+        if not all(described):
+            # One that doesn't say what it reads (yet): the readings will tell.
+            return
+        known = {key: None for keys in described for key in keys}
+        for key in (*self._counts.values(), self._i0_key, self._live_time_key):
+            if key is not None:
+                self._value(known, key)
 
     def _move(self, movable: Any, value: float) -> MsgGenerator[None]:
         group = short_uid("step")
@@ -212,7 +233,7 @@ class StepFlyer:
     def _value(self, frame: Mapping[str, Any], key: str) -> Any:
         if key not in frame:
             known = ", ".join(sorted(k for k in frame if not k.startswith("//")))
-            raise ConfigError(f"step flyer {self.name!r}: no {key!r} was read; there is {known}")
+            raise ConfigError(f"step flyer {self.name!r}: nothing reads {key!r}; there is {known}")
         return frame[key]
 
     def _finished(self) -> Status:
@@ -297,10 +318,20 @@ async def _maybe(value: Any) -> Any:
 
 def _described_unit(axis: Any) -> MsgGenerator[str | None]:
     """Return the unit that an axis without `egu` describes its position in."""
-    found: dict[str, Any] = {}
+    (found,) = yield from _described([axis])
+    return next((key["units"] for key in found.values() if key.get("units")), None)
+
+
+def _described(devices: Sequence[Any]) -> MsgGenerator[list[dict[str, Any]]]:
+    """Return what each device describes; nothing for one that fails to."""
+    found: list[dict[str, Any]] = [{} for _ in devices]
 
     async def ask() -> None:
-        found.update(await _maybe(axis.describe()))
+        for device, keys in zip(devices, found, strict=True):
+            try:
+                keys.update(await _maybe(device.describe()))
+            except Exception as error:  # noqa: BLE001 - whatever it is, reading it will show it
+                logger.warning("%s doesn't describe itself: %r", device.name, error)
 
     yield from bps.wait_for([ask], timeout=_TIMEOUT_S)
-    return next((key["units"] for key in found.values() if key.get("units")), None)
+    return found
