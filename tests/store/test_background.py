@@ -51,6 +51,7 @@ def test_a_refused_document_costs_its_run_and_no_other() -> None:
         background(*one)
         background(*two)
     assert background.close(10)
+    assert background.gave_up
     assert ends == [("a", False), ("b", True)]
     assert "a-2" not in sink.got
     assert [uid for uid in sink.got if uid.startswith("b")] == [doc["uid"] for _, doc in run("b")]

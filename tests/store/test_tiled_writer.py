@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,43 @@ def test_the_embedded_catalog_serves_documents_to_others_too(
     assert names == [name for name, _ in flown]
 
 
+def hanging(tmp_path: Path, **options: Any) -> tuple[SafeWriter, threading.Event]:
+    """Return a writer whose server never answers, and what makes it answer."""
+    gate = threading.Event()
+    return SafeWriter(lambda name, doc: gate.wait(30), tmp_path, **options), gate
+
+
+def closing_s(writer: SafeWriter, timeout_s: float) -> float:
+    before = time.perf_counter()
+    assert not writer.close(timeout_s)
+    return time.perf_counter() - before
+
+
+def test_closing_does_not_wait_for_a_server_that_is_gone(
+    tmp_path: Path, flown: list[Document], caplog: pytest.LogCaptureFixture
+) -> None:
+    writer, gate = hanging(tmp_path, is_down=lambda: True)
+    feed(writer, flown)
+    assert closing_s(writer, 20.0) < 3
+    assert_same_run(list(documents(next(tmp_path.iterdir()))), flown)
+    assert str(tmp_path) in caplog.text
+    gate.set()
+
+
+def test_closing_waits_for_a_server_that_is_slow_or_has_the_only_copy(
+    tmp_path: Path, flown: list[Document]
+) -> None:
+    writer, gate = hanging(tmp_path, is_down=lambda: False)
+    feed(writer, flown)
+    assert closing_s(writer, 1.2) >= 1.2
+    gate.set()
+    (tmp_path / "file").write_text("where the folder should be")
+    writer, gate = hanging(tmp_path / "file", is_down=lambda: True)
+    feed(writer, flown)
+    assert closing_s(writer, 1.2) >= 1.2
+    gate.set()
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Any]]:
     """A real Tiled server on loopback, and a client of it."""
@@ -166,8 +204,8 @@ def test_a_tiled_server_killed_in_mid_run_does_not_touch_the_scan(
     assert max(intervals) < 0.5, "the scan waited for the dead server"
 
     before = time.perf_counter()
-    writer.close(1.0)
-    assert time.perf_counter() - before < 5
+    assert not writer.close(20.0)
+    assert time.perf_counter() - before < 5, "waited for a server that refuses connections"
     backup = tmp_path / "backup" / f"{live[0][1]['uid']}.jsonl"
     assert_same_run(list(documents(backup)), live)
     assert reingest(catalog, tmp_path / "backup").stored == (live[0][1]["uid"],)

@@ -56,6 +56,7 @@ class Background:
         self._closed = False
         self._runs: dict[str, str] = {}
         self._given_up: set[str] = set()
+        self._gave_up = False
         # A daemon: a sink that hangs on a dead server must not keep the interpreter alive.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
@@ -75,6 +76,11 @@ class Background:
     def waiting(self) -> int:
         """Documents handed over and not yet taken up."""
         return self._waiting.qsize()
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether any run had to be given up so far."""
+        return self._gave_up
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything handed over so far is done; False where it isn't in time."""
@@ -139,3 +145,4 @@ class Background:
         for uid in runs - self._given_up:
             logger.error("%s: run %s is given up: %s", self._name, uid, why)
         self._given_up |= runs
+        self._gave_up = self._gave_up or bool(runs)

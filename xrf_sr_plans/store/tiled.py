@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import copy
 import logging
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from xrf_sr_plans.errors import MissingExtraError
 from xrf_sr_plans.store.background import Background
@@ -23,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 1000
 """Rows per write. Small batches cost 100 times as much time as the data are worth."""
+_LOOK_S = 0.5
+"""How often a writer that is being closed looks whether its server is still there."""
+_KNOCK_S = 1.0
 
 
 @contextmanager
@@ -88,6 +94,19 @@ class SafeWriter:
     blocks. Two threads with bounded queues do the work, so that neither a server that dies (a
     plain writer stalls for minutes) nor a full disk reaches the scan or the other copy. What
     Tiled didn't get stays in `folder` for `reingest`. Close it before the catalog it writes to.
+
+    Parameters
+    ----------
+    write
+        Takes documents, in a thread; may raise and may hang.
+    folder
+        For the JSON lines.
+    limit
+        Most documents that may wait for either.
+    keep_files
+        Keep the files of runs that Tiled has, too.
+    is_down
+        Says whether Tiled's server is known to be gone; asked while closing.
     """
 
     def __init__(
@@ -97,7 +116,9 @@ class SafeWriter:
         *,
         limit: int = 2000,
         keep_files: bool = False,
+        is_down: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._is_down = is_down
         self._files = JsonlWriter(folder)
         self._keep = keep_files
         self._lock = threading.Lock()
@@ -119,11 +140,30 @@ class SafeWriter:
         return self._to_file.flush(timeout_s) and self._to_tiled.flush(timeout_s)
 
     def close(self, timeout_s: float) -> bool:
-        """Finish; False where Tiled didn't take everything in time (the files have it)."""
+        """Finish; False where Tiled didn't take everything in time (the files have it).
+
+        It takes less time where the server is gone and the files are complete.
+        """
+        deadline = time.monotonic() + timeout_s
         backed_up = self._to_file.close(timeout_s)
-        stored = self._to_tiled.close(timeout_s)
+        in_files = backed_up and not self._to_file.gave_up
+        while (left_s := max(deadline - time.monotonic(), 0.0)) > 0:
+            waiting = self._to_tiled.waiting
+            if self._to_tiled.flush(min(left_s, _LOOK_S)):
+                break
+            stuck = self._to_tiled.waiting >= waiting
+            if in_files and stuck and self._is_down():
+                logger.error("Tiled's server is gone; what it didn't get is in %s", self.folder)
+                left_s = 0.0
+                break
+        stored = self._to_tiled.close(left_s)
         self._files.close()
         return backed_up and stored
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self._files.folder
 
     def _finished_tiled(self, uid: str, complete: bool) -> None:
         self._finished(uid, complete)
@@ -154,7 +194,27 @@ def safe_writer(client: Any, backup: str | Path, **options: Any) -> SafeWriter:
     MissingExtraError
         bluesky-tiled-plugins is not installed.
     """
-    return SafeWriter(tiled_writer(client), backup, **options)
+    return SafeWriter(
+        tiled_writer(client), backup, **{"is_down": lambda: _is_down(client), **options}
+    )
+
+
+def _is_down(client: Any) -> bool:
+    """Return whether connections to the client's server are refused; False where it isn't known."""
+    context = client.context
+    if hasattr(context.http_client, "app"):
+        # In this process: there is no address to knock at.
+        return False
+    address = urlsplit(str(context.api_uri))
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname, port), timeout=_KNOCK_S).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        # Slow, unknown, behind a proxy: the writer's own patience decides.
+        return False
+    return False
 
 
 @dataclass(frozen=True)
