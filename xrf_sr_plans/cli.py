@@ -33,7 +33,7 @@ def demo(
         "out/demo"
     ),
     factor: Annotated[int, typer.Option(help="2 or 4.")] = 2,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
 ) -> None:
     """Survey a real map on the simulated beamline, from coarse scan to fine rescans."""
     from rich.console import Console
@@ -55,7 +55,7 @@ def evaluate(
     ] = None,
     probe_um: Annotated[float | None, typer.Option(help="Probe FWHM.")] = None,
     sampling: Annotated[str, typer.Option(help="fly, area or point.")] = "fly",
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     json_out: JsonOut = None,
 ) -> None:
     """Degrade measured maps, enhance them again, and compare with the other methods."""

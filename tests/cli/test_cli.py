@@ -6,9 +6,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
+
+from xrf_sr_plans.cli import app
+
+WIDE = {"COLUMNS": "240", "TERMINAL_WIDTH": "240"}
 
 
 def run(*arguments: str, timeout: float = 100) -> subprocess.CompletedProcess[str]:
@@ -54,6 +61,29 @@ def test_bad_input_is_refused_in_one_line_that_names_it(arguments, says, tmp_pat
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def commands() -> dict[str, Any]:
+    return typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def test_the_help_lists_every_command_with_what_it_does() -> None:
+    shown = CliRunner().invoke(app, ["--help"], env=WIDE)
+    assert shown.exit_code == 0
+    assert set(commands()) >= {"demo", "evaluate", "enhance", "replay", "train"}
+    for name, command in commands().items():
+        assert name in shown.output
+        assert command.get_short_help_str(200) in " ".join(shown.output.split())
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_each_commands_help_explains_every_parameter(name: str) -> None:
+    shown = CliRunner().invoke(app, [name, "--help"], env=WIDE)
+    assert shown.exit_code == 0
+    for parameter in commands()[name].params:
+        text = getattr(parameter, "help", None)
+        assert text, f"{name}: {parameter.name} is not explained"
+        assert text in " ".join(shown.output.split())
 
 
 def test_a_file_without_pixel_size_is_enhanced_when_the_step_is_given(tmp_path: Path) -> None:
