@@ -39,6 +39,34 @@ class RowFrames:
         return RowFrames(**{name: array[..., :num] for name, array in vars(self).items()})
 
 
+@dataclass(frozen=True)
+class RowPath:
+    """Where the fast axis goes for a row: from `start_um` through the row to `end_um`.
+
+    `first_edge_um` is where the first frame begins; `velocity_um_s` covers a step in a dwell.
+    """
+
+    request: RowRequest
+    start_um: float
+    end_um: float
+    first_edge_um: float
+    velocity_um_s: float
+
+    @classmethod
+    def of(cls, request: RowRequest) -> RowPath:
+        """Return the path of a row: half a pixel and the run-up on either side."""
+        direction, half = request["direction"], request["step_um"] / 2
+        first_edge = request["first_um"] - direction * half
+        last_edge = request["last_um"] + direction * half
+        return cls(
+            request,
+            first_edge - direction * request["run_up_um"],
+            last_edge + direction * request["run_up_um"],
+            first_edge,
+            request["step_um"] / (request["dwell_ms"] * 1e-3),
+        )
+
+
 @dataclass
 class AttemptLedger:
     """How often each row of each map was begun."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from xrf_sr_plans.devices.protocols import RowRequest
 from xrf_sr_plans.devices.rows import (
     AttemptLedger,
     RowFrames,
+    RowPath,
     describe_elements,
     describe_row,
     read_elements,
@@ -27,30 +27,6 @@ from xrf_sr_plans.devices.sim.microscope import Microscope
 from xrf_sr_plans.devices.sim.motion import Motion
 from xrf_sr_plans.devices.sim.stage import MotorHangs, StageAxis, arrival_s, swept_um
 from xrf_sr_plans.errors import LimitsError
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A request turned into stage positions: from `start_um` through the row to `end_um`."""
-
-    request: RowRequest
-    start_um: float
-    end_um: float
-    first_edge_um: float
-    velocity_um_s: float
-
-    @classmethod
-    def of(cls, request: RowRequest) -> _Row:
-        direction, half = request["direction"], request["step_um"] / 2
-        first_edge = request["first_um"] - direction * half
-        last_edge = request["last_um"] + direction * half
-        return cls(
-            request,
-            first_edge - direction * request["run_up_um"],
-            last_edge + direction * request["run_up_um"],
-            first_edge,
-            request["step_um"] / (request["dwell_ms"] * 1e-3),
-        )
 
 
 class SimRowFlyer(Device):
@@ -78,7 +54,7 @@ class SimRowFlyer(Device):
         self._ledger = AttemptLedger()
         self._map_index: dict[str, int] = {}
         self._lock = threading.RLock()
-        self._row: _Row | None = None
+        self._row: RowPath | None = None
         self._attempt = 0
         self._motion: Motion | None = None
         self._flying = False
@@ -115,7 +91,7 @@ class SimRowFlyer(Device):
             The row with its run-up, or its velocity, is more than the axes can do.
         """
         self._abandon()
-        row = _Row.of(value)
+        row = RowPath.of(value)
         self._check(row)
         self._map_index.setdefault(value["map_key"], len(self._map_index))
         self._row, self._frames = row, None
@@ -192,7 +168,7 @@ class SimRowFlyer(Device):
         if motion is not None and not motion.over:
             motion.stop()
 
-    def _check(self, row: _Row) -> None:
+    def _check(self, row: RowPath) -> None:
         request = row.request
         for label in ("first_um", "last_um", "step_um", "dwell_ms", "run_up_um", "slow_um"):
             if not math.isfinite(request[label]):
@@ -207,7 +183,7 @@ class SimRowFlyer(Device):
                 f"{request['step_um']:g} um in {request['dwell_ms']:g} ms; at most {highest:g}"
             )
 
-    def _go_to_start(self, row: _Row, interrupt: threading.Event) -> bool:
+    def _go_to_start(self, row: RowPath, interrupt: threading.Event) -> bool:
         there = True
         if abs(self._slow.motor_um - row.request["slow_um"]) > 1e-6:
             there = self._slow.travel(row.request["slow_um"], interrupt)
@@ -241,7 +217,7 @@ class SimRowFlyer(Device):
                 self._frames = frames
                 self._flying = False
 
-    def _measure(self, row: _Row, where: RowAddress, faults: list, moved: bool) -> RowFrames:
+    def _measure(self, row: RowPath, where: RowAddress, faults: list, moved: bool) -> RowFrames:
         request = row.request
         start, stop = (
             self._paths(row) if moved else (np.full(request["num"], self._fast.motor_um),) * 2
@@ -272,7 +248,7 @@ class SimRowFlyer(Device):
         )
         return RowFrames(readout.counts, readout.i0, readout.live_time_s, fast_um, slow_um)
 
-    def _paths(self, row: _Row) -> tuple[np.ndarray, np.ndarray]:
+    def _paths(self, row: RowPath) -> tuple[np.ndarray, np.ndarray]:
         """Return where each frame begins and ends on the encoder, given the run-up there was."""
         request, velocity = row.request, row.velocity_um_s
         edges = request["run_up_um"] + request["step_um"] * np.arange(request["num"])
