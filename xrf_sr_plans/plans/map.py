@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from bluesky.utils import MsgGenerator, plan
@@ -10,7 +12,7 @@ from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.design import Area, Design, design_map
+from xrf_sr_plans.plans.design import Area, design_map
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, MapOrder, fly
 from xrf_sr_plans.plans.here import and_back_here
 
@@ -61,11 +63,9 @@ def xrf_map(
         The hardware failed on too many rows in succession, or the stage doesn't come back.
     """
     area = Area(width_um, height_um, step_um, x_center_um, y_center_um)
-    design = design_centred(
-        beamline, area=area, dwell_ms=dwell_ms, budget_s=budget_s, max_dose=max_dose
-    )
-    user_input = {**vars(area), "dwell_ms": dwell_ms, "budget_s": budget_s, "max_dose": max_dose}
-    flight = _fly(beamline, design, user_input, row_attempts, md)
+    costs = {"dwell_ms": dwell_ms, "budget_s": budget_s, "max_dose": max_dose}
+    grid = area.grid(beamline, dwell_ms)
+    flight = _fly(beamline, grid, vars(area), costs, row_attempts, md)
     return (yield from and_back_here(beamline, area, flight))
 
 
@@ -122,56 +122,41 @@ def xrf_map_start_stop(
         "y_stop_um": y_stop_um,
         "y_num": y_num,
     }
-    design = design_start_stop(
-        beamline, spans=spans, dwell_ms=dwell_ms, budget_s=budget_s, max_dose=max_dose
-    )
-    user_input = {**spans, "dwell_ms": dwell_ms, "budget_s": budget_s, "max_dose": max_dose}
-    return (yield from _fly(beamline, design, user_input, row_attempts, md))
+    costs = {"dwell_ms": dwell_ms, "budget_s": budget_s, "max_dose": max_dose}
+    grid = grid_start_stop(beamline, spans, dwell_ms)
+    return (yield from _fly(beamline, grid, spans, costs, row_attempts, md))
 
 
-def design_centred(
-    beamline: Beamline,
-    *,
-    area: Area,
-    dwell_ms: float,
-    budget_s: float | None = None,
-    max_dose: float | None = None,
-) -> Design:
-    """Return what `xrf_map` would do."""
-    grid = area.grid(beamline, dwell_ms)
-    return design_map(beamline, grid, dwell_ms, budget_s=budget_s, max_dose=max_dose)
+def grid_start_stop(beamline: Beamline, spans: Mapping[str, Any], dwell_ms: float) -> ScanGrid:
+    """Return the pixels of `xrf_map_start_stop`, with the run-up that the axis needs.
 
-
-def design_start_stop(
-    beamline: Beamline,
-    *,
-    spans: dict[str, Any],
-    dwell_ms: float,
-    budget_s: float | None = None,
-    max_dose: float | None = None,
-) -> Design:
-    """Return what `xrf_map_start_stop` would do."""
+    Raises
+    ------
+    RefusedError
+        Ends and numbers of pixels that make no grid.
+    """
     preflight.refuse(preflight.number_problems({"dwell_ms": dwell_ms}))
     fast, slow = axis_facts(beamline.fast), axis_facts(beamline.slow)
     grid = ScanGrid.from_start_stop(*spans.values(), fast=fast.name, slow=slow.name)
     run_up = preflight.run_up_um(beamline, fast, grid.fast.step_um, dwell_ms)
-    grid = ScanGrid(grid.fast, grid.slow, run_up_um=run_up)
-    return design_map(beamline, grid, dwell_ms, budget_s=budget_s, max_dose=max_dose)
+    return replace(grid, run_up_um=run_up)
 
 
 def _fly(
     beamline: Beamline,
-    design: Design,
-    user_input: dict[str, Any],
+    grid: ScanGrid,
+    where: Mapping[str, Any],
+    costs: Mapping[str, Any],
     row_attempts: int,
-    md: dict[str, Any] | None,
+    md: Mapping[str, Any] | None,
 ) -> MsgGenerator[str]:
-    preflight.refuse(design.problems)
+    """Fly `grid`; `where` and `costs` are what the user said of it."""
+    preflight.refuse(design_map(beamline, grid, **costs).problems)
     order = MapOrder(
         beamline,
-        design.grid,
-        design.dwell_ms,
-        user_input=user_input,
+        grid,
+        costs["dwell_ms"],
+        user_input={**where, **costs},
         row_attempts=row_attempts,
         md=dict(md or {}),
     )

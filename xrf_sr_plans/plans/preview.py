@@ -15,12 +15,7 @@ from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.arguments import checked_arguments
 from xrf_sr_plans.plans.design import Area, Design, SurveyWishes, design_map, design_survey
 from xrf_sr_plans.plans.fly_map import fly_map
-from xrf_sr_plans.plans.map import (
-    design_centred,
-    design_start_stop,
-    xrf_map,
-    xrf_map_start_stop,
-)
+from xrf_sr_plans.plans.map import grid_start_stop, xrf_map, xrf_map_start_stop
 from xrf_sr_plans.plans.paired import Pair, acquire_pair, collect_pairs, pair_of, pairs_of
 from xrf_sr_plans.plans.rescan import FineMaps, read_regions, rescan_regions
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
@@ -126,22 +121,24 @@ def _survey(beamline: Beamline, given: dict[str, Any]) -> Preview:
 
 
 def _centred(beamline: Beamline, given: dict[str, Any]) -> Preview:
-    area = Area(**_take(given, Area))
-    design = design_centred(beamline, area=area, **_costs(given))
-    return _from_design("xrf_map", beamline, design)
+    grid = Area(**_take(given, Area)).grid(beamline, given["dwell_ms"])
+    return _single("xrf_map", beamline, grid, given)
 
 
 def _start_stop(beamline: Beamline, given: dict[str, Any]) -> Preview:
     names = ("x_start_um", "x_stop_um", "x_num", "y_start_um", "y_stop_um", "y_num")
     spans = {name: given[name] for name in names}
-    design = design_start_stop(beamline, spans=spans, **_costs(given))
-    return _from_design("xrf_map_start_stop", beamline, design)
+    grid = grid_start_stop(beamline, spans, given["dwell_ms"])
+    return _single("xrf_map_start_stop", beamline, grid, given)
 
 
 def _grid(beamline: Beamline, given: dict[str, Any]) -> Preview:
-    costs = _costs(given)
-    design = design_map(beamline, given["grid"], costs.pop("dwell_ms"), **costs)
-    return _from_design("fly_map", beamline, design)
+    return _single("fly_map", beamline, given["grid"], given)
+
+
+def _single(name: str, beamline: Beamline, grid: ScanGrid, given: Mapping[str, Any]) -> Preview:
+    costs = {key: given[key] for key in ("dwell_ms", "budget_s", "max_dose")}
+    return _from_design(name, beamline, design_map(beamline, grid, **costs))
 
 
 def _rescans(beamline: Beamline, given: dict[str, Any]) -> Preview:
@@ -212,10 +209,6 @@ _DESIGNERS: dict[str, Callable[[Beamline, dict[str, Any]], Preview]] = {
 
 def _take(given: Mapping[str, Any], kind: type) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in kind.__dataclass_fields__}
-
-
-def _costs(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: given[name] for name in ("dwell_ms", "budget_s", "max_dose")}
 
 
 def _from_design(
