@@ -112,8 +112,8 @@ def test_a_pause_in_the_middle_of_the_way_back_is_resumed(run_engine):
     beamline = beamline_at(5.0, -3.0)
 
     def slow_down_and_pause(name, doc):
-        beamline.fast.axis.clock.speed = 0.1
-        later(0.2, run_engine.request_pause)
+        beamline.fast.axis.clock.speed = 0.3
+        later(0.06, run_engine.request_pause)
 
     token = run_engine.subscribe(slow_down_and_pause, "stop")
     assert fly_through(run_engine, xrf_map(beamline, **CALLS[xrf_map])).exit_status == "success"
