@@ -11,7 +11,7 @@ from xrf_sr_plans.errors import QueryError
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
-from xrf_sr_plans.rois.pick import pick_regions
+from xrf_sr_plans.rois.pick import MERGE_SHARED, pick_regions
 from xrf_sr_plans.schema import AnalysisRequest
 
 COARSE = ScanGrid.from_center(
@@ -227,7 +227,7 @@ blobs = st.lists(
     min_size_um=st.floats(0, 60),
     most=st.integers(1, 4),
 )
-def test_regions_are_whole_pixels_inside_the_map_and_apart_and_ranked(
+def test_regions_are_whole_pixels_inside_the_map_ranked_and_never_mostly_shared(
     blobs: list[tuple[int, int, int, int]], pad_um: float, min_size_um: float, most: int
 ) -> None:
     fe = background()
@@ -249,8 +249,9 @@ def test_regions_are_whole_pixels_inside_the_map_and_apart_and_ranked(
             assert high - low >= min(min_size_um, axis.high_um - axis.low_um) - 1e-6
         for other in regions:
             if other is not one:
-                apart_x = one.x_high_um <= other.x_low_um or other.x_high_um <= one.x_low_um
-                apart_y = one.y_high_um <= other.y_low_um or other.y_high_um <= one.y_low_um
-                assert apart_x or apart_y
+                wide = min(one.x_high_um, other.x_high_um) - max(one.x_low_um, other.x_low_um)
+                high = min(one.y_high_um, other.y_high_um) - max(one.y_low_um, other.y_low_um)
+                area = min(one.width_um * one.height_um, other.width_um * other.height_um)
+                assert max(wide, 0) * max(high, 0) <= MERGE_SHARED * area + 1e-6
     if any(min(high, 24 - y) * min(wide, 40 - x) >= 4 for y, x, high, wide in blobs):
         assert regions
