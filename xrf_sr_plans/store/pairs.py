@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -136,7 +137,7 @@ def _read_map(path: Path) -> StoredMap:
             **facts["attrs"],
         )
         return StoredMap(int(facts["position"]), int(facts["factor"]), maps)
-    except (OSError, KeyError, ValueError, TypeError, GridError) as error:
+    except (OSError, KeyError, ValueError, TypeError, BadZipFile, GridError) as error:
         raise FileFormatError(f"{path.with_suffix('.npz')}: {error!r}") from error
 
 
