@@ -68,6 +68,11 @@ class WorkerError(AnalysisError):
 
 
 def in_words(error: BaseException, most: int = 300) -> str:
-    """Return type and message of an error on one line short enough for a document."""
+    """Return type and message of an error on one line short enough for a document.
+
+    Of bluesky's FailedStatus it is the status's own error: it says what happened.
+    """
+    if type(error).__name__ == "FailedStatus" and error.__cause__ is not None:
+        error = error.__cause__
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return text if len(text) <= most else f"{text[: most - 3]}..."
