@@ -13,8 +13,9 @@ import ophyd
 import pytest
 from ophyd.status import Status
 
-from xrf_sr_plans.devices.epics_flyer import EpicsRowFlyer, RowPVs
+from xrf_sr_plans.devices.epics_flyer import EpicsRowFlyer
 from xrf_sr_plans.devices.jobs import Job
+from xrf_sr_plans.devices.row_pvs import RowPVs
 from xrf_sr_plans.errors import ConfigError, FlightError, MissingExtraError
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import ophyd
-from ophyd import Component, Device, EpicsSignal, EpicsSignalRO
+from ophyd import Device
 from ophyd.device import create_device_from_components
 from ophyd.status import Status
 from ophyd.utils import DisconnectedError
@@ -17,6 +16,7 @@ from ophyd.utils import DisconnectedError
 from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
 from xrf_sr_plans.devices.jobs import Job
 from xrf_sr_plans.devices.protocols import RowRequest
+from xrf_sr_plans.devices.row_pvs import RowPVs
 from xrf_sr_plans.devices.rows import (
     AttemptLedger,
     RowFrames,
@@ -32,80 +32,6 @@ logger = logging.getLogger(__name__)
 
 _PLACE_TOLERANCE = 0.1
 """In steps: an axis farther than that from where it was sent didn't get there."""
-
-
-@dataclass(frozen=True)
-class RowPVs:
-    """Which PVs of a detector do what; full names.
-
-    Lengths are in the unit of the axis. What has no PV (None) is done without: frames are placed
-    by their index (`fast`, `slow`), all of the dwell counts as live, I0 is unknown.
-
-    Parameters
-    ----------
-    arm
-        Takes 1 before a row and 0 to give it up. Put-completion, where the IOC has it, is waited
-        for as the end of the row.
-    busy
-        Reads 1 once triggers are counted, and 0 once the row's waveforms are there.
-    num, dwell
-        Take the number of frames and the time of one, in s.
-    counts
-        Waveform of photons per frame, for each element; several (detector elements) are summed.
-    start, step
-        Position compare: take the first edge of the row and the signed distance of triggers.
-    taken
-        Reads the number of frames counted; a row of fewer than asked for has failed.
-    i0
-        Waveform of the beam monitor, in counts per frame.
-    live_time
-        Waveform, in s.
-    fast, slow
-        Waveforms of encoder positions in the middle of each frame.
-    before_row
-        What else is written before each row, in order: erasing, trigger modes.
-    """
-
-    arm: str
-    busy: str
-    num: str
-    dwell: str
-    counts: Mapping[str, str | tuple[str, ...]]
-    start: str | None = None
-    step: str | None = None
-    taken: str | None = None
-    i0: str | None = None
-    live_time: str | None = None
-    fast: str | None = None
-    slow: str | None = None
-    before_row: Mapping[str, Any] = field(default_factory=dict)
-
-    def waveforms(self, element: str) -> dict[str, str]:
-        """Return the waveforms that are summed for an element, by ophyd attribute."""
-        names = self.counts[element]
-        names = (names,) if isinstance(names, str) else names
-        return {f"counts_{element}_{k}": name for k, name in enumerate(names)}
-
-    def components(self) -> dict[str, Component]:
-        """Return an ophyd component for each PV, by attribute: the role, mostly."""
-        written = {role: getattr(self, role) for role in ("arm", "num", "dwell", "start", "step")}
-        written |= {f"before_{k}": name for k, name in enumerate(self.before_row)}
-        read = {role: getattr(self, role) for role in ("busy", "taken", *_COLUMNS)}
-        for element in self.counts:
-            read |= self.waveforms(element)
-        # What is read is asked for each time: a monitored value may be that of the last row.
-        return {
-            role: Component(EpicsSignal, name, kind="omitted", put_complete=True)
-            for role, name in written.items()
-            if name is not None
-        } | {
-            role: Component(EpicsSignalRO, name, kind="omitted", auto_monitor=False)
-            for role, name in read.items()
-            if name is not None
-        }
-
-
-_COLUMNS = ("i0", "live_time", "fast", "slow")
 
 
 class EpicsRowFlyer(Device):
@@ -310,8 +236,8 @@ class EpicsRowFlyer(Device):
         self._move(job, "slow", request["slow_um"], tolerance_um)
 
     def _fly(self, job: Job, path: RowPath, flying: Status) -> None:
-        request, fast = path.request, self._facts["fast"]
-        row_s = request["num"] * request["dwell_ms"] * 1e-3
+        fast = self._facts["fast"]
+        row_s = abs(path.end_um - path.start_um) / path.velocity_um_s
         try:
             self._go_at(job, path.velocity_um_s / fast.um_per_unit)
             done = self.detector.arm.set(1)
@@ -324,7 +250,7 @@ class EpicsRowFlyer(Device):
         finally:
             if self._cruise and self.connected:
                 self._fast.velocity.put(self._cruise)
-        self._frames = self._read(job, request)
+        self._frames = self._read(job, path.request)
 
     def _read(self, job: Job, request: RowRequest) -> RowFrames:
         num = request["num"]
