@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.suspenders import SuspendBoolHigh
-from bluesky.utils import RunEngineInterrupted
+from bluesky.utils import Msg, RunEngineInterrupted
 from ophyd import Signal
 from plan_support import (
     Interrupting,
@@ -28,14 +28,15 @@ def last_words(recorder) -> dict[str, str]:
     return {data["region_key"]: data["region_disposition"] for data in events}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def run_engine():
     return RunEngine({}, call_returns_result=True)
 
 
 @pytest.fixture(scope="module")
-def reference(run_engine):
+def reference():
     """The undisturbed survey: its maps, and how many messages it has."""
+    run_engine = RunEngine({}, call_returns_result=True)
     recorder = Recorder(run_engine)
     plan = Interrupting(small_survey(small_beamline()), None, pause)
     result = run_engine(iter(plan))
@@ -113,9 +114,12 @@ def test_a_suspender_that_trips_at_any_row_changes_nothing_in_the_maps(run_engin
         recorder = Recorder(run_engine)
         beamline = small_beamline()
 
-        def fire(trip=trip):
+        def fire(trip=trip) -> Msg:
+            # From another thread, as a real signal comes; the plan lingers, because a RunEngine
+            # that is suspended while its plan returns can't get to idle.
             threading.Thread(target=trip.put, args=(1,)).start()
             later(0.05, lambda: trip.put(0))
+            return Msg("sleep", None, 0.04)
 
         result = run_engine(iter(Interrupting(small_survey(beamline), k, fire)))
         run_engine.unsubscribe(recorder.token)
