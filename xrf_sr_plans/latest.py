@@ -26,14 +26,17 @@ class LatestSurvey:
         RE.subscribe(latest_survey)
         start_session(RE, beamline, result_sinks=[latest_survey])
 
-    ``print(latest_survey)`` lists its regions; `picture` draws it. It never raises into a scan.
+    ``print(latest_survey)`` lists its regions; `picture` draws it, also while rows still come in
+    if the survey was asked for previews (``preview_every_rows``). It never raises into a scan.
     """
+
+    wants_preview = True
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._survey_uid = ""
         self._runs: dict[str, str] = {}
-        self._documents: list[tuple[str, dict[str, Any]]] = []
+        self._documents: list[tuple[str, str, dict[str, Any]]] = []
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Take a document of any run."""
@@ -53,14 +56,28 @@ class LatestSurvey:
                     # A late result of the survey before.
                     return
                 self._survey_uid, self._runs, self._documents = survey_uid, {}, []
-        if run_uid(name, doc, self._runs) is not None:
-            self._documents.append((name, doc))
+        uid = run_uid(name, doc, self._runs)
+        if uid is None:
+            return
+        if name == "start" and doc.get("purpose") == "preview":
+            self._forget_previews(doc["original_run_uid"])
+        self._documents.append((uid, name, doc))
+
+    def _forget_previews(self, source_uid: str) -> None:
+        old = {
+            uid
+            for uid, name, doc in self._documents
+            if name == "start"
+            and doc.get("purpose") == "preview"
+            and doc["original_run_uid"] == source_uid
+        }
+        self._documents = [row for row in self._documents if row[0] not in old]
 
     @property
     def record(self) -> SurveyRecord:
         """What the documents say so far: maps, predictions, regions."""
         with self._lock:
-            documents = list(self._documents)
+            documents = [(name, doc) for _, name, doc in self._documents]
         return read_survey(documents)
 
     def picture(self, path: Path | str = "survey.png") -> Path:

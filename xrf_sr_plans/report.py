@@ -26,7 +26,7 @@ class SurveyRecord:
     coarse, fine
         Measured maps by run uid, in the order in which they were flown.
     enhanced
-        Predictions by uid of the coarse run.
+        Predictions by uid of the coarse run; the latest preview while there is no result.
     regions
         The last word on each region: its `Region` with ``disposition`` and ``why``.
     run_uids
@@ -75,6 +75,7 @@ def _sorted_out(runs: Mapping[str, list[Document]]) -> SurveyRecord:
     fine: dict[str, ElementalMaps] = {}
     parents: dict[str, str] = {}
     enhanced: dict[str, EnhancedMaps] = {}
+    previews: dict[str, EnhancedMaps] = {}
     regions: dict[str, Mapping[str, Any]] = {}
     uids: dict[str, list[str]] = {}
     for uid, documents in runs.items():
@@ -85,11 +86,15 @@ def _sorted_out(runs: Mapping[str, list[Document]]) -> SurveyRecord:
             metadata = start["xrf_sr"]
             (fine if metadata["purpose"] == "fine" else coarse)[uid] = _assembled(documents)
             parents[uid] = metadata.get("parent_uid") or ""
-        elif plan == schema.PLAN_RESULT and start.get("purpose") != "preview":
-            enhanced[start["original_run_uid"]] = enhanced_from_documents(documents)
+        elif plan == schema.PLAN_RESULT:
+            of_what = previews if start.get("purpose") == "preview" else enhanced
+            of_what[start["original_run_uid"]] = enhanced_from_documents(documents)
         elif plan == schema.PLAN_SURVEY:
             regions.update(_last_words(documents))
-    return SurveyRecord(coarse, fine, parents, enhanced, tuple(regions.values()), uids)
+    # A preview counts while its map is still being flown.
+    return SurveyRecord(
+        coarse, fine, parents, {**previews, **enhanced}, tuple(regions.values()), uids
+    )
 
 
 def _assembled(documents: list[Document]) -> ElementalMaps:

@@ -53,6 +53,32 @@ def test_the_regions_of_a_survey_are_listed_and_it_is_drawn(latest_and_session, 
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_while_rows_come_in_the_preview_is_drawn_and_the_result_replaces_it(tmp_path: Path):
+    run_engine, latest, seen = RunEngine({}), LatestSurvey(), []
+
+    def look(name: str, doc: dict) -> None:
+        if name == "stop" and doc["run_start"] in latest.record.enhanced:
+            record = latest.record
+            seen.append(record.enhanced[doc["run_start"]])
+            latest.picture(tmp_path / "preview.png")
+
+    run_engine.subscribe(latest)
+    run_engine.subscribe(look)
+    settings = AnalysisSettings(model="bicubic-please")
+    # In real time: a preview is only made where it delays nothing.
+    beamline = make_beamline(clock=4.0)
+    with start_session(
+        run_engine, beamline, settings=settings, in_process=True, result_sinks=[latest]
+    ) as session:
+        fly(session, preview_every_rows=2, rescan="propose")
+    assert (tmp_path / "preview.png").exists()
+    assert seen[0].dataset.attrs["complete"] is False
+    (final,) = latest.record.enhanced.values()
+    assert final.dataset.attrs["complete"] is True
+    previews = [doc for _, name, doc in latest._documents if doc.get("purpose") == "preview"]
+    assert len(previews) <= 1
+
+
 def test_only_the_latest_survey_is_kept_and_other_maps_are_not_part_of_it(latest_and_session):
     latest, session = latest_and_session
     fly(session)

@@ -10,13 +10,13 @@ import numpy as np
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.schema import PLAN_RESULT, STREAM_ENHANCED
+from xrf_sr_plans.schema import PLAN_RESULT, STREAM_ENHANCED, STREAM_PREVIEW
 
 FIELDS = ("estimate", "sigma", "lower", "upper", "baseline", "trusted")
 
 
 def enhanced_from_documents(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> EnhancedMaps:
-    """Read the enhanced map out of one result run, live or stored.
+    """Read the enhanced map out of one result run, live or stored, or out of a preview.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def enhanced_from_documents(documents: Iterable[tuple[str, Mapping[str, Any]]]) 
     for name, doc in documents:
         if name == "start":
             start = doc
-        elif name == "descriptor" and doc["name"] == STREAM_ENHANCED:
+        elif name == "descriptor" and doc["name"] in (STREAM_ENHANCED, STREAM_PREVIEW):
             stream = doc["uid"]
         elif name == "event" and doc["descriptor"] == stream:
             events[str(doc["data"]["element"])] = doc["data"]

@@ -1,6 +1,6 @@
 """Real elemental maps as truth for training and validation: which part of which file.
 
-The split is by sample: `shared/data` of the project holds Zagami (a meteorite; columns 0-349
+The split is by sample: Zagami (`zagami_left.npz`, a meteorite; columns 0-349
 train, 350-429 are kept for calibration and the demo) and LA-ICP-MS maps of three tissue blocks
 (C1 and C2 train, C3 validates; sections of one block are one group).
 """
