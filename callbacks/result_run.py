@@ -31,6 +31,7 @@ from xrf_sr_plans.schema import (
 Documents = list[tuple[str, dict[str, Any]]]
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "result.xrf-sr-plans")
 OBJECT = "super_resolution"
+TICK_S = 1e-3
 MAP_KEYS = ("estimate", "sigma", "lower", "upper", "baseline", "trusted")
 
 _REGION_NUMBERS = (
@@ -161,7 +162,7 @@ def _run(analysed: AnalysedMap, uid: str, stream: str) -> Documents:
         "reason": analysed.reason or analysed.fallback,
         "num_events": counts,
     }
-    return [*documents, ("stop", stop)]
+    return in_order([*documents, ("stop", stop)])
 
 
 def _number(analysed: AnalysedMap) -> int:
@@ -193,6 +194,15 @@ def _start(analysed: AnalysedMap, uid: str, stream: str) -> dict[str, Any]:
         start["factor"] = analysed.request.factor
         start |= {key: value for key, value in analysed.beam.items() if value is not None}
     return start
+
+
+def in_order(documents: Documents) -> Documents:
+    """Let each document be `TICK_S` later than the one before: stores give them back by time."""
+    first = documents[0][1]["time"]
+    return [
+        (name, {**doc, "time": first + TICK_S * number})
+        for number, (name, doc) in enumerate(documents)
+    ]
 
 
 def stream_documents(

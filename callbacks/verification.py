@@ -19,6 +19,7 @@ from xrf_sr_plans.callbacks.result_run import (
     Documents,
     child_uid,
     data_key,
+    in_order,
     package_versions,
     stream_documents,
 )
@@ -149,7 +150,7 @@ class Verified:
             "reason": self.reason,
             "num_events": {STREAM_VERIFICATION: len(rows)} if rows else {},
         }
-        return [*documents, ("stop", stop)]
+        return in_order([*documents, ("stop", stop)])
 
     def _start(self, uid: str, history: str) -> dict[str, Any]:
         metadata = self.analysed.start["xrf_sr"]
