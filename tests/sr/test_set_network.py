@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 
 def small_network(*, trained: bool = True) -> SetNetwork:
     torch.manual_seed(0)
-    network = SetNetwork(SetNetworkConfig(filters=8, blocks=5, mix_after=(0, 2, 4)))
+    network = SetNetwork(SetNetworkConfig(filters=8, blocks=5, mix_before=(0, 2, 4)))
     if trained:
         with torch.no_grad():
             for parameter in network.parameters():

@@ -60,7 +60,10 @@ class SetNetworkConfig:
 
     filters: int = 48
     blocks: int = 6
-    mix_after: tuple[int, ...] = (0, 2, 4)
+    mix_before: tuple[int, ...] = (0, 2, 4)
+    """Blocks before which the elements of a map look at each other; none: each for itself."""
+    mix_width: int = 16
+    """Features that an element shows the others: few, since every element computes them."""
 
 
 class _Block(nn.Module):
@@ -79,10 +82,10 @@ class _Block(nn.Module):
 class _Mix(nn.Module):
     """Let the elements of a map see the mean and maximum of each other's features."""
 
-    def __init__(self, filters: int) -> None:
+    def __init__(self, filters: int, width: int) -> None:
         super().__init__()
-        self.value = nn.Conv2d(filters, 2 * filters, 1)
-        self.out = nn.Conv2d(3 * filters, filters, 1)
+        self.value = nn.Conv2d(filters, 2 * width, 1)
+        self.out = nn.Conv2d(filters + 2 * width, filters, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
@@ -121,7 +124,9 @@ class SetNetwork(nn.Module):
         self.condition = nn.Sequential(nn.Linear(N_CONDITIONS, 64), nn.ReLU())
         self.film = nn.Linear(64, blocks * 2 * filters)
         self.blocks = nn.ModuleList([_Block(filters) for _ in range(blocks)])
-        self.mixes = nn.ModuleDict({str(k): _Mix(filters) for k in config.mix_after})
+        self.mixes = nn.ModuleDict(
+            {str(k): _Mix(filters, config.mix_width) for k in config.mix_before if k < blocks}
+        )
         self.heads = nn.ModuleDict({str(f): _Head(filters, filters, f) for f in FACTORS})
         self.sigma_heads = nn.ModuleDict({str(f): _Head(filters, 24, f, -3.0) for f in FACTORS})
         nn.init.zeros_(self.film.weight)

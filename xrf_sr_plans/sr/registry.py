@@ -39,6 +39,8 @@ class Architecture(BaseModel):
     kind: str
     filters: int = Field(default=48, ge=1, le=256)
     blocks: int = Field(default=6, ge=1, le=64)
+    mix_width: int = Field(default=48, ge=1, le=256)
+    """Only `set`: features that an element shows the others."""
     elements: int = Field(default=1, ge=1, le=128)
     """Only `notes`: the fixed number of elements."""
     scale: int = Field(default=2, ge=1, le=4)
@@ -168,7 +170,11 @@ def build(architecture: Architecture) -> nn.Module:
     from xrf_sr_plans.sr.peers import NotesNetwork, Srcnn
 
     if architecture.kind == "set":
-        return SetNetwork(SetNetworkConfig(architecture.filters, architecture.blocks))
+        return SetNetwork(
+            SetNetworkConfig(
+                architecture.filters, architecture.blocks, mix_width=architecture.mix_width
+            )
+        )
     if architecture.kind == "notes":
         return NotesNetwork(
             architecture.elements,

@@ -22,7 +22,7 @@ class TrainingConfig(BaseModel):
     need; ours learns 2 and 4 in turn (None)."""
     elements: int | None = Field(default=None, ge=1, le=6)
     """Elements per map; `notes` needs a fixed number. None: 1, 2, 4 or 6 in turn."""
-    steps: int = Field(default=8500, ge=1)
+    steps: int = Field(default=16000, ge=1)
     """Optimiser steps (batches); the learning rate follows a cosine over them."""
     steps_per_epoch: int = Field(default=400, ge=1)
     """A checkpoint is written, and validation done, after so many."""
@@ -35,7 +35,9 @@ class TrainingConfig(BaseModel):
     loss: Literal["log_mse", "l1_sobel"] = "log_mse"
     filters: int = Field(default=48, ge=4)
     blocks: int = Field(default=6, ge=1)
-    n_phantoms: int = Field(default=360, ge=1)
+    mix_width: int = Field(default=16, ge=1)
+    """Features that an element shows the others (`set` only)."""
+    n_phantoms: int = Field(default=720, ge=1)
     phantom_px: int = Field(default=192, ge=64)
     n_validation: int = Field(default=16, ge=1)
     real_maps: Path | None = None

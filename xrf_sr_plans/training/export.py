@@ -17,6 +17,7 @@ def architecture_of(config: TrainingConfig) -> Architecture:
         kind=config.architecture,
         filters=config.filters,
         blocks=config.blocks,
+        mix_width=config.mix_width,
         elements=config.elements or 1,
         scale=config.factor or 2,
     )

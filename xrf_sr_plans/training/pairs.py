@@ -58,7 +58,7 @@ def draw_measurement(rng: np.random.Generator, factor: int, n_elements: int) -> 
     sampling: Sampling = rng.choice(["fly", "area", "point"], p=[0.7, 0.2, 0.1])
     probe = 0.0 if rng.random() < 0.4 else float(rng.uniform(0.15, 1.2))
     regime = rng.random()
-    low, high = (5, 1000) if regime < 0.75 else (1000, 1e5) if regime < 0.95 else (2, 5)
+    low, high = (5, 1000) if regime < 0.62 else (1000, 1e5) if regime < 0.95 else (2, 5)
     level = np.log(low) + rng.random() * np.log(high / low)
     spread = rng.uniform(-1.8, 0.8, n_elements) * (rng.random() < 0.8)
     n99 = np.clip(np.exp(level + spread), 2, 2e5)
