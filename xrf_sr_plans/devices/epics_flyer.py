@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import ophyd
-from ophyd import Device
 from ophyd.device import create_device_from_components
 from ophyd.status import Status
 from ophyd.utils import DisconnectedError
@@ -16,16 +15,9 @@ from ophyd.utils import DisconnectedError
 from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
 from xrf_sr_plans.devices.jobs import Job
 from xrf_sr_plans.devices.protocols import RowRequest
+from xrf_sr_plans.devices.row_device import RowDevice
 from xrf_sr_plans.devices.row_pvs import RowPVs
-from xrf_sr_plans.devices.rows import (
-    AttemptLedger,
-    RowFrames,
-    RowPath,
-    describe_elements,
-    describe_row,
-    read_elements,
-    row_event,
-)
+from xrf_sr_plans.devices.rows import RowFrames, RowPath
 from xrf_sr_plans.errors import ConfigError, FlightError, LimitsError, MissingExtraError
 
 logger = logging.getLogger(__name__)
@@ -34,7 +26,7 @@ _PLACE_TOLERANCE = 0.1
 """In steps: an axis farther than that from where it was sent didn't get there."""
 
 
-class EpicsRowFlyer(Device):
+class EpicsRowFlyer(RowDevice):
     """A `RowFlyer` over Channel Access.
 
     `prepare` writes the row's settings and goes to where the run-up begins; `kickoff` arms the
@@ -73,26 +65,16 @@ class EpicsRowFlyer(Device):
             raise ConfigError(f"flyer {name!r}: counts names no element")
         if ophyd.get_cl().name == "dummy":
             raise MissingExtraError(f"flyer {name!r}", "epics")
-        super().__init__(name=name, **kwargs)
-        self.elements = list(pvs.counts)
+        super().__init__(name=name, elements=list(pvs.counts), **kwargs)
         self.pvs = pvs
         detector_class = create_device_from_components("RowDetector", **pvs.components())
         self.detector: Any = detector_class(name=f"{name}_detector")
         self._fast, self._slow = fast, slow
         self._timeout_s = timeout_s
-        self._ledger = AttemptLedger()
-        self._path: RowPath | None = None
         self._facts: dict[str, AxisFacts] = {}
-        self._attempt = 0
         self._cruise: float | None = None
         self._job: Job | None = None
         self._flown: Status | None = None
-        self._frames: RowFrames | None = None
-
-    @property
-    def hints(self) -> dict[str, Any]:
-        """Nothing to plot: BestEffortCallback would draw every column of every row."""
-        return {"fields": []}
 
     @property
     def connected(self) -> bool:
@@ -113,16 +95,9 @@ class EpicsRowFlyer(Device):
 
     def stage(self) -> list[Any]:
         """Forget all attempts."""
-        self.stop()
-        self._ledger.reset()
-        self._path = self._flown = self._frames = None
-        self._cruise = self._fast.velocity.get()
-        return super().stage()
-
-    def unstage(self) -> list[Any]:
-        """Stop whatever is still moving."""
-        self.stop()
-        return super().unstage()
+        staged = super().stage()
+        self._flown, self._cruise = None, self._fast.velocity.get()
+        return staged
 
     def prepare(self, value: RowRequest) -> Status:
         """Set up a row and go to where its run-up begins.
@@ -161,25 +136,6 @@ class EpicsRowFlyer(Device):
             raise LimitsError(f"flyer {self.name!r}: complete without kickoff")
         return self._flown
 
-    def collect(self) -> Iterator[dict[str, Any]]:
-        """Yield the row as one event, once; nothing where the row isn't complete."""
-        frames, self._frames = self._frames, None
-        if frames is not None and self._path is not None:
-            yield row_event(self.name, frames, self._path.request, self._attempt)
-
-    def describe_collect(self) -> dict[str, dict[str, Any]]:
-        """Describe the row event."""
-        num = None if self._path is None else self._path.request["num"]
-        return describe_row(self.name, len(self.elements), num)
-
-    def describe_configuration(self) -> dict[str, Any]:
-        """Describe the element names."""
-        return {**super().describe_configuration(), **describe_elements(self.name, self.elements)}
-
-    def read_configuration(self) -> dict[str, Any]:
-        """Return the element names."""
-        return {**super().read_configuration(), **read_elements(self.name, self.elements)}
-
     def stop(self, *, success: bool = False) -> None:
         """Stand still; a row under way is lost, a complete one may still be collected.
 
@@ -189,13 +145,6 @@ class EpicsRowFlyer(Device):
         if self._job is not None and not self._job.over:
             self._job.stop()
             self._halt()
-
-    def pause(self) -> None:
-        """Abandon the row under way: the RunEngine rewinds and flies it again."""
-        self.stop()
-
-    def resume(self) -> None:
-        """Nothing: the rewound plan prepares the row again."""
 
     def _begin(self, steps: Callable[[Job], None], *statuses: Status) -> None:
         assert self._path is not None
@@ -250,7 +199,9 @@ class EpicsRowFlyer(Device):
         finally:
             if self._cruise and self.connected:
                 self._fast.velocity.put(self._cruise)
-        self._frames = self._read(job, path.request)
+        frames = self._read(job, path.request)
+        with self._frames_lock:
+            self._frames = frames
 
     def _read(self, job: Job, request: RowRequest) -> RowFrames:
         num = request["num"]

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from ophyd import Device
 from ophyd.status import Status
 
 from xrf_sr_plans.devices.protocols import RowRequest
-from xrf_sr_plans.devices.rows import (
-    AttemptLedger,
-    RowFrames,
-    RowPath,
-    describe_elements,
-    describe_row,
-    read_elements,
-    row_event,
-)
+from xrf_sr_plans.devices.row_device import RowDevice
+from xrf_sr_plans.devices.rows import RowFrames, RowPath
 from xrf_sr_plans.devices.sim.clock import Clock
 from xrf_sr_plans.devices.sim.faults import FaultPlan, HungFlyer, RowAddress
 from xrf_sr_plans.devices.sim.microscope import Microscope
@@ -29,7 +20,7 @@ from xrf_sr_plans.devices.sim.stage import MotorHangs, StageAxis, arrival_s, swe
 from xrf_sr_plans.errors import LimitsError
 
 
-class SimRowFlyer(Device):
+class SimRowFlyer(RowDevice):
     """A `RowFlyer` on simulated hardware, in the way of 2-ID: one row, snake, run-up.
 
     Frames are triggered by the encoder at the edges of the pixels and last exactly the dwell; on
@@ -47,40 +38,13 @@ class SimRowFlyer(Device):
         faults: FaultPlan | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, **kwargs)
+        super().__init__(name=name, elements=microscope.elements, **kwargs)
         self.microscope = microscope
         self._fast, self._slow, self._clock = fast, slow, clock
         self._faults = faults or FaultPlan()
-        self._ledger = AttemptLedger()
         self._map_index: dict[str, int] = {}
-        self._lock = threading.RLock()
-        self._row: RowPath | None = None
-        self._attempt = 0
         self._motion: Motion | None = None
         self._flying = False
-        self._frames: RowFrames | None = None
-
-    @property
-    def elements(self) -> list[str]:
-        """Element names, in the order of the counts."""
-        return list(self.microscope.elements)
-
-    @property
-    def hints(self) -> dict[str, Any]:
-        """Nothing to plot: BestEffortCallback would draw every column of every row."""
-        return {"fields": []}
-
-    def stage(self) -> list[Any]:
-        """Forget all attempts."""
-        self._abandon()
-        self._ledger.reset()
-        self._row = self._frames = None
-        return super().stage()
-
-    def unstage(self) -> list[Any]:
-        """Stop whatever is still moving."""
-        self._abandon()
-        return super().unstage()
 
     def prepare(self, value: RowRequest) -> Status:
         """Go to the start of a row.
@@ -94,7 +58,7 @@ class SimRowFlyer(Device):
         row = RowPath.of(value)
         self._check(row)
         self._map_index.setdefault(value["map_key"], len(self._map_index))
-        self._row, self._frames = row, None
+        self._path, self._frames = row, None
         status = Status(self)
         self._motion = Motion(status)
         self._motion.run(self._clock, lambda motion: self._go_to_start(row, motion.interrupt))
@@ -102,11 +66,11 @@ class SimRowFlyer(Device):
 
     def kickoff(self) -> Status:
         """Begin the row: one more attempt at it."""
-        if self._row is None:
+        if self._path is None:
             raise LimitsError(f"flyer {self.name!r}: kickoff without prepare")
         self._abandon()
         self._frames = None
-        self._attempt = self._ledger.begin(self._row.request)
+        self._attempt = self._ledger.begin(self._path.request)
         self._motion = Motion(Status(self))
         self._flying = True
         if not self._clock.instant:
@@ -120,33 +84,13 @@ class SimRowFlyer(Device):
 
         After a pause in mid-row the row is flown once more from its beginning.
         """
-        if not self._flying and self._frames is None and self._row is not None:
+        if not self._flying and self._frames is None and self._path is not None:
             self.kickoff()
         if self._motion is None:
             raise LimitsError(f"flyer {self.name!r}: complete without prepare")
         if self._clock.instant and self._flying and not self._motion.over:
             self._motion.run(self._clock, self._fly)
         return self._motion.status
-
-    def collect(self) -> Iterator[dict[str, Any]]:
-        """Yield the row as one event, once; nothing where the row isn't complete."""
-        with self._lock:
-            frames, self._frames = self._frames, None
-        if frames is not None and self._row is not None:
-            yield row_event(self.name, frames, self._row.request, self._attempt)
-
-    def describe_collect(self) -> dict[str, dict[str, Any]]:
-        """Describe the row event."""
-        num = None if self._row is None else self._row.request["num"]
-        return describe_row(self.name, len(self.elements), num)
-
-    def describe_configuration(self) -> dict[str, Any]:
-        """Describe the element names."""
-        return {**super().describe_configuration(), **describe_elements(self.name, self.elements)}
-
-    def read_configuration(self) -> dict[str, Any]:
-        """Return the element names."""
-        return {**super().read_configuration(), **read_elements(self.name, self.elements)}
 
     def stop(self, *, success: bool = False) -> None:
         """Stand still; a row under way is lost, a complete one may still be collected.
@@ -155,13 +99,6 @@ class SimRowFlyer(Device):
         isn't failed by it afterwards; the missing event tells.
         """
         self._abandon()
-
-    def pause(self) -> None:
-        """Abandon the row under way: the RunEngine rewinds and flies it again."""
-        self._abandon()
-
-    def resume(self) -> None:
-        """Nothing: the rewound plan prepares the row again."""
 
     def _abandon(self) -> None:
         motion, self._flying = self._motion, False
@@ -192,7 +129,7 @@ class SimRowFlyer(Device):
         return there
 
     def _fly(self, motion: Motion) -> None:
-        row = self._row
+        row = self._path
         assert row is not None
         where = RowAddress(
             self._map_index[row.request["map_key"]],
@@ -212,7 +149,7 @@ class SimRowFlyer(Device):
         frames: RowFrames | None = self._measure(row, where, faults, moved)
         for fault in faults:
             frames = fault.after(frames, where) if frames is not None else None
-        with self._lock:
+        with self._frames_lock:
             if not motion.interrupt.is_set():
                 self._frames = frames
                 self._flying = False
