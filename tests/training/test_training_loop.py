@@ -100,33 +100,33 @@ def test_a_configuration_that_makes_no_sense_is_refused(wrong):
 
 
 @pytest.mark.slow
-def test_a_minute_of_training_beats_bicubic(tmp_path):
+def test_a_minute_of_training_beats_bicubic(tmp_path, monkeypatch):
     from xrf_sr_plans.training.loop import TrainingModule, train
 
-    seen: list[float] = []
+    seen: dict[str, float] = {}
     end = TrainingModule.on_train_epoch_end
 
     def watch(self):
-        seen.append(float(self.trainer.callback_metrics["gain_db_x2"]))
+        seen.update({name: float(v) for name, v in self.trainer.callback_metrics.items()})
         end(self)
 
-    TrainingModule.on_train_epoch_end = watch  # type: ignore[method-assign]
-    try:
-        train(
-            tiny(
-                tmp_path,
-                steps=240,
-                steps_per_epoch=120,
-                maps_per_batch=8,
-                coarse_px=16,
-                n_phantoms=24,
-                n_validation=8,
-                learning_rate=3e-3,
-            )
+    monkeypatch.setattr(TrainingModule, "on_train_epoch_end", watch)
+    train(
+        tiny(
+            tmp_path,
+            steps=240,
+            steps_per_epoch=240,
+            maps_per_batch=8,
+            coarse_px=16,
+            n_phantoms=24,
+            # A third of the maps have high counts, where so short a training gains little:
+            # with a few batches the mean is a matter of which maps they happen to hold.
+            n_validation=48,
+            learning_rate=3e-3,
         )
-    finally:
-        TrainingModule.on_train_epoch_end = end  # type: ignore[method-assign]
-    assert seen[-1] > 0.5
+    )
+    assert seen["gain_db_x2"] > 0.8
+    assert seen["gain_db_x4"] > 0.5
 
 
 @pytest.mark.slow

@@ -8,11 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from xrf_sr_plans.errors import MissingExtraError
 
@@ -38,12 +35,12 @@ from xrf_sr_plans.sr.registry import build
 from xrf_sr_plans.training.config import TrainingConfig
 from xrf_sr_plans.training.export import architecture_of
 from xrf_sr_plans.training.losses import gaussian_nll, l1_sobel, log_mse
-from xrf_sr_plans.training.pairs import Batch, Samples, random_batch
+from xrf_sr_plans.training.pairs import Samples, random_batch
 from xrf_sr_plans.training.phantoms import VALIDATION_SEED
 from xrf_sr_plans.training.real_maps import training_maps
+from xrf_sr_plans.training.short_runs import VALIDATION_STREAM, tensors
 
 log = logging.getLogger(__name__)
-VALIDATION_STREAM = 77
 NLL_WEIGHT = 0.2
 
 
@@ -67,15 +64,7 @@ class _Batches(Dataset[dict[str, Any]]):
             only_factor=self.config.factor,
             only_elements=self.config.elements,
         )
-        return _tensors(batch)
-
-
-def _tensors(batch: Batch) -> dict[str, Any]:
-    plain = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return {
-        name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-        for name, value in plain.items()
-    }
+        return tensors(batch)
 
 
 def conditions_of(batch: dict[str, Any]) -> Conditions:
