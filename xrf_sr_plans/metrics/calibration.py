@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
@@ -102,6 +103,48 @@ def error_ranking(error: np.ndarray, sigma: np.ndarray, drop: float = 0.2) -> fl
     ours = square[np.argsort(sigma, kind="stable")[:kept]].mean()
     oracle = np.sort(square)[:kept].mean()
     return float((whole - ours) / (whole - oracle)) if whole > oracle else float("nan")
+
+
+@dataclass(frozen=True)
+class Sparsification:
+    """Error left as the most uncertain pixels are dropped (E. Ilg et al., ECCV 2018).
+
+    See DOI 10.1007/978-3-030-01234-2_40.
+    """
+
+    dropped: np.ndarray
+    """Shares of pixels that are dropped, 0 ... 0.99."""
+    stated: np.ndarray
+    """Root mean square error of the rest, of that of all pixels, dropped by stated uncertainty."""
+    oracle: np.ndarray
+    """The same, dropped by the errors themselves."""
+
+    @property
+    def ause(self) -> float:
+        """Area between both curves: 0 is perfect; dropping at random gives 1 minus the oracle's."""
+        gap = self.stated - self.oracle
+        return float(np.mean((gap[1:] + gap[:-1]) / 2))
+
+
+def sparsification(error: np.ndarray, sigma: np.ndarray, steps: int = 100) -> Sparsification:
+    """Return how the error falls as pixels with the largest `sigma` are dropped.
+
+    NaN everywhere where nothing is wrong.
+    """
+    square, sigma = np.square(np.ravel(error)), np.ravel(sigma)
+    valid = np.isfinite(square) & np.isfinite(sigma)
+    square, sigma = square[valid], sigma[valid]
+    dropped = np.arange(steps) / steps
+    if not square.any():
+        nothing = np.full(steps, np.nan)
+        return Sparsification(dropped, nothing, nothing)
+    kept = np.maximum(1, np.round(square.size * (1 - dropped)).astype(int))
+
+    def left(order: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.cumsum(square[order])[kept - 1] / kept / square.mean())
+
+    # Stable, so that equal sigmas fall as they lie and not as the sort likes.
+    return Sparsification(dropped, left(np.argsort(sigma, kind="stable")), left(np.argsort(square)))
 
 
 def coverage_by_counts(
