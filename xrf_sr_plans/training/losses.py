@@ -42,3 +42,21 @@ def l1_sobel(estimate: Tensor, truth: Tensor, span: Tensor, edge_weight: float =
     difference = (estimate - truth) / unit
     edges = sobel_edges(estimate / unit) - sobel_edges(truth / unit)
     return difference.abs().mean() + edge_weight * edges.abs().mean()
+
+
+def poisson_deviance(
+    estimate: Tensor, truth: Tensor, floor: float = 0.01, *, per_map: bool = True
+) -> Tensor:
+    """Return the Poisson deviance of counts expected as `estimate` where `truth` was found.
+
+    `per_map`: the mean over maps of its log, so that maps with many counts, whose deviance is
+    large, don't decide alone; else the plain mean, which is the likelihood up to a constant.
+    Below `floor` counts the estimate is pulled back linearly.
+    """
+    expected = estimate.clamp(min=floor)
+    found = truth.clamp(min=0)
+    deviance = expected - found + torch.xlogy(found, found) - torch.xlogy(found, expected)
+    deviance = 2 * deviance + (floor - estimate).clamp(min=0)
+    if not per_map:
+        return deviance.mean()
+    return torch.log(deviance.mean(dim=(-2, -1)) + 0.02).mean()
