@@ -46,6 +46,8 @@ class TrustBoundary(BaseModel):
     """By factor ("2", "4"), for each of `sizes_steps`; `NEVER`: not to be believed at all."""
     false_rate_limit: dict[str, float]
     """False share of the believed blobs, by factor, that the thresholds were chosen for."""
+    regularity: float | None = None
+    """Share of the local structure that few frequencies may hold (`sr.aliasing`); None: any."""
     smallest_steps: list[dict[str, float]] = Field(default_factory=list)
     """For people: smallest believable diameter by factor, counts and contrast."""
     source: str = ""

@@ -12,6 +12,7 @@ from xrf_sr_plans.errors import ConfigError, GridError, MissingExtraError
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr import consistency
+from xrf_sr_plans.sr.aliasing import regular
 from xrf_sr_plans.sr.boundary import doubtful
 from xrf_sr_plans.sr.fallback import NORMAL_90, bicubic_sigma
 from xrf_sr_plans.sr.prepare import Prepared
@@ -50,6 +51,11 @@ class Setting:
         """FWHM, in coarse steps, that the estimate is freed of."""
         return self.probe if self.deblur else 0.0
 
+    @property
+    def sharpening(self) -> float:
+        """`removed_probe`, negative where the estimate keeps that blur (`uncertainty.Scores`)."""
+        return self.probe if self.deblur else -self.probe
+
 
 def estimate(
     ready: Prepared,
@@ -84,6 +90,7 @@ def estimate(
             fields[name][index] = values[0] if name == "trusted" else values[0] * shrink[index]
     notes = _judge(fields, elements, ready, scale, setting, calibration.regime)
     notes += _doubt(fields, elements, setting.factor, calibration.regime)
+    notes += _alias(fields, elements, ready, setting.factor, calibration.regime.regularity)
     return fields, notes
 
 
@@ -103,6 +110,29 @@ def _doubt(
             fields["trusted"][index] &= ~faint
             share = 100 * float(faint.mean())
             notes.append(f"{element}: {share:.1f} % untrusted: features too faint for their size")
+    return notes
+
+
+def _alias(
+    fields: dict[str, np.ndarray],
+    elements: Sequence[str],
+    ready: Prepared,
+    factor: int,
+    limit: float | None,
+) -> list[str]:
+    """Untrust what is so regular that it may be the alias of something finer, in place."""
+    if limit is None:
+        return []
+    notes = []
+    for index, element in enumerate(elements):
+        found = regular(ready.counts[index : index + 1], limit)[0]
+        if found.any():
+            fields["trusted"][index] &= ~found.repeat(factor, axis=0).repeat(factor, axis=1)
+            share = 100 * float(found.mean())
+            notes.append(
+                f"{element}: {share:.1f} % untrusted: regular structure, may be the alias of one"
+                " finer than two steps"
+            )
     return notes
 
 
@@ -127,7 +157,7 @@ def _finish(
     """Return the fields of one element, each (1, y, x)."""
     factor, sampling, probe = setting.factor, setting.sampling, setting.removed_probe
     made = consistency.project(counts, unstabilise(stabilised), factor, sampling, probe)
-    ends = intervals(calibration, factor, stabilise(made), sigma, scale, probe)
+    ends = intervals(calibration, factor, stabilise(made), sigma, scale, setting.sharpening)
     chi2 = consistency.local_chi2(counts, made, factor, sampling, probe)
     agrees = chi2 <= calibration.regime.worst_chi2
     return {

@@ -126,7 +126,8 @@ def read_calibration(path: Path, card: ModelCard) -> Calibration:
     boundary = read_boundary(path, card.sha256)
     if boundary is None:
         return calibration
-    regime = calibration.regime.model_copy(update={"blobs": boundary.significance})
+    measured = {"blobs": boundary.significance, "regularity": boundary.regularity}
+    regime = calibration.regime.model_copy(update=measured)
     return calibration.model_copy(update={"regime": regime})
 
 

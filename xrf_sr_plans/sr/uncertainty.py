@@ -33,9 +33,13 @@ BRIGHTNESS_EDGES = (0.08, 0.2, 0.45, 0.75)
 ROUGHNESS_EDGES = (0.005, 0.03, 0.1)
 """Edges between groups of elements, by `Scale.roughness`: what is as small as a coarse pixel
 can't be seen in the coarse map, and is missed more often."""
-BLUR_EDGES = (0.3, 0.75)
-"""Edges between maps by the probe that the estimate is freed of, FWHM in coarse steps: the
-sharper the estimate is made, the more it errs. One stretch of all intervals for each."""
+BLUR_EDGES = (-0.75, -0.3, 0.3, 0.75)
+"""Edges between maps by `Scores.sharpening`: the sharper the estimate is made, the more it errs.
+One stretch of all intervals for each."""
+OLD_BLUR_EDGES = (0.3, 0.75)
+"""Of calibrations that don't name their own."""
+LARGEST_SIGMA = 0.5
+"""Of an element's range: where the network says more (it may, without bound) it knows nothing."""
 N_GROUPS = (len(ROUGHNESS_EDGES) + 1, len(DOSE_EDGES) + 1, len(BRIGHTNESS_EDGES) + 1)
 
 
@@ -54,6 +58,8 @@ class Regime(BaseModel):
     """Local reduced chi-square of the re-degraded estimate against the measured counts."""
     blobs: dict[str, tuple[float, ...]] | None = None
     """Smallest significance of blobs by factor and size (`sr.boundary`); None: not measured."""
+    regularity: float | None = None
+    """Share of the local structure that few frequencies may hold (`sr.aliasing`); None: any."""
 
 
 class Calibration(BaseModel):
@@ -68,7 +74,9 @@ class Calibration(BaseModel):
     """By factor ("2", "4"): sigmas below the estimate, by group (roughness, dose, brightness)."""
     upper: dict[str, list[list[list[float]]]]
     blur: dict[str, list[float]] = Field(default_factory=dict)
-    """By factor: stretch of sigma for each group of `BLUR_EDGES`; none: 1."""
+    """By factor: stretch of sigma for each group of `blur_edges`; none: 1."""
+    blur_edges: tuple[float, ...] | None = None
+    """None: `OLD_BLUR_EDGES`."""
     regime: Regime = Regime()
     source: str = ""
     """What it was estimated on, in words."""
@@ -95,10 +103,10 @@ class Calibration(BaseModel):
             )
         return tables[0], tables[1]
 
-    def stretch(self, factor: int, removed_probe: float) -> float:
-        """Return by how much sigma grows where the estimate is freed of a probe's blur."""
+    def stretch(self, factor: int, sharpening: float) -> float:
+        """Return by how much sigma grows for what the estimate does to a probe's blur."""
         stretches = self.blur.get(str(factor), [])
-        index = int(np.digitize(removed_probe, BLUR_EDGES))
+        index = int(np.digitize(sharpening, self.blur_edges or OLD_BLUR_EDGES))
         return stretches[index] if index < len(stretches) else 1.0
 
 
@@ -119,16 +127,24 @@ def groups(stabilised: np.ndarray, scale: Scale) -> np.ndarray:
     return element[:, None, None] + np.digitize(relative, BRIGHTNESS_EDGES)
 
 
+def bounded(sigma: np.ndarray, scale: Scale) -> np.ndarray:
+    """Cut the network's sigma (element, y, x) at `LARGEST_SIGMA` of each element's range."""
+    return np.minimum(sigma, LARGEST_SIGMA * scale.span[:, None, None])
+
+
 def intervals(
     calibration: Calibration,
     factor: int,
     stabilised: np.ndarray,
     sigma: np.ndarray,
     scale: Scale,
-    removed_probe: float = 0.0,
+    sharpening: float = 0.0,
 ) -> Intervals:
-    """Turn the network's stabilised estimate and sigma into calibrated intervals in counts."""
-    sigma = sigma * calibration.stretch(factor, removed_probe)
+    """Turn the network's stabilised estimate and sigma into calibrated intervals in counts.
+
+    `sharpening`: see `Scores`.
+    """
+    sigma = bounded(sigma, scale) * calibration.stretch(factor, sharpening)
     below, above = (table.ravel() for table in calibration.factors(factor))
     group = groups(stabilised, scale)
     down, up = below[group] * sigma, above[group] * sigma
@@ -149,14 +165,20 @@ class Scores:
     factor: int
     group: np.ndarray
     score: np.ndarray
-    removed_probe: float = 0.0
-    """FWHM, in coarse steps, of the probe that the estimate is freed of."""
+    sharpening: float = 0.0
+    """FWHM, in coarse steps, of the probe that the estimate is freed of; negative where it keeps
+    that probe's blur."""
 
 
 def conformal_quantile(scores: np.ndarray, share: float) -> float:
-    """Return the quantile with the finite-sample correction ceil((n + 1) share) / n."""
-    n = scores.size
-    return float(np.quantile(scores, min(1.0, math.ceil((n + 1) * share) / n), method="higher"))
+    """Return the ceil((n + 1) share)-th smallest of n scores: the finite-sample quantile.
+
+    The theory asks for infinity where there are too few scores for that; this returns the largest.
+    """
+    # Rounded: (1 - 0.05) * 20 must not become 19.000000000000004.
+    rank = math.ceil(round((scores.size + 1) * share, 9))
+    index = min(rank, scores.size) - 1
+    return float(np.partition(scores, index)[index])
 
 
 def fit(
@@ -176,7 +198,7 @@ def fit(
         score = np.concatenate([item.score.ravel() for item in chosen])
         group = np.concatenate([item.group.ravel() for item in chosen])
         blurred = [
-            np.full(item.score.size, np.digitize(item.removed_probe, BLUR_EDGES)) for item in chosen
+            np.full(item.score.size, np.digitize(item.sharpening, BLUR_EDGES)) for item in chosen
         ]
         blurred = np.concatenate(blurred)
         stretch = np.ones(len(BLUR_EDGES) + 1)
@@ -190,7 +212,13 @@ def fit(
         lower[str(factor)], upper[str(factor)] = (np.round(t, 4).tolist() for t in tables)
         blur[str(factor)] = np.round(stretch, 4).tolist()
     return Calibration(
-        model_sha256=model_sha256, level=level, lower=lower, upper=upper, blur=blur, source=source
+        model_sha256=model_sha256,
+        level=level,
+        lower=lower,
+        upper=upper,
+        blur=blur,
+        blur_edges=BLUR_EDGES,
+        source=source,
     )
 
 
@@ -220,7 +248,7 @@ def recalibrate(
     for item in maps:
         below, above = (table.ravel() for table in calibration.factors(item.factor))
         pick = rng.integers(item.score.size, size=strength)
-        stretched = calibration.stretch(item.factor, item.removed_probe)
+        stretched = calibration.stretch(item.factor, item.sharpening)
         score, group = item.score.ravel()[pick] / stretched, item.group.ravel()[pick]
         ends = np.where(score < 0, below[group], above[group])
         beyond.setdefault(item.factor, []).append(np.abs(score) / np.maximum(ends, 1e-3))

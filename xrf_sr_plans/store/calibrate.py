@@ -175,7 +175,7 @@ def stretched(calibration: Calibration, by: dict[int, float], source: str) -> Ca
             table[str(factor)] = np.round(stretch * np.array(table[str(factor)]), 4).tolist()
         sides[name] = table
     # The trust boundary has a file of its own.
-    regime = calibration.regime.model_copy(update={"blobs": None})
+    regime = calibration.regime.model_copy(update={"blobs": None, "regularity": None})
     source = f"{calibration.source}; {source}"
     return calibration.model_copy(update={**sides, "regime": regime, "source": source})
 
