@@ -49,7 +49,7 @@ def test_ninety_percent_of_new_scores_lie_within_in_every_group():
 
 
 def test_estimates_freed_of_a_wide_probe_get_wider_intervals():
-    sharp = [replace(s, score=3 * s.score, removed_probe=1.0) for s in map(made_up, range(4))]
+    sharp = [replace(s, score=3 * s.score, sharpening=1.0) for s in map(made_up, range(4))]
     calibration = fit([*map(made_up, range(10, 14)), *sharp], SHA, "made up")
     assert calibration.stretch(2, 1.0) / calibration.stretch(2, 0.0) == pytest.approx(3, rel=0.1)
     below, above = (table.ravel() for table in calibration.factors(2))

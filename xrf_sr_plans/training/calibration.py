@@ -15,7 +15,7 @@ from xrf_sr_plans.sr import consistency
 from xrf_sr_plans.sr.predict import Setting, run_network
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
 from xrf_sr_plans.sr.stabilise import Scale, stabilise, unstabilise
-from xrf_sr_plans.sr.uncertainty import Calibration, Scores, fit, groups, to_json
+from xrf_sr_plans.sr.uncertainty import Calibration, Scores, bounded, fit, groups, to_json
 from xrf_sr_plans.training.pairs import Measurement, Pair, draw_measurement, measure
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED, FAMILIES, phantom
 from xrf_sr_plans.training.real_maps import calibration_maps, validation_maps
@@ -83,14 +83,15 @@ def predict_pair(pair: Pair, network: Any) -> Predicted:
 def scores(predicted: Predicted, rng: np.random.Generator) -> Scores:
     """Return the scores of a random subset of the pixels."""
     made = stabilise(predicted.estimate)
-    score = (stabilise(predicted.pair.truth) - made) / predicted.sigma
+    sigma = bounded(predicted.sigma, predicted.scale)
+    score = (stabilise(predicted.pair.truth) - made) / sigma
     group = groups(made, predicted.scale)
     n_elements = score.shape[0]
     keep = rng.integers(score[0].size, size=(n_elements, PIXELS_PER_MAP))
     pick = [np.take_along_axis(v.reshape(n_elements, -1), keep, 1).ravel() for v in (score, group)]
     how = predicted.pair.how
-    removed = how.probe if how.target_probe < how.probe else 0.0
-    return Scores(how.factor, pick[1], pick[0], removed)
+    setting = Setting(how.factor, how.sampling, how.probe, how.target_probe < how.probe)
+    return Scores(how.factor, pick[1], pick[0], setting.sharpening)
 
 
 def simulated_scores(
