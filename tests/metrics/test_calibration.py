@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xrf_sr_plans.metrics.calibration import coverage_by_counts, covered, error_ranking
+from xrf_sr_plans.metrics.calibration import (
+    coverage_by_counts,
+    covered,
+    error_ranking,
+    sparsification,
+)
 
 
 def test_errors_ranked_by_themselves_are_perfect_and_at_random_worthless():
@@ -43,3 +48,15 @@ def test_what_is_not_known_is_not_covered_nor_missed():
     share = covered(np.array([np.nan, 3.0]), np.ones(2), np.zeros(2), 9 * np.ones(2))
     assert np.isnan(share[0])
     assert share[1] > 0
+
+
+def test_sparsification_falls_to_the_oracle_where_the_ranking_is_perfect():
+    rng = np.random.default_rng(0)
+    error = rng.standard_normal(20_000)
+    perfect = sparsification(error, np.abs(error))
+    assert perfect.ause == pytest.approx(0)
+    assert perfect.stated[0] == pytest.approx(1)
+    assert (np.diff(perfect.oracle) <= 0).all()
+    at_random = sparsification(error, rng.random(20_000))
+    assert at_random.stated.mean() == pytest.approx(1, abs=0.05)
+    assert np.isnan(sparsification(np.zeros(10), np.ones(10)).ause)

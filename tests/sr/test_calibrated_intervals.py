@@ -145,3 +145,21 @@ def test_roughness_tells_structure_of_one_pixel_from_noise_and_from_smooth_maps(
     assert found[0] < 0.05
     assert found[1] > 0.5
     assert found[2] < 0.5
+
+
+def test_an_estimate_that_keeps_the_blur_gets_narrower_intervals():
+    kept = [replace(s, score=s.score / 3, sharpening=-1.0) for s in map(made_up, range(4))]
+    calibration = fit([*map(made_up, range(10, 14)), *kept], SHA, "made up")
+    assert calibration.stretch(2, 0.0) / calibration.stretch(2, -1.0) == pytest.approx(3, rel=0.1)
+
+
+def test_calibrations_from_before_kept_blur_counted_read_as_they_were():
+    old = Calibration(model_sha256=SHA, lower={}, upper={}, blur={"2": [1.0, 1.2, 1.5]})
+    assert [old.stretch(2, probe) for probe in (-1.0, 0.1, 0.5, 1.0)] == [1.0, 1.0, 1.2, 1.5]
+
+
+def test_a_sigma_beyond_all_reason_is_bounded_by_the_range():
+    calibration = fit([made_up(0)], SHA, "made up")
+    z = np.full((1, 1, 2), 20.0)
+    ends = intervals(calibration, 2, z, np.array([[[20.0, 1e6]]]), scale(40.0))
+    assert ends.upper[0, 0, 0] == ends.upper[0, 0, 1]
