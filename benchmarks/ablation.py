@@ -176,10 +176,10 @@ def run(variant: Variant, samples: Samples, cpu_s: float, real: Path | None) -> 
     """Train and measure one variant."""
     torch.manual_seed(variant.seed)
     network = variant.network()
-    budget = Budget(cpu_s, seed=variant.seed)
+    budget = Budget(cpu_s, maps_per_batch=8, coarse_px=24, seed=variant.seed)
     steps = train_for(network, samples, budget, variant.loss)
     held_out = Samples.make(N_VALIDATION, VALIDATION_SEED)
-    phantoms = gain_over_bicubic_db(network, validation_batches(held_out, budget, 40))
+    phantoms = gain_over_bicubic_db(network, validation_batches(held_out, Budget(cpu_s), 40))
     tissue: dict[int, float] = {}
     if real:
         maps = [m.astype(np.float32) for m in validation_maps(real).values()]

@@ -172,3 +172,31 @@ def test_peers_run_through_the_same_interface():
         assert unstabilise(made).shape == (3, 24, 28)
         with pytest.raises(ModelError, match="factor 2"):
             run_network(counts, Scale.of(counts), Setting(4, "fly", 0, True), network, "cpu")
+
+
+def test_the_network_of_the_notes_takes_other_numbers_of_elements_in_groups():
+    from xrf_sr_plans.sr.peers import NotesNetwork
+
+    torch.manual_seed(0)
+    network = NotesNetwork(3, 2, blocks=1, filters=8).eval()
+    torch.nn.init.normal_(network.out.weight, std=0.1)
+    maps = torch.rand(1, 4, 12, 12)
+    with torch.inference_mode():
+        whole, first = network.maps(maps), network.maps(maps[:, :3])
+        last = network.maps(maps[:, [3, 3, 3]])
+    assert torch.equal(whole[:, :3], first)
+    assert torch.equal(whole[:, 3], last[:, 0])
+
+
+def test_weights_in_half_precision_load_into_a_network_in_single(tmp_path):
+    from safetensors.torch import save_file
+
+    size = registry.Architecture(kind="srcnn", scale=2)
+    state = {name: value.half() for name, value in registry.build(size).state_dict().items()}
+    path = tmp_path / "half.safetensors"
+    save_file(state, path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    network = registry.load_network(
+        path, registry.ModelCard(name="half", sha256=sha256, architecture=size)
+    )
+    assert {value.dtype for value in network.state_dict().values()} == {torch.float32}

@@ -67,8 +67,10 @@ class _ResidualBlock(nn.Module):
 class NotesNetwork(Peer):
     """The notes' network: 16 residual blocks x 64 filters, PixelShuffle, global skip.
 
-    All elements are channels of one input, so their number and order are fixed. Scale 1 is the
-    same-grid (deconvolving) form: output = input + network(input).
+    The elements are channels of one input, so their number is fixed. A map with more of them is
+    treated in groups of that number, in the order given; a group with fewer is filled up by
+    repeating its own. Scale 1 is the same-grid (deconvolving) form: output = input +
+    network(input).
     """
 
     def __init__(self, elements: int, scale: int, *, blocks: int = 16, filters: int = 64) -> None:
@@ -87,8 +89,14 @@ class NotesNetwork(Peer):
 
     def maps(self, maps: Tensor) -> Tensor:
         """Return maps `scale` times finer."""
-        if maps.shape[1] != self.elements:
-            raise ModelError(f"made for {self.elements} elements; the map has {maps.shape[1]}")
+        made = []
+        for group in maps.split(self.elements, dim=1):
+            n = group.shape[1]
+            filled = group[:, [index % n for index in range(self.elements)]]
+            made.append(self._as_written(filled)[:, :n])
+        return torch.cat(made, dim=1)
+
+    def _as_written(self, maps: Tensor) -> Tensor:
         features = self.trunk(functional.relu(self.stem(maps)))
         skip = maps if self.scale == 1 else upsample_tensor(maps, self.scale)
         return skip + self.out(self.upsampling(features))

@@ -1,0 +1,321 @@
+"""SRCNN and the notes' network against the default network, trained on the same data.
+
+    python benchmarks/peers.py [--cpu-s 600] [--real FOLDER] [--keep FOLDER] [--ship FOLDER]
+
+A default network gets --cpu-s processor seconds of one core for both factors together; each
+peer gets half of that for each factor, after trials of learning rates on validation phantoms that
+aren't counted. The table is from held-out phantoms (`TEST_SEED`), which decide nothing. Networks
+in --keep are not trained again. --ship writes the peers as models that `xrf-sr evaluate` uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from xrf_sr_plans.metrics.image import foreground, psnr_db, ssim
+from xrf_sr_plans.physics.resample import upsample
+from xrf_sr_plans.sr.network import Conditions, Prediction, SetNetwork, upsample_tensor
+from xrf_sr_plans.sr.peers import NotesNetwork, Srcnn
+from xrf_sr_plans.sr.predict import Setting, estimate, run_network
+from xrf_sr_plans.sr.prepare import Prepared
+from xrf_sr_plans.sr.registry import Architecture, ModelCard, load_model
+from xrf_sr_plans.sr.stabilise import Scale, unstabilise
+from xrf_sr_plans.training.assess import Case
+from xrf_sr_plans.training.calibration import fit_to_blocks, phantom_samples
+from xrf_sr_plans.training.losses import l1_sobel
+from xrf_sr_plans.training.pairs import Samples, measure
+from xrf_sr_plans.training.phantoms import TEST_SEED, VALIDATION_SEED
+from xrf_sr_plans.training.real_maps import training_maps
+from xrf_sr_plans.training.short_runs import (
+    Budget,
+    LossFunction,
+    estimate_loss,
+    gain_over_bicubic_db,
+    train_for,
+    validation_batches,
+)
+
+N_TRAINING, N_VALIDATION = 240, 24
+ELEMENTS = 5
+"""Channels of the notes' network; `NotesNetwork` says what becomes of other numbers."""
+RATES = (1e-3, 3e-3)
+"""Learning rates (of Adam) that each peer may choose from."""
+TRIAL_SHARE = 0.12
+"""Of a peer's budget, for each trial of a rate."""
+NOISE_FREE_COUNTS = 1e5
+LEVELS = (20.0, 50.0, 200.0, 1000.0, float("inf"))
+
+
+class SameGrid(nn.Module):
+    """The notes' network in its same-grid form, on the bicubic map: it sharpens that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = NotesNetwork(ELEMENTS, 1)
+        self.reach = self.network.reach
+
+    def forward(self, counts: Tensor, conditions: Conditions, factor: int) -> Prediction:
+        """Return the estimate on the fine grid."""
+        return self.network(upsample_tensor(counts, factor).clamp(min=0), conditions, 1)
+
+
+def _unit(batch: dict[str, Any]) -> Tensor:
+    return (batch["low"] + batch["span"]) ** 2 / 4
+
+
+def mse_loss(made: Prediction, batch: dict[str, Any]) -> Tensor:
+    """Return the loss of SRCNN, in the unit it works in."""
+    return ((made.estimate - batch["truth"]) / _unit(batch)[..., None, None]).square().mean()
+
+
+def recipe_loss(made: Prediction, batch: dict[str, Any]) -> Tensor:
+    """Return the loss of the notes: L1 + 0.1 Sobel."""
+    return l1_sobel(made.estimate, batch["truth"], _unit(batch))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network and how it is trained."""
+
+    build: Callable[[], nn.Module]
+    loss: LossFunction
+    factor: int | None = None
+    elements: int | None = None
+    share: float = 0.5
+    """Of the default network's budget."""
+    rates: tuple[float, ...] = RATES
+
+
+OURS = "set"
+CANDIDATES = {
+    OURS: Candidate(SetNetwork, estimate_loss, share=1.0, rates=(1e-3,)),
+    "srcnn-x2": Candidate(lambda: Srcnn(2), mse_loss, 2),
+    "srcnn-x4": Candidate(lambda: Srcnn(4), mse_loss, 4),
+    "notes-x2": Candidate(lambda: NotesNetwork(ELEMENTS, 2), recipe_loss, 2, ELEMENTS),
+    "notes-x4": Candidate(lambda: NotesNetwork(ELEMENTS, 4), recipe_loss, 4, ELEMENTS),
+    "notes-same-grid-x2": Candidate(SameGrid, recipe_loss, 2, ELEMENTS, 0.25, (1e-3,)),
+}
+
+
+def training_samples(real: Path | None) -> dict[bool, Samples]:
+    """Return what all learn from, without and with real maps filled up to `ELEMENTS`."""
+    maps = training_maps(real) if real else []
+    filled = [m[np.arange(max(ELEMENTS, len(m))) % len(m)] for m in maps]
+    plain = Samples.make(N_TRAINING, 0, maps)
+    return {False: plain, True: replace(plain, real=tuple(filled))}
+
+
+def train(name: str, samples: Samples, cpu_s: float) -> tuple[nn.Module, dict[str, Any]]:
+    """Train a candidate with the best of its learning rates; return it and what was done."""
+    candidate = CANDIDATES[name]
+    budget = Budget(cpu_s * candidate.share, factor=candidate.factor, elements=candidate.elements)
+    trials: dict[float, float] = {}
+    if len(candidate.rates) > 1:
+        held_out = Samples.make(N_VALIDATION, VALIDATION_SEED)
+        batches = validation_batches(held_out, budget, 16)
+        for rate in candidate.rates:
+            short = replace(budget, cpu_s=budget.cpu_s * TRIAL_SHARE, learning_rate=rate)
+            gains = gain_over_bicubic_db(_trained(candidate, samples, short)[0], batches)
+            trials[rate] = float(np.mean(list(gains.values())))
+    rate = max(trials, key=lambda r: trials[r]) if trials else next(iter(candidate.rates))
+    budget = replace(budget, learning_rate=rate)
+    network, steps = _trained(candidate, samples, budget)
+    done = {
+        "processor_s": budget.cpu_s,
+        "steps": steps,
+        "learning_rate": rate,
+        "trials_db_on_validation": {f"{r:g}": round(gain, 3) for r, gain in trials.items()},
+        "maps_per_batch": budget.maps_per_batch,
+        "coarse_px": budget.coarse_px,
+        "seed": budget.seed,
+    }
+    return network, done
+
+
+def _trained(candidate: Candidate, samples: Samples, budget: Budget) -> tuple[nn.Module, int]:
+    torch.manual_seed(budget.seed)
+    network = candidate.build()
+    return network, train_for(network, samples, budget, candidate.loss)
+
+
+def networks(
+    keep: Path, cpu_s: float, real: Path | None
+) -> tuple[dict[str, nn.Module], dict[str, dict[str, Any]]]:
+    """Return all candidates, trained now or before, and what was done."""
+    keep.mkdir(parents=True, exist_ok=True)
+    samples, found, done = None, {}, {}
+    for name, candidate in CANDIDATES.items():
+        path, log = keep / f"{name}.safetensors", keep / f"{name}.log.json"
+        if not log.exists():
+            samples = samples or training_samples(real)
+            network, notes = train(name, samples[candidate.elements is not None], cpu_s)
+            save_file(_stored(network), path)
+            log.write_text(json.dumps(notes, indent=1))
+            sys.stderr.write(f"{name}: {notes}\n")
+        found[name], done[name] = candidate.build().eval(), json.loads(log.read_text())
+        found[name].load_state_dict(load_file(path))
+    return found, done
+
+
+def _stored(network: nn.Module) -> dict[str, Tensor]:
+    """Return the state as it is stored: half precision, but for what normalisation has seen."""
+    return {
+        name: (value.half() if "running" not in name and value.is_floating_point() else value)
+        .detach()
+        .contiguous()
+        for name, value in network.state_dict().items()
+    }
+
+
+Method = Callable[[np.ndarray, Setting], np.ndarray]
+
+
+def methods(trained: dict[str, nn.Module]) -> dict[str, Method]:
+    """Return what is compared: counts and setting in, estimate out."""
+    _, calibration, shipped = load_model(None)
+
+    def whole(network: nn.Module) -> Method:
+        def run(counts: np.ndarray, setting: Setting) -> np.ndarray:
+            names = [str(index) for index in range(len(counts))]
+            ready = Prepared(counts, np.isfinite(counts))
+            return estimate(ready, names, setting, calibration, network, "cpu")[0]["estimate"]
+
+        return run
+
+    def peer(name: str) -> Method:
+        def run(counts: np.ndarray, setting: Setting) -> np.ndarray:
+            network = trained[name.format(setting.factor)]
+            return unstabilise(run_network(counts, Scale.of(counts), setting, network, "cpu")[0])
+
+        return run
+
+    return {
+        "bicubic": lambda counts, setting: np.clip(upsample(counts, setting.factor), 0, None),
+        "SRCNN": peer("srcnn-x{}"),
+        "notes": peer("notes-x{}"),
+        "notes, same grid": peer("notes-same-grid-x{}"),
+        "ours, equal budget": whole(trained[OURS]),
+        "ours, shipped": whole(shipped),
+    }
+
+
+def cases() -> list[tuple[Case, bool]]:
+    """Return the rows of the table, and whether the same-grid form takes part."""
+    sharp = [(Case(factor, level), False) for factor in (2, 4) for level in LEVELS]
+    return sharp + [(Case(2, level, "fly", 1.0), True) for level in (200.0, float("inf"))]
+
+
+def compare(
+    case: Case, with_same_grid: bool, compared: dict[str, Method], per_family: int
+) -> dict[str, tuple[float, float, float]]:
+    """Return, by method, mean gain over bicubic in dB, mean SSIM, and that of the foreground."""
+    figures: dict[str, list[list[float]]] = {}
+    for number, sample in enumerate(phantom_samples(per_family, TEST_SEED)):
+        rng = np.random.default_rng([11, number])
+        maps = fit_to_blocks(sample.maps, case.factor)
+        pair = measure(maps, case.measurement(len(maps)), rng)
+        unit = 1.0 if np.isfinite(case.n99) else NOISE_FREE_COUNTS
+        truth, setting = pair.truth * unit, Setting(case.factor, case.sampling, case.probe, True)
+        base: list[float] = []
+        for name, method in compared.items():
+            if name == "notes, same grid" and not with_same_grid:
+                continue
+            made = method(pair.counts * unit, setting)
+            mine = [list(_figures(m, t)) for m, t in zip(made, truth, strict=True)]
+            base = base or [row[0] for row in mine]
+            figures.setdefault(name, []).extend(
+                [row[0] - start, *row[1:]] for row, start in zip(mine, base, strict=True)
+            )
+    means = {name: np.nanmean(rows, axis=0) for name, rows in figures.items()}
+    return {name: (float(m[0]), float(m[1]), float(m[2])) for name, m in means.items()}
+
+
+def _figures(made: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
+    mask = foreground(truth)
+    return psnr_db(made, truth), ssim(made, truth), ssim(made, truth, foreground=mask)
+
+
+def table(found: Iterable[tuple[Case, dict[str, tuple[float, float, float]]]]) -> str:
+    """Return the table as markdown."""
+    lines = ["| factor, probe, N99 | method | dB over bicubic | SSIM | of the foreground |"]
+    lines.append("|---|---|--:|--:|--:|")
+    for case, by_method in found:
+        label = f"{case.factor}x, {case.probe:g}, {case.n99:g}"
+        for name, (gain, whole, front) in by_method.items():
+            lines.append(f"| {label} | {name} | {gain:+.2f} | {whole:.3f} | {front:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def ship(keep: Path, folder: Path, done: dict[str, dict[str, Any]], command: str) -> None:
+    """Write the peers of both factors as models with their cards."""
+    for name in ("srcnn-x2", "srcnn-x4", "notes-x2", "notes-x4"):
+        data = (keep / f"{name}.safetensors").read_bytes()
+        kind, factor = name.split("-x")
+        notes = kind == "notes"
+        card = ModelCard(
+            name=name,
+            sha256=hashlib.sha256(data).hexdigest(),
+            architecture=Architecture(
+                kind=kind,
+                scale=int(factor),
+                **({"elements": ELEMENTS, "blocks": 16, "filters": 64} if notes else {}),
+            ),
+            summary=f"{'The network of the notes' if notes else 'SRCNN 9-1-5'} at {factor}x: a peer"
+            " to compare with (`xrf-sr evaluate`). It has no calibration: not for `enhance`.",
+            data={
+                "phantoms": f"{N_TRAINING}, seeds from 0, as for the default network",
+                "real": "`training.real_maps.training_maps`: 30 % of the crops",
+                "validation": f"phantoms of the seeds from {VALIDATION_SEED}: learning rate",
+            },
+            training={
+                **done[name],
+                "loss": "L1 + 0.1 Sobel" if notes else "mean square error",
+                "optimiser": "Adam, cosine to 1 %",
+                "command": command,
+            },
+            limits=["a few minutes of one CPU core", "one factor"]
+            + ([f"elements in groups of {ELEMENTS}"] if notes else ["one element at a time"]),
+            license="BSD-3-Clause",
+        )
+        (folder / f"{name}.safetensors").write_bytes(data)
+        (folder / f"{name}.json").write_text(card.model_dump_json(indent=1) + "\n")
+
+
+def main() -> None:
+    """Train what is missing, print the table, write the models."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cpu-s", type=float, default=600.0)
+    parser.add_argument("--real", type=Path, default=None, help="folder with the real maps")
+    parser.add_argument("--keep", type=Path, default=Path("out/peers"), help="trained networks")
+    parser.add_argument("--per-family", type=int, default=3, help="phantoms; 0: no table")
+    parser.add_argument("--ship", type=Path, default=None, help="folder for the models")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    trained, done = networks(options.keep, options.cpu_s, options.real)
+    if options.ship:
+        real = " --real FOLDER" if options.real else ""
+        command = f"python benchmarks/peers.py --cpu-s {options.cpu_s:g}{real} --ship FOLDER"
+        ship(options.keep, options.ship, done, command)
+    if options.per_family:
+        compared = methods(trained)
+        found = [
+            (case, compare(case, same_grid, compared, options.per_family))
+            for case, same_grid in cases()
+        ]
+        sys.stdout.write(table(found))
+
+
+if __name__ == "__main__":
+    main()
