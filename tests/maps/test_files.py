@@ -92,7 +92,8 @@ def test_empty_last_columns_of_a_fly_scan_are_blanked(tmp_path):
     found = read_maps(write_maps(tmp_path / "scan.h5", maps=maps))
     assert np.isnan(found.maps[..., -1]).all()
     assert np.isfinite(found.maps[..., :-1]).all()
-    assert "column 15" in found.meta["notes"][0]
+    assert "axes without unit: taken as um" in found.meta["notes"]
+    assert "column 15" in found.meta["notes"][-1]
 
 
 @pytest.mark.parametrize("y_first", [False, True])

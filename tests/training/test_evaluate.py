@@ -63,6 +63,14 @@ def test_isotopes_lines_and_copies_count_once(tmp_path):
     assert "same element as Zn64" in table.left_out["Zn66"]
 
 
+def test_a_channel_that_is_in_the_file_twice_was_counted_once():
+    from xrf_sr_plans.maps.files.model import MapsFile
+
+    grains = scene()[0]
+    case = make_case(MapsFile(np.stack([grains, grains]), ("Zn", "P"), 0.5), 2, counts=20)
+    np.testing.assert_array_equal(case.counts[0], case.counts[1])
+
+
 def test_counts_are_what_was_asked_for_and_a_seed_gives_the_same_figures(path):
     from xrf_sr_plans.maps.files import read_maps
 
@@ -103,6 +111,24 @@ def test_the_chi2_of_the_truth_itself_is_one(path, monkeypatch):
     assert abs(figures.truth_bias) < 1e-9
 
 
+def test_a_probe_in_the_wrong_unit_is_refused_with_what_the_file_says(path):
+    with pytest.raises(ConfigError, match=r"50 coarse steps of 1 um.*Are the units right"):
+        evaluate_file(path, factor=2, probe_um=50)
+
+
+def test_what_the_file_does_not_say_is_told(tmp_path):
+    np.savez(tmp_path / "m.npz", maps=scene(), elements=["Fe", "Zn", "Cu", "As"])
+    table = evaluate_file(tmp_path / "m.npz", factor=2, methods=[])
+    assert any("no pixel size" in note for note in table.notes)
+
+
+def test_edges_are_never_sharper_than_the_reference(path):
+    table = evaluate_file(path, factor=2, methods=["nearest", "Richardson-Lucy + bicubic"])
+    for row in table.rows:
+        own = table.reference_fwhm_um[row.element]
+        assert np.isnan(own) or not row.figures.edge_fwhm_um < own
+
+
 def test_nan_pixels_and_spikes_of_real_files_do_no_harm(tmp_path):
     maps = scene()
     maps[0, 10:14, 20:30] = np.nan
@@ -119,7 +145,9 @@ def test_the_table_is_readable_and_the_json_is_strict(path):
     out = StringIO()
     Console(file=out, width=200).print(render(table))
     assert "N99 = 20 counts" in out.getvalue()
-    assert "mean (worst" in out.getvalue()
+    assert "mean of 2" in out.getvalue()
+    assert "Cu" not in out.getvalue().split("gain: PSNR")[0]
+    assert "coarse step 1 um" in out.getvalue()
     plain = json.loads(to_json(table), parse_constant=pytest.fail)
     assert plain["conditions"]["factor"] == 2
     assert {row["method"] for row in plain["rows"]} == {"bicubic", "Wiener + bicubic"}

@@ -27,6 +27,9 @@ from xrf_sr_plans.schema import Sampling
 GAUSSIAN_SIGMAS = (0.0, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0, 1.25, 1.6, 2.0, 3.0)
 ITERATIONS = (0, 1, 2, 4, 8, 16, 32)
 NLM_STRENGTHS = (0.0, 0.5, 0.8, 1.1)
+NOISE_FREE_COUNTS = 1e5
+"""Level to which a map without counting noise is scaled wherever methods are compared: the
+models work in photons."""
 _KEPT = 0.8
 _SPLITS = 2
 _SEED = 20230

@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from xrf_sr_plans.errors import ConfigError, MissingExtraError, ModelError
-from xrf_sr_plans.maps.files import MapsFile, read_maps
-from xrf_sr_plans.maps.files.model import symbol
+from xrf_sr_plans.maps.files import read_maps
 from xrf_sr_plans.metrics.bias import count_bias, reduced_chi2, worst_ratio_bias
-from xrf_sr_plans.metrics.classical import METHODS, Coarse, measure_again, upscale
-from xrf_sr_plans.metrics.image import foreground, psnr_db, ssim, stabilise, winsorise
+from xrf_sr_plans.metrics.classical import METHODS, measure_again, upscale
+from xrf_sr_plans.metrics.image import foreground, psnr_db, ssim, stabilise
 from xrf_sr_plans.metrics.resolution import (
     Edge,
     boundary_fwhm_um,
     find_edges,
     fourier_ring_correlation,
 )
-from xrf_sr_plans.physics.forward import coarsen, probe_blur
 from xrf_sr_plans.physics.resample import fill_unmeasured
 from xrf_sr_plans.schema import Sampling
+from xrf_sr_plans.training.evaluation_case import Case, make_case
 from xrf_sr_plans.training.evaluation_table import (
     BASELINE,
     Conditions,
@@ -46,25 +44,7 @@ __all__ = ["EvaluationTable", "evaluate", "evaluate_file", "make_case", "render"
 OURS = "xrf-sr"
 NETWORKS = {"SRCNN": "srcnn-x{factor}", "notes' network": "notes-x{factor}"}
 """Peers that need weights, and the model names under which they are looked for."""
-NOISE_FREE_COUNTS = 1e4
-"""Level to which a map without noise is scaled: the models work in photons."""
-NOISE_CORRELATION = 0.1
-SMALLEST_COARSE_PX = 12
 LONGEST_NOTE = 200
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """A reference and the coarse map made of it; all in photons per coarse pixel."""
-
-    elements: tuple[str, ...]
-    reference: np.ndarray
-    """(element, Y, X); NaN where the file has no value."""
-    counts: np.ndarray
-    """(element, y, x); NaN where a fine pixel is missing."""
-    coarse: Coarse
-    conditions: Conditions
-    left_out: dict[str, str]
 
 
 def evaluate_file(
@@ -114,74 +94,6 @@ def evaluate_file(
     )
 
 
-def make_case(
-    file: MapsFile,
-    factor: int,
-    counts: float | None = None,
-    probe_um: float | None = None,
-    sampling: Sampling = "fly",
-    seed: int = 0,
-) -> Case:
-    """Degrade a map: cut spikes, blur, sample, scale to photons, count."""
-    if factor not in (2, 4):
-        raise ConfigError(f"factor is {factor}; allowed: 2, 4")
-    for name, value in (("counts", counts), ("probe_um", probe_um)):
-        if value is not None and not (np.isfinite(value) and value > 0):
-            raise ConfigError(f"{name} is {value}; it must be above 0")
-    height, width = (size // factor * factor for size in file.maps.shape[-2:])
-    if min(height, width) < SMALLEST_COARSE_PX * factor:
-        raise ConfigError(
-            f"{file.meta.get('path')}: map of {file.maps.shape[-2:]} pixels;"
-            f" at {factor}x each side needs {SMALLEST_COARSE_PX * factor}"
-        )
-    pixel = file.pixel_size_um if np.isfinite(file.pixel_size_um) else 1.0
-    measured = file.maps[:, :height, :width]
-    truth = np.clip(fill_unmeasured(winsorise(measured)), 0, None)
-    seen = coarsen(probe_blur(truth, pixel, probe_um), factor, sampling)
-    level = np.percentile(seen, 99, axis=(1, 2))
-    level = np.where(level > 0, level, seen.max(axis=(1, 2)))
-    scale = np.where(level > 0, (counts or NOISE_FREE_COUNTS) / np.where(level > 0, level, 1), 0)
-    scale = scale[:, None, None]
-    coarse = seen * scale
-    if counts is not None:
-        coarse = np.random.default_rng(seed).poisson(coarse).astype(float)
-    missing = ~np.isfinite(measured)
-    blocks = missing.reshape(len(truth), height // factor, factor, width // factor, factor)
-    return Case(
-        file.elements,
-        np.where(missing, np.nan, truth * scale),
-        np.where(blocks.any(axis=(2, 4)), np.nan, coarse),
-        Coarse(factor, sampling, (probe_um or 0.0) / (pixel * factor), counts is not None),
-        Conditions(factor, sampling, counts, probe_um, pixel, seed),
-        _left_out(file.elements, truth, coarse),
-    )
-
-
-def _left_out(elements: Sequence[str], truth: np.ndarray, coarse: np.ndarray) -> dict[str, str]:
-    """Say which elements tell nothing: empty, copies of another, nothing but noise."""
-    reasons: dict[str, str] = {}
-    for index, name in enumerate(elements):
-        plane = truth[index]
-        twin = next((k for k in range(index) if np.array_equal(truth[k], plane)), None)
-        mine = symbol(name)
-        same = next((k for k in range(index) if mine and symbol(elements[k]) == mine), None)
-        if coarse[index].max() <= 0 or np.ptp(plane) == 0:
-            reasons[name] = "empty or constant"
-        elif twin is not None:
-            reasons[name] = f"a copy of {elements[twin]}"
-        elif same is not None:
-            reasons[name] = f"no independent evidence: the same element as {elements[same]}"
-        elif _neighbour_correlation(plane) < NOISE_CORRELATION:
-            reasons[name] = "nothing but noise: neighbouring pixels don't correlate"
-    return reasons
-
-
-def _neighbour_correlation(plane: np.ndarray) -> float:
-    centred = plane - plane.mean()
-    along = (centred[:, 1:] * centred[:, :-1]).mean() + (centred[1:] * centred[:-1]).mean()
-    return float(along / 2 / max(centred.var(), 1e-30))
-
-
 def evaluate(
     case: Case,
     *,
@@ -192,14 +104,13 @@ def evaluate(
 ) -> EvaluationTable:
     """Run the methods on a case and compare; see `evaluate_file`."""
     wanted = _wanted(methods)
-    edges = [
-        [] if name in case.left_out else find_edges(plane)
-        for name, plane in zip(case.elements, case.reference, strict=True)
+    own = [
+        _OwnEdges(case, index, name not in case.left_out)
+        for index, name in enumerate(case.elements)
     ]
-    pixel = case.conditions.pixel_um
     rows: list[Row] = []
     summaries: list[Summary] = []
-    notes: list[str] = []
+    notes = list(case.notes)
     base: dict[str, float] = {}
     for method in wanted:
         begin = time.perf_counter()
@@ -210,7 +121,7 @@ def evaluate(
             continue
         seconds = time.perf_counter() - begin
         mine = [
-            Row(name, method, _figures(case, index, estimate[index], ends, edges[index]))
+            Row(name, method, _figures(case, index, estimate[index], ends, own[index]))
             for index, name in enumerate(case.elements)
         ]
         if method == BASELINE:
@@ -226,12 +137,27 @@ def evaluate(
         rows=tuple(sorted(rows, key=lambda row: order[row.element])),
         summaries=tuple(summaries),
         reference_fwhm_um={
-            name: boundary_fwhm_um(case.reference[index], pixel, edges[index])
-            for index, name in enumerate(case.elements)
+            name: edges.width_um for name, edges in zip(case.elements, own, strict=True)
         },
         left_out=case.left_out,
         notes=tuple(notes),
     )
+
+
+class _OwnEdges:
+    """The edges of one element's reference, at which every method is measured."""
+
+    def __init__(self, case: Case, index: int, counts: bool) -> None:
+        self.pixel_um = case.conditions.pixel_um
+        self.edges: list[Edge] = find_edges(case.reference[index]) if counts else []
+        self.width_um = boundary_fwhm_um(case.reference[index], self.pixel_um, self.edges)
+
+    def width_in(self, estimate: np.ndarray) -> float:
+        """Return the width in an estimate, in um: not below the reference's own (no merit)."""
+        if not np.isfinite(self.width_um):
+            return float("nan")
+        width = boundary_fwhm_um(estimate, self.pixel_um, self.edges)
+        return float(np.maximum(width, self.width_um))
 
 
 def _wanted(methods: Sequence[str] | None) -> list[str]:
@@ -284,11 +210,15 @@ def _peer_network(counts: np.ndarray, name: str, how: Conditions) -> np.ndarray:
     network = load_network(path, card)
     probe = (how.probe_um or 0.0) / (how.pixel_um * how.factor)
     setting = Setting(how.factor, how.sampling, probe, deblur=True)
-    # The notes' network has a fixed number of elements; of one, it takes them one by one.
-    alone = card.architecture.kind == "notes" and card.architecture.elements == 1
-    groups = [part[None] for part in counts] if alone else [counts]
-    made = [run_network(part, Scale.of(part), setting, network, None)[0] for part in groups]
-    return unstabilise(np.concatenate(made))
+    at_once = card.architecture.elements if card.architecture.kind == "notes" else len(counts)
+    made = []
+    for first in range(0, len(counts), at_once):
+        part = counts[first : first + at_once]
+        # The notes' network has a fixed number of elements: too few are repeated.
+        filled = part[np.arange(at_once) % len(part)]
+        found = run_network(filled, Scale.of(filled), setting, network, None)[0]
+        made.append(unstabilise(found[: len(part)]))
+    return np.concatenate(made)
 
 
 def _figures(
@@ -296,7 +226,7 @@ def _figures(
     index: int,
     estimate: np.ndarray,
     ends: tuple[np.ndarray, np.ndarray] | None,
-    edges: list[Edge],
+    edges: _OwnEdges,
 ) -> Figures:
     reference, pixel = case.reference[index], case.conditions.pixel_um
     valid = np.isfinite(reference)
@@ -317,7 +247,7 @@ def _figures(
         count_bias=count_bias(_measured_part(estimate, case, index), case.counts[index]),
         truth_bias=count_bias(estimate, reference),
         chi2=chi2,
-        edge_fwhm_um=boundary_fwhm_um(estimate, pixel, edges),
+        edge_fwhm_um=edges.width_in(estimate),
         frc_um=rings.resolution_um(0.5),
         coverage_90=inside,
     )

@@ -8,7 +8,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
+from rich import box
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from xrf_sr_plans.schema import Sampling
 
@@ -24,8 +27,9 @@ class Figures:
     map (`count_bias`) and against the truth (`truth_bias`: counting noise and what the coarse
     step missed come on top, the same for all methods); reduced chi-square of the
     re-degraded estimate against the measured counts (None without noise); median edge FWHM at
-    the reference's own edges; period at which the Fourier ring correlation with the reference
-    falls below 0.5; share of reference pixels in the 90 % interval where the method gives one.
+    the reference's own edges, not below the reference's; period at
+    which the Fourier ring correlation with the reference falls below 0.5; share of reference
+    pixels in the 90 % interval where the method gives one.
     """
 
     psnr_db: float
@@ -144,45 +148,73 @@ _COLUMNS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
 )
 
 
-def render(table: EvaluationTable) -> Table:
-    """Return a rich table: a section per element, and the mean of all at the end."""
+def render(table: EvaluationTable) -> Group:
+    """Return what is printed: figures per element, their means, and what is to be known."""
     how = table.conditions
     noise = "no noise" if how.counts is None else f"N99 = {how.counts:g} counts"
     probe = "" if not how.probe_um else f", probe {how.probe_um:g} um"
-    shown = Table(
-        title=f"{table.path}: {how.factor}x, {how.sampling} sampling, {noise}{probe}",
-        caption="\n".join(_caption(table)),
-        caption_justify="left",
+    title = (
+        f"{table.path}: {how.factor}x, {how.sampling} sampling, {noise}{probe};"
+        f" pixel {how.pixel_um:.3g} um, coarse step {how.pixel_um * how.factor:.3g} um"
     )
-    shown.add_column("element")
-    shown.add_column("method")
+    return Group(Text(title), _per_element(table), _means(table), Text("\n".join(_foot(table))))
+
+
+def _table(*first: str) -> Table:
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in first:
+        shown.add_column(name, no_wrap=name != "element")
+    return shown
+
+
+def _per_element(table: EvaluationTable) -> Table:
+    shown = _table("element", "method")
     for name in ("gain dB", *(heading for heading, _, _ in _COLUMNS)):
         shown.add_column(name, justify="right")
     for element in dict.fromkeys(row.element for row in table.rows):
+        if element in table.left_out:
+            continue
         rows = [row for row in table.rows if row.element == element]
         base = next((row.figures.psnr_db for row in rows if row.method == BASELINE), np.nan)
         best = max((row.figures.psnr_db for row in rows), default=np.nan)
         for row in rows:
             style = "bold" if row.figures.psnr_db == best else None
-            gain = row.figures.psnr_db - base
-            shown.add_row(element, row.method, *_cells(gain, row.figures), style=style)
+            gain = _number("+.2f")(row.figures.psnr_db - base)
+            shown.add_row(element, row.method, gain, *_cells(row.figures), style=style)
         shown.add_section()
-    for summary in table.summaries:
-        worst = f"mean (worst {summary.worst_gain_db:+.2f} {summary.worst_element})"
-        shown.add_row(worst, summary.method, *_cells(summary.gain_db, summary.mean))
     return shown
 
 
-def _cells(gain_db: float, figures: Figures) -> list[str]:
-    gain = _number("+.2f")(gain_db)
-    return [gain, *(write(getattr(figures, name)) for _, name, write in _COLUMNS)]
+def _means(table: EvaluationTable) -> Table:
+    """Return the means over the elements that count, the best method in bold."""
+    count = len({row.element for row in table.rows} - set(table.left_out))
+    shown = _table(f"mean of {count}")
+    names = ("gain dB", "worst", "of", *(heading for heading, _, _ in _COLUMNS), "ratio %", "s")
+    for name in names:
+        shown.add_column(name, justify="right")
+    signed, percent = _number("+.2f"), _number(".2f", 100)
+    best = max((summary.gain_db for summary in table.summaries), default=np.nan)
+    for one in table.summaries:
+        gains = signed(one.gain_db), signed(one.worst_gain_db), one.worst_element
+        last = percent(one.worst_ratio_bias), f"{one.seconds:.1f}"
+        style = "bold" if one.gain_db == best else None
+        shown.add_row(one.method, *gains, *_cells(one.mean), *last, style=style)
+    return shown
 
 
-def _caption(table: EvaluationTable) -> list[str]:
-    widths = ", ".join(f"{name} {width:.3g}" for name, width in table.reference_fwhm_um.items())
-    lines = ["gain: PSNR over bicubic of the same coarse map; range p99.9 - p0.1 of the reference"]
-    lines.append(f"the reference's own edges, um: {widths}")
-    lines += [f"left out of the mean: {name}: {why}" for name, why in table.left_out.items()]
+def _cells(figures: Figures) -> list[str]:
+    return [write(getattr(figures, name)) for _, name, write in _COLUMNS]
+
+
+def _foot(table: EvaluationTable) -> list[str]:
+    widths = (f"{name} {_number('.3g')(w)}" for name, w in table.reference_fwhm_um.items())
+    lines = [
+        "gain: PSNR over bicubic of the same coarse map; range p99.9 - p0.1 of the reference.",
+        "counts, ratio: totals and the worst ratio of two, against the measured ones. The networks"
+        " to compare with run as they are, without the last step of ours that keeps totals.",
+        f"edge: not below the reference's own, um: {', '.join(widths)}",
+    ]
+    lines += [f"left out: {name}: {why}" for name, why in table.left_out.items()]
     return [*lines, *table.notes]
 
 

@@ -12,6 +12,7 @@ from xrf_sr_plans.maps.files.model import (
     micrometres_per,
     read_array,
     read_names,
+    unit_notes,
 )
 
 # In order of preference: a fit separates overlapping lines, regions of interest don't.
@@ -33,12 +34,12 @@ def read_maps_h5(file: Any, path: str) -> MapsFile | None:
     else:
         return None
     maps = read_array(file[values], path)
-    axes = {}
+    axes, units = {}, []
     for axis in "xy":
         for place in (f"MAPS/Scan/{axis}_axis", f"MAPS/{axis}_axis"):
             if place in file:
-                unit = micrometres_per(file[place].attrs.get("units"))
-                axes[axis] = np.ravel(read_array(file[place], path)) * unit
+                units.append(file[place].attrs.get("units"))
+                axes[axis] = np.ravel(read_array(file[place], path)) * micrometres_per(units[-1])
                 break
     found = build(
         maps,
@@ -46,7 +47,10 @@ def read_maps_h5(file: Any, path: str) -> MapsFile | None:
         layout=values,
         path=path,
         axes_um=axes,
-        meta={"units": "counts/s" if values.endswith("Counts_Per_Sec") else "counts"},
+        meta={
+            "units": "counts/s" if values.endswith("Counts_Per_Sec") else "counts",
+            "notes": unit_notes(units),
+        },
     )
     return _without_bad_columns(found)
 

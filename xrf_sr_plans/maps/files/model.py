@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,8 +134,29 @@ def read_names(dataset: Any) -> list[str]:
     ]
 
 
+_MICROMETRES = {
+    **{"m": 1e6, "mm": 1e3, "nm": 1e-3, "pm": 1e-6, "cm": 1e4},
+    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometre"), 1.0),
+}
+
+
 def micrometres_per(unit: Any) -> float:
     """Return how many um one `unit` is; units that are missing or unknown count as um."""
+    return _MICROMETRES.get(_unit(unit), 1.0)
+
+
+def unit_notes(units: Iterable[Any]) -> list[str]:
+    """Return what to tell the user about axes whose `units` are missing or unknown."""
+    strange = dict.fromkeys(_unit(unit) for unit in units if _unit(unit) not in _MICROMETRES)
+    return [
+        f"the axes have the unit {unit!r}: taken as um"
+        if unit
+        else "axes without unit: taken as um"
+        for unit in strange
+    ]
+
+
+def _unit(unit: Any) -> str:
     if isinstance(unit, bytes):
         unit = unit.decode("utf-8", "replace")
-    return {"m": 1e6, "mm": 1e3, "nm": 1e-3, "pm": 1e-6, "cm": 1e4}.get(str(unit).strip(), 1.0)
+    return "" if unit is None else str(unit).strip()

@@ -18,6 +18,7 @@ from xrf_sr_plans.maps.files.model import (
     micrometres_per,
     read_array,
     read_names,
+    unit_notes,
 )
 
 _MAX_GROUPS = 5000
@@ -93,7 +94,10 @@ def _from_group(group: Any, path: str) -> MapsFile | None:
         layout=f"NXdata {group.name}",
         path=path,
         axes_um=_axes(group, axes, path),
-        meta={"units": _text(first.attrs.get("units", ""))},
+        meta={
+            "units": _text(first.attrs.get("units", "")),
+            "notes": unit_notes(group[name].attrs.get("units") for name in axes if name in group),
+        },
     )
 
 

@@ -13,6 +13,7 @@ from xrf_sr_plans.maps.files.model import (
     micrometres_per,
     read_array,
     read_names,
+    unit_notes,
 )
 
 
@@ -47,7 +48,7 @@ def read_pyxrf_h5(file: Any, path: str) -> MapsFile | None:
         layout=f"xrfmap/{'+'.join(chosen)}/xrf_fit",
         path=path,
         axes_um=_axes(file, path),
-        meta={"units": "counts"},
+        meta={"units": "counts", "notes": _notes(file)},
     )
 
 
@@ -64,3 +65,8 @@ def _axes(file: Any, path: str) -> dict[str, np.ndarray]:
     y_first = bool(names) and "y" in names[0].lower()
     x, y = (values[1], values[0]) if y_first else (values[0], values[1])
     return {"x": np.median(x, axis=0) * unit, "y": np.median(y, axis=1) * unit}
+
+
+def _notes(file: Any) -> list[str]:
+    place = "xrfmap/positions/pos"
+    return unit_notes([file[place].attrs.get("units")]) if place in file else []
