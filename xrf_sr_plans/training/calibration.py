@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr import consistency
+from xrf_sr_plans.sr.estimate import FACTORS
 from xrf_sr_plans.sr.predict import Setting, run_network
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
 from xrf_sr_plans.sr.stabilise import Scale, stabilise, unstabilise
@@ -68,16 +70,29 @@ class Predicted:
     scale: Scale
 
 
+def setting_of(how: Measurement) -> Setting:
+    """Return what a model is told: to remove the probe's blur where the truth has none."""
+    return Setting(how.factor, how.sampling, how.probe, how.target_probe < how.probe)
+
+
 def predict_pair(pair: Pair, network: Any) -> Predicted:
     """Run the network on a pair as `enhance` would."""
-    how = pair.how
-    setting = Setting(how.factor, how.sampling, how.probe, how.target_probe < how.probe)
+    how, setting = pair.how, setting_of(pair.how)
     scale = Scale.of(pair.counts)
     stabilised, sigma = run_network(pair.counts, scale, setting, network, "cpu")
     made = consistency.project(
         pair.counts, unstabilise(stabilised), how.factor, how.sampling, setting.removed_probe
     )
     return Predicted(pair, made, sigma, scale)
+
+
+def predict_bicubic(pair: Pair) -> Predicted:
+    """Interpolate a pair, with the same uncertainty everywhere in stabilised counts.
+
+    Conformalised by the same groups, it is what the intervals of a model are compared with.
+    """
+    made = np.clip(upsample(pair.counts, pair.how.factor), 0, None)
+    return Predicted(pair, made, np.ones_like(made), Scale.of(pair.counts))
 
 
 def scores(predicted: Predicted, rng: np.random.Generator) -> Scores:
@@ -90,31 +105,36 @@ def scores(predicted: Predicted, rng: np.random.Generator) -> Scores:
     keep = rng.integers(score[0].size, size=(n_elements, PIXELS_PER_MAP))
     pick = [np.take_along_axis(v.reshape(n_elements, -1), keep, 1).ravel() for v in (score, group)]
     how = predicted.pair.how
-    setting = Setting(how.factor, how.sampling, how.probe, how.target_probe < how.probe)
-    return Scores(how.factor, pick[1], pick[0], setting.sharpening)
+    return Scores(how.factor, pick[1], pick[0], setting_of(how).sharpening)
 
 
-def simulated_scores(
-    network: Any,
+def simulated_pairs(
     samples: Iterable[Sample],
     *,
     repeats: dict[str, int] | None = None,
     seed: int = 0,
-    factors: Sequence[int] = (2, 4),
-) -> Iterator[Scores]:
-    """Yield the scores of simulated measurements of samples.
+) -> Iterator[tuple[Sample, Pair, np.random.Generator]]:
+    """Yield simulated measurements of samples.
 
     `repeats` says, by kind of sample, how many measurements are simulated (default 1), so that
     few real samples can weigh as much as many phantoms.
     """
     for number, sample in enumerate(samples):
-        for factor in factors:
+        for factor in FACTORS:
             for repeat in range((repeats or {}).get(sample.kind, 1)):
                 rng = np.random.default_rng([seed, number, factor, repeat])
                 maps = fit_to_blocks(sample.maps, factor)
                 how = draw_measurement(rng, factor, maps.shape[0])
-                pair = measure(maps, _without_defects(how), rng)
-                yield scores(predict_pair(pair, network), rng)
+                yield sample, measure(maps, _without_defects(how), rng), rng
+
+
+def simulated_scores(
+    network: Any, samples: Iterable[Sample], *, repeats: dict[str, int] | None = None, seed: int = 0
+) -> Iterator[Scores]:
+    """Yield the scores of a network on `simulated_pairs`; without a network, those of bicubic."""
+    for _, pair, rng in simulated_pairs(samples, repeats=repeats, seed=seed):
+        made = predict_bicubic(pair) if network is None else predict_pair(pair, network)
+        yield scores(made, rng)
 
 
 def _without_defects(how: Measurement) -> Measurement:
@@ -140,8 +160,7 @@ def calibrate_model(
     network = load_network(path, card)
     samples = list(phantom_samples(n_per_family, CALIBRATION_SEED))
     real = list(real_samples(real_maps)) if real_maps else []
-    # Each kind of real sample weighs as much as half of the phantoms.
-    repeats = {kind: max(1, len(samples) // 2 // count) for kind, count in _kinds(real)}
+    repeats = fair_repeats(len(samples), real)
     counted = _kinds([*samples, *real])
     source = "simulated measurements of " + ", ".join(f"{n} x {kind}" for kind, n in counted)
     found = simulated_scores(network, [*samples, *real], repeats=repeats, seed=seed)
@@ -151,6 +170,11 @@ def calibrate_model(
     temporary.write_text(json.dumps(to_json(calibration), indent=1) + "\n")
     os.replace(temporary, file)
     return calibration
+
+
+def fair_repeats(n_phantoms: int, real: Sequence[Sample]) -> dict[str, int]:
+    """Let each kind of real sample weigh as much as half of the phantoms."""
+    return {kind: max(1, n_phantoms // 2 // count) for kind, count in _kinds(real)}
 
 
 def _kinds(samples: Sequence[Sample]) -> list[tuple[str, int]]:
