@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from xrf_sr_plans.errors import GridError
 from xrf_sr_plans.metrics.bias import count_bias, ratio_bias, reduced_chi2, worst_ratio_bias
@@ -13,6 +14,7 @@ from xrf_sr_plans.metrics.image import (
     foreground,
     psnr_db,
     ssim,
+    ssim_whole_and_foreground,
     stabilise,
     winsorise,
 )
@@ -98,3 +100,13 @@ def test_chi2_is_one_for_the_truth_below_for_the_noise_and_above_for_a_lie():
     assert reduced_chi2(measured, truth) == pytest.approx(1, abs=0.05)
     assert reduced_chi2(measured, np.maximum(measured, 1)) < 0.1
     assert reduced_chi2(measured, truth * 1.3) > 1.5
+
+
+def test_both_similarities_at_once_are_those_of_one_at_a_time():
+    rng = np.random.default_rng(3)
+    reference = ndimage.gaussian_filter(rng.random((40, 40)), 2) ** 3
+    estimate = reference + 1e-3 * rng.normal(size=(40, 40))
+    estimate[5:8, 5:8] = np.nan
+    front = foreground(reference)
+    both = ssim_whole_and_foreground(estimate, reference)
+    assert both == (ssim(estimate, reference), ssim(estimate, reference, foreground=front))

@@ -81,14 +81,32 @@ def ssim(
     float
         NaN where the reference is constant, the mask is empty, or a side is below 11 px.
     """
+    estimate, reference = _finite_pair(estimate, reference)
+    chosen = np.isfinite(estimate) & np.isfinite(reference)
+    if foreground is not None:
+        chosen &= foreground
+    local = _local_ssim(estimate, reference) if chosen.any() else None
+    return float("nan") if local is None else float(local[chosen].mean())
+
+
+def ssim_whole_and_foreground(estimate: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """Return `ssim` over the whole map and over the `foreground` of the reference, in one go."""
+    estimate, reference = _finite_pair(estimate, reference)
+    valid = np.isfinite(estimate) & np.isfinite(reference)
+    local = _local_ssim(estimate, reference) if valid.any() else None
+    if local is None:
+        return float("nan"), float("nan")
+    front = valid & foreground(reference)
+    return float(local[valid].mean()), float(local[front].mean()) if front.any() else float("nan")
+
+
+def _local_ssim(estimate: np.ndarray, reference: np.ndarray) -> np.ndarray | None:
+    """Return SSIM pixel by pixel; None where it has no meaning."""
     from skimage.metrics import structural_similarity
 
-    estimate, reference = _finite_pair(estimate, reference)
     span = data_range(reference)
-    valid = np.isfinite(estimate) & np.isfinite(reference)
-    chosen = valid if foreground is None else valid & foreground
-    if span <= 0 or not chosen.any() or min(reference.shape) < 11:
-        return float("nan")
+    if span <= 0 or min(reference.shape) < 11:
+        return None
     _, local = structural_similarity(  # type: ignore[misc]  # a pair with full=True
         fill_unmeasured(reference),
         fill_unmeasured(estimate),
@@ -98,7 +116,7 @@ def ssim(
         use_sample_covariance=False,
         full=True,
     )
-    return float(local[chosen].mean())
+    return np.asarray(local)
 
 
 def stabilise(counts: np.ndarray) -> np.ndarray:
