@@ -11,6 +11,7 @@ from xrf_sr_plans.metrics.hallucination import (
     FeatureRates,
     Rate,
     detect,
+    detect_lines,
     feature_rates,
     match,
     wilson_interval,
@@ -20,6 +21,7 @@ from xrf_sr_plans.metrics.standards import (
     empty_field,
     grating,
     indistinguishable_pair,
+    lines,
     siemens_star,
 )
 
@@ -127,3 +129,41 @@ def test_gratings_have_the_period_asked_for():
 def test_a_field_too_small_for_a_dot_is_refused():
     with pytest.raises(ConfigError, match="field of 16 px"):
         dots(16, 5.0, 1.0, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("radius_px", [0.5, 1.0, 3.0])
+def test_lines_are_found_with_their_own_height_and_none_beside_them(radius_px):
+    sample = lines(128, radius_px, 20.0, 0.8, np.random.default_rng(1))
+    one = sample.features[0]
+    shape = (one.length_px, one.angle)
+    rates = feature_rates(
+        sample.maps, sample.features, radius_px=radius_px, contrast=0.8, line=shape
+    )
+    assert rates.lost == Rate(0, len(sample.features))
+    assert rates.false.hits == rates.leaked.hits == 0
+    heights = detect_lines(sample.maps[0], radius_px, *shape, 0.4)[:, 2]
+    np.testing.assert_allclose(heights, 0.8, rtol=0.3 if radius_px < 1 else 0.12)
+    across = feature_rates(
+        sample.maps,
+        sample.features,
+        radius_px=radius_px,
+        contrast=0.8,
+        line=(one.length_px, one.angle + np.pi / 2),
+    )
+    assert across.lost.value > 0.9
+
+
+def test_lines_in_noise_are_lost_and_invented():
+    sample = lines(128, 1.0, 16.0, 0.3, np.random.default_rng(2), n_elements=1)
+    one = sample.features[0]
+    noisy = np.random.default_rng(0).poisson(4 * sample.maps) / 4.0
+    rates = feature_rates(
+        noisy,
+        sample.features,
+        radius_px=1.0,
+        contrast=0.3,
+        line=(one.length_px, one.angle),
+    )
+    assert rates.false.hits > 0
+    with pytest.raises(ConfigError, match="field of 16 px"):
+        lines(16, 2.0, 16.0, 0.3, np.random.default_rng(0))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
-from scipy import ndimage, optimize, special
+from scipy import ndimage, optimize, signal, special
 
 from xrf_sr_plans.metrics.standards import Feature
 
@@ -134,6 +134,44 @@ def detect(
     return np.column_stack([y, x, response[y, x]])[order].astype(float)
 
 
+def detect_lines(
+    image: np.ndarray, radius_px: float, length_px: float, angle: float, threshold: float
+) -> np.ndarray:
+    """Find bright lines of a given width, length and direction in a map (y, x).
+
+    As `detect`, with a filter that is constant along the line: across it a difference of
+    Gaussians, scaled so that such a line answers with its own height.
+    """
+    kernel, gain = _line_filter(radius_px, length_px, angle)
+    reach = len(kernel) // 2
+    padded = np.pad(np.nan_to_num(image), reach, mode="edge")
+    response = signal.fftconvolve(padded, kernel, mode="valid") / gain
+    window = 2 * int(np.ceil(length_px / 2)) + 1
+    peak = (ndimage.maximum_filter(response, size=window) == response) & (response > threshold)
+    y, x = np.nonzero(peak)
+    order = np.argsort(-response[y, x], kind="stable")
+    return np.column_stack([y, x, response[y, x]])[order].astype(float)
+
+
+@lru_cache(maxsize=64)
+def _line_filter(radius_px: float, length_px: float, angle: float) -> tuple[np.ndarray, float]:
+    # Not thinner: half a pixel beside the axis the response must still be near its peak.
+    inner = max(radius_px / np.sqrt(2), 0.9)
+    reach = int(np.ceil(length_px / 2 + 8 * inner))
+    line = Feature(0, 0.0, 0.0, radius_px, 1.0, length_px, angle)
+    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(float)
+    across = rows * np.cos(angle) - columns * np.sin(angle)
+    along = rows * np.sin(angle) + columns * np.cos(angle)
+    box = np.clip(length_px / 2 + 0.5 - np.abs(along), 0, 1)
+    near, far = (np.exp(-0.5 * (across / wide) ** 2) / wide * box for wide in (inner, 2.0 * inner))
+    # Both of the same weight: a flat map has no lines.
+    kernel = near / near.sum() - far / far.sum()
+    own = min(1.0, 2 * radius_px) * np.clip(
+        max(radius_px, 0.5) + 0.5 - line.distance(rows, columns), 0, 1
+    )
+    return kernel[::-1, ::-1], float((kernel * own).sum())
+
+
 def match(found: np.ndarray, true: np.ndarray, tolerance_px: float) -> list[tuple[int, int]]:
     """Pair found (n, >=2) with true places (m, >=2), one to one, at least total distance.
 
@@ -157,6 +195,7 @@ def feature_rates(
     contrast: float,
     trusted: np.ndarray | None = None,
     tolerance_px: float | None = None,
+    line: tuple[float, float] | None = None,
 ) -> FeatureRates:
     """Count invented, lost and leaked features of an estimate (element, y, x).
 
@@ -170,12 +209,21 @@ def feature_rates(
     trusted
         (element, y, x) bool; None: everything is.
     tolerance_px
-        Largest distance of a match; None: one radius, at least 2 pixels.
+        Largest distance of a match; None: one radius, at least 2 pixels; of lines half their
+        length.
+    line
+        Length and angle of the lines asked about; None: dots.
     """
-    tolerance = max(radius_px, 2.0) if tolerance_px is None else tolerance_px
+    usual = max(radius_px, 2.0) if line is None else line[0] / 2
+    tolerance = usual if tolerance_px is None else tolerance_px
+    area = np.pi * max(radius_px, 1.0) ** 2
+    area += 0.0 if line is None else 2 * max(radius_px, 1.0) * line[0]
     total = FeatureRates()
     for element, plane in enumerate(estimate):
-        found = detect(plane, radius_px, VISIBLE * contrast)
+        if line is None:
+            found = detect(plane, radius_px, VISIBLE * contrast)
+        else:
+            found = detect_lines(plane, radius_px, *line, VISIBLE * contrast)
         true = _places(f for f in features if f.element == element)
         others = _places(f for f in features if f.element != element)
         pairs = match(found, true, tolerance)
@@ -186,7 +234,7 @@ def feature_rates(
         doubtful = int((~sure[false]).sum())
         foreign = _apart(others, true, 2 * tolerance)
         leaks = match(found[false], foreign, tolerance)
-        spots = int(plane.size / (np.pi * max(radius_px, 1.0) ** 2))
+        spots = int(plane.size / area)
         total = total + FeatureRates(
             Rate(len(false), len(found)),
             Rate(len(true) - len(pairs), len(true)),

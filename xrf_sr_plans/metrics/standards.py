@@ -7,7 +7,7 @@ pixels are honest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,13 +19,24 @@ BACKGROUND = 0.2
 
 @dataclass(frozen=True)
 class Feature:
-    """A round feature of one element: centre and radius in fine pixels, height above background."""
+    """A dot, or a line, of one element: centre and radius in fine pixels, height above background.
+
+    A line has `length_px` along `angle` (0: along x, towards y) and is two radii wide.
+    """
 
     element: int
     y: float
     x: float
     radius_px: float
     contrast: float
+    length_px: float = 0.0
+    angle: float = 0.0
+
+    def distance(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return how far places are from the dot's centre, or the line's axis."""
+        along = (y - self.y) * np.sin(self.angle) + (x - self.x) * np.cos(self.angle)
+        across = (y - self.y) * np.cos(self.angle) - (x - self.x) * np.sin(self.angle)
+        return np.hypot(np.clip(np.abs(along) - self.length_px / 2, 0, None), across)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,19 +98,61 @@ def dots(
             for y, x in places
         ]
     for feature in features:
-        maps[feature.element] += contrast * _disc(size, feature)
+        _add_dot(maps[feature.element], feature)
     name = "isolated dots" if gap_px is None else "paired dots"
     name = name if only_element is None else f"{name} in one element"
     return Standard(name, maps, tuple(features))
 
 
-def _disc(size: int, feature: Feature) -> np.ndarray:
+def _add_dot(plane: np.ndarray, feature: Feature) -> None:
+    reach = feature.radius_px + 2
+    inside = tuple(
+        slice(max(0, int(centre - reach)), min(len(plane), int(centre + reach) + 2))
+        for centre in (feature.y, feature.x)
+    )
+    rows, columns = np.mgrid[inside]
+    disc = np.clip(feature.radius_px + 0.5 - feature.distance(rows, columns), 0, 1)
+    if feature.radius_px < 1 and disc.sum() > 0:
+        # Below a pixel the soft edge would lose area: keep the dot's photons.
+        disc *= np.pi * feature.radius_px**2 / disc.sum()
+    plane[inside] += feature.contrast * disc
+
+
+def lines(
+    size: int,
+    radius_px: float,
+    length_px: float,
+    contrast: float,
+    rng: np.random.Generator,
+    *,
+    n_elements: int = 2,
+) -> Standard:
+    """Lines side by side and apart, all at one random angle, each in an element or in several.
+
+    Raises
+    ------
+    ConfigError
+        The field is too small for one line.
+    """
+    maps = np.full((n_elements, size, size), BACKGROUND)
+    pitch = length_px + 6 * radius_px + 4
+    cells = int(size // pitch)
+    if cells < 1:
+        raise ConfigError(f"field of {size} px: a line of {length_px} px needs {pitch:.0f}")
+    angle = float(rng.uniform(0, np.pi))
     rows, columns = np.mgrid[:size, :size]
-    distance = np.hypot(rows - feature.y, columns - feature.x)
-    disc = np.clip(feature.radius_px + 0.5 - distance, 0, 1)
-    # Below a pixel the soft edge would lose area: keep the dot's photons.
-    area = np.pi * feature.radius_px**2
-    return disc * (area / disc.sum()) if feature.radius_px < 1 and disc.sum() > 0 else disc
+    features: list[Feature] = []
+    for cell in np.ndindex(cells, cells):
+        y, x = (np.array(cell) + 0.5) * (size / cells) + rng.uniform(-1, 1, 2)
+        holders = np.nonzero(rng.random(n_elements) < 0.6)[0]
+        one = Feature(0, float(y), float(x), radius_px, contrast, length_px, angle)
+        distance = one.distance(rows, columns)
+        # Thinner than a pixel: as many photons per length, over a pixel's width.
+        height = contrast * min(1.0, 2 * radius_px)
+        for element in holders:
+            maps[element] += height * np.clip(max(radius_px, 0.5) + 0.5 - distance, 0, 1)
+            features.append(replace(one, element=int(element)))
+    return Standard("lines", maps, tuple(features))
 
 
 def grating(size: int, period_px: float, contrast: float, angle: float = 0.0) -> np.ndarray:

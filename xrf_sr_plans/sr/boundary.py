@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 NEVER = 1e6
 """Significance, or size, that nothing has."""
+PROBE_EDGES = (0.3, 0.8)
+"""Edges between groups of probes, FWHM in coarse steps, that an estimate is freed of."""
 _PX_PER_STEP = 2
 _LEAST_BACKGROUND = 0.5
 
@@ -43,13 +45,15 @@ class TrustBoundary(BaseModel):
     model_sha256: str
     sizes_steps: tuple[float, ...] = SIZES_STEPS
     significance: dict[str, tuple[float, ...]]
-    """By factor ("2", "4"), for each of `sizes_steps`; `NEVER`: not to be believed at all."""
+    """By `blur_key`, for each of `sizes_steps`; `NEVER`: not to be believed at all."""
     false_rate_limit: dict[str, float]
     """False share of the believed blobs, by factor, that the thresholds were chosen for."""
     regularity: float | None = None
     """Share of the local structure that few frequencies may hold (`sr.aliasing`); None: any."""
     smallest_steps: list[dict[str, float]] = Field(default_factory=list)
-    """For people: smallest believable diameter by factor, counts and contrast."""
+    """For people: smallest believable diameter of dots by factor, counts, contrast and probe."""
+    smallest_line_steps: list[dict[str, float]] = Field(default_factory=list)
+    """The same of lines: their width."""
     source: str = ""
 
     @property
@@ -57,6 +61,23 @@ class TrustBoundary(BaseModel):
         """Content key."""
         content = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def blur_key(factor: int, removed_probe: float) -> str:
+    """Return where limits are kept: "2", "4"; with the group of `PROBE_EDGES` where blur goes.
+
+    `removed_probe` is the FWHM, in coarse steps, that the estimate is freed of.
+    """
+    group = int(np.digitize(removed_probe, PROBE_EDGES))
+    return f"{factor} blur {group}" if group else str(factor)
+
+
+def blob_limits(
+    limits: Mapping[str, tuple[float, ...]] | None, factor: int, removed_probe: float
+) -> tuple[float, ...] | None:
+    """Return the limits by size; without blur where it wasn't measured; None: no limits."""
+    known = limits or {}
+    return known.get(blur_key(factor, removed_probe), known.get(str(factor)))
 
 
 def read_boundary(weights: Path, model_sha256: str) -> TrustBoundary | None:

@@ -12,11 +12,9 @@ from xrf_sr_plans.errors import ConfigError, GridError, MissingExtraError
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr import consistency
-from xrf_sr_plans.sr.aliasing import regular
-from xrf_sr_plans.sr.boundary import doubtful
-from xrf_sr_plans.sr.fallback import NORMAL_90, bicubic_sigma
 from xrf_sr_plans.sr.prepare import Prepared
 from xrf_sr_plans.sr.stabilise import Scale, stabilise, unstabilise
+from xrf_sr_plans.sr.trusted import untrust
 from xrf_sr_plans.sr.uncertainty import Calibration, Regime, intervals
 
 if TYPE_CHECKING:
@@ -88,52 +86,13 @@ def estimate(
         )
         for name, values in one.items():
             fields[name][index] = values[0] if name == "trusted" else values[0] * shrink[index]
-    notes = _judge(fields, elements, ready, scale, setting, calibration.regime)
-    notes += _doubt(fields, elements, setting.factor, calibration.regime)
-    notes += _alias(fields, elements, ready, setting.factor, calibration.regime.regularity)
+    notes = [
+        f"{element}: brighter than calibrated: taken for {1 / by:.2g} of its counts"
+        for element, by in zip(elements, shrink, strict=True)
+        if by > 1
+    ]
+    notes += untrust(fields, elements, ready, scale, setting, calibration.regime)
     return fields, notes
-
-
-def _doubt(
-    fields: dict[str, np.ndarray], elements: Sequence[str], factor: int, regime: Regime
-) -> list[str]:
-    """Untrust blobs that are too faint for their size, in place."""
-    limits = (regime.blobs or {}).get(str(factor))
-    if limits is None:
-        return []
-    notes = []
-    for index, element in enumerate(elements):
-        if not fields["trusted"][index].any():
-            continue
-        faint = doubtful(fields["estimate"][index : index + 1], factor, limits)[0]
-        if faint.any():
-            fields["trusted"][index] &= ~faint
-            share = 100 * float(faint.mean())
-            notes.append(f"{element}: {share:.1f} % untrusted: features too faint for their size")
-    return notes
-
-
-def _alias(
-    fields: dict[str, np.ndarray],
-    elements: Sequence[str],
-    ready: Prepared,
-    factor: int,
-    limit: float | None,
-) -> list[str]:
-    """Untrust what is so regular that it may be the alias of something finer, in place."""
-    if limit is None:
-        return []
-    notes = []
-    for index, element in enumerate(elements):
-        found = regular(ready.counts[index : index + 1], limit)[0]
-        if found.any():
-            fields["trusted"][index] &= ~found.repeat(factor, axis=0).repeat(factor, axis=1)
-            share = 100 * float(found.mean())
-            notes.append(
-                f"{element}: {share:.1f} % untrusted: regular structure, may be the alias of one"
-                " finer than two steps"
-            )
-    return notes
 
 
 def _shrinkage(counts: np.ndarray, regime: Regime) -> np.ndarray:
@@ -168,37 +127,6 @@ def _finish(
         "baseline": np.clip(upsample(counts, factor), 0, None),
         "trusted": agrees.repeat(factor, axis=1).repeat(factor, axis=2),
     }
-
-
-def _judge(
-    fields: dict[str, np.ndarray],
-    elements: Sequence[str],
-    ready: Prepared,
-    scale: Scale,
-    setting: Setting,
-    regime: Regime,
-) -> list[str]:
-    """Untrust elements that are out of the calibrated regime; fall back to bicubic for some."""
-    notes = []
-    for index, element in enumerate(elements):
-        if setting.probe > regime.largest_probe:
-            for name in ("estimate", "lower", "upper"):
-                fields[name][index] = fields["baseline"][index]
-            sigma = bicubic_sigma(ready.counts[index], fields["baseline"][index], setting.factor)
-            fields["sigma"][index] = sigma
-            fields["lower"][index] -= NORMAL_90 * sigma
-            fields["upper"][index] += NORMAL_90 * sigma
-            fields["lower"][index] = np.clip(fields["lower"][index], 0, None)
-            notes.append(
-                f"{element}: bicubic, untrusted: the probe is {setting.probe:.2f} steps wide;"
-                f" calibrated up to {regime.largest_probe}"
-            )
-        elif scale.span[index] < regime.smallest_range:
-            notes.append(f"{element}: untrusted: nothing above the counting noise")
-        else:
-            continue
-        fields["trusted"][index] = False
-    return notes
 
 
 def _device(name: str | None) -> torch.device:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,8 @@ OLD_BLUR_EDGES = (0.3, 0.75)
 """Of calibrations that don't name their own."""
 LARGEST_SIGMA = 0.5
 """Of an element's range: where the network says more (it may, without bound) it knows nothing."""
+MOST_ELEMENTS = 30
+"""Intervals were found to hold with so many elements (`benchmarks/hallucination.py`)."""
 N_GROUPS = (len(ROUGHNESS_EDGES) + 1, len(DOSE_EDGES) + 1, len(BRIGHTNESS_EDGES) + 1)
 
 
@@ -57,9 +59,13 @@ class Regime(BaseModel):
     worst_chi2: float = 2.5
     """Local reduced chi-square of the re-degraded estimate against the measured counts."""
     blobs: dict[str, tuple[float, ...]] | None = None
-    """Smallest significance of blobs by factor and size (`sr.boundary`); None: not measured."""
+    """Smallest significance of blobs by `sr.boundary.blur_key` and size; None: not measured."""
     regularity: float | None = None
     """Share of the local structure that few frequencies may hold (`sr.aliasing`); None: any."""
+    most_elements: int | None = None
+    """Of one map; None: any number."""
+    largest_roughness: float | None = None
+    """`Scale.roughness` of the roughest element map that was seen; None: any."""
 
 
 class Calibration(BaseModel):
@@ -168,6 +174,8 @@ class Scores:
     sharpening: float = 0.0
     """FWHM, in coarse steps, of the probe that the estimate is freed of; negative where it keeps
     that probe's blur."""
+    roughness: float = 0.0
+    """Of the roughest element that stands out of the noise."""
 
 
 def conformal_quantile(scores: np.ndarray, share: float) -> float:
@@ -218,7 +226,16 @@ def fit(
         upper=upper,
         blur=blur,
         blur_edges=BLUR_EDGES,
+        regime=_seen(maps),
         source=source,
+    )
+
+
+def _seen(maps: Sequence[Scores]) -> Regime:
+    roughest = max((item.roughness for item in maps), default=0.0)
+    return Regime(
+        most_elements=MOST_ELEMENTS,
+        largest_roughness=round(roughest, 3) if roughest > 0 else None,
     )
 
 

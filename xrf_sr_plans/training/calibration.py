@@ -17,7 +17,7 @@ from xrf_sr_plans.sr.estimate import FACTORS
 from xrf_sr_plans.sr.predict import Setting, run_network
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
 from xrf_sr_plans.sr.stabilise import Scale, stabilise, unstabilise
-from xrf_sr_plans.sr.uncertainty import Calibration, Scores, bounded, fit, groups, to_json
+from xrf_sr_plans.sr.uncertainty import Calibration, Regime, Scores, bounded, fit, groups, to_json
 from xrf_sr_plans.training.pairs import Measurement, Pair, draw_measurement, measure
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED, FAMILIES, phantom
 from xrf_sr_plans.training.real_maps import calibration_maps, validation_maps
@@ -105,7 +105,9 @@ def scores(predicted: Predicted, rng: np.random.Generator) -> Scores:
     keep = rng.integers(score[0].size, size=(n_elements, PIXELS_PER_MAP))
     pick = [np.take_along_axis(v.reshape(n_elements, -1), keep, 1).ravel() for v in (score, group)]
     how = predicted.pair.how
-    return Scores(how.factor, pick[1], pick[0], setting_of(how).sharpening)
+    clear = predicted.scale.span >= Regime().smallest_range
+    roughest = float(predicted.scale.roughness[clear].max(initial=0.0))
+    return Scores(how.factor, pick[1], pick[0], setting_of(how).sharpening, roughest)
 
 
 def simulated_pairs(
