@@ -148,23 +148,45 @@ def train(
     architecture: Annotated[str, typer.Option(help="set (ours), notes or srcnn.")] = "set",
     factor: Annotated[int | None, typer.Option(help="For the peers: 1, 2 or 4.")] = None,
     real_maps: Annotated[Path | None, typer.Option(help="Folder of measured maps.")] = None,
+    method: Annotated[
+        str,
+        typer.Option(help="supervised; or, to adapt a model, self-supervised or unpaired."),
+    ] = "supervised",
+    start: Annotated[
+        str | None, typer.Option("--from", help="Model to adapt; none: the default.")
+    ] = None,
+    maps: Annotated[
+        list[Path] | None, typer.Option(help="Coarse maps to adapt to, in photons; repeatable.")
+    ] = None,
+    fine: Annotated[
+        list[Path] | None,
+        typer.Option(help="Fine maps of other samples to adapt with; repeatable."),
+    ] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="Any field of TrainingConfig: steps=6000.")
+        list[str] | None,
+        typer.Option("--set", help="Any field of TrainingConfig or AdaptationConfig: steps=600."),
     ] = None,
 ) -> None:
-    """Train a network; the weights appear in the run folder."""
+    """Train a network, or adapt one to a sample without pairs; weights appear in the folder."""
     from pydantic import ValidationError
 
     from xrf_sr_plans.errors import ConfigError
     from xrf_sr_plans.training.config import TrainingConfig
+
+    parts = [pair.partition("=") for pair in setting or []]
+    settings: dict[str, object] = {name: value for name, _, value in parts}
+    if method != "supervised":
+        known = {"out": out, "method": method, "start": start, "maps": maps or (), "fine": fine}
+        _adapt({key: value for key, value in known.items() if value is not None} | settings)
+        return
+    if start or maps or fine:
+        raise ConfigError("--from, --maps and --fine adapt a model: give --method self-supervised")
     from xrf_sr_plans.training.loop import train as run_training
 
     given: dict[str, object] = {"out": out, "architecture": architecture}
     given |= {} if factor is None else {"factor": factor}
     given |= {} if real_maps is None else {"real_maps": real_maps}
-    for pair in setting or []:
-        name, _, value = pair.partition("=")
-        given[name] = value
+    given |= settings
     if recipe not in ("ours", "notes"):
         raise ConfigError(f"recipe is {recipe!r}; ours or notes")
     try:
@@ -172,6 +194,21 @@ def train(
     except ValidationError as error:
         raise ConfigError(f"training settings: {error}") from error
     run_training(config)
+
+
+def _adapt(given: dict[str, object]) -> None:
+    from pydantic import ValidationError
+    from rich.console import Console
+
+    from xrf_sr_plans.training.adaptation import AdaptationConfig, adapt, verdict
+
+    try:
+        config = AdaptationConfig.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"settings of the adaptation: {error}") from error
+    done = adapt(config)
+    for line in verdict(done, config):
+        Console().print(line, soft_wrap=True)
 
 
 @app.command()

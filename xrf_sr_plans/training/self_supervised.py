@@ -1,0 +1,109 @@
+"""Learn from coarse maps alone: scale-equivariance and measurement consistency.
+
+The measured map, made coarser once more by the forward model, is a pair whose truth is the map
+itself (A. Shocher et al., "Zero-shot" super-resolution, CVPR 2018, arXiv 1712.06087; J. Scanvic
+et al., Scale-equivariant imaging, arXiv 2312.11232). And the estimate, measured again, has to
+predict photons that the network wasn't shown. Input and target never share a photon, so the
+counting noise of neither is learnt (`own_maps`).
+
+Imports torch: import this module lazily.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xrf_sr_plans.metrics.classical import Coarse, forward_matrices
+from xrf_sr_plans.schema import Sampling
+from xrf_sr_plans.sr.network import SAMPLINGS
+from xrf_sr_plans.training.fine_tuning import predict, supervised_loss
+from xrf_sr_plans.training.own_maps import OwnMaps
+from xrf_sr_plans.training.pairs import Batch
+from xrf_sr_plans.training.short_runs import tensors
+
+_STREAM = 41
+
+
+def measured_again(estimate: Tensor, sampling: Tensor, factor: int) -> Tensor:
+    """Degrade estimates (batch, element, Y, X) by `metrics.classical.measure_again`, in torch.
+
+    `sampling` is each map's index into `SAMPLINGS`; the probe's blur is still in the estimate.
+    """
+    shape = (int(estimate.shape[-2]), int(estimate.shape[-1]))
+    seen = []
+    for one, index in zip(estimate, sampling.tolist(), strict=True):
+        rows, columns = _matrices(shape, factor, SAMPLINGS[index])
+        seen.append(rows @ one @ columns.T)
+    return torch.stack(seen)
+
+
+@lru_cache(maxsize=16)
+def _matrices(shape: tuple[int, int], factor: int, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    pair = forward_matrices(shape, Coarse(factor, sampling))
+    rows, columns = (torch.tensor(matrix, dtype=torch.float32) for matrix in pair)
+    return rows, columns
+
+
+def noisy_loss(estimate: Tensor, batch: dict[str, Any]) -> Tensor:
+    """Return the square error against photons, each map relative to its own error.
+
+    As `losses.log_mse`, but unbiased: the logarithm of a noisy error favours what the noise
+    favours. What a pixel's error is divided by comes from the other half of the pixels, a
+    chequerboard, whose noise is independent, and is the counting noise at least.
+    """
+    target = batch["truth"]
+    worth = batch["worth"][:, None]
+    error = (estimate - target).square()
+    rows, columns = (torch.arange(size) for size in error.shape[-2:])
+    black = ((rows[:, None] + columns) % 2 == 0).to(error.dtype)
+    halves = [(error * side).sum((-2, -1)) / side.sum() for side in (black, 1 - black)]
+    mean = estimate.detach().clamp(min=0).mean((-2, -1))
+    noise = worth * (mean + worth)
+    parts = [
+        (one / torch.maximum(other.detach(), noise)).mean() for one, other in (halves, halves[::-1])
+    ]
+    return 0.5 * (parts[0] + parts[1])
+
+
+def consistency_loss(estimate: Tensor, batch: dict[str, Any]) -> Tensor:
+    """Return how badly estimates predict photons they were not made from.
+
+    `batch["truth"]` is the coarse map in those photons (`OwnMaps.themselves`).
+    """
+    again = measured_again(estimate, batch["sampling"], int(batch["factor"]))
+    return noisy_loss(again, batch)
+
+
+def own_tensors(drawn: tuple[Batch, np.ndarray]) -> dict[str, Any]:
+    """Return a batch of `OwnMaps` as tensors."""
+    return tensors(drawn[0]) | {"worth": torch.from_numpy(drawn[1])}
+
+
+def self_supervised_loss(
+    network: nn.Module, own: OwnMaps, replay: Callable[[int], dict[str, Any]], seed: int
+) -> Callable[[int], Tensor]:
+    """Return the loss of a step, a function of its number.
+
+    Parameters
+    ----------
+    replay
+        Batch of a step from phantoms: what the network knew is not to be forgotten.
+    """
+
+    def loss(step: int) -> Tensor:
+        rng = np.random.default_rng([seed, _STREAM, step])
+        factor = 2 if step % 2 == 0 else 4
+        known = replay(step)
+        total = supervised_loss(predict(network, known), known)
+        daughters = own_tensors(own.daughters(rng, factor))
+        total = total + noisy_loss(predict(network, daughters).estimate, daughters)
+        themselves = own_tensors(own.themselves(rng, factor))
+        return total + consistency_loss(predict(network, themselves).estimate, themselves)
+
+    return loss
