@@ -145,7 +145,7 @@ class SetNetwork(nn.Module):
         unit = ((flat - conditions.low[..., None, None]) / span).reshape(-1, 1, height, width)
         # The second plane is 1 inside: what a convolution sees beyond the border is 0 there.
         features = self.stem(torch.cat([unit, torch.ones_like(unit)], 1))
-        film = self.film(self.condition(_condition_vector(conditions, factor)))
+        film = self.film(self.condition(condition_vector(conditions, factor)))
         film = film.reshape(batch * n_elements, self.config.blocks, 2, -1, 1, 1)
         for index, block in enumerate(self.blocks):
             if str(index) in self.mixes:
@@ -154,12 +154,19 @@ class SetNetwork(nn.Module):
         correction = self.heads[str(factor)](features).float()
         log_sigma = self.sigma_heads[str(factor)](features.detach()).float()
         shape = (batch, n_elements, height * factor, width * factor)
-        stabilised = stabilise_tensor(upsample_tensor(counts, factor)) + span * correction.view(
-            shape
+        stabilised, sigma = decode(
+            counts, span, factor, correction.view(shape), log_sigma.view(shape)
         )
-        relative = torch.exp(log_sigma.clamp(-12, 4)).view(shape)
-        sigma = torch.sqrt(0.02 + (span * relative) ** 2)
         return Prediction(_unstabilise(stabilised), stabilised, sigma)
+
+
+def decode(
+    counts: Tensor, span: Tensor, factor: int, correction: Tensor, log_sigma: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the stabilised estimate and its sigma from what the heads say, all (..., Y, X)."""
+    stabilised = stabilise_tensor(upsample_tensor(counts, factor)) + span * correction
+    relative = torch.exp(log_sigma.clamp(-12, 4))
+    return stabilised, torch.sqrt(0.02 + (span * relative) ** 2)
 
 
 def stabilise_tensor(counts: Tensor) -> Tensor:
@@ -175,8 +182,8 @@ def _unstabilise(stabilised: Tensor) -> Tensor:
     )
 
 
-def _condition_vector(conditions: Conditions, factor: int) -> Tensor:
-    """Return (batch * element, N_CONDITIONS)."""
+def condition_vector(conditions: Conditions, factor: int) -> Tensor:
+    """Return what modulates the blocks, (batch * element, N_CONDITIONS)."""
     span, low = conditions.span, conditions.low
     one_hot = functional.one_hot(conditions.sampling, len(SAMPLINGS)).to(span.dtype)
     per_map = torch.cat(

@@ -7,20 +7,29 @@ whole map would have given. Imports torch: import this module lazily.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from xrf_sr_plans.errors import AnalysisError
+from xrf_sr_plans.sr.elementwise import Elementwise
 from xrf_sr_plans.sr.network import Conditions, SetNetwork
 from xrf_sr_plans.sr.peers import Peer
 
 log = logging.getLogger(__name__)
-LARGEST_TILE = 128
 SMALLEST_TILE = 16
+LARGEST_TILE = 256
+"""Margins are computed twice: smaller tiles take longer, as do larger ones, whose features don't
+stay in the cache."""
+TILE_PIXELS = 5_000_000
+"""Elements times pixels of a tile with its margin: about 500 MB of features in bfloat16."""
+
+Planes = Iterator[tuple[slice | int, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -52,21 +61,26 @@ def run_tiled(
     conditions: Conditions,
     factor: int,
     device: torch.device,
-    tile: int = LARGEST_TILE,
+    tile: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (stabilised estimate, its sigma), each (element, y, x) on the fine grid.
 
-    When memory runs out the tiles are halved, down to `SMALLEST_TILE`.
+    Tiles are `tile` coarse pixels wide; None: as suits map and memory. When memory runs out they
+    are halved, down to `SMALLEST_TILE`.
 
     Raises
     ------
     AnalysisError
         Not even the smallest tile fits.
     """
+    margin = max(network.reach, 3)  # Bicubic reaches two pixels further than its base pixel.
+    tile = tile or _suitable_tile(counts.shape, margin)
     while True:
         try:
-            return _run(network, counts, conditions, factor, device, tile)
-        except (torch.OutOfMemoryError, MemoryError) as error:
+            return _run(network, counts, conditions, factor, device, (tile, margin))
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
             if tile // 2 < SMALLEST_TILE:
                 raise AnalysisError(
                     f"out of memory on {device} with tiles of {tile} coarse pixels"
@@ -78,33 +92,61 @@ def run_tiled(
                 torch.cuda.empty_cache()
 
 
+def _suitable_tile(shape: tuple[int, ...], margin: int) -> int:
+    """Return the side of equal tiles, as few as `LARGEST_TILE` and `TILE_PIXELS` allow."""
+    n_elements, *sides = shape
+    fitting = math.isqrt(TILE_PIXELS // n_elements) - 2 * margin
+    largest = min(max(fitting, 2 * SMALLEST_TILE), LARGEST_TILE)
+    return max(math.ceil(side / math.ceil(side / largest)) for side in sides)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On the CPU torch has no class of its own for it.
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or "can't allocate memory" in str(error)
+
+
 def _run(
     network: SetNetwork | Peer,
     counts: np.ndarray,
     conditions: Conditions,
     factor: int,
     device: torch.device,
-    tile: int,
+    cut: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
     n_elements, height, width = counts.shape
     fine = (n_elements, height * factor, width * factor)
     made = np.empty(fine, np.float32), np.empty(fine, np.float32)
-    # Bicubic reaches two pixels further than its base pixel.
-    margin = max(network.reach, 3)
-    known = Conditions(*(value.to(device) for value in conditions))
-    for window in windows(height, width, tile, margin):
-        part = torch.from_numpy(np.ascontiguousarray(counts[:, window.outer_y, window.outer_x]))
-        with torch.inference_mode(), _repeatable(device), _half(device):
-            out = network(part.to(device, torch.float32)[None], known, factor)
-        inner = (
-            slice(None),
-            _scaled(window.y, window.outer_y.start, factor),
-            _scaled(window.x, window.outer_x.start, factor),
-        )
-        place = (slice(None), _scaled(window.y, 0, factor), _scaled(window.x, 0, factor))
-        for whole, one in zip(made, (out.stabilised, out.sigma), strict=True):
-            whole[place] = one[0].float().cpu().numpy()[inner]
+    with torch.inference_mode(), _repeatable(device):
+        planes = _planes(network, conditions, factor, device)
+        for window in windows(height, width, *cut):
+            part = torch.from_numpy(counts[:, window.outer_y, window.outer_x].astype(np.float32))
+            inner_y = _scaled(window.y, window.outer_y.start, factor)
+            inner_x = _scaled(window.x, window.outer_x.start, factor)
+            place = (_scaled(window.y, 0, factor), _scaled(window.x, 0, factor))
+            for elements, *found in planes(part):
+                for whole, one in zip(made, found, strict=True):
+                    inner = one[..., inner_y, inner_x].float().cpu().numpy()
+                    whole[(elements, *place)] = inner
     return made
+
+
+def _planes(
+    network: SetNetwork | Peer, conditions: Conditions, factor: int, device: torch.device
+) -> Callable[[Tensor], Planes]:
+    """Return what yields elements, stabilised estimate and sigma of a part of a map."""
+    known = Conditions(*(value.to(device) for value in conditions))
+    if isinstance(network, SetNetwork) and device.type == "cpu":
+        half = has_fast_bf16(device)
+        one_by_one = Elementwise(network, known, factor, torch.bfloat16 if half else torch.float32)
+        return lambda part: ((k, *found) for k, found in enumerate(one_by_one(part)))
+
+    def all_at_once(part: Tensor) -> Planes:
+        with _half(device):
+            out = network(part.to(device)[None], known, factor)
+        yield slice(None), out.stabilised[0], out.sigma[0]
+
+    return all_at_once
 
 
 def has_fast_bf16(device: torch.device) -> bool:
