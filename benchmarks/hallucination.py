@@ -10,12 +10,16 @@ leaked      predicted where only the other element has a feature, of such places
 flagged     of the false ones, those on untrusted pixels
 doubted     of the true ones that were predicted, those on untrusted pixels (the price)
 
-Each with Wilson's 95 % interval; bicubic on the same counts beside it. A feature counts as
-predicted from half its contrast on. Then: samples that the forward model can't tell apart
-(coverage of both by one interval), gratings and a Siemens star at and below the coarse step's
-limit, a boundary fitted without one standard and tested on it, and what the boundary costs on
-phantoms. --write puts NAME.trust.json beside the weights. One thread; the full sweep takes
-less than ten minutes on one core.
+Each with Wilson's 95 % interval. A feature (dot or line) counts as predicted from half its
+contrast on. Swept over size, contrast, counts, factor and the probe's blur; bicubic on the same
+counts beside it, and in some cells bicubic + Gaussian and SRCNN. Then: samples that the forward
+model can't tell apart (coverage of both by one interval), gratings and a Siemens star, patterns
+finer than two steps, many elements, a boundary fitted without one standard and tested on it, and
+what the boundary costs on phantoms.
+
+--write, after every training: NAME.trust.json beside the weights, which the model cards and the
+page on trust show, and (for the default model) docs/_static/trust-boundary.png. One thread; about
+five minutes on one core.
 """
 
 from __future__ import annotations
@@ -24,43 +28,48 @@ import argparse
 import itertools
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from xrf_sr_plans.metrics.classical import Coarse
-from xrf_sr_plans.metrics.standards import (
-    BACKGROUND,
-    dots,
-    grating,
-    indistinguishable_pair,
-    siemens_star,
-)
+from xrf_sr_plans.metrics.standards import BACKGROUND
 from xrf_sr_plans.sr.boundary import NEVER, TrustBoundary
 from xrf_sr_plans.sr.registry import model_path
-from xrf_sr_plans.training.calibration import fit_to_blocks, phantom_samples
-from xrf_sr_plans.training.pairs import Measurement, measure
-from xrf_sr_plans.training.phantoms import TEST_SEED
-from xrf_sr_plans.training.trust import (
+from xrf_sr_plans.training.limits import aliases, cost, gratings, hidden, many_elements, star
+from xrf_sr_plans.training.sweep import (
+    DOTS,
     QUICK,
-    SHOWN,
     Cell,
-    Hallucination,
-    Predict,
+    Row,
     cells,
-    fit_boundary,
-    hallucinate,
     pooled,
     predictor,
     rate_json,
     sweep,
+)
+from xrf_sr_plans.training.trust import (
+    Hallucination,
+    fit_boundary,
+    hallucinate,
+    usual_cells,
     within,
 )
 
-COUNTS = 200.0
-DOTS = ("isolated dots", "paired dots", "dots in one element")
+PICTURE = Path(__file__).parents[1] / "docs" / "_static" / "trust-boundary.png"
+TITLES = {
+    "summary": "known samples, % (95 % interval)",
+    "compared": "all methods, 20 and 200 photons, 1 to 3 steps, no blur, % (95 % interval)",
+    "hidden": "samples the forward model can't tell apart",
+    "gratings": "gratings: share seen, and anything else seen",
+    "star": "Siemens star: share of the spokes' contrast by local period",
+    "aliases": "maps called regular, share",
+    "elements": "coverage of 90 % intervals and gain over bicubic by number of elements",
+    "left_out": "boundary fitted without a standard",
+    "cost": "trusted share of phantoms",
+}
 
 
 def percent(rate: dict[str, Any]) -> str:
@@ -70,156 +79,64 @@ def percent(rate: dict[str, Any]) -> str:
     return f"{100 * rate['rate']:.2f} ({100 * rate['low']:.2f}-{100 * rate['high']:.2f})"
 
 
-def print_sweep(found: Hallucination) -> None:
-    """Print rates and boundary."""
-    print(f"\n{'':37s}" + "".join(f"{name + ' %':>22s}" for name in SHOWN))
-    for line in found.summary():
-        label = f"{line['factor']}x {line['method']:8s} {line['standard']}"
-        print(f"{label:37s}" + "".join(f"{percent(line[name]):>22s}" for name in SHOWN))
-    print("\nsmallest believed / seen (at most 10 % lost) diameter, in coarse steps")
-    print("columns: photons per coarse pixel at intensity 1 (background 0.2); rows: contrast")
-    table = found.boundary.smallest_steps
-    for factor in sorted({line["factor"] for line in table}):
-        here = [line for line in table if line["factor"] == factor]
-        columns = sorted({line["counts"] for line in here})
-        print(f"{factor:g}x   " + "".join(f"{n:>14g}" for n in columns))
-        for contrast in sorted({line["contrast"] for line in here}):
-            row = {line["counts"]: line for line in here if line["contrast"] == contrast}
-            text = [f"{steps(row[n]['believed_steps'])} / {steps(row[n]['seen_steps'])}"
-                    for n in columns]  # fmt: skip
-            print(f"{contrast:<5g}" + "".join(f"{value:>14s}" for value in text))
-    print(f"\nsmallest significance of a blob by size {found.boundary.sizes_steps} steps:")
-    for factor, levels in found.boundary.significance.items():
-        print(f"{factor}x  " + "  ".join("never" if v >= NEVER else f"{v:.2f}" for v in levels))
-
-
 def steps(size: float) -> str:
     """Format a diameter."""
     return "-" if size >= NEVER else f"{size:g}"
 
 
-def pair(maps: np.ndarray, factor: int, seed: int, counts: float = COUNTS) -> Any:
-    """Measure a sample (element, y, x) by a fly scan."""
-    how = Measurement(factor, "fly", 0.0, 0.0, (counts,) * len(maps))
-    return measure(maps, how, np.random.default_rng(seed))
+def print_boundary(boundary: TrustBoundary) -> None:
+    """Print smallest sizes and thresholds."""
+    for what, table in (
+        ("diameter of dots", boundary.smallest_steps),
+        ("width of lines", boundary.smallest_line_steps),
+    ):
+        print(f"\nsmallest {what} believed / seen (at most 10 % lost), in coarse steps")
+        print("columns: photons per coarse pixel at intensity 1 (background 0.2); rows: contrast")
+        for factor, probe in sorted({(line["factor"], line["probe"]) for line in table}):
+            here = [x for x in table if (x["factor"], x["probe"]) == (factor, probe)]
+            columns = sorted({line["counts"] for line in here})
+            print(f"{factor:g}x probe {probe:<5g}" + "".join(f"{n:>14g}" for n in columns))
+            for contrast in sorted({line["contrast"] for line in here}):
+                row = {line["counts"]: line for line in here if line["contrast"] == contrast}
+                text = [
+                    f"{steps(row[n]['believed_steps'])} / {steps(row[n]['seen_steps'])}"
+                    for n in columns
+                ]
+                print(f"{contrast:<14g}" + "".join(f"{value:>14s}" for value in text))
+    print(f"\nsmallest significance of a blob by size {boundary.sizes_steps} steps:")
+    for key, levels in boundary.significance.items():
+        print(f"{key:10s}" + "  ".join("never" if v >= NEVER else f"{v:.2f}" for v in levels))
+    print(f"largest share of the local structure at few frequencies: {boundary.regularity}")
 
 
-def hidden(predict: Predict) -> list[dict[str, float]]:
-    """Cover two samples that only differ in what can't be measured, by one interval."""
-    lines = []
-    for factor in (2, 4):
-        base = dots(64 * factor, 1.5 * factor, 0.6, np.random.default_rng(0), n_elements=1)
-        for contrast in (0.02, 0.05, 0.1):
-            twins = indistinguishable_pair(
-                base.maps[0] + 0.2, Coarse(factor), contrast, np.random.default_rng(1)
-            )
-            first, second = (pair(np.clip(twin, 0, None)[None], factor, 2) for twin in twins)
-            fields = predict(first.counts, factor)
-            inside = [
-                float(((fields["lower"] <= one.truth) & (one.truth <= fields["upper"])).mean())
-                for one in (first, second)
-            ]
-            lines.append(
-                {
-                    "factor": factor,
-                    "hidden_contrast": contrast,
-                    "largest_difference_sigma": float(
-                        (np.abs(first.counts - second.counts) / np.sqrt(first.counts + 1)).max()
-                    ),
-                    "coverage_first": inside[0],
-                    "coverage_second": inside[1],
-                }
-            )
-    return lines
-
-
-def gratings(predict: Predict) -> list[dict[str, float]]:
-    """Return what of a grating is predicted, and what else is, by period in coarse steps."""
-    lines = []
-    for factor in (2, 4):
-        for period in (1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0):
-            for angle in (0.0, 0.5):
-                truth = grating(64 * factor, period * factor, 0.8, angle)
-                fields = predict(pair(truth[None], factor, 3).counts, factor)
-                line: dict[str, float] = {"factor": factor, "period_steps": period, "angle": angle}
-                for name, key in (("estimate", "model"), ("baseline", "bicubic")):
-                    line |= _modulation(fields[name][0] / COUNTS, truth, key)
-                line["trusted"] = float(fields["trusted"].mean())
-                lines.append(line)
-    return lines
-
-
-def _modulation(made: np.ndarray, truth: np.ndarray, key: str) -> dict[str, float]:
-    window = np.outer(*(np.hanning(side) for side in truth.shape))
-    got, true = (np.fft.rfft2((plane - plane.mean()) * window) for plane in (made, truth))
-    power = np.abs(true) ** 2
-    own = power > 1e-3 * power.max()
-    share = float((got[own] * true[own].conj()).real.sum() / power[own].sum())
-    other = float(np.sqrt((np.abs(got[~own]) ** 2).sum() / power.sum()))
-    return {f"{key}_seen": share, f"{key}_spurious": other}
-
-
-def star(predict: Predict) -> list[dict[str, float]]:
-    """Return by local period of a Siemens star how well spokes are predicted (1: perfectly)."""
-    spokes, lines = 24, []
-    for factor in (2, 4):
-        truth = siemens_star(96 * factor, 0.8, spokes)
-        fields = predict(pair(truth[None], factor, 4).counts, factor)
-        rows, columns = np.mgrid[: len(truth), : len(truth)] - (len(truth) - 1) / 2
-        period = 2 * np.pi * np.hypot(rows, columns) / spokes / factor
-        for low, high in ((1, 1.5), (1.5, 2), (2, 3), (3, 4), (4, 6), (6, 10)):
-            ring = (period >= low) & (period < high)
-            line: dict[str, float] = {"factor": factor, "from_steps": low, "to_steps": high}
-            for name, key in (("estimate", "model"), ("baseline", "bicubic")):
-                values = fields[name][0][ring] / COUNTS
-                line[key] = float(np.cov(values, truth[ring])[0, 1] / np.var(truth[ring]))
-            lines.append(line)
-    return lines
-
-
-def left_out(predict: Predict, wanted: list[Cell]) -> list[dict[str, Any]]:
+def left_out(model: str | None, rows: Sequence[Row], wanted: Sequence[Cell]) -> list[Any]:
     """Fit the boundary without one standard; return how it does on that one."""
     lines = []
-    for standard in DOTS:
-        inner = [cell for cell in wanted if cell.standard != standard]
-        outer = [cell for cell in wanted if cell.standard == standard]
-        fitted = fit_boundary(sweep(predict, inner, repeats=1, seed=2), "0" * 64, "")
-        rows = sweep(within(predict, fitted), outer, repeats=1, seed=3)
+    predict = predictor(model)
+    for standard in (*DOTS, "lines"):
+        inner = [row for row in rows if row.cell.standard != standard]
+        outer = [cell for cell in wanted if cell.standard == standard and cell.probe == 0]
+        fitted = fit_boundary(inner, "0" * 64, "")
+        tested = sweep(within(predict, fitted), outer, repeats=2, seed=3)
         for factor in sorted({cell.factor for cell in wanted}):
-            rates = pooled(rows, "model", factor=factor)
-            line = {"standard": standard, "factor": factor}
+            rates = pooled(tested, "model", factor=factor)
             chosen = {name: rate_json(getattr(rates, name)) for name in ("believed", "flagged")}
-            lines.append({**line, **chosen})
-    return lines
-
-
-def cost(predict: Predict, boundary: TrustBoundary) -> list[dict[str, float]]:
-    """Return the trusted share of phantoms with and without the boundary."""
-    guarded, lines = within(predict, boundary), []
-    samples = [fit_to_blocks(s.maps, 4) for s in phantom_samples(1, TEST_SEED)]
-    for factor in (2, 4):
-        for counts in (20.0, 50.0, 200.0, 1000.0):
-            shares = []
-            for number, maps in enumerate(samples):
-                measured = pair(maps, factor, number, counts).counts
-                each = [f(measured, factor)["trusted"].mean() for f in (predict, guarded)]
-                shares.append(each)
-            before, after = np.mean(shares, axis=0)
-            lines.append({"factor": factor, "counts": counts, "before": before, "after": after})
+            lines.append({"standard": standard, "factor": factor, **chosen})
     return lines
 
 
 def print_lines(title: str, lines: list[dict[str, Any]]) -> None:
     """Print a table of plain numbers."""
     print(f"\n{title}")
-    print("".join(f"{name:>26s}" for name in lines[0]))
+    names = [n for n in lines[0] if n not in ("false_per_area",)]
+    print("".join(f"{name:>24s}" for name in names))
     for line in lines:
         texts = [
-            percent(value) if isinstance(value, dict)
-            else f"{value:.4g}" if isinstance(value, float) else str(value)
-            for value in line.values()
+            percent(line[name]) if isinstance(line[name], dict)
+            else f"{line[name]:.4g}" if isinstance(line[name], float) else str(line[name])[-23:]
+            for name in names
         ]  # fmt: skip
-        print("".join(f"{text:>26s}" for text in texts))
+        print("".join(f"{text:>24s}" for text in texts))
 
 
 def draw(found: Hallucination, target: Path) -> None:
@@ -240,11 +157,11 @@ def draw(found: Hallucination, target: Path) -> None:
         axis.set(
             xscale="log",
             ylim=(0, 105),
-            xlabel="significance of features (1 step and more)",
+            xlabel="significance of dots (1 step and more)",
             title=f"{factor}x (red: allowed false share)",
         )
         axis.set_yscale("symlog", linthresh=0.5)
-    axes[0].set_ylabel("share of features (%)")
+    axes[0].set_ylabel("share of dots (%)")
     axes[0].legend(fontsize=7)
     for axis, factor in zip(axes[2:], (2, 4), strict=True):
         _draw_table(axis, found, factor)
@@ -262,7 +179,8 @@ def _curve(
             row
             for row in found.rows
             if low <= row.cell.significance < high
-            and row.cell.standard != "empty field"
+            and row.cell.standard in DOTS
+            and row.cell.probe == 0
             and row.cell.diameter_steps >= 1
         ]
         value = getattr(pooled(rows, method, factor=factor), rate)
@@ -273,7 +191,8 @@ def _curve(
 
 
 def _draw_table(axis: Any, found: Hallucination, factor: int) -> None:
-    lines = [line for line in found.boundary.smallest_steps if line["factor"] == factor]
+    table = found.boundary.smallest_steps
+    lines = [line for line in table if line["factor"] == factor and line["probe"] == 0]
     counts = sorted({line["counts"] for line in lines})
     contrasts = sorted({line["contrast"] for line in lines})
     plane = np.full((len(contrasts), len(counts)), np.nan)
@@ -292,6 +211,29 @@ def _draw_table(axis: Any, found: Hallucination, factor: int) -> None:
     )
 
 
+def measure_all(model: str | None, quick: bool) -> Hallucination:
+    """Run everything; the tables are in the boundary's figures."""
+    wanted = list(cells(**QUICK)) if quick else usual_cells()
+    found = hallucinate(model, wanted=wanted, repeats=1 if quick else 2)
+    limit = found.boundary.regularity
+    predict = within(predictor(model, regularity=limit), found.boundary)
+    figures: dict[str, list[Any]] = {
+        "summary": found.summary(),
+        "compared": found.compared(),
+        "hidden": hidden(predict),
+        "gratings": gratings(predict),
+        "star": star(predict),
+    }
+    if not quick:
+        some = list(cells(counts=(5, 20, 200), diameters=(1.0, 2.0, 3.0)))
+        figures["aliases"] = aliases(limit or 1.0)
+        figures["elements"] = many_elements(predictor(model))
+        figures["left_out"] = left_out(model, found.fitted_rows, some)
+        figures["cost"] = cost(model, found.boundary)
+    boundary = found.boundary.model_copy(update={"figures": figures})
+    return Hallucination(boundary, found.rows, found.fitted_rows)
+
+
 def main() -> None:
     """Run the sweep and print."""
     parser = argparse.ArgumentParser(
@@ -304,40 +246,25 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="NAME.trust.json beside the weights")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    began = time.perf_counter()
-    wanted = list(cells(**QUICK)) if options.quick else list(cells())
-    found = hallucinate(options.model, wanted=wanted, repeats=1 if options.quick else 2)
-    print(f"{len(wanted)} cells, {time.perf_counter() - began:.0f} s")
-    print_sweep(found)
+    began, worked = time.perf_counter(), time.process_time()
+    found = measure_all(options.model, options.quick)
+    for name, lines in found.boundary.figures.items():
+        print_lines(TITLES[name], lines)
+    print_boundary(found.boundary)
+    plain = found.boundary.model_dump(mode="json")
     if options.write:
         file = model_path(options.model).with_suffix(".trust.json")
-        file.write_text(json.dumps(found.boundary.model_dump(mode="json"), indent=1) + "\n")
+        file.write_text(json.dumps(plain, allow_nan=False) + "\n")
         print(f"\nwritten: {file}")
-    predict = within(predictor(options.model), found.boundary)
-    more = {
-        "hidden": ("samples the forward model can't tell apart", hidden(predict)),
-        "gratings": ("gratings: share seen, and anything else seen", gratings(predict)),
-        "star": ("Siemens star: share of the spokes' contrast by local period", star(predict)),
-    }
-    if not options.quick:
-        some = list(cells(counts=(5, 20, 200), diameters=(1.0, 2.0, 3.0)))
-        plain = predictor(options.model)
-        more |= {
-            "left_out": ("boundary fitted without a standard", left_out(plain, some)),
-            "cost": ("trusted share of phantoms", cost(plain, found.boundary)),
-        }
-    for title, lines in more.values():
-        print_lines(title, lines)
     if options.json is not None:
-        report = {
-            "boundary": found.boundary.model_dump(mode="json"),
-            "summary": found.summary(),
-            "rows": [row.to_dict() for row in found.rows],
-            **{name: lines for name, (_, lines) in more.items()},
-        }
-        options.json.write_text(json.dumps(report, indent=1))
-    if options.picture is not None:
-        draw(found, options.picture)
+        rows = [row.to_dict() for row in found.rows]
+        options.json.write_text(json.dumps({"boundary": plain, "rows": rows}, indent=1))
+    by_default = options.write and options.model is None and not options.quick
+    picture = options.picture or (PICTURE if by_default else None)
+    if picture is not None:
+        draw(found, picture)
+    wall, worked = time.perf_counter() - began, time.process_time() - worked
+    print(f"\n{wall:.0f} s, {worked:.0f} s of them on the processor")
 
 
 if __name__ == "__main__":

@@ -321,8 +321,14 @@ def test_the_benchmark_runs_and_writes_what_it_prints(tmp_path, monkeypatch, cap
     monkeypatch.setattr(sys, "argv", arguments)
     runpy.run_path(str(script), run_name="__main__")
     report = json.loads(out.read_text())
-    assert set(report) >= {"boundary", "summary", "rows", "hidden", "gratings", "star"}
+    figures = report["boundary"]["figures"]
+    assert set(figures) >= {"summary", "compared", "hidden", "gratings", "star"}
+    assert report["rows"]
     assert picture.stat().st_size < 300_000
-    assert "smallest believed" in capsys.readouterr().out
-    for line in report["hidden"]:
+    printed = capsys.readouterr().out
+    assert "smallest diameter of dots believed" in printed
+    assert "bicubic + Gaussian" in printed
+    for line in figures["gratings"]:
+        assert line["period_steps"] > 2 or line["trusted"] < 0.05
+    for line in figures["hidden"]:
         assert line["largest_difference_sigma"] < 2

@@ -54,6 +54,8 @@ class TrustBoundary(BaseModel):
     """For people: smallest believable diameter of dots by factor, counts, contrast and probe."""
     smallest_line_steps: list[dict[str, float]] = Field(default_factory=list)
     """The same of lines: their width."""
+    figures: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
+    """For people: the tables of `benchmarks/hallucination.py`."""
     source: str = ""
 
     @property
@@ -113,10 +115,8 @@ def doubtful(estimate: np.ndarray, factor: int, limits: Sequence[float]) -> np.n
     bad = seen & (level < np.asarray(limits)[size])
     marked = np.zeros(bad.shape, dtype=bool)
     for index, diameter in enumerate(SIZES_STEPS):
-        these = bad & (size == index)
-        if these.any():
-            disc = _disc((diameter / 2 + 0.25) * _PX_PER_STEP)
-            marked |= ndimage.binary_dilation(these, disc[None])
+        disc = _disc((diameter / 2 + 0.25) * _PX_PER_STEP)
+        _stamp(marked, np.nonzero(bad & (size == index)), disc)
     repeat = factor // _PX_PER_STEP
     return marked.repeat(repeat, axis=1).repeat(repeat, axis=2)
 
@@ -139,22 +139,32 @@ def blobs(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     which a blob stands out most (T. Lindeberg, Int. J. Comput. Vis. 30 (1998) 79,
     DOI 10.1023/A:1008045108935), so the rim of something large isn't taken for something small.
     """
-    scales = [_scale(diameter) for diameter in SIZES_STEPS]
-    smooth, sigma = plane, 0.0
-    levels, heights = [], []
-    for diameter, inner in zip(SIZES_STEPS, scales, strict=True):
-        smooth, sigma = _smoother(smooth, sigma, inner), inner
-        wide = _smoother(smooth, sigma, 2 * inner)
-        height = (smooth - wide) / _gain(diameter)
+    smooth, has = plane, 0.0
+    level, height = np.full_like(plane, -np.inf), np.zeros_like(plane)
+    size = np.zeros(plane.shape, dtype=np.int8)
+    for index, diameter in enumerate(SIZES_STEPS):
+        inner = _scale(diameter)
+        smooth, has = _smoother(smooth, has, inner), inner
+        wide = _smoother(smooth, has, 2 * inner)
+        one = (smooth - wide) / _gain(diameter)
         area = math.pi * diameter**2 / 4
-        levels.append(height * np.sqrt(area / np.maximum(wide, _LEAST_BACKGROUND)))
-        heights.append(height)
-    stack = np.stack(levels)
-    size = stack.argmax(axis=0)
-    level = np.take_along_axis(stack, size[None], 0)[0]
-    height = np.take_along_axis(np.stack(heights), size[None], 0)[0]
+        stands_out = one * np.sqrt(area / np.maximum(wide, _LEAST_BACKGROUND))
+        better = stands_out > level
+        for best, new in ((level, stands_out), (height, one), (size, index)):
+            np.copyto(best, new, where=better)
     peak = (ndimage.maximum_filter(level, size=(1, 3, 3)) == level) & (level > 0)
     return np.where(peak, level, 0.0), size, np.where(peak, height, 0.0)
+
+
+def _stamp(marked: np.ndarray, centres: tuple[np.ndarray, ...], disc: np.ndarray) -> None:
+    """Mark a disc around each centre, in place; what lies beyond the border is dropped."""
+    reach = disc.shape[0] // 2
+    offsets = np.argwhere(disc) - reach
+    plane, *places = (indices[:, None] for indices in centres)
+    rows, columns = (place + shift for place, shift in zip(places, offsets.T, strict=True))
+    inside = (rows >= 0) & (rows < marked.shape[1]) & (columns >= 0) & (columns < marked.shape[2])
+    plane = np.broadcast_to(plane, rows.shape)
+    marked[plane[inside], rows[inside], columns[inside]] = True
 
 
 def _on_half_steps(estimate: np.ndarray, factor: int) -> np.ndarray:

@@ -310,7 +310,8 @@ def pooled(rows: Iterable[Row], method: str, **where: Any) -> FeatureRates:
     return total
 
 
-def rate_json(rate: Rate) -> dict[str, float | int]:
-    """Return a rate with its 95 % interval as JSON types."""
-    low, high = rate.interval
-    return {"hits": rate.hits, "of": rate.total, "rate": rate.value, "low": low, "high": high}
+def rate_json(rate: Rate) -> dict[str, float | int | None]:
+    """Return a rate (None where nothing was tried) with its 95 % interval as JSON types."""
+    low, high = (round(end, 6) for end in rate.interval)
+    value = round(rate.value, 6) if rate.total else None
+    return {"hits": rate.hits, "of": rate.total, "rate": value, "low": low, "high": high}

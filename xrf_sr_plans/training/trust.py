@@ -161,7 +161,7 @@ class Hallucination:
         return lines
 
 
-def _plain(rates: FeatureRates) -> dict[str, dict[str, float | int]]:
+def _plain(rates: FeatureRates) -> dict[str, dict[str, float | int | None]]:
     return {name: rate_json(rate) for name, rate in vars(rates).items()}
 
 
