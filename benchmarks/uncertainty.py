@@ -52,8 +52,9 @@ DRAWN = 0.0
 """Stands for a level where settings were drawn."""
 TOLERANCE = 0.02
 NAMES = {"tissue C3": ("P", "Fe", "Zn"), "zagami": ("Si", "Mg", "K", "Fe", "Ca")}
-FEWEST_PIXELS = 20_000
-"""A decade of counts with fewer pixels is no cell of the count below."""
+FEWEST_MAPS = 20
+"""Element maps with a percent of their pixels in a decade of counts, for it to be told: pixels of
+one map are right or wrong together."""
 
 
 @dataclass(frozen=True)
@@ -167,11 +168,20 @@ def by_element(found: list[Tested]) -> dict[str, float]:
 
 
 def by_decade(found: list[Tested], field: str) -> dict[str, float]:
-    """Return the coverage by decade of counts; decades with few pixels are left out."""
-    inside = np.concatenate([one.inside.ravel() for one in found])
-    counts = np.concatenate([getattr(one, field).ravel() for one in found])
-    decades = coverage_by_counts(inside, counts, (1, 10, 100, 1000, 10_000, 100_000))
-    return {name: share for name, (share, n) in decades.items() if n >= FEWEST_PIXELS}
+    """Return the coverage by decade of counts; decades in few maps are left out.
+
+    Every element map weighs alike, as in calibration, by its share of pixels in the decade.
+    """
+    sums: dict[str, np.ndarray] = {}
+    for one in found:
+        for inside, counts in zip(one.inside, getattr(one, field), strict=True):
+            edges = (1, 10, 100, 1000, 10_000, 100_000)
+            for name, (share, n) in coverage_by_counts(inside, counts, edges).items():
+                weight = n / counts.size
+                line = np.array([share * weight, weight, weight >= 0.01])
+                sums[name] = sums.get(name, np.zeros(3)) + line
+    order = sorted(sums, key=lambda name: float(name.strip("<>").split("-")[0]) - (name[0] == "<"))
+    return {name: sums[name][0] / sums[name][1] for name in order if sums[name][2] >= FEWEST_MAPS}
 
 
 def cells(found: list[Tested]) -> list[dict[str, Any]]:
