@@ -14,6 +14,7 @@ from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr import consistency
 from xrf_sr_plans.sr.prepare import Prepared
 from xrf_sr_plans.sr.stabilise import Scale, stabilise, unstabilise
+from xrf_sr_plans.sr.threads import for_each
 from xrf_sr_plans.sr.trusted import untrust
 from xrf_sr_plans.sr.uncertainty import Calibration, Regime, intervals
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 FACTORS = (2, 4)
 SAMPLINGS: tuple[Sampling, ...] = ("fly", "area", "point")
+STRIP_PIXELS = 2**16
+"""Fine pixels whose intervals are computed together: they fit into the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -68,24 +71,20 @@ def estimate(
     Single precision and element by element: a map of 2048 x 2048 x 10 fits into 8 GB.
     """
     shrink = _shrinkage(ready.counts, calibration.regime)
-    counts = ready.counts / shrink[:, None, None]
+    counts = ready.counts / shrink[:, None, None] if (shrink > 1).any() else ready.counts
     scale = Scale.of(counts)
     stabilised, sigma = run_network(counts, scale, setting, network, device)
     # The network's arrays become the first two fields: no second copy of a large map.
     fields = {"estimate": stabilised, "sigma": sigma}
     fields |= {name: np.empty_like(stabilised) for name in ("lower", "upper", "baseline")}
     fields["trusted"] = np.empty(stabilised.shape, dtype=bool)
-    for index in range(len(elements)):
-        one = _finish(
-            counts[index : index + 1],
-            stabilised[index : index + 1].astype(float),
-            sigma[index : index + 1].astype(float),
-            scale.only(index),
-            setting,
-            calibration,
-        )
-        for name, values in one.items():
-            fields[name][index] = values[0] if name == "trusted" else values[0] * shrink[index]
+
+    def finish(index: int) -> None:
+        one = slice(index, index + 1)
+        mine = {name: values[one] for name, values in fields.items()}
+        _finish(mine, counts[one], scale.only(index), setting, calibration, shrink[index])
+
+    for_each(finish, len(elements), stabilised[0].size)
     notes = [
         f"{element}: brighter than calibrated: taken for {1 / by:.2g} of its counts"
         for element, by in zip(elements, shrink, strict=True)
@@ -106,27 +105,30 @@ def _shrinkage(counts: np.ndarray, regime: Regime) -> np.ndarray:
 
 
 def _finish(
+    fields: dict[str, np.ndarray],
     counts: np.ndarray,
-    stabilised: np.ndarray,
-    sigma: np.ndarray,
     scale: Scale,
     setting: Setting,
     calibration: Calibration,
-) -> dict[str, np.ndarray]:
-    """Return the fields of one element, each (1, y, x)."""
+    shrink: float,
+) -> None:
+    """Fill the fields of one element, each (1, y, x), in place of the network's."""
     factor, sampling, probe = setting.factor, setting.sampling, setting.removed_probe
-    made = consistency.project(counts, unstabilise(stabilised), factor, sampling, probe)
-    ends = intervals(calibration, factor, stabilise(made), sigma, scale, setting.sharpening)
+    made = unstabilise(fields["estimate"].astype(float))
+    made = consistency.project(counts, made, factor, sampling, probe)
     chi2 = consistency.local_chi2(counts, made, factor, sampling, probe)
     agrees = chi2 <= calibration.regime.worst_chi2
-    return {
-        "estimate": made,
-        "sigma": ends.sigma,
-        "lower": np.minimum(ends.lower, made),
-        "upper": np.maximum(ends.upper, made),
-        "baseline": np.clip(upsample(counts, factor), 0, None),
-        "trusted": agrees.repeat(factor, axis=1).repeat(factor, axis=2),
-    }
+    fields["trusted"][:] = agrees.repeat(factor, axis=1).repeat(factor, axis=2)
+    fields["baseline"][:] = np.clip(upsample(counts, factor), 0, None) * shrink
+    fields["estimate"][:] = made * shrink
+    rows = max(1, STRIP_PIXELS // made.shape[2])
+    for low in range(0, made.shape[1], rows):
+        strip = (slice(None), slice(low, low + rows))
+        part, sigma = made[strip], fields["sigma"][strip].astype(float)
+        ends = intervals(calibration, factor, stabilise(part), sigma, scale, setting.sharpening)
+        fields["sigma"][strip] = ends.sigma * shrink
+        fields["lower"][strip] = np.minimum(ends.lower, part) * shrink
+        fields["upper"][strip] = np.maximum(ends.upper, part) * shrink
 
 
 def _device(name: str | None) -> torch.device:

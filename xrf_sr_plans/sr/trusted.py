@@ -12,6 +12,7 @@ from xrf_sr_plans.sr.boundary import blob_limits, doubtful
 from xrf_sr_plans.sr.fallback import NORMAL_90, bicubic_sigma
 from xrf_sr_plans.sr.prepare import Prepared
 from xrf_sr_plans.sr.stabilise import Scale
+from xrf_sr_plans.sr.threads import for_each
 from xrf_sr_plans.sr.uncertainty import Regime
 
 if TYPE_CHECKING:
@@ -30,22 +31,23 @@ def untrust(
 
     Where `fields["trusted"]` is False already, the estimate contradicts the measured counts.
     """
-    notes = []
-    for index, element in enumerate(elements):
+
+    def notes(index: int) -> list[str]:
+        element = elements[index]
         if setting.probe > regime.largest_probe:
             _fall_back(fields, index, ready.counts[index], setting.factor)
-            notes.append(
+            return [
                 f"{element}: bicubic, untrusted: the probe is {setting.probe:.2f} steps wide;"
                 f" calibrated up to {regime.largest_probe}"
-            )
-            continue
+            ]
         reason = _out_of_regime(index, len(elements), scale, regime)
         if reason:
             fields["trusted"][index] = False
-            notes.append(f"{element}: untrusted: {reason}")
-            continue
-        notes += _pixels(fields, index, element, ready, setting, regime)
-    return notes
+            return [f"{element}: untrusted: {reason}"]
+        return list(_pixels(fields, index, element, ready, setting, regime))
+
+    found = for_each(notes, len(elements), fields["trusted"][0].size)
+    return [note for some in found for note in some]
 
 
 def _fall_back(fields: dict[str, np.ndarray], index: int, counts: np.ndarray, factor: int) -> None:
