@@ -175,6 +175,8 @@ def train(
 
     parts = [pair.partition("=") for pair in setting or []]
     settings: dict[str, object] = {name: value for name, _, value in parts}
+    if method not in ("supervised", "self-supervised", "unpaired"):
+        raise ConfigError(f"method is {method!r}; supervised, self-supervised or unpaired")
     if method != "supervised":
         known = {"out": out, "method": method, "start": start, "maps": maps or (), "fine": fine}
         _adapt({key: value for key, value in known.items() if value is not None} | settings)

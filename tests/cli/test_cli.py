@@ -54,6 +54,9 @@ def test_the_demo_leaves_a_picture_and_a_report_with_all_figures(tmp_path: Path)
         (("train", "--out", "x", "--recipe", "best"), "'best'"),
         (("train", "--out", "x", "--set", "steps=none"), "steps"),
         (("train", "--out", "x", "--set", "stepps=1"), "stepps"),
+        (("train", "--out", "x", "--method", "magic"), "'magic'"),
+        (("train", "--out", "x", "--maps", "m.npz"), "--method self-supervised"),
+        (("train", "--out", "x", "--method", "unpaired"), "--maps FILE"),
     ],
 )
 def test_bad_input_is_refused_in_one_line_that_names_it(arguments, says, tmp_path) -> None:

@@ -47,9 +47,11 @@ Method = Literal["self-supervised", "unpaired"]
 LOSSES = {"self-supervised": self_supervised_loss, "unpaired": unpaired_loss}
 HELD_OUT = 0.2
 """Share of the photons that nothing is learnt from."""
-UNPAIRED_WARNING = (
-    "experimental: unpaired training may invent what it can't see; check with xrf-sr hallucinate"
-)
+WARNINGS = {
+    "self-supervised": "experimental: compare it with the model it comes from on a fine rescan",
+    "unpaired": "experimental: unpaired training may invent what it can't see; check it with"
+    " xrf-sr hallucinate and on a fine rescan",
+}
 
 
 class AdaptationConfig(BaseModel):
@@ -131,8 +133,7 @@ def verdict(done: Adapted, config: AdaptationConfig) -> list[str]:
     lines = [f"error on held-out photons: {done.before_db:.2f} -> {done.after_db:.2f} dB"]
     if done.after_db >= done.before_db:
         lines.append("no better on these maps: stay with the model you started from")
-    if config.method == "unpaired":
-        lines.append(UNPAIRED_WARNING)
+    lines.append(WARNINGS[config.method])
     lines.append(f"select it with the setting model = {str(done.model)!r}")
     return lines
 
