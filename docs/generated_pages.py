@@ -7,7 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import trust_tables
+
 OUT = Path(__file__).parent / "_build" / "generated"
+_BELIEVED = (
+    "Coarse steps, by factor and contrast (rows; over a background of 0.2) and photons per coarse"
+    " pixel at an intensity of 1 (columns); in brackets the smallest of which at most 10 % are"
+    " lost. What is smaller or fainter is marked untrusted."
+)
 
 
 def write_pages(out: Path = OUT) -> None:
@@ -17,6 +24,7 @@ def write_pages(out: Path = OUT) -> None:
         "command-line.md": command_line(),
         "settings.md": settings(),
         "model-card.md": model_cards(),
+        **trust_tables.pages(),
     }.items():
         (out / name).write_text(text, encoding="utf-8")
 
@@ -64,6 +72,7 @@ def settings() -> str:
 def model_cards() -> str:
     """Return the cards of all weights that ship."""
     from xrf_sr_plans.sr import registry
+    from xrf_sr_plans.sr.boundary import read_boundary
 
     parts = []
     for path in sorted(registry.WEIGHTS.glob("*.safetensors")):
@@ -71,6 +80,9 @@ def model_cards() -> str:
         parts += [f"## {card.name}", card.summary, f"sha256 of the weights: `{card.sha256}`"]
         if card.limits:
             parts += ["### What it can't do", "\n".join(f"- {limit}" for limit in card.limits)]
+        boundary = read_boundary(path, card.sha256)
+        if boundary is not None:
+            parts += ["### Smallest size believed", _BELIEVED, trust_tables.smallest(boundary)]
         facts = {
             "Figures": card.figures,
             "Architecture": card.architecture.model_dump(),

@@ -143,4 +143,7 @@ def test_the_generated_parts_name_every_command_setting_and_model(
     assert "| `--factor` | `2` | 2 or 4. |" in commands
     settings = (tmp_path / "settings.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in settings for name in AnalysisSettings.model_fields)
-    assert "sha256 of the weights" in (tmp_path / "model-card.md").read_text(encoding="utf-8")
+    cards = (tmp_path / "model-card.md").read_text(encoding="utf-8")
+    assert "sha256 of the weights" in cards
+    assert "### Smallest size believed" in cards
+    assert (tmp_path / "trust-boundary.md").read_text(encoding="utf-8") in cards
