@@ -257,12 +257,13 @@ def hallucinate(
     from rich.table import Table
 
     from xrf_sr_plans.sr.registry import model_path
-    from xrf_sr_plans.training.trust import QUICK, SHOWN, cells
+    from xrf_sr_plans.training.sweep import QUICK, cells
+    from xrf_sr_plans.training.trust import SHOWN
     from xrf_sr_plans.training.trust import hallucinate as measure
 
     found = measure(model, wanted=list(cells(**QUICK)) if quick else None)
     table = Table(title="Features of known samples, % (95 % interval)")
-    for column in ("factor", "method", "standard", *SHOWN):
+    for column in ("factor", "method", "standard", "probe", *SHOWN):
         table.add_column(column, justify="right")
     for line in found.summary():
         rates = [line[name] for name in SHOWN]
@@ -272,7 +273,8 @@ def hallucinate(
             else "-"
             for r in rates
         ]
-        table.add_row(str(line["factor"]), line["method"], line["standard"], *texts)
+        probe = f"{line['probe']:g}"
+        table.add_row(str(line["factor"]), line["method"], line["standard"], probe, *texts)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_TABLE_WIDTH)
