@@ -27,7 +27,7 @@ def test_an_estimate_that_the_counts_confirm_is_left_alone(sample):
     counts = measured(truth)
     made = project(counts, truth, 2, "area", 0.0)
     change = made / (truth * counts.mean() / truth.mean()) - 1
-    assert np.mean(np.abs(change) > 1e-3) < 0.02
+    assert np.mean(np.abs(change) > 1e-3) < 0.05
     assert np.sqrt(np.mean(change**2)) < 0.005  # the noise of a coarse pixel is 0.1 to 0.14
 
 
