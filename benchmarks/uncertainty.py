@@ -1,6 +1,6 @@
 """Whether the 90 % intervals hold, and where: by kind, level, element and decade of counts.
 
-    python benchmarks/uncertainty.py [--real FOLDER] [--per-family 3] [--model NAME]
+    python benchmarks/uncertainty.py [--real FOLDER] [--per-family 4] [--model NAME]
                                      [--json OUT] [--picture PNG]
 
 Samples: phantoms of seeds that neither training nor calibration used, and with --real the parts
@@ -201,7 +201,7 @@ def cells(found: list[Tested]) -> list[dict[str, Any]]:
                     "factor": factor,
                     "by": by,
                     "coverage": shares,
-                    "within": sum(good),
+                    "within": int(sum(good)),
                     "of": len(good),
                 }
             )
@@ -268,8 +268,8 @@ def main() -> None:
     )
     parser.add_argument("--model", default=None)
     parser.add_argument("--real", type=Path, default=None, help="folder with the real maps")
-    parser.add_argument("--per-family", type=int, default=3)
-    parser.add_argument("--drawn", type=int, default=2, help="drawn settings per sample, factor")
+    parser.add_argument("--per-family", type=int, default=4)
+    parser.add_argument("--drawn", type=int, default=1, help="drawn settings per sample, factor")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--picture", type=Path, default=None)
     options = parser.parse_args()
