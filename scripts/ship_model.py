@@ -3,7 +3,8 @@
     python scripts/ship_model.py RUN_FOLDER --real FOLDER [--name set-small] [--note TEXT]
 
 RUN_FOLDER is the `--out` of `xrf-sr train`. Writes into xrf_sr_plans/sr/weights; the figures of
-the card come from benchmarks/enhancement.py, which is run at the end.
+the card come from benchmarks/enhancement.py, which is run at the end. The trust boundary comes
+after that, from benchmarks/hallucination.py --write.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ LIMITS = [
     "trained on simulated measurements only: no pair of real coarse and fine scans was seen",
     "the calibration of the intervals holds for maps like those it was made on; on another kind "
     "of sample coverage is to be checked against a fine rescan",
-    "structure finer than two coarse pixels (gratings below Nyquist) is guessed, at 4x above all; "
-    "hallucination has not been measured for these weights",
+    "structure finer than two coarse steps can't be told from its alias: regular patterns are "
+    "marked untrusted, irregular ones can't be; smallest sizes to be believed: NAME.trust.json, "
+    "from benchmarks/hallucination.py --write",
     "factors 2 and 4 only; probe FWHM up to 1.2 coarse steps; 2 to 200 000 counts per pixel",
 ]
 

@@ -147,3 +147,28 @@ def test_the_generated_parts_name_every_command_setting_and_model(
     assert "sha256 of the weights" in cards
     assert "### Smallest size believed" in cards
     assert (tmp_path / "trust-boundary.md").read_text(encoding="utf-8") in cards
+
+
+def test_trust_tables_show_sizes_rates_and_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    import trust_tables
+
+    from xrf_sr_plans.sr.boundary import NEVER, TrustBoundary
+
+    here = {"factor": 4.0, "counts": 20.0, "contrast": 0.8, "probe": 0.6}
+    boundary = TrustBoundary(
+        model_sha256="ab" * 32,
+        significance={},
+        false_rate_limit={},
+        smallest_steps=[{**here, "believed_steps": 1.5, "seen_steps": NEVER}],
+    )
+    assert "| 4×, probe 0.6, 0.8 | 1.5 (–) |" in trust_tables.smallest(boundary)
+    rate = {"hits": 1, "of": 50, "rate": 0.02, "low": 0.0035, "high": 0.105}
+    line: dict[str, Any] = dict.fromkeys(trust_tables.RATES, rate)
+    line |= {"method": "bicubic", "factor": 2, "probe": 0.0, "standard": "all"}
+    shown = trust_tables.rates([line])
+    assert "| of the predicted features, absent | 2.00 (0.35–10.50) |" in shown
+    assert "| the same on trusted pixels | – |" in shown
+    assert "--write" in trust_tables.peers([])
