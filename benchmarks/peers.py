@@ -14,7 +14,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ class Candidate:
     rates: tuple[float, ...] = RATES
 
 
-OURS = "set"
+OURS, SAME_GRID = "set", "notes, same grid"
 CANDIDATES = {
     OURS: Candidate(SetNetwork, estimate_loss, share=1.0, rates=(1e-3,)),
     "srcnn-x2": Candidate(lambda: Srcnn(2), mse_loss, 2),
@@ -151,12 +151,13 @@ def _trained(candidate: Candidate, samples: Samples, budget: Budget) -> tuple[nn
 
 
 def networks(
-    keep: Path, cpu_s: float, real: Path | None
+    names: Iterable[str], keep: Path, cpu_s: float, real: Path | None
 ) -> tuple[dict[str, nn.Module], dict[str, dict[str, Any]]]:
-    """Return all candidates, trained now or before, and what was done."""
+    """Return candidates, trained now or before, and what was done."""
     keep.mkdir(parents=True, exist_ok=True)
     samples, found, done = None, {}, {}
-    for name, candidate in CANDIDATES.items():
+    for name in names:
+        candidate = CANDIDATES[name]
         path, log = keep / f"{name}.safetensors", keep / f"{name}.log.json"
         if not log.exists():
             samples = samples or training_samples(real)
@@ -205,20 +206,19 @@ def methods(trained: dict[str, nn.Module]) -> dict[str, Method]:
         "bicubic": lambda counts, setting: np.clip(upsample(counts, setting.factor), 0, None),
         "SRCNN": peer("srcnn-x{}"),
         "notes": peer("notes-x{}"),
-        "notes, same grid": peer("notes-same-grid-x{}"),
         "ours, equal budget": whole(trained[OURS]),
         "ours, shipped": whole(shipped),
-    }
+    } | ({SAME_GRID: peer("notes-same-grid-x{}")} if "notes-same-grid-x2" in trained else {})
 
 
-def cases() -> list[tuple[Case, bool]]:
-    """Return the rows of the table, and whether the same-grid form takes part."""
-    sharp = [(Case(factor, level), False) for factor in (2, 4) for level in LEVELS]
-    return sharp + [(Case(2, level, "fly", 1.0), True) for level in (200.0, float("inf"))]
+def cases(factors: Collection[int]) -> list[Case]:
+    """Return the rows of the table."""
+    blurred = [Case(2, level, "fly", 1.0) for level in (200.0, float("inf")) if 2 in factors]
+    return [Case(factor, level) for factor in factors for level in LEVELS] + blurred
 
 
 def compare(
-    case: Case, with_same_grid: bool, compared: dict[str, Method], per_family: int
+    case: Case, compared: dict[str, Method], per_family: int
 ) -> dict[str, tuple[float, float, float]]:
     """Return, by method, mean gain over bicubic in dB, mean SSIM, and that of the foreground."""
     figures: dict[str, list[list[float]]] = {}
@@ -230,7 +230,7 @@ def compare(
         truth, setting = pair.truth * unit, Setting(case.factor, case.sampling, case.probe, True)
         base: list[float] = []
         for name, method in compared.items():
-            if name == "notes, same grid" and not with_same_grid:
+            if name == SAME_GRID and not case.probe:
                 continue
             made = method(pair.counts * unit, setting)
             mine = [list(_figures(m, t)) for m, t in zip(made, truth, strict=True)]
@@ -260,7 +260,7 @@ def table(found: Iterable[tuple[Case, dict[str, tuple[float, float, float]]]]) -
 
 def ship(keep: Path, folder: Path, done: dict[str, dict[str, Any]], command: str) -> None:
     """Write the peers of both factors as models with their cards."""
-    for name in ("srcnn-x2", "srcnn-x4", "notes-x2", "notes-x4"):
+    for name in sorted({"srcnn-x2", "srcnn-x4", "notes-x2", "notes-x4"} & done.keys()):
         data = (keep / f"{name}.safetensors").read_bytes()
         kind, factor = name.split("-x")
         notes = kind == "notes"
@@ -300,20 +300,23 @@ def main() -> None:
     parser.add_argument("--real", type=Path, default=None, help="folder with the real maps")
     parser.add_argument("--keep", type=Path, default=Path("out/peers"), help="trained networks")
     parser.add_argument("--per-family", type=int, default=3, help="phantoms; 0: no table")
+    parser.add_argument("--factor", type=int, choices=(2, 4), default=None, help="only this one")
+    parser.add_argument("--same-grid", action="store_true", help="the same-grid form, too")
     parser.add_argument("--ship", type=Path, default=None, help="folder for the models")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    trained, done = networks(options.keep, options.cpu_s, options.real)
+    factors = (options.factor,) if options.factor else (2, 4)
+    names = [OURS, *(name for name, c in CANDIDATES.items() if c.factor in factors)]
+    if not options.same_grid:
+        names = [name for name in names if "same-grid" not in name]
+    trained, done = networks(names, options.keep, options.cpu_s, options.real)
     if options.ship:
         real = " --real FOLDER" if options.real else ""
         command = f"python benchmarks/peers.py --cpu-s {options.cpu_s:g}{real} --ship FOLDER"
         ship(options.keep, options.ship, done, command)
     if options.per_family:
         compared = methods(trained)
-        found = [
-            (case, compare(case, same_grid, compared, options.per_family))
-            for case, same_grid in cases()
-        ]
+        found = [(case, compare(case, compared, options.per_family)) for case in cases(factors)]
         sys.stdout.write(table(found))
 
 
