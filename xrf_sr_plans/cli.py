@@ -56,6 +56,7 @@ def evaluate(
     probe_um: Annotated[float | None, typer.Option(help="Probe FWHM.")] = None,
     sampling: Annotated[str, typer.Option(help="fly, area or point.")] = "fly",
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    model: Annotated[str | None, typer.Option(help="Name or file; none: the default.")] = None,
     json_out: JsonOut = None,
 ) -> None:
     """Degrade measured maps, enhance them again, and compare with the other methods."""
@@ -72,6 +73,7 @@ def evaluate(
             probe_um=probe_um,
             sampling=_sampling(sampling),
             seed=seed,
+            model=model,
         )
         for path in files
     ]
@@ -109,6 +111,8 @@ def enhance(
     from xrf_sr_plans.store.export import write_enhanced
 
     measured = read_maps(file)
+    for note in measured.meta.get("notes", ()):
+        Console(stderr=True).print(f"{file}: {note}", soft_wrap=True)
     step = measured.pixel_size_um if step_um is None else step_um
     if not step > 0:
         raise ConfigError(f"{file}: the step is {step} um; the file doesn't say it: give --step-um")
