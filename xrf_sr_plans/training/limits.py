@@ -192,6 +192,7 @@ def many_elements(predict: Predict) -> list[Line]:
                 covered += inside.mean(axis=(1, 2))[known].tolist()
                 gains += (10 * np.log10(errors[0] / errors[1]))[known].tolist()
         line: Line = {"factor": factor, "elements": number, "maps": len(covered)}
-        line |= {"coverage_90": float(np.mean(covered)), "gain_db": float(np.mean(gains))}
-        lines.append(line)
+        if covered:
+            line |= {"coverage_90": float(np.mean(covered)), "gain_db": float(np.mean(gains))}
+            lines.append(line)
     return lines
