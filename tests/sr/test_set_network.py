@@ -136,6 +136,20 @@ def test_tiles_in_bfloat16_leave_no_seams_above_its_rounding(monkeypatch):
     assert np.abs(tiled - exact).max() < 0.03 * float(known.span.max())
 
 
+def test_bfloat16_changes_no_more_across_seams_than_elsewhere(monkeypatch):
+    from xrf_sr_plans.sr import tiles
+
+    counts, network = noisy_maps(2, (48, 64)), small_network()
+    known, cpu = conditions_for(counts), torch.device("cpu")
+    monkeypatch.setattr(tiles, "has_fast_bf16", lambda device: False)
+    exact = run_tiled(network, counts, known, 2, cpu, tile=64)[0]
+    monkeypatch.setattr(tiles, "has_fast_bf16", lambda device: True)
+    error = run_tiled(network, counts, known, 2, cpu, tile=16)[0] - exact
+    steps = np.abs(np.diff(error, axis=-1)).mean(axis=(0, 1))
+    seams = np.arange(31, 127, 32)
+    assert steps[seams].mean() < 1.3 * np.delete(steps, seams).mean()
+
+
 @pytest.mark.parametrize(
     "error",
     [
