@@ -39,7 +39,7 @@ class Architecture(BaseModel):
     kind: str
     filters: int = Field(default=48, ge=1, le=256)
     blocks: int = Field(default=6, ge=1, le=64)
-    mix_width: int = Field(default=48, ge=1, le=256)
+    mix_width: int = Field(default=16, ge=1, le=256)
     """Only `set`: features that an element shows the others."""
     elements: int = Field(default=1, ge=1, le=128)
     """Only `notes`: the fixed number of elements."""
