@@ -50,7 +50,7 @@ from xrf_sr_plans.training.short_runs import (
 N_TRAINING, N_VALIDATION = 240, 24
 ELEMENTS = 5
 """Channels of the notes' network; `NotesNetwork` says what becomes of other numbers."""
-RATES = (1e-3, 3e-3)
+RATES = (3e-4, 1e-3, 3e-3)
 """Learning rates (of Adam) that each peer may choose from."""
 TRIAL_SHARE = 0.12
 """Of a peer's budget, for each trial of a rate."""

@@ -80,7 +80,8 @@ class NotesNetwork(Peer):
         self.trunk = nn.Sequential(*[_ResidualBlock(filters) for _ in range(blocks)])
         stages: list[nn.Module] = []
         for _ in range({1: 0, 2: 1, 4: 2}[scale]):
-            stages += [nn.Conv2d(filters, 4 * filters, 3, padding=1), nn.PixelShuffle(2), nn.ReLU()]
+            # No ReLU behind: with the zero weights of `out` it dies within a few hundred steps.
+            stages += [nn.Conv2d(filters, 4 * filters, 3, padding=1), nn.PixelShuffle(2)]
         self.upsampling = nn.Sequential(*stages)
         self.out = nn.Conv2d(filters, elements, 3, padding=1)
         self.reach = 2 * blocks + 4
