@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from xrf_sr_plans.metrics.classical import NOISE_FREE_COUNTS
 from xrf_sr_plans.metrics.image import foreground, psnr_db, ssim
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr.network import Conditions, Prediction, SetNetwork, upsample_tensor
@@ -54,7 +55,6 @@ RATES = (3e-4, 1e-3, 3e-3)
 """Learning rates (of Adam) that each peer may choose from."""
 TRIAL_SHARE = 0.12
 """Of a peer's budget, for each trial of a rate."""
-NOISE_FREE_COUNTS = 1e5
 LEVELS = (20.0, 50.0, 200.0, 1000.0, float("inf"))
 
 
@@ -73,11 +73,6 @@ class SameGrid(nn.Module):
 
 def _unit(batch: dict[str, Any]) -> Tensor:
     return (batch["low"] + batch["span"]) ** 2 / 4
-
-
-def mse_loss(made: Prediction, batch: dict[str, Any]) -> Tensor:
-    """Return the loss of SRCNN, in the unit it works in."""
-    return ((made.estimate - batch["truth"]) / _unit(batch)[..., None, None]).square().mean()
 
 
 def recipe_loss(made: Prediction, batch: dict[str, Any]) -> Tensor:
@@ -101,8 +96,8 @@ class Candidate:
 OURS, SAME_GRID = "set", "notes, same grid"
 CANDIDATES = {
     OURS: Candidate(SetNetwork, estimate_loss, share=1.0, rates=(1e-3,)),
-    "srcnn-x2": Candidate(lambda: Srcnn(2), mse_loss, 2),
-    "srcnn-x4": Candidate(lambda: Srcnn(4), mse_loss, 4),
+    "srcnn-x2": Candidate(lambda: Srcnn(2), estimate_loss, 2),
+    "srcnn-x4": Candidate(lambda: Srcnn(4), estimate_loss, 4),
     "notes-x2": Candidate(lambda: NotesNetwork(ELEMENTS, 2), recipe_loss, 2, ELEMENTS),
     "notes-x4": Candidate(lambda: NotesNetwork(ELEMENTS, 4), recipe_loss, 4, ELEMENTS),
     "notes-same-grid-x2": Candidate(SameGrid, recipe_loss, 2, ELEMENTS, 0.25, (1e-3,)),
