@@ -9,6 +9,7 @@ call. Imports torch: import this module lazily.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,8 @@ class Elementwise:
         self, network: SetNetwork, conditions: Conditions, factor: int, dtype: torch.dtype
     ) -> None:
         self._network, self._factor, self._dtype = network, factor, dtype
+        # A ModuleList says of its members only that they are modules.
+        self._blocks: list[Any] = list(network.blocks)
         self._low = conditions.low[0, :, None, None]
         self._span = conditions.span[0, :, None, None]
         film = network.film(network.condition(condition_vector(conditions, factor)))
@@ -51,7 +54,7 @@ class Elementwise:
         self._cast = {conv: self._weights(conv) for conv in _convolutions(network)}
         self._modulated = [
             [self._weights(block.first, 1 + scale, shift) for scale, shift in film[:, index]]
-            for index, block in enumerate(network.blocks)
+            for index, block in enumerate(self._blocks)
         ]
 
     def __call__(self, counts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -62,7 +65,7 @@ class Elementwise:
         network = self._network
         unit = (stabilise_tensor(counts) - self._low) / self._span
         features = [self._stem(plane) for plane in unit]
-        for index, block in enumerate(network.blocks):
+        for index, block in enumerate(self._blocks):
             if str(index) in network.mixes:
                 self._mix(network.mixes[str(index)], features)
             for own, first in zip(features, self._modulated[index], strict=True):
@@ -95,7 +98,7 @@ class Elementwise:
         planes = planes.contiguous(memory_format=torch.channels_last)
         return self._convolve(self._network.stem, planes)
 
-    def _mix(self, mix: nn.Module, features: list[Tensor]) -> None:
+    def _mix(self, mix: Any, features: list[Tensor]) -> None:
         """Let the elements see the mean and maximum of each other's features, in place."""
         # Values and gates by a convolution each: halves of one result would lie in stripes.
         (value, gate), (value_bias, gate_bias) = (w.chunk(2) for w in self._cast[mix.value])
@@ -112,7 +115,7 @@ class Elementwise:
         for own in features:
             own.add_(functional.conv2d(functional.relu(own), own_weight).add_(seen))
 
-    def _head(self, head: nn.Module, features: Tensor) -> Tensor:
+    def _head(self, head: Any, features: Tensor) -> Tensor:
         inner = self._convolve(head.inner, features).relu_()
         return head.shuffle(self._convolve(head.out, inner))[0, 0].float()
 
