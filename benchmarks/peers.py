@@ -276,11 +276,11 @@ def ship(keep: Path, folder: Path, done: dict[str, dict[str, Any]], command: str
             },
             training={
                 **done[name],
-                "loss": "L1 + 0.1 Sobel" if notes else "mean square error",
+                "loss": "L1 + 0.1 Sobel" if notes else "log of the mean square error",
                 "optimiser": "Adam, cosine to 1 %",
                 "command": command,
             },
-            limits=["a few minutes of one CPU core", "one factor"]
+            limits=["trained for minutes on one CPU core", "one factor"]
             + ([f"elements in groups of {ELEMENTS}"] if notes else ["one element at a time"]),
             license="BSD-3-Clause",
         )
