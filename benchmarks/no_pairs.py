@@ -48,13 +48,19 @@ from xrf_sr_plans.sr.network import SetNetwork
 from xrf_sr_plans.sr.predict import Setting, run_network
 from xrf_sr_plans.sr.stabilise import Scale, unstabilise
 from xrf_sr_plans.training.calibration import fit_to_blocks
-from xrf_sr_plans.training.fine_tuning import fine_tune, predict, supervised_loss
+from xrf_sr_plans.training.fine_tuning import fine_tune, supervised_loss
 from xrf_sr_plans.training.own_maps import OwnMap, OwnMaps
 from xrf_sr_plans.training.pairs import Measurement, Pair, Samples, measure
 from xrf_sr_plans.training.phantoms import FAMILIES, VALIDATION_SEED, phantom
 from xrf_sr_plans.training.real_maps import training_maps, validation_maps
 from xrf_sr_plans.training.self_supervised import self_supervised_loss
-from xrf_sr_plans.training.short_runs import Budget, batch_of, tensors, train_for
+from xrf_sr_plans.training.short_runs import (
+    Budget,
+    batch_of,
+    run_batch,
+    tensors,
+    train_for,
+)
 from xrf_sr_plans.training.sweep import cells, pooled, sweep
 from xrf_sr_plans.training.unpaired import unpaired_loss
 
@@ -154,10 +160,10 @@ def adapted(
 
     def supervised(step: int) -> torch.Tensor:
         known = batch(step)
-        total = supervised_loss(predict(network, known), known)
+        total = supervised_loss(run_batch(network, known), known)
         if method == "pairs":
             known = batch(step, target.paired(), fewest)
-            total = total + supervised_loss(predict(network, known), known)
+            total = total + supervised_loss(run_batch(network, known), known)
         return total
 
     loss: Callable[[int], torch.Tensor] = supervised

@@ -5,7 +5,8 @@
 A default network gets --cpu-s processor seconds of one core for both factors together; each
 peer gets half of that for each factor, after trials of learning rates on validation phantoms that
 aren't counted. The table is from held-out phantoms (`TEST_SEED`), which decide nothing. Networks
-in --keep are not trained again. --ship writes the peers as models that `xrf-sr evaluate` uses.
+in --keep are not trained again. --ship writes the peers as models that `xrf-sr evaluate` uses;
+--only NAME trains (and ships) one of them, without a table.
 """
 
 from __future__ import annotations
@@ -112,25 +113,29 @@ def training_samples(real: Path | None) -> dict[bool, Samples]:
     return {False: plain, True: replace(plain, real=tuple(filled))}
 
 
-def train(name: str, samples: Samples, cpu_s: float) -> tuple[nn.Module, dict[str, Any]]:
+def train(
+    name: str, samples: Samples, cpu_s: float, rate: float | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """Train a candidate with the best of its learning rates; return it and what was done."""
     candidate = CANDIDATES[name]
     budget = Budget(cpu_s * candidate.share, factor=candidate.factor, elements=candidate.elements)
+    held_out = Samples.make(N_VALIDATION, VALIDATION_SEED)
+    batches = validation_batches(held_out, budget, 16)
+    rates = candidate.rates if rate is None else (rate,)
     trials: dict[float, float] = {}
-    if len(candidate.rates) > 1:
-        held_out = Samples.make(N_VALIDATION, VALIDATION_SEED)
-        batches = validation_batches(held_out, budget, 16)
-        for rate in candidate.rates:
-            short = replace(budget, cpu_s=budget.cpu_s * TRIAL_SHARE, learning_rate=rate)
+    if len(rates) > 1:
+        for tried in rates:
+            short = replace(budget, cpu_s=budget.cpu_s * TRIAL_SHARE, learning_rate=tried)
             gains = gain_over_bicubic_db(_trained(candidate, samples, short)[0], batches)
-            trials[rate] = float(np.mean(list(gains.values())))
-    rate = max(trials, key=lambda r: trials[r]) if trials else next(iter(candidate.rates))
+            trials[tried] = float(np.mean(list(gains.values())))
+    rate = max(trials, key=lambda r: trials[r]) if trials else rates[0]
     budget = replace(budget, learning_rate=rate)
     network, steps = _trained(candidate, samples, budget)
     done = {
         "processor_s": budget.cpu_s,
         "steps": steps,
         "learning_rate": rate,
+        "gain_db_on_validation": gain_over_bicubic_db(network, batches),
         "trials_db_on_validation": {f"{r:g}": round(gain, 3) for r, gain in trials.items()},
         "maps_per_batch": budget.maps_per_batch,
         "coarse_px": budget.coarse_px,
@@ -146,7 +151,7 @@ def _trained(candidate: Candidate, samples: Samples, budget: Budget) -> tuple[nn
 
 
 def networks(
-    names: Iterable[str], keep: Path, cpu_s: float, real: Path | None
+    names: Iterable[str], keep: Path, cpu_s: float, real: Path | None, rate: float | None = None
 ) -> tuple[dict[str, nn.Module], dict[str, dict[str, Any]]]:
     """Return candidates, trained now or before, and what was done."""
     keep.mkdir(parents=True, exist_ok=True)
@@ -156,7 +161,7 @@ def networks(
         path, log = keep / f"{name}.safetensors", keep / f"{name}.log.json"
         if not log.exists():
             samples = samples or training_samples(real)
-            network, notes = train(name, samples[candidate.elements is not None], cpu_s)
+            network, notes = train(name, samples[candidate.elements is not None], cpu_s, rate)
             save_file(_stored(network), path)
             log.write_text(json.dumps(notes, indent=1))
             sys.stderr.write(f"{name}: {notes}\n")
@@ -296,6 +301,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=Path("out/peers"), help="trained networks")
     parser.add_argument("--per-family", type=int, default=3, help="phantoms; 0: no table")
     parser.add_argument("--factor", type=int, choices=(2, 4), default=None, help="only this one")
+    parser.add_argument("--only", choices=list(CANDIDATES), default=None, help="train this one")
+    parser.add_argument("--rate", type=float, default=None, help="learning rate, instead of trials")
     parser.add_argument("--same-grid", action="store_true", help="the same-grid form, too")
     parser.add_argument("--ship", type=Path, default=None, help="folder for the models")
     options = parser.parse_args()
@@ -304,10 +311,15 @@ def main() -> None:
     names = [OURS, *(name for name, c in CANDIDATES.items() if c.factor in factors)]
     if not options.same_grid:
         names = [name for name in names if "same-grid" not in name]
-    trained, done = networks(names, options.keep, options.cpu_s, options.real)
+    if options.only:
+        names, options.per_family = [options.only], 0
+    trained, done = networks(names, options.keep, options.cpu_s, options.real, options.rate)
     if options.ship:
         real = " --real FOLDER" if options.real else ""
-        command = f"python benchmarks/peers.py --cpu-s {options.cpu_s:g}{real} --ship FOLDER"
+        only = f" --only {options.only}" if options.only else ""
+        rate = f" --rate {options.rate:g}" if options.rate else ""
+        command = f"python benchmarks/peers.py --cpu-s {options.cpu_s:g}{only}{rate}{real}"
+        command += " --ship FOLDER"
         ship(options.keep, options.ship, done, command)
     if options.per_family:
         compared = methods(trained)

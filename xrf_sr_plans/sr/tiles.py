@@ -152,7 +152,7 @@ def _planes(
 def has_fast_bf16(device: torch.device) -> bool:
     """Tell whether bfloat16 is native: elsewhere it is slower than float32.
 
-    It costs about 0.0003 of an element's range (tests/sr/test_tiles.py), far below sigma.
+    It costs about 0.0003 of an element's range (tests/sr/test_set_network.py), far below sigma.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()

@@ -28,7 +28,7 @@ from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr.network import SAMPLINGS
 from xrf_sr_plans.sr.registry import ModelCard, load_network, model_path, read_card
 from xrf_sr_plans.training.calibration import calibrate_model
-from xrf_sr_plans.training.fine_tuning import fine_tune, predict
+from xrf_sr_plans.training.fine_tuning import fine_tune
 from xrf_sr_plans.training.own_maps import (
     OwnMap,
     OwnMaps,
@@ -39,7 +39,7 @@ from xrf_sr_plans.training.own_maps import (
 from xrf_sr_plans.training.pairs import Pair, Samples, make_batch, random_batch
 from xrf_sr_plans.training.real_maps import clean
 from xrf_sr_plans.training.self_supervised import self_supervised_loss
-from xrf_sr_plans.training.short_runs import tensors
+from xrf_sr_plans.training.short_runs import run_batch, tensors
 from xrf_sr_plans.training.unpaired import unpaired_loss
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ def held_out_error_db(network: torch.nn.Module, pairs: Sequence[Pair]) -> float:
     for pair in pairs:
         batch = tensors(make_batch([pair], SAMPLINGS))
         with torch.inference_mode():
-            made = predict(network, batch).estimate[0].clamp(min=0).numpy()
+            made = run_batch(network, batch).estimate[0].clamp(min=0).numpy()
         level = pair.truth.mean(axis=(1, 2)) + 1
         error = np.square(made - pair.truth).mean(axis=(1, 2)) + 1e-9
         errors += (10 * np.log10(error / level)).tolist()

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from xrf_sr_plans.metrics.classical import Coarse, forward_matrices
 from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr.network import SAMPLINGS
-from xrf_sr_plans.training.fine_tuning import predict, supervised_loss
+from xrf_sr_plans.training.fine_tuning import supervised_loss
 from xrf_sr_plans.training.own_maps import OwnMaps
 from xrf_sr_plans.training.pairs import Batch
-from xrf_sr_plans.training.short_runs import tensors
+from xrf_sr_plans.training.short_runs import run_batch, tensors
 
 _STREAM = 41
 
@@ -100,10 +100,10 @@ def self_supervised_loss(
         rng = np.random.default_rng([seed, _STREAM, step])
         factor = 2 if step % 2 == 0 else 4
         known = replay(step)
-        total = supervised_loss(predict(network, known), known)
+        total = supervised_loss(run_batch(network, known), known)
         daughters = own_tensors(own.daughters(rng, factor))
-        total = total + noisy_loss(predict(network, daughters).estimate, daughters)
+        total = total + noisy_loss(run_batch(network, daughters).estimate, daughters)
         themselves = own_tensors(own.themselves(rng, factor))
-        return total + consistency_loss(predict(network, themselves).estimate, themselves)
+        return total + consistency_loss(run_batch(network, themselves).estimate, themselves)
 
     return loss

@@ -19,12 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from xrf_sr_plans.sr.network import SAMPLINGS, Conditions, Prediction, upsample_tensor
+from xrf_sr_plans.sr.tiles import has_fast_bf16
 from xrf_sr_plans.training.losses import log_mse
 from xrf_sr_plans.training.pairs import Batch, Samples, random_batch
 
 LossFunction = Callable[[Prediction, dict[str, Any]], Tensor]
 VALIDATION_STREAM = 77
 WARMUP_STEPS = 100
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ def tensors(batch: Batch) -> dict[str, Any]:
 
 
 def run_batch(network: nn.Module, batch: dict[str, Any]) -> Prediction:
-    """Return what a network makes of a batch, in bfloat16 where torch thinks it can."""
+    """Return what a network makes of a batch, in bfloat16 where that is faster."""
     known = Conditions(*(batch[name] for name in Conditions._fields))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16(_CPU)):
         return network(batch["counts"], known, int(batch["factor"]))
 
 
@@ -68,18 +70,50 @@ def train_for(
     network: nn.Module, samples: Samples, budget: Budget, loss: LossFunction = estimate_loss
 ) -> int:
     """Train a network in place until the budget is spent; return the number of steps."""
-    network.train()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.Adam(network.parameters(), budget.learning_rate)
-    begin, step = time.process_time(), 0
-    while (spent := (time.process_time() - begin) / budget.cpu_s) < 1:
-        warm = min(1.0, (step + 1) / WARMUP_STEPS)
-        rate = budget.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * spent)))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+
+    def loss_of(step: int) -> Tensor:
         batch = tensors(batch_of(samples, budget, budget.seed, step))
+        return loss(run_batch(network, batch), batch)
+
+    begin = time.process_time()
+    return descend(
+        network,
+        loss_of,
+        budget.learning_rate,
+        done=lambda _step: (time.process_time() - begin) / budget.cpu_s,
+        warm=lambda step, _done: (step + 1) / WARMUP_STEPS,
+    )
+
+
+def descend(
+    network: nn.Module,
+    loss_of: Callable[[int], Tensor],
+    learning_rate: float,
+    *,
+    done: Callable[[int], float],
+    warm: Callable[[int, float], float],
+) -> int:
+    """Train a network in place with Adam and a cosine; return the number of steps.
+
+    Parameters
+    ----------
+    loss_of
+        Loss of a step, a function of its number.
+    done
+        Share of the training that is over before a step; ends it at 1.
+    warm
+        Share of the learning rate while it warms up, of step and share done; 1 and more: all.
+    """
+    network.train()
+    optimiser = torch.optim.Adam(network.parameters(), learning_rate)
+    step = 0
+    while (spent := done(step)) < 1:
+        cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * spent))
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate * min(1.0, warm(step, spent)) * cosine
         optimiser.zero_grad()
-        loss(run_batch(network, batch), batch).backward()
+        loss_of(step).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         step += 1

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from xrf_sr_plans.sr.network import stabilise_tensor
-from xrf_sr_plans.training.fine_tuning import predict, supervised_loss
+from xrf_sr_plans.training.fine_tuning import supervised_loss
 from xrf_sr_plans.training.own_maps import OwnMaps
 from xrf_sr_plans.training.self_supervised import consistency_loss, own_tensors
+from xrf_sr_plans.training.short_runs import run_batch
 
 ADVERSARIAL_WEIGHT = 0.1
 _STREAM = 43
@@ -85,7 +86,7 @@ def unpaired_loss(
         rng = np.random.default_rng([seed, _STREAM, step])
         known = others(step)
         mine = own_tensors(own.themselves(rng, int(known["factor"])))
-        made = predict(network, mine)
+        made = run_batch(network, mine)
         fake = _relative(made.stabilised, mine)
         real = _relative(stabilise_tensor(known["truth"]), known)
         optimiser.zero_grad()
@@ -95,7 +96,7 @@ def unpaired_loss(
         judge.requires_grad_(False)
         looks = (judge(fake) - 1).square().mean()
         judge.requires_grad_(True)
-        cycles = supervised_loss(predict(network, known), known)
+        cycles = supervised_loss(run_batch(network, known), known)
         return cycles + consistency_loss(made.estimate, mine) + weight * looks
 
     return loss
