@@ -157,7 +157,8 @@ def train(
         typer.Option(help="supervised; or, to adapt a model, self-supervised or unpaired."),
     ] = "supervised",
     start: Annotated[
-        str | None, typer.Option("--from", help="Model to adapt; none: the default.")
+        str | None,
+        typer.Option("--from", help="Model to go on from, or to adapt (none: the default)."),
     ] = None,
     maps: Annotated[
         list[Path] | None, typer.Option(help="Coarse maps to adapt to, in photons; repeatable.")
@@ -174,7 +175,6 @@ def train(
     """Train a network, or adapt one to a sample without pairs; weights appear in the folder."""
     from pydantic import ValidationError
 
-    from xrf_sr_plans.errors import ConfigError
     from xrf_sr_plans.training.config import TrainingConfig
 
     parts = [pair.partition("=") for pair in setting or []]
@@ -185,13 +185,15 @@ def train(
         known = {"out": out, "method": method, "start": start, "maps": maps or (), "fine": fine}
         _adapt({key: value for key, value in known.items() if value is not None} | settings)
         return
-    if start or maps or fine:
-        raise ConfigError("--from, --maps and --fine adapt a model: give --method self-supervised")
+    if maps or fine:
+        raise ConfigError("--maps and --fine adapt a model: give --method self-supervised")
+    from xrf_sr_plans.sr.registry import model_path
     from xrf_sr_plans.training.loop import train as run_training
 
     given: dict[str, object] = {"out": out, "architecture": architecture}
     given |= {} if factor is None else {"factor": factor}
     given |= {} if real_maps is None else {"real_maps": real_maps}
+    given |= {} if start is None else {"start": model_path(start)}
     given |= settings
     if recipe not in ("ours", "notes"):
         raise ConfigError(f"recipe is {recipe!r}; ours or notes")

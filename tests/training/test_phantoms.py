@@ -93,3 +93,17 @@ def test_a_batch_is_a_function_of_its_number():
     assert first.truth.shape[-1] == 24
     assert random_batch(samples, 3, 9, SAMPLINGS, **known).truth.shape[-1] == 48
     assert not np.array_equal(first.counts[:1, :1], other.counts[:1, :1])
+
+
+def test_a_share_of_the_crops_is_smooth_and_as_bright():
+    plain = Samples.make(6, 0, size=64)
+    smooth = Samples.make(6, 0, size=64, smooth_share=1.0)
+
+    def detail(samples):
+        crops = [samples.crop(np.random.default_rng(k), 48, 2) for k in range(12)]
+        assert all(crop.shape == (2, 48, 48) and crop.min() >= 0 for crop in crops)
+        return np.mean([np.abs(np.diff(crop, axis=2)).mean() / crop.mean() for crop in crops])
+
+    assert detail(smooth) < 0.6 * detail(plain)
+    brightest = [smooth.crop(np.random.default_rng(k), 48, 2).max(axis=(1, 2)) for k in range(6)]
+    np.testing.assert_allclose(brightest, 1.0)

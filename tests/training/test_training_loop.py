@@ -130,6 +130,21 @@ def test_a_minute_of_training_beats_bicubic(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_training_can_begin_with_weights_of_the_same_network_only(tmp_path):
+    from xrf_sr_plans.errors import ConfigError
+    from xrf_sr_plans.training.loop import train
+
+    first = train(tiny(tmp_path / "first"))
+    still = tiny(tmp_path / "still", start=first, steps=1, learning_rate=1e-12)
+    for name, value in weights(train(still)).items():
+        np.testing.assert_allclose(value, weights(first)[name], atol=1e-9)
+    with pytest.raises(ConfigError, match="no weights of such a network"):
+        train(tiny(tmp_path / "wider", start=first, filters=12))
+    (tmp_path / "text.safetensors").write_text("no weights")
+    with pytest.raises(ConfigError, match=r"text\.safetensors"):
+        train(tiny(tmp_path / "text", start=tmp_path / "text.safetensors"))
+
+
 def test_two_processes_train_one_model(tmp_path):
     script = tmp_path / "job.py"
     settings = tiny(tmp_path / "out", devices=2).model_dump_json()

@@ -43,6 +43,10 @@ class TrainingConfig(BaseModel):
     real_maps: Path | None = None
     """Folder with the real maps (`training.real_maps`); None: phantoms only."""
     real_share: float = Field(default=0.3, ge=0, le=1)
+    smooth_share: float = Field(default=0.15, ge=0, le=1)
+    """Of the crops, blurred: with few photons, most real maps are that smooth."""
+    start: Path | None = None
+    """Weights to begin with, of the same architecture; None: random ones."""
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"

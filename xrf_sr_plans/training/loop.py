@@ -11,13 +11,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from xrf_sr_plans.errors import MissingExtraError
+from xrf_sr_plans.errors import ConfigError, MissingExtraError
 
 try:
     import lightning
     import torch
     from lightning.pytorch.callbacks import ModelCheckpoint
-    from safetensors.torch import save_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
     from torch import Tensor
     from torch.utils.data import DataLoader, Dataset
 except ImportError as error:
@@ -34,14 +35,13 @@ from xrf_sr_plans.sr.network import (
 from xrf_sr_plans.sr.registry import build
 from xrf_sr_plans.training.config import TrainingConfig
 from xrf_sr_plans.training.export import architecture_of
-from xrf_sr_plans.training.losses import gaussian_nll, l1_sobel, log_mse
+from xrf_sr_plans.training.losses import NLL_WEIGHT, gaussian_nll, l1_sobel, log_mse
 from xrf_sr_plans.training.pairs import Samples, random_batch
 from xrf_sr_plans.training.phantoms import VALIDATION_SEED
 from xrf_sr_plans.training.real_maps import training_maps
 from xrf_sr_plans.training.short_runs import VALIDATION_STREAM, tensors
 
 log = logging.getLogger(__name__)
-NLL_WEIGHT = 0.2
 
 
 class _Batches(Dataset[dict[str, Any]]):
@@ -164,10 +164,23 @@ def save_weights(network: torch.nn.Module, path: Path) -> None:
     os.replace(temporary, path)
 
 
+def _begin_with(network: torch.nn.Module, path: Path) -> None:
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"start={path}: no weights of such a network ({reason})") from error
+
+
 def train(config: TrainingConfig) -> Path:
     """Train, or go on training what is in ``config.out``; return the path of the weights.
 
     A run that was killed goes on from its last epoch with the batches it would have seen.
+
+    Raises
+    ------
+    ConfigError
+        ``config.start`` isn't a file of weights for the same network.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -176,10 +189,17 @@ def train(config: TrainingConfig) -> Path:
     (config.out / "config.json").write_text(config.model_dump_json(indent=2))
     real = training_maps(config.real_maps) if config.real_maps else []
     samples = Samples.make(
-        config.n_phantoms, 0, real, size=config.phantom_px, real_share=config.real_share
+        config.n_phantoms,
+        0,
+        real,
+        size=config.phantom_px,
+        real_share=config.real_share,
+        smooth_share=config.smooth_share,
     )
     validation = Samples.make(config.n_validation, VALIDATION_SEED, size=config.phantom_px)
     module = TrainingModule(config, samples, validation)
+    if config.start:
+        _begin_with(module.network, config.start)
     checkpoint = ModelCheckpoint(
         config.out, "epoch", save_last=True, every_n_epochs=1, save_on_train_epoch_end=True
     )

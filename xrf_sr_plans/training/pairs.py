@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from xrf_sr_plans.physics.forward import (
     Detector,
@@ -23,6 +24,8 @@ from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr.stabilise import Scale
 from xrf_sr_plans.training.phantoms import FAMILIES, phantom
 
+LARGEST_BLUR_PX = 8.0
+"""Sigma, in fine pixels, of the smoothest samples."""
 _COUNTING = Detector(n_elements=1, dead_time_us=0.0)
 
 
@@ -102,6 +105,8 @@ class Samples:
     phantoms: Sequence[np.ndarray]
     real: Sequence[np.ndarray] = ()
     real_share: float = 0.3
+    smooth_share: float = 0.0
+    """Of the crops, made as smooth as maps whose detail ends several pixels above the step."""
 
     @classmethod
     def make(
@@ -113,6 +118,7 @@ class Samples:
         size: int = 192,
         n_elements: int = 6,
         real_share: float = 0.3,
+        smooth_share: float = 0.0,
     ) -> Samples:
         """Paint `n_phantoms` phantoms, families in turn, from consecutive seeds."""
         families = sorted(FAMILIES)
@@ -125,7 +131,7 @@ class Samples:
             ).astype(np.float32)
             for index in range(n_phantoms)
         ]
-        return cls(painted, tuple(real), real_share)
+        return cls(painted, tuple(real), real_share, smooth_share)
 
     def crop(self, rng: np.random.Generator, size: int, n_elements: int) -> np.ndarray:
         """Cut a random square (element, y, x) with random elements, flipped and turned."""
@@ -138,7 +144,17 @@ class Samples:
         y, x = (int(rng.integers(side - size + 1)) for side in source.shape[1:])
         crop = source[elements, y : y + size, x : x + size]
         crop = np.rot90(crop, int(rng.integers(4)), axes=(1, 2))
-        return crop[..., ::-1] if rng.random() < 0.5 else crop
+        crop = crop[..., ::-1] if rng.random() < 0.5 else crop
+        return (
+            _smoothed(crop, rng) if self.smooth_share and rng.random() < self.smooth_share else crop
+        )
+
+
+def _smoothed(sample: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Blur a sample (element, y, x) and bring each element's brightest pixel back to 1."""
+    sigma_px = float(np.exp(rng.uniform(0, np.log(LARGEST_BLUR_PX))))
+    blurred = ndimage.gaussian_filter(sample, (0, sigma_px, sigma_px))
+    return blurred / np.maximum(blurred.max(axis=(1, 2), keepdims=True), 1e-6)
 
 
 @dataclass(frozen=True)
