@@ -306,11 +306,12 @@ def test_without_pairs_there_is_no_calibration(tmp_path):
 
 
 def test_where_noise_hides_the_width_the_calibration_stays():
-    stretch, reason = solve(np.full(21, 0.9))
+    rising = np.linspace(0.2, 1.0, 21)
+    stretch, reason = solve(rising, np.full(21, 0.9))
     assert stretch == 1.0
     assert "hardly depends" in reason
-    assert solve(np.linspace(0.2, 1.0, 21))[0] > 1
-    assert solve(np.linspace(0.2, 0.8, 21))[0] == 10.0
+    assert solve(rising, rising)[0] > 1
+    assert solve(np.linspace(0.2, 0.8, 21), rising)[0] == 10.0
 
 
 @pytest.mark.slow

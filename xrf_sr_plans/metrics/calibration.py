@@ -10,7 +10,7 @@ from scipy import special
 
 Z_90 = 1.6448536269514722
 _NODES = 20
-_EXACT_BELOW = 50.0
+EXACT_BELOW = 50.0
 
 
 def covered(
@@ -44,7 +44,7 @@ def covered(
     up = np.clip((upper - estimate) / unit, 0, None) / Z_90
     counts = np.asarray(counts, dtype=float)
     share = _normal_coverage(counts, mean, down, up)
-    exact = mean < _EXACT_BELOW
+    exact = mean < EXACT_BELOW
     if exact.any():
         share[exact] = _poisson_coverage(counts[exact], mean[exact], down[exact], up[exact])
     known = np.isfinite(counts) & np.isfinite(mean) & np.isfinite(down) & np.isfinite(up)

@@ -16,6 +16,7 @@ from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.metrics.agreement import CommonPlanes, common_planes
 from xrf_sr_plans.metrics.calibration import covered
+from xrf_sr_plans.metrics.deconvolution import error_scales, likelihoods, true_coverage
 from xrf_sr_plans.sr.estimate import FACTORS
 from xrf_sr_plans.sr.predict import enhance_maps
 from xrf_sr_plans.sr.registry import model_path, read_calibration, read_card
@@ -28,10 +29,28 @@ MOST_PIXELS = 4000
 """So many pixels of each map, evenly spread, are looked at."""
 LEAST_PIXELS = 400
 LEAST_RESPONSE = 0.01
-"""Where coverage changes less than this between 0.8 and 1.25 times the right width, the noise of
-the fine maps hides how wide the intervals should be."""
+"""Where coverage of the fine counts changes less than this between 0.8 and 1.25 times the right
+width, their noise hides how wide the intervals should be."""
 Curve = np.ndarray
-"""Coverage of one map of one element at each of `STRETCHES`."""
+"""Coverage at each of `STRETCHES`."""
+
+
+@dataclass(frozen=True)
+class MapCoverage:
+    """What one fine map of one element says about the intervals.
+
+    Parameters
+    ----------
+    counted
+        Coverage of the fine counts by intervals widened by counting noise
+        (`metrics.calibration.covered`).
+    likely
+        What the counts say of the errors behind them (`metrics.deconvolution.likelihoods`).
+    """
+
+    pixels: int
+    counted: Curve
+    likely: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -77,7 +96,7 @@ def calibrate_from_pairs(
     """Stretch a model's intervals so that they cover 90 % of a beamline's own pairs.
 
     One number per factor: a handful of pairs can't fill the table of the calibration that ships.
-    The fine maps' own counting noise is accounted for (`metrics.calibration.covered`), the
+    The fine maps' own counting noise is accounted for (`metrics.deconvolution`), the
     displacement found when the pair was stored is taken out, and each element of each map weighs
     alike. Weights, card and trust boundary are copied beside the new calibration, under a name
     that contains its id; nothing is overwritten.
@@ -101,18 +120,18 @@ def calibrate_from_pairs(
         A damaged pair.
     """
     folders = [pair_dir] if isinstance(pair_dir, str | Path) else list(pair_dir)
-    curves: dict[int, list[tuple[str, int, Curve]]] = {}
+    seen: dict[int, list[tuple[str, MapCoverage]]] = {}
     for folder in folders:
         for pair in PairStore(folder).pairs():
-            for factor, pixels, curve in pair_curves(pair, model):
-                curves.setdefault(factor, []).append((pair.pair_uid, pixels, curve))
-    if not curves:
+            for factor, coverage in pair_coverages(pair, model):
+                seen.setdefault(factor, []).append((pair.pair_uid, coverage))
+    if not seen:
         raise ConfigError(f"no whole pair with a factor of {FACTORS} in {[*map(str, folders)]}")
     path = model_path(model)
     card = read_card(path)
     known = read_calibration(path, card)
-    reports = tuple(_report(factor, found) for factor, found in sorted(curves.items()))
-    pairs = sorted({uid for found in curves.values() for uid, _, _ in found})
+    reports = tuple(_report(factor, found) for factor, found in sorted(seen.items()))
+    pairs = sorted({uid for found in seen.values() for uid, _ in found})
     changed = stretched(
         known,
         {report.factor: report.stretch for report in reports},
@@ -122,8 +141,8 @@ def calibrate_from_pairs(
     return CalibrationReport(target, read_calibration(target, card).id, known.id, reports)
 
 
-def pair_curves(pair: StoredPair, model: str | None) -> Iterator[tuple[int, int, Curve]]:
-    """Yield (factor, pixels, curve) for every element of every coarse map of a pair."""
+def pair_coverages(pair: StoredPair, model: str | None) -> Iterator[tuple[int, MapCoverage]]:
+    """Yield the factor and the coverage of every element of every coarse map of a pair."""
     for coarse in pair.coarse:
         if coarse.factor not in FACTORS:
             continue
@@ -131,29 +150,29 @@ def pair_curves(pair: StoredPair, model: str | None) -> Iterator[tuple[int, int,
         moved = _moved(made, pair.registration.get(coarse.position, {}))
         try:
             for planes in common_planes(moved, pair.fine.maps, coarse.maps):
-                pixels, curve = coverage_curve(planes)
-                if pixels >= LEAST_PIXELS:
-                    yield coarse.factor, pixels, curve
+                coverage = map_coverage(planes)
+                if coverage is not None:
+                    yield coarse.factor, coverage
         except AssemblyError:
             continue
 
 
-def coverage_curve(planes: CommonPlanes) -> tuple[int, Curve]:
-    """Return the number of pixels and the coverage at each of `STRETCHES`."""
+def map_coverage(planes: CommonPlanes) -> MapCoverage | None:
+    """Return the coverage as the intervals are stretched; None with fewer than `LEAST_PIXELS`."""
     fields = planes.predicted
     valid = np.isfinite(planes.value) & (planes.unit > 0)
     for name in ("estimate", "lower", "upper"):
         valid &= np.isfinite(fields[name])
     pixels = int(valid.sum())
-    if not pixels:
-        return 0, np.full(len(STRETCHES), np.nan)
+    if pixels < LEAST_PIXELS:
+        return None
     places = np.flatnonzero(valid)[:: max(1, pixels // MOST_PIXELS)]
-    valid = np.zeros(valid.shape, dtype=bool)
-    valid.flat[places] = True
-    made, low, high = (stabilise(fields[name][valid]) for name in ("estimate", "lower", "upper"))
-    unit = planes.unit[valid]
-    counts = planes.value[valid] / unit
-    shares = [
+    made, low, high = (fields[name].flat[places] for name in ("estimate", "lower", "upper"))
+    unit = planes.unit.flat[places]
+    counts = planes.value.flat[places] / unit
+    likely = likelihoods(counts, made, low, high, unit)
+    made, low, high = (stabilise(plane) for plane in (made, low, high))
+    counted = [
         covered(
             counts,
             unstabilise(made),
@@ -163,7 +182,13 @@ def coverage_curve(planes: CommonPlanes) -> tuple[int, Curve]:
         ).mean()
         for stretch in STRETCHES
     ]
-    return pixels, np.array(shares)
+    return MapCoverage(pixels, np.array(counted), likely)
+
+
+def pooled(maps: Sequence[MapCoverage]) -> tuple[Curve, Curve]:
+    """Return the coverage of the truth, as far as it can be told, and of the counts."""
+    true = true_coverage(error_scales([one.likely for one in maps]), STRETCHES)
+    return true, np.mean([one.counted for one in maps], axis=0)
 
 
 def stretched(calibration: Calibration, by: dict[int, float], source: str) -> Calibration:
@@ -190,41 +215,40 @@ def _moved(made: EnhancedMaps, registration: Any) -> EnhancedMaps:
     return EnhancedMaps(made.dataset, grid)
 
 
-def _report(factor: int, found: Sequence[tuple[str, int, Curve]]) -> FactorReport:
-    uids = [uid for uid, _, _ in found]
-    curves = np.array([curve for _, _, curve in found])
-    stretch, reason = solve(curves.mean(axis=0))
+def _report(factor: int, found: Sequence[tuple[str, MapCoverage]]) -> FactorReport:
+    true, counted = pooled([one for _, one in found])
+    stretch, reason = solve(true, counted)
     left_out = []
-    for uid in sorted(set(uids)):
-        inside = np.array([one == uid for one in uids])
-        if not inside.all():
-            other, _ = solve(curves[~inside].mean(axis=0))
-            left_out.append(_at(curves[inside].mean(axis=0), other))
+    for uid in sorted({uid for uid, _ in found}):
+        others = [one for other, one in found if other != uid]
+        if others:
+            alone, _ = pooled([one for other, one in found if other == uid])
+            left_out.append(_at(alone, solve(*pooled(others))[0]))
     return FactorReport(
         factor=factor,
         maps=len(found),
-        pairs=len(set(uids)),
-        pixels=sum(pixels for _, pixels, _ in found),
-        coverage_before=_at(curves.mean(axis=0), 1.0),
-        coverage_after=_at(curves.mean(axis=0), stretch),
+        pairs=len({uid for uid, _ in found}),
+        pixels=sum(one.pixels for _, one in found),
+        coverage_before=_at(true, 1.0),
+        coverage_after=_at(true, stretch),
         coverage_left_out=float(np.mean(left_out)) if left_out else float("nan"),
         stretch=stretch,
         reason=reason,
     )
 
 
-def solve(curve: Curve, level: float = 0.9) -> tuple[float, str]:
-    """Return the stretch at which a curve reaches `level`, and why not where it is 1."""
-    if curve[-1] < level:
+def solve(true: Curve, counted: Curve, level: float = 0.9) -> tuple[float, str]:
+    """Return the stretch at which the true coverage reaches `level`, and why not where it is 1."""
+    if true[-1] < level:
         return float(STRETCHES[-1]), f"not even {STRETCHES[-1]:g} times the width covers {level}"
-    above = int(np.flatnonzero(curve >= level)[0])
+    above = int(np.flatnonzero(true >= level)[0])
     found = float(STRETCHES[0])
     if above:
-        span = curve[above - 1 : above + 1]
+        span = true[above - 1 : above + 1]
         share = (level - span[0]) / max(float(span[1] - span[0]), 1e-12)
         logs = np.log(STRETCHES[above - 1 : above + 1])
         found = round(float(np.exp(logs[0] + share * (logs[1] - logs[0]))), 4)
-    response = _at(curve, 1.25 * found) - _at(curve, 0.8 * found)
+    response = _at(counted, 1.25 * found) - _at(counted, 0.8 * found)
     if response < LEAST_RESPONSE:
         return 1.0, f"coverage hardly depends on the width ({response:.3f}): fly longer fine maps"
     return found, ""
