@@ -33,7 +33,7 @@ def coverage(calibration: Calibration, maps: list[Scores], factor: int) -> float
     shares = []
     for item in maps:
         if item.factor == factor:
-            score = item.score / calibration.stretch(factor, item.sharpening)
+            score = item.score / calibration.stretch(factor, item.sharpening, item.fill)
             shares.append(np.mean((score >= -below[item.group]) & (score <= above[item.group])))
     return float(np.mean(shares))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xrf_sr_plans.metrics.calibration import covered
-from xrf_sr_plans.metrics.deconvolution import SCALES, error_scales, likelihoods, true_coverage
+from xrf_sr_plans.metrics.deconvolution import SCALES, error_scales, true_coverage
 
 WIDTHS = np.geomspace(0.05, 5, 200)
 
@@ -25,7 +25,7 @@ def measured(level, small, seed=0, number=4000):
 @pytest.mark.parametrize("small", [0.0, 0.8])
 def test_coverage_of_the_truth_is_found_behind_the_noise(level, small):
     counts, mean, half, truth = measured(level, small)
-    shares = error_scales([likelihoods(counts, mean, mean - half, mean + half)])
+    shares = error_scales(counts, mean, mean - half, mean + half)
     assert shares.sum() == pytest.approx(1)
     for width in (0.7, 1.0, 1.5):
         at = int(np.argmin(abs(WIDTHS - width)))
@@ -35,7 +35,7 @@ def test_coverage_of_the_truth_is_found_behind_the_noise(level, small):
 def test_few_large_errors_are_not_taken_for_a_general_width():
     counts, mean, half, truth = measured(20, 0.85)
     right = WIDTHS[np.argmax(truth >= 0.9)]
-    shares = error_scales([likelihoods(counts, mean, mean - half, mean + half)])
+    shares = error_scales(counts, mean, mean - half, mean + half)
     found = WIDTHS[np.argmax(true_coverage(shares, WIDTHS) >= 0.9)]
     one_width = [covered(counts, mean, mean - w * half, mean + w * half).mean() for w in WIDTHS]
     plain = WIDTHS[np.argmax(np.array(one_width) >= 0.9)]
@@ -44,10 +44,10 @@ def test_few_large_errors_are_not_taken_for_a_general_width():
 
 def test_intervals_and_counts_may_have_another_unit_and_holes():
     counts, mean, half, _ = measured(100, 0.0)
-    plain = error_scales([likelihoods(counts, mean, mean - half, mean + half)])
-    other = error_scales([likelihoods(counts, 4 * mean, 4 * (mean - half), 4 * (mean + half), 4.0)])
+    plain = error_scales(counts, mean, mean - half, mean + half)
+    other = error_scales(counts, 4 * mean, 4 * (mean - half), 4 * (mean + half), 4.0)
     np.testing.assert_allclose(other, plain, atol=1e-9)
     holed = mean.copy()
     holed[::50] = np.nan
-    shares = error_scales([likelihoods(counts, holed, mean - half, mean + half)])
+    shares = error_scales(counts, holed, mean - half, mean + half)
     assert abs((shares - plain) @ np.log(SCALES)) < 0.1

@@ -12,6 +12,7 @@ from xrf_sr_plans.errors import ModelError
 from xrf_sr_plans.sr.consistency import deviation, project
 from xrf_sr_plans.sr.stabilise import Scale, stabilise, unstabilise
 from xrf_sr_plans.sr.uncertainty import (
+    FILL_EDGES,
     N_GROUPS,
     Calibration,
     Scores,
@@ -19,7 +20,6 @@ from xrf_sr_plans.sr.uncertainty import (
     fit,
     groups,
     intervals,
-    recalibrate,
     to_json,
 )
 
@@ -35,7 +35,7 @@ def made_up(seed: int, factor: int = 2) -> Scores:
 
 
 def scale(span: float) -> Scale:
-    return Scale(np.array([1.2]), np.array([span]), np.array([0.05]))
+    return Scale(np.array([1.2]), np.array([span]), np.array([0.2]), np.array([0.05]))
 
 
 def test_ninety_percent_of_new_scores_lie_within_in_every_group():
@@ -59,17 +59,19 @@ def test_estimates_freed_of_a_wide_probe_get_wider_intervals():
         assert inside.mean() == pytest.approx(0.9, abs=0.02)
 
 
-def test_a_few_maps_of_another_kind_restore_coverage():
-    calibration = fit([made_up(seed) for seed in range(8)], SHA, "made up")
-    other = [Scores(2, s.group, 2.5 * s.score) for s in (made_up(50), made_up(51), made_up(52))]
-    adapted = recalibrate(calibration, other[:2], "two maps")
-    for known, coverage in ((calibration, 0.5), (adapted, 0.9)):
-        below, above = (table.ravel() for table in known.factors(2))
-        group, score = other[2].group, other[2].score
-        inside = (score >= -below[group]) & (score <= above[group])
-        assert inside.mean() == pytest.approx(coverage, abs=0.02 if known is adapted else 0.15)
-    assert adapted.id != calibration.id
-    assert "two maps" in adapted.source
+def test_textures_and_sharp_phases_have_intervals_of_their_own():
+    textures = [replace(s, score=2 * s.score, fill=0.1) for s in map(made_up, range(4))]
+    phases = [replace(s, fill=0.3) for s in map(made_up, range(10, 14))]
+    calibration = fit([*textures, *phases], SHA, "made up")
+    stretch = calibration.stretch(2, 0.0, np.array([0.1, 0.3]))
+    assert stretch[0] / stretch[1] == pytest.approx(2, rel=0.1)
+    before = calibration.model_copy(update={"fill": None})
+    assert before.stretch(2, 0.0, 0.1) == before.stretch(2, 0.0, 0.3)
+    rng = np.random.default_rng(0)
+    halves = np.where(np.arange(64) < 32, 20.0, 400.0) * np.ones((64, 1))
+    spots = 50.0 + 300.0 * (rng.random((64, 64)) < 0.01)
+    found = Scale.of(rng.poisson([halves, spots]).astype(float)).fill
+    assert found[0] > FILL_EDGES[-1] > FILL_EDGES[0] > found[1]
 
 
 def test_a_group_without_enough_pixels_borrows_from_its_neighbour():

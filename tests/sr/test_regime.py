@@ -74,6 +74,8 @@ def test_an_alias_is_untrusted_where_it_is():
 def test_a_calibration_knows_the_roughest_map_and_the_number_of_elements():
     group = np.tile(np.arange(20), 500)
     score = np.random.default_rng(4).normal(size=group.size)
-    regime = fit([Scores(2, group, score, 0.0, 0.31), Scores(2, group, score)], "0" * 64, "").regime
+    regime = fit(
+        [Scores(2, group, score, roughness=0.31), Scores(2, group, score)], "0" * 64, ""
+    ).regime
     assert regime.largest_roughness == pytest.approx(0.31)
     assert (regime.most_elements or 0) >= 24

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy import special
 
@@ -12,52 +10,40 @@ from xrf_sr_plans.metrics.calibration import EXACT_BELOW, Z_90
 SCALES = np.geomspace(0.02, 12.0, 16)
 """Widths of the normal distributions that make up the errors; 1: as the intervals say."""
 _NODES = (np.arange(16) + 0.5) / 16
-_ITERATIONS = 200
+_ITERATIONS = 500
 _CHUNK = 2000
 
 
-def likelihoods(
+def error_scales(
     counts: np.ndarray,
     estimate: np.ndarray,
     lower: np.ndarray,
     upper: np.ndarray,
     unit: np.ndarray | float = 1.0,
 ) -> np.ndarray:
-    """Return (pixel, scale): how likely counts are with an error of each of `SCALES`.
+    """Return the share of a map's errors that belongs to each of `SCALES`; the sum is 1.
 
-    The truth is taken to lie around the estimate by a two-sided normal distribution, as wide as
-    the pixel's interval times the scale; the measurement adds its Poisson noise. Up to a factor
-    per pixel; pixels that aren't finite are left out.
+    The truth is taken to lie around the estimate by a mixture of two-sided normal distributions,
+    each as wide as the pixel's interval times one of the scales; the measurement adds its Poisson
+    noise. The shares are those of largest likelihood (empirical Bayes, M. Stephens, Biostatistics
+    18 (2017) 275, DOI 10.1093/biostatistics/kxw041; here without its penalty). Unlike a single
+    width, a mixture can hold many small and few large errors. One map at a time: in a mixture for
+    several maps those with many photons would speak for those with few.
 
     Parameters
     ----------
     counts, estimate, lower, upper, unit
-        As of `metrics.calibration.covered`, one-dimensional.
+        As of `metrics.calibration.covered`, one-dimensional. Pixels that aren't finite don't
+        count.
     """
     unit = np.broadcast_to(np.asarray(unit, dtype=float), np.shape(counts))
     planes = np.array([counts, estimate / unit, lower / unit, upper / unit], dtype=float)
     planes = planes[:, np.isfinite(planes).all(axis=0)]
     chunks = range(0, planes.shape[1], _CHUNK)
-    return np.concatenate([_likelihood(*planes[:, low : low + _CHUNK]) for low in chunks])
-
-
-def error_scales(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the share of the errors that belongs to each of `SCALES`; the sum is 1.
-
-    The shares are those of largest likelihood (empirical Bayes, M. Stephens, Biostatistics 18
-    (2017) 275, DOI 10.1093/biostatistics/kxw041; here without its penalty). Unlike a single
-    width, a mixture can hold many small and few large errors.
-
-    Parameters
-    ----------
-    maps
-        `likelihoods` of each map; all maps weigh alike.
-    """
-    likely = np.concatenate(maps)
-    weight = np.concatenate([np.full(len(one), 1 / (len(one) * len(maps))) for one in maps])
+    likely = np.concatenate([_likelihood(*planes[:, low : low + _CHUNK]) for low in chunks])
     shares = np.full(SCALES.size, 1 / SCALES.size)
     for _ in range(_ITERATIONS):
-        shares = shares * ((weight / (likely @ shares)) @ likely)
+        shares = shares * ((1 / (likely @ shares)) @ likely) / len(likely)
     return shares
 
 

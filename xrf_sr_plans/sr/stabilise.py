@@ -34,6 +34,9 @@ class Scale:
     """Low end of its stabilised counts."""
     span: np.ndarray
     """Robust range of its stabilised counts: in standard deviations of the counting noise."""
+    fill: np.ndarray
+    """Standard deviation, freed of noise, relative to the range: near 0.5 for two phases of sharp
+    contrast, below 0.2 for textures with a few bright spots."""
     roughness: np.ndarray
     """Typical second difference, squared and freed of noise, relative to the variance: how
     much of the structure, everywhere, is as small as a coarse pixel. Near 0: smooth areas with
@@ -45,12 +48,14 @@ class Scale:
         stabilised = stabilise(counts)
         flat = stabilised.reshape(*counts.shape[:-2], -1)
         low, high = np.quantile(flat, (0.01, 0.995), axis=-1)
-        return cls(low, np.maximum(high - low, SMALLEST_RANGE), _roughness(stabilised))
+        span = np.maximum(high - low, SMALLEST_RANGE)
+        spread = np.sqrt(np.clip(flat.var(axis=-1) - 1, 0, None))
+        return cls(low, span, spread / span, _roughness(stabilised))
 
     def only(self, index: int) -> Scale:
         """Return that of one element, still with an element axis."""
         one = slice(index, index + 1)
-        return Scale(self.low[one], self.span[one], self.roughness[one])
+        return Scale(self.low[one], self.span[one], self.fill[one], self.roughness[one])
 
 
 def _roughness(stabilised: np.ndarray) -> np.ndarray:

@@ -36,6 +36,9 @@ can't be seen in the coarse map, and is missed more often."""
 BLUR_EDGES = (-0.75, -0.3, 0.3, 0.75)
 """Edges between maps by `Scores.sharpening`: the sharper the estimate is made, the more it errs.
 One stretch of all intervals for each."""
+FILL_EDGES = (0.14, 0.2, 0.27)
+"""Edges between elements by `Scale.fill`: few structures of one brightness are predicted better
+than textures. One stretch for each."""
 OLD_BLUR_EDGES = (0.3, 0.75)
 """Of calibrations that don't name their own."""
 LARGEST_SIGMA = 0.5
@@ -83,6 +86,8 @@ class Calibration(BaseModel):
     """By factor: stretch of sigma for each group of `blur_edges`; none: 1."""
     blur_edges: tuple[float, ...] | None = None
     """None: `OLD_BLUR_EDGES`."""
+    fill: dict[str, list[float]] | None = None
+    """By factor: stretch of sigma for each group of `FILL_EDGES`; None: 1."""
     regime: Regime = Regime()
     source: str = ""
     """What it was estimated on, in words."""
@@ -109,11 +114,16 @@ class Calibration(BaseModel):
             )
         return tables[0], tables[1]
 
-    def stretch(self, factor: int, sharpening: float) -> float:
-        """Return by how much sigma grows for what the estimate does to a probe's blur."""
-        stretches = self.blur.get(str(factor), [])
+    def stretch(self, factor: int, sharpening: float, fill: np.ndarray | float = 0.0) -> np.ndarray:
+        """Return by how much sigma grows, shaped as `fill`.
+
+        For what the estimate does to a probe's blur, and for how an element fills its range.
+        """
+        blurs = self.blur.get(str(factor), [])
         index = int(np.digitize(sharpening, self.blur_edges or OLD_BLUR_EDGES))
-        return stretches[index] if index < len(stretches) else 1.0
+        blur = blurs[index] if index < len(blurs) else 1.0
+        fills = (self.fill or {}).get(str(factor), [1.0] * (len(FILL_EDGES) + 1))
+        return blur * np.array(fills)[np.digitize(fill, FILL_EDGES)]
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,8 @@ def intervals(
 
     `sharpening`: see `Scores`.
     """
-    sigma = bounded(sigma, scale) * calibration.stretch(factor, sharpening)
+    stretch = calibration.stretch(factor, sharpening, scale.fill)
+    sigma = bounded(sigma, scale) * stretch[:, None, None]
     below, above = (table.ravel() for table in calibration.factors(factor))
     group = groups(stabilised, scale)
     down, up = below[group] * sigma, above[group] * sigma
@@ -174,6 +185,8 @@ class Scores:
     sharpening: float = 0.0
     """FWHM, in coarse steps, of the probe that the estimate is freed of; negative where it keeps
     that probe's blur."""
+    fill: np.ndarray | float = 0.0
+    """`Scale.fill` of the element of each score."""
     roughness: float = 0.0
     """Of the roughest element that stands out of the noise."""
 
@@ -201,24 +214,12 @@ def fit(
     lower: dict[str, Any] = {}
     upper: dict[str, Any] = {}
     blur: dict[str, list[float]] = {}
+    fill: dict[str, list[float]] = {}
     for factor in sorted({item.factor for item in maps}):
         chosen = [item for item in maps if item.factor == factor]
-        score = np.concatenate([item.score.ravel() for item in chosen])
-        group = np.concatenate([item.group.ravel() for item in chosen])
-        blurred = [
-            np.full(item.score.size, np.digitize(item.sharpening, BLUR_EDGES)) for item in chosen
-        ]
-        blurred = np.concatenate(blurred)
-        stretch = np.ones(len(BLUR_EDGES) + 1)
-        for _ in range(3):
-            tables = _tables(score / stretch[blurred], group, level, least)
-            ends = tables.reshape(2, -1)[(score > 0).astype(int), group] * stretch[blurred]
-            for index in np.unique(blurred):
-                beyond = np.abs(score) / np.maximum(ends, 1e-3)
-                stretch[index] *= conformal_quantile(beyond[blurred == index], level)
-        tables = _tables(score / stretch[blurred], group, level, least)
+        tables, *stretches = _fit(chosen, level, least)
         lower[str(factor)], upper[str(factor)] = (np.round(t, 4).tolist() for t in tables)
-        blur[str(factor)] = np.round(stretch, 4).tolist()
+        blur[str(factor)], fill[str(factor)] = (np.round(s, 4).tolist() for s in stretches)
     return Calibration(
         model_sha256=model_sha256,
         level=level,
@@ -226,9 +227,32 @@ def fit(
         upper=upper,
         blur=blur,
         blur_edges=BLUR_EDGES,
+        fill=fill,
         regime=_seen(maps),
         source=source,
     )
+
+
+def _fit(
+    maps: Sequence[Scores], level: float, least: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the tables of one factor and the stretches by blur and by fill."""
+    score = np.concatenate([item.score.ravel() for item in maps])
+    group = np.concatenate([item.group.ravel() for item in maps])
+    blurred = np.concatenate([np.full(item.score.size, item.sharpening) for item in maps])
+    filled = [np.broadcast_to(item.fill, item.score.shape).ravel() for item in maps]
+    blurred = np.digitize(blurred, BLUR_EDGES)
+    filled = np.digitize(np.concatenate(filled), FILL_EDGES)
+    blur, fill = np.ones(len(BLUR_EDGES) + 1), np.ones(len(FILL_EDGES) + 1)
+    for _ in range(3):
+        for stretch, index in ((blur, blurred), (fill, filled)):
+            whole = blur[blurred] * fill[filled]
+            tables = _tables(score / whole, group, level, least)
+            ends = tables.reshape(2, -1)[(score > 0).astype(int), group] * whole
+            beyond = np.abs(score) / np.maximum(ends, 1e-3)
+            for k in np.unique(index):
+                stretch[k] *= conformal_quantile(beyond[index == k], level)
+    return _tables(score / (blur[blurred] * fill[filled]), group, level, least), blur, fill
 
 
 def _seen(maps: Sequence[Scores]) -> Regime:
@@ -248,34 +272,6 @@ def _tables(score: np.ndarray, group: np.ndarray, level: float, least: int) -> n
         if members.size >= least:
             tables[:, index] = _ends(members, tail)
     return _fill_groups(tables.reshape(2, *N_GROUPS), _ends(score, tail))
-
-
-def recalibrate(
-    calibration: Calibration, maps: Iterable[Scores], source: str, *, strength: int = 4000
-) -> Calibration:
-    """Adapt a calibration to another kind of sample by a few maps of it.
-
-    One number per factor, by which all intervals are stretched or shrunk so that they hold
-    `calibration.level` of the new pixels: a handful of maps can't fill the groups of `fit`.
-    Factors without new maps stay as they are. `strength` pixels are drawn from each map, so that
-    maps weigh alike.
-    """
-    rng = np.random.default_rng(0)
-    beyond: dict[int, list[np.ndarray]] = {}
-    for item in maps:
-        below, above = (table.ravel() for table in calibration.factors(item.factor))
-        pick = rng.integers(item.score.size, size=strength)
-        stretched = calibration.stretch(item.factor, item.sharpening)
-        score, group = item.score.ravel()[pick] / stretched, item.group.ravel()[pick]
-        ends = np.where(score < 0, below[group], above[group])
-        beyond.setdefault(item.factor, []).append(np.abs(score) / np.maximum(ends, 1e-3))
-    lower, upper = dict(calibration.lower), dict(calibration.upper)
-    for factor, shares in beyond.items():
-        stretch = conformal_quantile(np.concatenate(shares), calibration.level)
-        for side in (lower, upper):
-            side[str(factor)] = np.round(stretch * np.array(side[str(factor)]), 4).tolist()
-    changes = {"lower": lower, "upper": upper, "source": f"{calibration.source}; {source}"}
-    return calibration.model_copy(update=changes)
 
 
 def _ends(scores: np.ndarray, tail: float) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.metrics.agreement import CommonPlanes, common_planes
 from xrf_sr_plans.metrics.calibration import covered
-from xrf_sr_plans.metrics.deconvolution import error_scales, likelihoods, true_coverage
+from xrf_sr_plans.metrics.deconvolution import error_scales, true_coverage
 from xrf_sr_plans.sr.estimate import FACTORS
 from xrf_sr_plans.sr.predict import enhance_maps
 from xrf_sr_plans.sr.registry import model_path, read_calibration, read_card
@@ -44,13 +44,13 @@ class MapCoverage:
     counted
         Coverage of the fine counts by intervals widened by counting noise
         (`metrics.calibration.covered`).
-    likely
-        What the counts say of the errors behind them (`metrics.deconvolution.likelihoods`).
+    true
+        Of what is behind the counts, as far as they tell (`metrics.deconvolution`).
     """
 
     pixels: int
     counted: Curve
-    likely: np.ndarray
+    true: Curve
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def map_coverage(planes: CommonPlanes) -> MapCoverage | None:
     made, low, high = (fields[name].flat[places] for name in ("estimate", "lower", "upper"))
     unit = planes.unit.flat[places]
     counts = planes.value.flat[places] / unit
-    likely = likelihoods(counts, made, low, high, unit)
+    shares = error_scales(counts, made, low, high, unit)
     made, low, high = (stabilise(plane) for plane in (made, low, high))
     counted = [
         covered(
@@ -182,13 +182,13 @@ def map_coverage(planes: CommonPlanes) -> MapCoverage | None:
         ).mean()
         for stretch in STRETCHES
     ]
-    return MapCoverage(pixels, np.array(counted), likely)
+    return MapCoverage(pixels, np.array(counted), true_coverage(shares, STRETCHES))
 
 
 def pooled(maps: Sequence[MapCoverage]) -> tuple[Curve, Curve]:
-    """Return the coverage of the truth, as far as it can be told, and of the counts."""
-    true = true_coverage(error_scales([one.likely for one in maps]), STRETCHES)
-    return true, np.mean([one.counted for one in maps], axis=0)
+    """Return the mean coverage of the truth and of the counts; all maps weigh alike."""
+    true, counted = (np.mean([getattr(m, name) for m in maps], 0) for name in ("true", "counted"))
+    return true, counted
 
 
 def stretched(calibration: Calibration, by: dict[int, float], source: str) -> Calibration:

@@ -107,7 +107,8 @@ def scores(predicted: Predicted, rng: np.random.Generator) -> Scores:
     how = predicted.pair.how
     clear = predicted.scale.span >= Regime().smallest_range
     roughest = float(predicted.scale.roughness[clear].max(initial=0.0))
-    return Scores(how.factor, pick[1], pick[0], setting_of(how).sharpening, roughest)
+    fill = np.repeat(predicted.scale.fill, PIXELS_PER_MAP)
+    return Scores(how.factor, pick[1], pick[0], setting_of(how).sharpening, fill, roughest)
 
 
 def simulated_pairs(
