@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Keeps BLAS and torch from fighting over the cores with the simulated beamline.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs weights clean
 
 $(BIN)/.demo-stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,17 @@ lint: $(BIN)/.dev-stamp
 docs: $(BIN)/.dev-stamp
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+# The weights that ship, from nothing: two trainings, calibration, figures, trust boundary.
+# make weights REAL=FOLDER; on a GPU or a CPU.
+RUNS = out/weights
+TRAIN = $(BIN)/xrf-sr train --real-maps $(REAL)
+weights: $(BIN)/.dev-stamp
+	$(TRAIN) --out $(RUNS)/first --set smooth_share=0
+	$(TRAIN) --from $(RUNS)/first/weights.safetensors --out $(RUNS)/second \
+	  --set steps=14000 --set learning_rate=0.0006 --set seed=1 --set n_phantoms=1440
+	$(BIN)/python scripts/ship_model.py $(RUNS)/second --first $(RUNS)/first --real $(REAL) --per-family 3
+	$(BIN)/python benchmarks/hallucination.py --write
 
 clean:
 	rm -rf build dist out $(VENV)

@@ -2,9 +2,9 @@
 
     python scripts/ship_model.py RUN_FOLDER --real FOLDER [--name set-small] [--note TEXT]
 
-RUN_FOLDER is the `--out` of `xrf-sr train`. Writes into xrf_sr_plans/sr/weights; the figures of
-the card come from benchmarks/enhancement.py, which is run at the end. The trust boundary comes
-after that, from benchmarks/hallucination.py --write.
+`make weights` does this and all before it. RUN_FOLDER is the `--out` of `xrf-sr train`. Writes
+into xrf_sr_plans/sr/weights; the figures of the card come from benchmarks/enhancement.py, which
+is run at the end. The trust boundary comes after that, from benchmarks/hallucination.py --write.
 """
 
 from __future__ import annotations
@@ -40,12 +40,22 @@ LIMITS = [
 ]
 
 
+def command_of(config: TrainingConfig) -> str:
+    """Return the command that a run was started with."""
+    machine = {"out", "real_maps", "start", "progress", "threads", "workers", "devices"}
+    chosen = config.model_dump(mode="json", exclude_defaults=True, exclude=machine)
+    begin = "--from FIRST/weights.safetensors " if config.start else ""
+    settings = "".join(f" --set {name}={value}" for name, value in chosen.items())
+    return f"xrf-sr train {begin}--out RUN --real-maps FOLDER{settings}"
+
+
 def main() -> None:
     """Export, calibrate, assess."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--name", default=DEFAULT_MODEL)
+    parser.add_argument("--first", type=Path, default=None, help="run that RUN began with")
     parser.add_argument("--note", default="", help="what else there is to say about the training")
     parser.add_argument("--n-per-family", type=int, default=16)
     parser.add_argument("--per-family", type=int, default=4)
@@ -53,7 +63,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     config = TrainingConfig.model_validate_json((options.run / "config.json").read_text())
-    command = f"xrf-sr train --out RUN --real-maps FOLDER --set steps={config.steps}"
+    training = {"command": command_of(config), "note": options.note}
+    if options.first:
+        first = TrainingConfig.model_validate_json((options.first / "config.json").read_text())
+        training["after"] = command_of(first)
     path = export_model(
         options.run / "weights.safetensors",
         options.name,
@@ -69,7 +82,7 @@ def main() -> None:
             },
             "real": REAL,
         },
-        training={"command": command, "note": options.note},
+        training=training,
         limits=LIMITS,
         license="BSD-3-Clause",
     )

@@ -35,7 +35,7 @@ def export_model(
     if weights.resolve() != path.resolve():
         shutil.copyfile(weights, path)
     training = {
-        "config": config.model_dump(mode="json", exclude={"out", "real_maps", "progress"}),
+        "config": config.model_dump(mode="json", exclude={"out", "real_maps", "start", "progress"}),
         **card.pop("training", {}),
     }
     made = ModelCard(
