@@ -216,6 +216,15 @@ def test_counts_of_two_dimensions_are_refused():
         enhanced(np.ones((8, 8)))
 
 
+def test_results_larger_than_the_memory_are_refused_before_anything_is_computed(monkeypatch):
+    counts, _ = measured()
+    monkeypatch.setattr("xrf_sr_plans.sr.prepare.memory_bytes", lambda: 30_000)
+    with pytest.raises(GridError, match=r"3 x 32 x 32 counts 2 times as fine need 0\.0 GiB"):
+        xrf_sr_plans.enhance(counts, elements=NAMES, factor=2, step_um=1.0)
+    monkeypatch.setattr("xrf_sr_plans.sr.prepare.memory_bytes", lambda: None)
+    assert xrf_sr_plans.enhance(counts, elements=NAMES, factor=2, step_um=1.0).trusted.any()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda", "abacus"])
 def test_a_device_that_is_not_there_is_refused(device):

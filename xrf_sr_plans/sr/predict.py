@@ -17,7 +17,7 @@ from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr.estimate import FACTORS, Setting, estimate, run_network
-from xrf_sr_plans.sr.prepare import Prepared, prepare
+from xrf_sr_plans.sr.prepare import Prepared, prepare, refuse_what_no_memory_holds
 from xrf_sr_plans.sr.registry import load_model, model_path, read_calibration, read_card
 
 __all__ = [
@@ -85,7 +85,7 @@ def enhance(
     ConfigError
         A device that isn't there.
     GridError
-        Shapes or values that don't fit.
+        Shapes or values that don't fit, or results larger than this machine's memory.
     MissingExtraError
         torch is not installed.
     ModelError
@@ -154,6 +154,7 @@ def _enhance(
     step_um = float(attrs.get("step_um") or maps.grid.fast.step_um)
     probe = float(attrs.get("probe_fwhm_um") or 0.0) / step_um
     setting = Setting(factor, attrs.get("sampling") or "fly", probe, deblur)
+    refuse_what_no_memory_holds(maps.counts.values, factor)
     ready = prepare(maps.counts.values, maps.i0.values)
     card, calibration, network = load_model(model)
     calibration.factors(factor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ from xrf_sr_plans.physics.resample import fill_unmeasured
 
 LARGEST_COUNT = 1e12
 """Real files hold 1.8e308 where a fit failed; nothing above this is a count."""
+RESULT_BYTES = 21
+"""Per output pixel and element: five fields of float32, and whether it is trusted."""
 LOWEST_BEAM = 0.2
 """Share of the median beam intensity below which a pixel counts as unmeasured (a beam dump)."""
 
@@ -53,6 +56,32 @@ def prepare(counts: np.ndarray, i0: np.ndarray | None = None) -> Prepared:
         counts /= _relative_beam(np.asarray(i0, dtype=float), counts.shape[1:])
     measured = np.isfinite(counts)
     return Prepared(fill_unmeasured(counts), measured)
+
+
+def refuse_what_no_memory_holds(counts: np.ndarray, factor: int) -> None:
+    """Refuse counts (element, y, x) whose results alone exceed this machine's memory.
+
+    Raises
+    ------
+    GridError
+        Says how much is needed, and what there is.
+    """
+    memory = memory_bytes()
+    needed = counts.size * factor**2 * RESULT_BYTES
+    if memory is not None and needed > memory:
+        raise GridError(
+            f"{' x '.join(map(str, counts.shape))} counts {factor} times as fine need"
+            f" {needed / 2**30:.1f} GiB for the results alone; this machine has"
+            f" {memory / 2**30:.1f} GiB: enhance fewer elements, or a part of the map"
+        )
+
+
+def memory_bytes() -> int | None:
+    """Return the size of this machine's memory; None where the system doesn't say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _relative_beam(i0: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
