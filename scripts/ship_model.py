@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--name", default=DEFAULT_MODEL)
     parser.add_argument("--first", type=Path, default=None, help="run that RUN began with")
     parser.add_argument("--note", default="", help="what else there is to say about the training")
-    parser.add_argument("--n-per-family", type=int, default=16)
+    parser.add_argument("--n-per-family", type=int, default=32)
     parser.add_argument("--per-family", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
