@@ -6,7 +6,7 @@ A default network gets --cpu-s processor seconds of one core for both factors to
 peer gets half of that for each factor, after trials of learning rates on validation phantoms that
 aren't counted. The table is from held-out phantoms (`TEST_SEED`), which decide nothing. Networks
 in --keep are not trained again. --ship writes the peers as models that `xrf-sr evaluate` uses;
---only NAME trains (and ships) one of them, without a table.
+--only NAME trains (and ships) one of them, without a table; --shipped shows those that ship.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ from xrf_sr_plans.sr.network import Conditions, Prediction, SetNetwork, upsample
 from xrf_sr_plans.sr.peers import NotesNetwork, Srcnn
 from xrf_sr_plans.sr.predict import Setting, estimate, run_network
 from xrf_sr_plans.sr.prepare import Prepared
-from xrf_sr_plans.sr.registry import Architecture, ModelCard, load_model
+from xrf_sr_plans.sr.registry import (
+    Architecture,
+    ModelCard,
+    load_model,
+    load_network,
+    model_path,
+    read_card,
+)
 from xrf_sr_plans.sr.stabilise import Scale, unstabilise
 from xrf_sr_plans.training.assess import Case
 from xrf_sr_plans.training.calibration import fit_to_blocks, phantom_samples
@@ -95,6 +102,8 @@ class Candidate:
 
 
 OURS, SAME_GRID = "set", "notes, same grid"
+PEERS = {"srcnn-x2", "srcnn-x4", "notes-x2", "notes-x4"}
+"""Those that `xrf-sr evaluate` shows."""
 CANDIDATES = {
     OURS: Candidate(SetNetwork, estimate_loss, share=1.0, rates=(1e-3,)),
     "srcnn-x2": Candidate(lambda: Srcnn(2), estimate_loss, 2),
@@ -170,6 +179,12 @@ def networks(
     return found, done
 
 
+def shipped(name: str) -> nn.Module:
+    """Return a peer as it ships."""
+    path = model_path(name)
+    return load_network(path, read_card(path))
+
+
 def _stored(network: nn.Module) -> dict[str, Tensor]:
     """Return the state as it is stored: half precision, but for what normalisation has seen."""
     return {
@@ -185,7 +200,7 @@ Method = Callable[[np.ndarray, Setting], np.ndarray]
 
 def methods(trained: dict[str, nn.Module]) -> dict[str, Method]:
     """Return what is compared: counts and setting in, estimate out."""
-    _, calibration, shipped = load_model(None)
+    _, calibration, default = load_model(None)
 
     def whole(network: nn.Module) -> Method:
         def run(counts: np.ndarray, setting: Setting) -> np.ndarray:
@@ -206,8 +221,8 @@ def methods(trained: dict[str, nn.Module]) -> dict[str, Method]:
         "bicubic": lambda counts, setting: np.clip(upsample(counts, setting.factor), 0, None),
         "SRCNN": peer("srcnn-x{}"),
         "notes": peer("notes-x{}"),
-        "ours, equal budget": whole(trained[OURS]),
-        "ours, shipped": whole(shipped),
+        **({"ours, equal budget": whole(trained[OURS])} if OURS in trained else {}),
+        "ours, shipped": whole(default),
     } | ({SAME_GRID: peer("notes-same-grid-x{}")} if "notes-same-grid-x2" in trained else {})
 
 
@@ -260,7 +275,8 @@ def table(found: Iterable[tuple[Case, dict[str, tuple[float, float, float]]]]) -
 
 def ship(keep: Path, folder: Path, done: dict[str, dict[str, Any]], command: str) -> None:
     """Write the peers of both factors as models with their cards."""
-    for name in sorted({"srcnn-x2", "srcnn-x4", "notes-x2", "notes-x4"} & done.keys()):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sorted(PEERS & done.keys()):
         data = (keep / f"{name}.safetensors").read_bytes()
         kind, factor = name.split("-x")
         notes = kind == "notes"
@@ -285,7 +301,10 @@ def ship(keep: Path, folder: Path, done: dict[str, dict[str, Any]], command: str
                 "optimiser": "Adam, cosine to 1 %",
                 "command": command,
             },
-            limits=["trained for minutes on one CPU core", "one factor"]
+            limits=[
+                f"trained for {done[name]['processor_s'] / 60:g} minutes of a CPU core",
+                "one factor",
+            ]
             + ([f"elements in groups of {ELEMENTS}"] if notes else ["one element at a time"]),
             license="BSD-3-Clause",
         )
@@ -304,6 +323,7 @@ def main() -> None:
     parser.add_argument("--only", choices=list(CANDIDATES), default=None, help="train this one")
     parser.add_argument("--rate", type=float, default=None, help="learning rate, instead of trials")
     parser.add_argument("--same-grid", action="store_true", help="the same-grid form, too")
+    parser.add_argument("--shipped", action="store_true", help="only a table of what ships")
     parser.add_argument("--ship", type=Path, default=None, help="folder for the models")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -313,8 +333,11 @@ def main() -> None:
         names = [name for name in names if "same-grid" not in name]
     if options.only:
         names, options.per_family = [options.only], 0
-    trained, done = networks(names, options.keep, options.cpu_s, options.real, options.rate)
-    if options.ship:
+    if options.shipped:
+        trained, done = {name: shipped(name) for name in sorted(PEERS)}, {}
+    else:
+        trained, done = networks(names, options.keep, options.cpu_s, options.real, options.rate)
+    if options.ship and done:
         real = " --real FOLDER" if options.real else ""
         only = f" --only {options.only}" if options.only else ""
         rate = f" --rate {options.rate:g}" if options.rate else ""

@@ -48,6 +48,8 @@ from xrf_sr_plans.training.sweep import (
 
 LIMITS = {2: 0.01, 4: 0.03}
 """False share of predicted features that is allowed inside the boundary, by factor."""
+SAFETY = 0.2
+"""Share of `LIMITS` that the boundary is fitted to: other samples are other samples."""
 LOST_LIMIT = 0.10
 """Share of true features that may be lost for a size to count as seen."""
 LEAST_FOUND = 100
@@ -66,8 +68,7 @@ def fit_boundary(rows: Iterable[Row], model_sha256: str, source: str) -> TrustBo
     """Return the boundary from which on the false share of all blobs keeps its limit.
 
     For each factor, group of blurs and size: the smallest significance above which, of the blobs
-    of all standards,
-    at most a third of `LIMITS` are false; a third, for other samples are other samples.
+    of all standards, at most `SAFETY` x `LIMITS` are false.
     """
     found: dict[tuple[int, str], list[np.ndarray]] = {}
     for row in rows:
@@ -78,7 +79,7 @@ def fit_boundary(rows: Iterable[Row], model_sha256: str, source: str) -> TrustBo
     for (factor, key), each in sorted(found.items()):
         blobs = np.concatenate(each)
         chosen[key] = tuple(
-            _threshold(blobs[blobs[:, 0] == index, 1:], LIMITS[factor] / 3)
+            _threshold(blobs[blobs[:, 0] == index, 1:], LIMITS[factor] * SAFETY)
             for index in range(len(SIZES_STEPS))
         )
     limits = {str(factor): limit for factor, limit in LIMITS.items() if str(factor) in chosen}
