@@ -176,8 +176,8 @@ def calibrate_model(
 
 
 def fair_repeats(n_phantoms: int, real: Sequence[Sample]) -> dict[str, int]:
-    """Let each kind of real sample weigh as much as half of the phantoms."""
-    return {kind: max(1, n_phantoms // 2 // count) for kind, count in _kinds(real)}
+    """Let each kind of real sample weigh as much as a third of the phantoms."""
+    return {kind: max(1, n_phantoms // 3 // count) for kind, count in _kinds(real)}
 
 
 def _kinds(samples: Sequence[Sample]) -> list[tuple[str, int]]:
