@@ -1,6 +1,6 @@
 """What a handful of own pairs does to coverage: `xrf-sr calibrate` on simulated pairs.
 
-    python benchmarks/calibration.py [--real FOLDER] [--pairs 4] [--dwell-ratio 1] [--json OUT]
+    python benchmarks/calibration.py [--real FOLDER] [--pairs 8] [--dwell-ratio 1] [--json OUT]
 
 For each kind of sample (phantom families with seeds that nothing else uses; with --real the real
 maps that training never sees, cut into pieces) some pieces are measured coarsely and finely,
@@ -108,7 +108,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--real", type=Path, default=None)
-    parser.add_argument("--pairs", type=int, default=4)
+    parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--dwell-ratio", type=float, default=1.0)
     parser.add_argument("--widths", type=float, nargs="+", default=[1.0, 0.4])
     parser.add_argument("--json", type=Path, default=None)
