@@ -23,7 +23,7 @@ from scipy import ndimage
 from xrf_sr_plans.errors import ModelError
 
 SIZES_STEPS = (0.75, 1.5, 3.0)
-"""Diameters that are told apart, in coarse steps."""
+"""Diameters that are told apart, in coarse steps; each twice the one before."""
 VISIBLE = 0.05
 """A blob lower than this share of the element's range is nothing that anybody would see."""
 logger = logging.getLogger(__name__)
@@ -139,19 +139,20 @@ def blobs(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     which a blob stands out most (T. Lindeberg, Int. J. Comput. Vis. 30 (1998) 79,
     DOI 10.1023/A:1008045108935), so the rim of something large isn't taken for something small.
     """
-    smooth, has = plane, 0.0
+    smooth = _smoother(plane, 0.0, _scale(SIZES_STEPS[0]))
     level, height = np.full_like(plane, -np.inf), np.zeros_like(plane)
     size = np.zeros(plane.shape, dtype=np.int8)
     for index, diameter in enumerate(SIZES_STEPS):
         inner = _scale(diameter)
-        smooth, has = _smoother(smooth, has, inner), inner
-        wide = _smoother(smooth, has, 2 * inner)
+        wide = _smoother(smooth, inner, 2 * inner)
         one = (smooth - wide) / _gain(diameter)
         area = math.pi * diameter**2 / 4
         stands_out = one * np.sqrt(area / np.maximum(wide, _LEAST_BACKGROUND))
         better = stands_out > level
         for best, new in ((level, stands_out), (height, one), (size, index)):
             np.copyto(best, new, where=better)
+        # The surroundings of one size are as smooth as the next size wants it.
+        smooth = wide
     peak = (ndimage.maximum_filter(level, size=(1, 3, 3)) == level) & (level > 0)
     return np.where(peak, level, 0.0), size, np.where(peak, height, 0.0)
 
