@@ -44,6 +44,7 @@ docs: $(BIN)/.dev-stamp
 RUNS = out/weights
 TRAIN = $(BIN)/xrf-sr train --real-maps $(REAL)
 weights: $(BIN)/.dev-stamp
+	@test -d "$(REAL)" || { echo "make weights REAL=FOLDER: a folder of measured maps is needed"; exit 2; }
 	$(TRAIN) --out $(RUNS)/first --set smooth_share=0
 	$(TRAIN) --from $(RUNS)/first/weights.safetensors --out $(RUNS)/second \
 	  --set steps=14000 --set learning_rate=0.0006 --set seed=1 --set n_phantoms=1440

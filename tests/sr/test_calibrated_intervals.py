@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from xrf_sr_plans.errors import ModelError
 from xrf_sr_plans.sr.consistency import deviation, project
@@ -67,6 +68,9 @@ def test_textures_and_sharp_phases_have_intervals_of_their_own():
     assert stretch[0] / stretch[1] == pytest.approx(2, rel=0.1)
     before = calibration.model_copy(update={"fill": None})
     assert before.stretch(2, 0.0, 0.1) == before.stretch(2, 0.0, 0.3)
+    plain = calibration.model_dump(mode="json")
+    with pytest.raises(ValidationError, match="fill"):
+        Calibration.model_validate({**plain, "fill": {"2": [1.0, 1.0]}})
     rng = np.random.default_rng(0)
     halves = np.where(np.arange(64) < 32, 20.0, 400.0) * np.ones((64, 1))
     spots = 50.0 + 300.0 * (rng.random((64, 64)) < 0.01)

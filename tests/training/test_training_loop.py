@@ -138,11 +138,42 @@ def test_training_can_begin_with_weights_of_the_same_network_only(tmp_path):
     still = tiny(tmp_path / "still", start=first, steps=1, learning_rate=1e-12)
     for name, value in weights(train(still)).items():
         np.testing.assert_allclose(value, weights(first)[name], atol=1e-9)
+    first.rename(tmp_path / "moved.safetensors")
+    train(still)  # What is resumed doesn't need them any more.
+    first = tmp_path / "moved.safetensors"
     with pytest.raises(ConfigError, match="no weights of such a network"):
         train(tiny(tmp_path / "wider", start=first, filters=12))
     (tmp_path / "text.safetensors").write_text("no weights")
     with pytest.raises(ConfigError, match=r"text\.safetensors"):
         train(tiny(tmp_path / "text", start=tmp_path / "text.safetensors"))
+
+
+def test_training_goes_on_from_weights_at_the_command_line(tmp_path):
+    from typer.testing import CliRunner
+
+    from xrf_sr_plans.cli import app
+
+    first = train_tiny_by_command(tmp_path / "first", [])
+    assert first.exit_code == 0, first.output
+    begin = ["--from", str(tmp_path / "first" / "weights.safetensors")]
+    second = train_tiny_by_command(tmp_path / "second", begin)
+    assert second.exit_code == 0, second.output
+    config = TrainingConfig.model_validate_json((tmp_path / "second" / "config.json").read_text())
+    assert config.start == tmp_path / "first" / "weights.safetensors"
+    pair = [weights(tmp_path / name / "weights.safetensors") for name in ("first", "second")]
+    assert not same(*pair)
+    lost = CliRunner().invoke(app, ["train", "--out", str(tmp_path), "--from", "no-such-model"])
+    assert lost.exit_code != 0
+
+
+def train_tiny_by_command(out: Path, arguments: list[str]):
+    from typer.testing import CliRunner
+
+    from xrf_sr_plans.cli import app
+
+    settings = tiny(out).model_dump(mode="json", exclude_defaults=True, exclude={"out"})
+    given = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    return CliRunner().invoke(app, ["train", "--out", str(out), *arguments, *given])
 
 
 def test_two_processes_train_one_model(tmp_path):

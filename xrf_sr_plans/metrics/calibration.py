@@ -11,6 +11,7 @@ from scipy import special
 Z_90 = 1.6448536269514722
 _NODES = 20
 EXACT_BELOW = 50.0
+"""Expected counts below which Poisson distributions aren't taken for normal ones."""
 
 
 def covered(

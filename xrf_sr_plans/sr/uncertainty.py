@@ -86,7 +86,7 @@ class Calibration(BaseModel):
     """By factor: stretch of sigma for each group of `blur_edges`; none: 1."""
     blur_edges: tuple[float, ...] | None = None
     """None: `OLD_BLUR_EDGES`."""
-    fill: dict[str, list[float]] | None = None
+    fill: dict[str, tuple[float, float, float, float]] | None = None
     """By factor: stretch of sigma for each group of `FILL_EDGES`; None: 1."""
     regime: Regime = Regime()
     source: str = ""
@@ -122,7 +122,7 @@ class Calibration(BaseModel):
         blurs = self.blur.get(str(factor), [])
         index = int(np.digitize(sharpening, self.blur_edges or OLD_BLUR_EDGES))
         blur = blurs[index] if index < len(blurs) else 1.0
-        fills = (self.fill or {}).get(str(factor), [1.0] * (len(FILL_EDGES) + 1))
+        fills = (self.fill or {}).get(str(factor), (1.0, 1.0, 1.0, 1.0))
         return blur * np.array(fills)[np.digitize(fill, FILL_EDGES)]
 
 
@@ -214,7 +214,7 @@ def fit(
     lower: dict[str, Any] = {}
     upper: dict[str, Any] = {}
     blur: dict[str, list[float]] = {}
-    fill: dict[str, list[float]] = {}
+    fill: dict[str, Any] = {}
     for factor in sorted({item.factor for item in maps}):
         chosen = [item for item in maps if item.factor == factor]
         tables, *stretches = _fit(chosen, level, least)

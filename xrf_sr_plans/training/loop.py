@@ -198,12 +198,12 @@ def train(config: TrainingConfig) -> Path:
     )
     validation = Samples.make(config.n_validation, VALIDATION_SEED, size=config.phantom_px)
     module = TrainingModule(config, samples, validation)
-    if config.start:
+    last = config.out / "last.ckpt"
+    if config.start and not last.exists():
         _begin_with(module.network, config.start)
     checkpoint = ModelCheckpoint(
         config.out, "epoch", save_last=True, every_n_epochs=1, save_on_train_epoch_end=True
     )
-    last = config.out / "last.ckpt"
     trainer = lightning.Trainer(
         max_steps=config.steps,
         accelerator=config.accelerator,

@@ -145,9 +145,9 @@ class Samples:
         crop = source[elements, y : y + size, x : x + size]
         crop = np.rot90(crop, int(rng.integers(4)), axes=(1, 2))
         crop = crop[..., ::-1] if rng.random() < 0.5 else crop
-        return (
-            _smoothed(crop, rng) if self.smooth_share and rng.random() < self.smooth_share else crop
-        )
+        if self.smooth_share and rng.random() < self.smooth_share:
+            return _smoothed(crop, rng)
+        return crop
 
 
 def _smoothed(sample: np.ndarray, rng: np.random.Generator) -> np.ndarray:
