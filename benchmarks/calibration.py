@@ -1,6 +1,7 @@
 """What a handful of own pairs does to coverage: `xrf-sr calibrate` on simulated pairs.
 
-    python benchmarks/calibration.py [--real FOLDER] [--pairs 8] [--dwell-ratio 1] [--json OUT]
+    python benchmarks/calibration.py [--real FOLDER] [--pairs 8] [--tested 16] [--dwell-ratio 1]
+                                     [--json OUT]
 
 For each kind of sample (phantom families with seeds that nothing else uses; with --real the real
 maps that training never sees, cut into pieces) some pieces are measured coarsely and finely,
@@ -109,12 +110,13 @@ def main() -> None:
     )
     parser.add_argument("--real", type=Path, default=None)
     parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--tested", type=int, default=16, help="phantoms of each kind")
     parser.add_argument("--dwell-ratio", type=float, default=1.0)
     parser.add_argument("--widths", type=float, nargs="+", default=[1.0, 0.4])
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    samples = list(phantom_samples(2 * options.pairs, FIRST_SEED, size=96))
+    samples = list(phantom_samples(options.pairs + options.tested, FIRST_SEED, size=96))
     samples += list(real_samples(options.real)) if options.real else []
     lines: list[dict[str, Any]] = []
     heads = ("kind", "factor", "pairs", "first width", "before", "after", "stretch")

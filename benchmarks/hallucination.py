@@ -116,7 +116,7 @@ def left_out(model: str | None, rows: Sequence[Row], wanted: Sequence[Cell]) -> 
         inner = [row for row in rows if row.cell.standard != standard]
         outer = [cell for cell in wanted if cell.standard == standard and cell.probe == 0]
         fitted = fit_boundary(inner, "0" * 64, "")
-        tested += sweep(within(predict, fitted), outer, repeats=2, seed=3)
+        tested += sweep(within(predict, fitted), outer, repeats=4, seed=3)
     lines = []
     kinds = ({"standard": name} for name in (*DOTS, "lines"))
     factors = sorted({cell.factor for cell in wanted})

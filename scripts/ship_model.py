@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,9 +45,14 @@ def command_of(config: TrainingConfig) -> str:
     """Return the command that a run was started with."""
     machine = {"out", "real_maps", "start", "progress", "threads", "workers", "devices"}
     chosen = config.model_dump(mode="json", exclude_defaults=True, exclude=machine)
-    begin = "--from FIRST/weights.safetensors " if config.start else ""
+    begin = "--from BEFORE/weights.safetensors " if config.start else ""
     settings = "".join(f" --set {name}={value}" for name, value in chosen.items())
     return f"xrf-sr train {begin}--out RUN --real-maps FOLDER{settings}"
+
+
+def read_config(run: Path) -> TrainingConfig:
+    """Return what a run was started with."""
+    return TrainingConfig.model_validate_json((run / "config.json").read_text())
 
 
 def main() -> None:
@@ -55,18 +61,17 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--name", default=DEFAULT_MODEL)
-    parser.add_argument("--first", type=Path, default=None, help="run that RUN began with")
+    parser.add_argument("--before", type=Path, nargs="*", default=[], help="runs that led to RUN")
     parser.add_argument("--note", default="", help="what else there is to say about the training")
     parser.add_argument("--n-per-family", type=int, default=32)
     parser.add_argument("--per-family", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    config = TrainingConfig.model_validate_json((options.run / "config.json").read_text())
-    training = {"command": command_of(config), "note": options.note}
-    if options.first:
-        first = TrainingConfig.model_validate_json((options.first / "config.json").read_text())
-        training["after"] = command_of(first)
+    config = read_config(options.run)
+    training: dict[str, Any] = {"command": command_of(config), "note": options.note}
+    if options.before:
+        training["after"] = [command_of(read_config(run)) for run in options.before]
     path = export_model(
         options.run / "weights.safetensors",
         options.name,

@@ -51,6 +51,15 @@ def test_detection_gives_a_dots_own_height_and_place():
     np.testing.assert_allclose(found[:, 2], 30, rtol=0.15)
 
 
+def test_detection_places_dots_between_the_pixels():
+    sample = dots(128, 2.5, 30.0, np.random.default_rng(1), n_elements=1)
+    found = detect(sample.maps[0], 2.5, 15.0)[:, :2]
+    true = np.array([(f.y, f.x) for f in sample.features])
+    gaps = np.hypot(*(found[:, None] - true[None]).transpose(2, 0, 1)).min(axis=1)
+    rounded = np.hypot(*(np.rint(found)[:, None] - true[None]).transpose(2, 0, 1)).min(axis=1)
+    assert gaps.max() < 0.3 < rounded.max()
+
+
 def test_invented_and_erased_dots_are_counted():
     sample = dots(128, 2.0, 1.0, np.random.default_rng(2), n_elements=1)
     gone = sample.features[0]

@@ -124,6 +124,23 @@ def test_one_element_after_the_other_gives_what_all_at_once_give(factor, mix_bef
         np.testing.assert_allclose(sigma, expected.sigma[0, index], rtol=1e-4, atol=1e-4)
 
 
+def test_a_sigma_sees_as_far_as_the_network_says_and_the_estimate_less_far():
+    network, counts = small_network(), noisy_maps(1, (1, 64))
+    other = counts.copy()
+    other[..., 32] += 40
+    made = []
+    with torch.inference_mode():
+        for maps in (counts, other):
+            tensor = torch.tensor(maps, dtype=torch.float32)[None]
+            made.append(network(tensor, conditions_for(counts), 2))
+    changed = [
+        np.flatnonzero((one != two).numpy().any(axis=(0, 1, 2))) // 2
+        for one, two in ((made[0].stabilised, made[1].stabilised), (made[0].sigma, made[1].sigma))
+    ]
+    reaches = [int(np.abs(columns - 32).max()) for columns in changed]
+    assert reaches[0] < reaches[1] <= network.reach
+
+
 def test_tiles_in_bfloat16_leave_no_seams_above_its_rounding(monkeypatch):
     from xrf_sr_plans.sr import tiles
 
@@ -165,7 +182,7 @@ def test_out_of_memory_is_met_with_smaller_tiles(error, monkeypatch):
     call = Elementwise.__call__
 
     def needy(self, counts):
-        if counts.shape[-1] > 38:
+        if counts.shape[-1] > 39:
             raise error
         return call(self, counts)
 

@@ -92,7 +92,15 @@ def test_the_recipe_of_the_notes_is_a_configuration():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"architecture": "notes"}, {"steps": 0}, {"architecture": "gan"}, {"factor": 1}]
+    "wrong",
+    [
+        {"architecture": "notes"},
+        {"steps": 0},
+        {"architecture": "gan"},
+        {"factor": 1},
+        {"learn": "sigma"},
+        {"learn": "sigma", "start": "w.safetensors", "architecture": "srcnn", "factor": 2},
+    ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(ValidationError):
@@ -195,3 +203,14 @@ def test_two_processes_train_one_model(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "out" / "weights.safetensors").exists()
     assert (tmp_path / "out" / "last.ckpt").exists()
+
+
+def test_what_states_the_uncertainty_learns_alone_and_the_estimate_stays(tmp_path):
+    from xrf_sr_plans.training.loop import train
+
+    first = train(tiny(tmp_path / "first"))
+    before = weights(first)
+    after = weights(train(tiny(tmp_path / "second", start=first, learn="sigma")))
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("sigma_heads.") for name in changed)

@@ -117,7 +117,8 @@ def detect(
 
     A difference of Gaussians, scaled so that a disc of that radius answers with its own height
     above the background. Maxima above `threshold` (in units of the map) count, at least one
-    radius apart and `margin_px` off the border.
+    radius apart and `margin_px` off the border; where exactly between the pixels is said by a
+    parabola through the neighbours.
 
     Returns
     -------
@@ -131,7 +132,22 @@ def detect(
     peak[:, :margin_px] = peak[:, -margin_px:] = False
     y, x = np.nonzero(peak)
     order = np.argsort(-response[y, x], kind="stable")
-    return np.column_stack([y, x, response[y, x]])[order].astype(float)
+    y, x = y[order], x[order]
+    between = _between_pixels(np.pad(response, 1, mode="edge"), y + 1, x + 1)
+    return np.column_stack([y + between[0], x + between[1], response[y, x]])
+
+
+def _between_pixels(
+    response: np.ndarray, y: np.ndarray, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far off the pixel each maximum is, along y and along x; -0.5..0.5."""
+    here = response[y, x]
+    found = []
+    for dy, dx in ((1, 0), (0, 1)):
+        before, after = response[y - dy, x - dx], response[y + dy, x + dx]
+        bend = np.minimum(before - here + (after - here), -1e-12)
+        found.append(np.clip(0.5 * (before - after) / bend, -0.5, 0.5))
+    return found[0], found[1]
 
 
 def detect_lines(
@@ -229,7 +245,7 @@ def feature_rates(
         pairs = match(found, true, tolerance)
         hit = {row for row, _ in pairs}
         false = [row for row in range(len(found)) if row not in hit]
-        y, x = found[:, :2].astype(int).T
+        y, x = np.rint(found[:, :2]).astype(int).T
         sure = np.ones(len(found), dtype=bool) if trusted is None else trusted[element][y, x]
         doubtful = int((~sure[false]).sum())
         foreign = _apart(others, true, 2 * tolerance)

@@ -75,7 +75,7 @@ class Elementwise:
         log_sigma = network.sigma_heads[str(self._factor)]
         for index, plane in enumerate(counts):
             own, features[index] = features[index], features[index][:0]
-            made = self._head(correction, own), self._head(log_sigma, own)
+            made = (head(own, self._convolve)[0, 0].float() for head in (correction, log_sigma))
             yield decode(plane, self._span[index], self._factor, *made)
 
     def _weights(
@@ -91,7 +91,8 @@ class Elementwise:
 
     def _convolve(self, conv: nn.Conv2d, features: Tensor) -> Tensor:
         weight, bias = self._cast[conv]
-        return functional.conv2d(features, weight, bias, padding=weight.shape[-1] // 2)
+        padding, dilation = conv.padding, conv.dilation
+        return functional.conv2d(features, weight, bias, padding=padding, dilation=dilation)
 
     def _stem(self, unit: Tensor) -> Tensor:
         planes = torch.stack([unit, torch.ones_like(unit)])[None].to(self._dtype)
@@ -114,10 +115,6 @@ class Elementwise:
         seen = functional.conv2d(pooled, shared, bias)
         for own in features:
             own.add_(functional.conv2d(functional.relu(own), own_weight).add_(seen))
-
-    def _head(self, head: Any, features: Tensor) -> Tensor:
-        inner = self._convolve(head.inner, features).relu_()
-        return head.shuffle(self._convolve(head.out, inner))[0, 0].float()
 
 
 def _convolutions(network: SetNetwork) -> Iterator[nn.Conv2d]:

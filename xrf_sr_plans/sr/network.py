@@ -13,6 +13,7 @@ Imports torch: import this module lazily.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -28,6 +29,9 @@ from xrf_sr_plans.sr.stabilise import OFFSET, SMALLEST_RANGE
 SAMPLINGS: tuple[Sampling, ...] = ("fly", "area", "point")
 FACTORS = (2, 4)
 N_CONDITIONS = 9
+SIGMA_DILATIONS = (2, 4)
+"""Of the convolutions by which a sigma looks further around than the estimate."""
+Convolve = Callable[[nn.Conv2d, Tensor], Tensor]
 
 
 class Conditions(NamedTuple):
@@ -100,17 +104,50 @@ class _Mix(nn.Module):
         return features + (mixed + seen[:, None]).flatten(0, 1)
 
 
+def _convolve(conv: nn.Conv2d, features: Tensor) -> Tensor:
+    return conv(features)
+
+
+class _Dilated(nn.Conv2d):
+    """A dilated convolution in float32.
+
+    On a CPU its gradients would be NaN in bfloat16 (torch 2.13, channels last).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
 class _Head(nn.Module):
-    def __init__(self, filters: int, hidden: int, factor: int, bias: float = 0.0) -> None:
+    """From features to one fine plane, and, with `dilations`, what lies further around."""
+
+    def __init__(
+        self,
+        filters: int,
+        hidden: int,
+        factor: int,
+        bias: float = 0.0,
+        dilations: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         self.inner = nn.Conv2d(filters, hidden, 3, padding=1)
+        self.wider = nn.ModuleList(
+            [_Dilated(hidden, hidden, 3, padding=d, dilation=d) for d in dilations]
+        )
         self.out = nn.Conv2d(hidden, factor * factor, 3, padding=1)
         self.shuffle = nn.PixelShuffle(factor)
+        for conv in self.wider:
+            nn.init.zeros_(conv.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.out.weight)
         nn.init.constant_(self.out.bias, bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.shuffle(self.out(functional.relu(self.inner(features))))
+    def forward(self, features: Tensor, convolve: Convolve = _convolve) -> Tensor:
+        seen = convolve(self.inner, features)
+        for conv in self.wider:
+            seen = seen + convolve(conv, functional.relu(seen))  # type: ignore[arg-type]
+        return self.shuffle(convolve(self.out, functional.relu(seen)))
 
 
 class SetNetwork(nn.Module):
@@ -128,14 +165,16 @@ class SetNetwork(nn.Module):
             {str(k): _Mix(filters, config.mix_width) for k in config.mix_before if k < blocks}
         )
         self.heads = nn.ModuleDict({str(f): _Head(filters, filters, f) for f in FACTORS})
-        self.sigma_heads = nn.ModuleDict({str(f): _Head(filters, 24, f, -3.0) for f in FACTORS})
+        self.sigma_heads = nn.ModuleDict(
+            {str(f): _Head(filters, 24, f, -3.0, SIGMA_DILATIONS) for f in FACTORS}
+        )
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
 
     @property
     def reach(self) -> int:
         """Coarse pixels around an output pixel that it depends on."""
-        return 1 + 2 * self.config.blocks + 2
+        return 1 + 2 * self.config.blocks + 2 + sum(SIGMA_DILATIONS)
 
     def forward(self, counts: Tensor, conditions: Conditions, factor: int) -> Prediction:
         """Return the estimate on the fine grid, in photons per coarse pixel."""

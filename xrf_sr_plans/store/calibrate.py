@@ -16,7 +16,7 @@ from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.metrics.agreement import CommonPlanes, common_planes
 from xrf_sr_plans.metrics.calibration import covered
-from xrf_sr_plans.metrics.deconvolution import error_scales, true_coverage
+from xrf_sr_plans.metrics.deconvolution import hidden_coverage
 from xrf_sr_plans.sr.estimate import FACTORS
 from xrf_sr_plans.sr.predict import enhance_maps
 from xrf_sr_plans.sr.registry import model_path, read_calibration, read_card
@@ -170,7 +170,7 @@ def map_coverage(planes: CommonPlanes) -> MapCoverage | None:
     made, low, high = (fields[name].flat[places] for name in ("estimate", "lower", "upper"))
     unit = planes.unit.flat[places]
     counts = planes.value.flat[places] / unit
-    shares = error_scales(counts, made, low, high, unit)
+    true = hidden_coverage(counts, made, low, high, STRETCHES, unit)
     made, low, high = (stabilise(plane) for plane in (made, low, high))
     counted = [
         covered(
@@ -182,7 +182,7 @@ def map_coverage(planes: CommonPlanes) -> MapCoverage | None:
         ).mean()
         for stretch in STRETCHES
     ]
-    return MapCoverage(pixels, np.array(counted), true_coverage(shares, STRETCHES))
+    return MapCoverage(pixels, np.array(counted), true)
 
 
 def pooled(maps: Sequence[MapCoverage]) -> tuple[Curve, Curve]:

@@ -33,6 +33,8 @@ class TrainingConfig(BaseModel):
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup_steps: int = Field(default=100, ge=0)
     loss: Literal["log_mse", "l1_sobel"] = "log_mse"
+    learn: Literal["all", "sigma"] = "all"
+    """`sigma`: the estimate stays what `start` makes of a map, only its uncertainty is learnt."""
     filters: int = Field(default=48, ge=4)
     blocks: int = Field(default=6, ge=1)
     mix_width: int = Field(default=16, ge=1)
@@ -60,13 +62,15 @@ class TrainingConfig(BaseModel):
     progress: bool = True
 
     @model_validator(mode="after")
-    def _peers_need_a_shape(self) -> TrainingConfig:
+    def _fits_together(self) -> TrainingConfig:
         if self.architecture != "set" and self.factor is None:
             raise ValueError(f"architecture {self.architecture!r} needs a factor")
         if self.architecture == "notes" and self.elements is None:
             raise ValueError("architecture 'notes' needs a fixed number of elements")
         if self.architecture == "set" and self.factor == 1:
             raise ValueError("architecture 'set' has no factor 1; 2, 4 or None")
+        if self.learn == "sigma" and (self.architecture != "set" or self.start is None):
+            raise ValueError("learn 'sigma' needs weights of architecture 'set' to start from")
         return self
 
     @classmethod

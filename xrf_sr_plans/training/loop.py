@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from xrf_sr_plans.errors import ConfigError, MissingExtraError
+from xrf_sr_plans.errors import AnalysisError, ConfigError, MissingExtraError
 
 try:
     import lightning
@@ -82,6 +82,9 @@ class TrainingModule(lightning.LightningModule):
         self.config, self.samples, self.validation = config, samples, validation
         self.network = build(architecture_of(config))
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.learn == "sigma":
+            for name, parameter in self.network.named_parameters():
+                parameter.requires_grad_(name.startswith("sigma_heads."))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the batches of the current epoch that fall to this process."""
@@ -132,7 +135,8 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return Adam with warm-up and a cosine down to 1 % of the learning rate."""
-        optimiser = torch.optim.Adam(self.network.parameters(), self.config.learning_rate)
+        learning = [p for p in self.network.parameters() if p.requires_grad]
+        optimiser = torch.optim.Adam(learning, self.config.learning_rate)
         warm, steps = self.config.warmup_steps, self.config.steps
 
         def rate(step: int) -> float:
@@ -151,6 +155,12 @@ class TrainingModule(lightning.LightningModule):
         """Write the weights as they are, so that a killed run leaves something usable."""
         figures = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
         log.info("step %d: %s", self.global_step, figures)
+        broken = [name for name, p in self.network.named_parameters() if not p.isfinite().all()]
+        if broken:
+            raise AnalysisError(
+                f"step {self.global_step}: {broken[0]} holds NaN or infinite weights; the last good"
+                f" ones are in {self.config.out}: go on with a smaller learning_rate"
+            )
         if self.trainer.is_global_zero:
             save_weights(self.network, self.config.out / "weights.safetensors")
 
