@@ -53,7 +53,6 @@ weights: $(BIN)/.dev-stamp
 	  --set steps=8000 --set seed=2 --set n_phantoms=1440
 	$(BIN)/python scripts/ship_model.py $(RUNS)/third --before $(RUNS)/first $(RUNS)/second \
 	  --real $(REAL) --per-family 3
-	$(BIN)/python benchmarks/hallucination.py --write
 
 clean:
 	rm -rf build dist out $(VENV)

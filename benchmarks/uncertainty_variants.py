@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xrf_sr_plans.sr.network import FACTORS, Conditions, SetNetwork, _Head, stabilise_tensor
+from xrf_sr_plans.sr.network import (
+    FACTORS,
+    SIGMA_DILATIONS,
+    Conditions,
+    SetNetwork,
+    _Head,
+    stabilise_tensor,
+)
 from xrf_sr_plans.training.losses import gaussian_nll
 from xrf_sr_plans.training.short_runs import estimate_loss
 
@@ -89,7 +96,8 @@ class _Tapped(nn.Module):
         super().__init__()
         filters = SetNetwork().config.filters
         self.own = own
-        self.more = nn.ModuleList([_Head(filters, 24, factor, bias) for bias in biases])
+        heads = [_Head(filters, 24, factor, bias, SIGMA_DILATIONS) for bias in biases]
+        self.more = nn.ModuleList(heads)
         self.said: list[Tensor] = []
 
     def forward(self, features: Tensor) -> Tensor:

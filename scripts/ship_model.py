@@ -1,10 +1,11 @@
-"""Make a trained run the model that ships: weights, card, calibration, figures.
+"""Make a trained run the model that ships: weights, card, calibration, trust boundary, figures.
 
     python scripts/ship_model.py RUN_FOLDER --real FOLDER [--name set-small] [--note TEXT]
 
 `make weights` does this and all before it. RUN_FOLDER is the `--out` of `xrf-sr train`. Writes
-into xrf_sr_plans/sr/weights; the figures of the card come from benchmarks/enhancement.py, which
-is run at the end. The trust boundary comes after that, from benchmarks/hallucination.py --write.
+into xrf_sr_plans/sr/weights. The trust boundary comes from benchmarks/hallucination.py --write;
+after it, for the share of trusted pixels is among them, the figures of the card from
+benchmarks/enhancement.py.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from xrf_sr_plans.training.config import TrainingConfig
 from xrf_sr_plans.training.export import export_model
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED, FAMILIES, TEST_SEED, VALIDATION_SEED
 
+PICTURE = Path(__file__).parents[1] / "docs" / "_static" / "trust-boundary.png"
 REAL = {
     "zagami_left": "Zagami meteorite, EPMA-WDS, Apache-2.0 (pixlise/core); columns 0-349 train, "
     "350-429 from row 280 calibrate; rows 0-239 of these columns hold the demo's sample",
@@ -95,15 +97,27 @@ def main() -> None:
         str(path), real_maps=options.real, n_per_family=options.n_per_family
     )
     sys.stdout.write(f"calibration {calibration.id}: {calibration.source}\n")
+    picture = ["--picture", str(PICTURE)] if options.name == DEFAULT_MODEL else []
+    benchmark("hallucination.py", "--model", str(path), "--write", *picture)
+    add_figures(path, options)
+
+
+def add_figures(path: Path, options: argparse.Namespace) -> None:
+    """Put the figures of benchmarks/enhancement.py into the card."""
     figures = options.run / "figures.json"
-    benchmark = Path(__file__).parents[1] / "benchmarks" / "enhancement.py"
-    run = [sys.executable, str(benchmark), "--model", str(path), "--real", str(options.real)]
-    run += ["--per-family", str(options.per_family), "--threads", str(options.threads)]
-    subprocess.run([*run, "--json", str(figures)], check=True)
+    real = ["--real", str(options.real), "--per-family", str(options.per_family)]
+    threads = ["--threads", str(options.threads), "--json", str(figures)]
+    benchmark("enhancement.py", "--model", str(path), *real, *threads)
     card = json.loads(path.with_suffix(".json").read_text())
     shown = "python benchmarks/enhancement.py --real FOLDER --per-family " + str(options.per_family)
     card["figures"] = {"command": shown, **json.loads(figures.read_text())}
     path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+
+
+def benchmark(name: str, *options: str) -> None:
+    """Run a benchmark to its end."""
+    file = Path(__file__).parents[1] / "benchmarks" / name
+    subprocess.run([sys.executable, str(file), *options], check=True)
 
 
 if __name__ == "__main__":
