@@ -214,3 +214,30 @@ def test_what_states_the_uncertainty_learns_alone_and_the_estimate_stays(tmp_pat
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     assert changed
     assert all(name.startswith("sigma_heads.") for name in changed)
+
+
+def test_weights_that_become_nan_stop_the_run_and_the_last_good_ones_stay(tmp_path, monkeypatch):
+    from xrf_sr_plans.errors import AnalysisError
+    from xrf_sr_plans.training.loop import TrainingModule, train
+
+    step = TrainingModule.training_step
+
+    def breaks(self, batch, index):
+        return step(self, batch, index) * (float("nan") if self.global_step == 3 else 1.0)
+
+    monkeypatch.setattr(TrainingModule, "training_step", breaks)
+    with pytest.raises(AnalysisError, match="smaller learning_rate"):
+        train(tiny(tmp_path))
+    kept = weights(tmp_path / "weights.safetensors")
+    assert all(np.isfinite(value).all() for value in kept.values())
+
+
+def test_what_states_the_uncertainty_learns_in_bfloat16_too(tmp_path):
+    from xrf_sr_plans.training.loop import train
+
+    first = train(tiny(tmp_path / "first"))
+    # The gradients that torch 2.13 gets wrong on a CPU are those of crops this large.
+    sizes = {"coarse_px": 32, "phantom_px": 128, "steps": 2}
+    half = {"start": first, "learn": "sigma", "precision": "bf16-mixed", **sizes}
+    made = weights(train(tiny(tmp_path / "half", **half)))
+    assert all(np.isfinite(value).all() for value in made.values())

@@ -158,8 +158,9 @@ class TrainingModule(lightning.LightningModule):
         broken = [name for name, p in self.network.named_parameters() if not p.isfinite().all()]
         if broken:
             raise AnalysisError(
-                f"step {self.global_step}: {broken[0]} holds NaN or infinite weights; the last good"
-                f" ones are in {self.config.out}: go on with a smaller learning_rate"
+                f"step {self.global_step}: {broken[0]} holds NaN or infinite weights; begin again"
+                f" with start={self.config.out}/weights.safetensors, the last good ones, and a"
+                f" smaller learning_rate than {self.config.learning_rate}"
             )
         if self.trainer.is_global_zero:
             save_weights(self.network, self.config.out / "weights.safetensors")
@@ -191,6 +192,8 @@ def train(config: TrainingConfig) -> Path:
     ------
     ConfigError
         ``config.start`` isn't a file of weights for the same network.
+    AnalysisError
+        Weights became NaN or infinite.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
