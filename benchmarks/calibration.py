@@ -209,6 +209,10 @@ def main() -> None:
             print("".join(f"{text:>16s}" for text in texts), flush=True)
     good = sum(abs(line["after"] - 0.9) <= TOLERANCE for line in lines)
     print(f"on average over handfuls {good} of {len(lines)} within 0.90 ± {TOLERANCE}")
+    for name, left_out in (("all kinds", ""), ("all but gratings", "gratings")):
+        some = [line for line in lines if line["kind"] != left_out]
+        shares = [np.mean([line[key] for line in some]) for key in ("within", "within by truth")]
+        print(f"{name}: {shares[0]:.2f} of single handfuls within, {shares[1]:.2f} by truth")
     if options.json is not None:
         options.json.write_text(json.dumps(lines, indent=1))
 
