@@ -9,6 +9,8 @@ lost        of the true features, those that aren't predicted
 leaked      predicted where only the other element has a feature, of such places
 flagged     of the false ones, those on untrusted pixels
 doubted     of the true ones that were predicted, those on untrusted pixels (the price)
+misplaced   of the false ones on trusted pixels, those beside a true one that was lost: put in the
+            wrong place, not invented
 
 Each with Wilson's 95 % interval. A feature (dot or line) counts as predicted from half its
 contrast on. Swept over size, contrast, counts, factor and the probe's blur; bicubic on the same
@@ -59,6 +61,7 @@ from xrf_sr_plans.training.trust import (
 )
 
 PICTURE = Path(__file__).parents[1] / "docs" / "_static" / "trust-boundary.png"
+TESTED = ("believed", "flagged", "misplaced")
 TITLES = {
     "summary": "known samples, % (95 % interval)",
     "compared": "all methods, 20 and 200 photons, 1 to 3 steps, no blur, % (95 % interval)",
@@ -122,7 +125,7 @@ def left_out(model: str | None, rows: Sequence[Row], wanted: Sequence[Cell]) -> 
     factors = sorted({cell.factor for cell in wanted})
     for where, factor in itertools.product((*kinds, {}), factors):
         rates = pooled(tested, "model", factor=factor, **where)
-        chosen = {name: rate_json(getattr(rates, name)) for name in ("believed", "flagged")}
+        chosen = {name: rate_json(getattr(rates, name)) for name in TESTED}
         lines.append(
             {"standard": where.get("standard", "each in turn"), "factor": factor, **chosen}
         )

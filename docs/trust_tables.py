@@ -12,6 +12,7 @@ MISSING = "Not measured for these weights: run `python benchmarks/hallucination.
 RATES = {
     "false": "of the predicted features, absent",
     "believed": "the same on trusted pixels",
+    "misplaced": "of these, beside a lost one: misplaced, not invented",
     "flagged": "of the absent ones, flagged as untrusted",
     "doubted": "of the true ones predicted, flagged too",
     "leaked": "predicted where only another element has one",

@@ -75,6 +75,17 @@ def test_invented_and_erased_dots_are_counted():
     assert rates.flagged == Rate(1, 1)
 
 
+def test_a_dot_in_the_wrong_place_is_false_and_lost_but_not_invented():
+    sample = dots(128, 2.0, 1.0, np.random.default_rng(2), n_elements=1)
+    moved = np.roll(sample.maps, 3, axis=2)
+    rates = feature_rates(moved, sample.features, radius_px=2.0, contrast=1.0)
+    number = len(sample.features)
+    assert rates.false == rates.lost == rates.misplaced == Rate(number, number)
+    doubt = np.zeros(moved.shape, dtype=bool)
+    rates = feature_rates(moved, sample.features, radius_px=2.0, contrast=1.0, trusted=doubt)
+    assert rates.misplaced == Rate(0, 0)
+
+
 def test_a_dot_that_shows_in_an_element_without_it_has_leaked():
     sample = dots(96, 2.0, 1.0, np.random.default_rng(3), only_element=0)
     leaky = sample.maps.copy()

@@ -79,6 +79,9 @@ class FeatureRates:
         False ones on trusted pixels, of all that were predicted there.
     doubted
         True ones that were predicted, but on untrusted pixels, of all true ones predicted.
+    misplaced
+        Of the false ones on trusted pixels, those not invented but put in a wrong place: within
+        twice the tolerance of a match there is a true one that was lost.
     """
 
     false: Rate = NONE
@@ -88,6 +91,7 @@ class FeatureRates:
     false_per_area: Rate = NONE
     believed: Rate = NONE
     doubted: Rate = NONE
+    misplaced: Rate = NONE
 
     def __add__(self, other: FeatureRates) -> FeatureRates:
         return FeatureRates(
@@ -248,6 +252,8 @@ def feature_rates(
         y, x = np.rint(found[:, :2]).astype(int).T
         sure = np.ones(len(found), dtype=bool) if trusted is None else trusted[element][y, x]
         doubtful = int((~sure[false]).sum())
+        believed = [row for row in false if sure[row]]
+        lost = np.delete(true, [column for _, column in pairs], axis=0)
         foreign = _apart(others, true, 2 * tolerance)
         leaks = match(found[false], foreign, tolerance)
         spots = int(plane.size / area)
@@ -257,8 +263,9 @@ def feature_rates(
             Rate(len(leaks), len(foreign)),
             Rate(doubtful, len(false)),
             Rate(min(len(false), spots), spots),
-            Rate(len(false) - doubtful, int(sure.sum())),
+            Rate(len(believed), int(sure.sum())),
             Rate(int((~sure).sum()) - doubtful, len(pairs)),
+            Rate(len(match(found[believed], lost, 2 * tolerance)), len(believed)),
         )
     return total
 
