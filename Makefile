@@ -40,7 +40,7 @@ docs: $(BIN)/.dev-stamp
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 # The weights that ship, from nothing: two trainings of everything, one of what states the
-# uncertainty, then calibration, figures, trust boundary.
+# uncertainty, then calibration, trust boundary, figures.
 # make weights REAL=FOLDER; on a GPU or a CPU.
 RUNS = out/weights
 TRAIN = $(BIN)/xrf-sr train --real-maps $(REAL)

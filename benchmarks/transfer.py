@@ -98,10 +98,9 @@ def main() -> None:
         alone = fit(phantoms, card.sha256, "phantoms")
         mixed = fit([*phantoms, *others], card.sha256, "phantoms and others")
         every = [item for one in samples for item in one]
+        adapted = [(adapted_to(mixed, few), rest) for few, rest in handfuls(samples)]
         for factor in (2, 4):
-            after = [
-                coverage(adapted_to(mixed, few), rest, factor) for few, rest in handfuls(samples)
-            ]
+            after = [coverage(known, rest, factor) for known, rest in adapted]
             figures = [coverage(known, every, factor) for known in (alone, mixed)]
             figures += [float(np.mean(after)), float(np.std(after))]
             figures.append(float(np.mean(np.abs(np.array(after) - 0.9) <= 0.03)))

@@ -34,6 +34,7 @@ from xrf_sr_plans.sr.registry import load_model
 from xrf_sr_plans.sr.stabilise import stabilise
 from xrf_sr_plans.sr.uncertainty import Calibration, fit, intervals
 from xrf_sr_plans.training.calibration import (
+    PHANTOMS_PER_FAMILY,
     Sample,
     fair_repeats,
     fit_to_blocks,
@@ -48,8 +49,6 @@ from xrf_sr_plans.training.pairs import Measurement, Pair, measure
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED, TEST_SEED
 
 LEVELS = (20.0, 50.0, 200.0, 1000.0)
-PHANTOMS_PER_FAMILY = 32
-"""That the shipped intervals are calibrated on: bicubic's, too."""
 DRAWN = 0.0
 """Stands for a level where settings were drawn."""
 TOLERANCE = 0.02

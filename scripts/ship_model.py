@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from xrf_sr_plans.sr.registry import DEFAULT_MODEL
-from xrf_sr_plans.training.calibration import calibrate_model
+from xrf_sr_plans.training.calibration import PHANTOMS_PER_FAMILY, calibrate_model
 from xrf_sr_plans.training.config import TrainingConfig
 from xrf_sr_plans.training.export import export_model
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED, FAMILIES, TEST_SEED, VALIDATION_SEED
@@ -65,7 +65,6 @@ def main() -> None:
     parser.add_argument("--name", default=DEFAULT_MODEL)
     parser.add_argument("--before", type=Path, nargs="*", default=[], help="runs that led to RUN")
     parser.add_argument("--note", default="", help="what else there is to say about the training")
-    parser.add_argument("--n-per-family", type=int, default=32)
     parser.add_argument("--per-family", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -84,7 +83,7 @@ def main() -> None:
                 "families": sorted(FAMILIES),
                 "training seeds": [0, config.n_phantoms - 1],
                 "validation from": VALIDATION_SEED,
-                "calibration": [CALIBRATION_SEED, CALIBRATION_SEED + options.n_per_family - 1],
+                "calibration": [CALIBRATION_SEED, CALIBRATION_SEED + PHANTOMS_PER_FAMILY - 1],
                 "test": [TEST_SEED, TEST_SEED + options.per_family - 1],
             },
             "real": REAL,
@@ -93,9 +92,7 @@ def main() -> None:
         limits=LIMITS,
         license="BSD-3-Clause",
     )
-    calibration = calibrate_model(
-        str(path), real_maps=options.real, n_per_family=options.n_per_family
-    )
+    calibration = calibrate_model(str(path), real_maps=options.real)
     sys.stdout.write(f"calibration {calibration.id}: {calibration.source}\n")
     picture = ["--picture", str(PICTURE)] if options.name == DEFAULT_MODEL else []
     benchmark("hallucination.py", "--model", str(path), "--write", *picture)

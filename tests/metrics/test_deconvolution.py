@@ -71,3 +71,6 @@ def test_intervals_and_counts_may_have_another_unit_and_holes():
     holed[::50] = np.nan
     found = hidden_coverage(counts, holed, mean - half, mean + half, WIDTHS)
     np.testing.assert_allclose(found, plain, atol=0.03)
+    nothing = hidden_coverage(counts, np.full_like(mean, np.nan), mean, mean, WIDTHS)
+    assert nothing.shape == WIDTHS.shape
+    assert np.isnan(nothing).all()

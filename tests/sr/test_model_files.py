@@ -188,6 +188,29 @@ def test_the_network_of_the_notes_takes_other_numbers_of_elements_in_groups():
     assert torch.equal(whole[:, 3], last[:, 0])
 
 
+def test_a_card_from_before_sigma_looked_further_around_still_loads(tmp_path):
+    from safetensors.torch import save_file
+
+    from xrf_sr_plans.sr.network import SetNetwork, SetNetworkConfig
+
+    network = SetNetwork(SetNetworkConfig(8, 2, mix_width=4, sigma_dilations=()))
+    path = tmp_path / "old.safetensors"
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    size = {"kind": "set", "filters": 8, "blocks": 2, "mix_width": 4}
+    path.with_suffix(".json").write_text(
+        json.dumps({"name": "old", "sha256": sha256, "architecture": size})
+    )
+    loaded = registry.load_network(path, registry.read_card(path))
+    assert loaded.reach == network.reach < SetNetwork(SetNetworkConfig(8, 2)).reach
+
+
+def test_a_card_of_a_network_out_of_all_proportion_is_refused():
+    for dilations in ((0,), (17,), (1, 1, 1, 1, 1)):
+        with pytest.raises(ValueError, match="sigma_dilations"):
+            registry.Architecture(kind="set", sigma_dilations=dilations)
+
+
 def test_weights_in_half_precision_load_into_a_network_in_single(tmp_path):
     from safetensors.torch import save_file
 

@@ -45,11 +45,13 @@ def hidden_coverage(
     ----------
     counts, estimate, lower, upper, unit
         As of `metrics.calibration.covered`, one-dimensional. Pixels that aren't finite don't
-        count.
+        count; where none is left the coverage is NaN.
     """
     unit = np.broadcast_to(np.asarray(unit, dtype=float), np.shape(counts))
     planes = np.array([counts, estimate / unit, lower / unit, upper / unit], dtype=float)
     planes = planes[:, np.isfinite(planes).all(axis=0)]
+    if not planes.size:
+        return np.full(np.shape(stretch), np.nan)
     parts = _groups(planes)
     found = [part.shape[1] * _coverage(_shares(part), stretch) for part in parts]
     return np.sum(found, axis=0) / planes.shape[1]

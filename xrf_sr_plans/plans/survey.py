@@ -81,48 +81,41 @@ def coarse_survey_with_sr(
 
     Areas beyond the flyer's reach are flown as tiles; a tile is analysed while the next one is
     flown. Without analysis, or when it fails or is late, the survey goes on and says so.
-    To find no region is a normal outcome.
 
     Parameters
     ----------
-    width_um, height_um, step_um
-        Area and pixel size of the coarse survey.
-    dwell_ms
-        Time at each pixel.
+    width_um, height_um, step_um, dwell_ms
+        Area, pixel size and time at each pixel of the coarse survey.
     x_center_um, y_center_um
-        Centre of the area; None: where the stage is, and where it is brought back to once the
-        survey is complete (not after an abort, a stop, a halt or a failure).
+        Centre of the area; None: where the stage is, and is brought back to once the survey is
+        complete (not after an abort, a stop, a halt or a failure).
     find
         Element query, such as "Fe and not Zn"; None: whatever stands out.
     factor
         How many times finer the enhanced maps are: 2 or 4.
     fine_step_um, fine_dwell_ms
         Of the rescans; None: step_um / factor, and dwell_ms.
-    budget_s
-        Beam time for everything. The coarse part alone must fit, or the survey is refused;
-        rescans spend what is left.
-    max_dose
-        Highest dose at any point, coarse and fine together: incoming photons per um^2 where the
-        beamline knows its flux, else seconds of beam per um^2.
+    budget_s, max_dose
+        Beam time for everything (the coarse part alone must fit; rescans spend what is left), and
+        the highest dose at any point, coarse and fine together: incoming photons per um^2 where
+        the beamline knows its flux, else seconds of beam per um^2.
     rescan
         "inline": now; "queue": hand them to the queue server; "propose": only record them.
-    tile_um
-        Largest side of a tile; None: as large as the flyer reaches.
-    pad_um, min_size_um, max_regions
-        Margin around regions, their smallest side, and how many a tile may propose.
+    tile_um, pad_um, min_size_um, max_regions
+        Largest side of a tile (None: as large as the flyer reaches), margin around regions, their
+        smallest side, and how many a tile may propose.
     preview_every_rows
         Enhance a tile so far every so many rows; 0: only when it is complete.
-    analysis_timeout_s
-        How long to wait for the analysis after the last row, all tiles together.
-    row_attempts
-        How often a failing row is flown before it is left missing.
+    analysis_timeout_s, row_attempts
+        How long to wait for the analysis after the last row, all tiles together, and how often a
+        failing row is flown before it is left missing.
     md
         Goes into the start documents, last.
 
     Returns
     -------
     SurveyOutcome
-        Run uids, analyses, and what became of each region.
+        Run uids, analyses, and what became of each region; none is a normal outcome.
 
     Raises
     ------
@@ -148,9 +141,16 @@ def coarse_survey_with_sr(
         preview_every_rows=preview_every_rows,
         analysis_timeout_s=analysis_timeout_s,
     )
+    return (yield from _surveyed(beamline, wishes, row_attempts, dict(md or {})))
+
+
+def _surveyed(
+    beamline: Beamline, wishes: SurveyWishes, row_attempts: int, md: Mapping[str, Any]
+) -> MsgGenerator[SurveyOutcome]:
+    """Refuse, or fly the survey and bring the stage back."""
     design = design_survey(beamline, wishes)
     preflight.refuse(design.problems)
-    survey = _Survey(beamline, wishes, design, row_attempts=row_attempts, md=dict(md or {}))
+    survey = _Survey(beamline, wishes, design, row_attempts=row_attempts, md=md)
     return (yield from and_back_here(beamline, wishes.area, survey.run()))
 
 

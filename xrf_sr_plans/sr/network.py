@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import call
 from typing import NamedTuple
 
 import torch
@@ -68,6 +69,7 @@ class SetNetworkConfig:
     """Blocks before which the elements of a map look at each other; none: each for itself."""
     mix_width: int = 16
     """Features that an element shows the others: few, since every element computes them."""
+    sigma_dilations: tuple[int, ...] = SIGMA_DILATIONS
 
 
 class _Block(nn.Module):
@@ -102,10 +104,6 @@ class _Mix(nn.Module):
         seen = functional.conv2d(pooled, shared, self.out.bias)
         mixed = functional.conv2d(functional.relu(features), own).unflatten(0, (-1, n_elements))
         return features + (mixed + seen[:, None]).flatten(0, 1)
-
-
-def _convolve(conv: nn.Conv2d, features: Tensor) -> Tensor:
-    return conv(features)
 
 
 class _Dilated(nn.Conv2d):
@@ -143,7 +141,7 @@ class _Head(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.constant_(self.out.bias, bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Tensor, convolve: Convolve = _convolve) -> Tensor:
+    def forward(self, features: Tensor, convolve: Convolve = call) -> Tensor:
         seen = convolve(self.inner, features)
         for conv in self.wider:
             seen = seen + convolve(conv, functional.relu(seen))  # type: ignore[arg-type]
@@ -166,7 +164,7 @@ class SetNetwork(nn.Module):
         )
         self.heads = nn.ModuleDict({str(f): _Head(filters, filters, f) for f in FACTORS})
         self.sigma_heads = nn.ModuleDict(
-            {str(f): _Head(filters, 24, f, -3.0, SIGMA_DILATIONS) for f in FACTORS}
+            {str(f): _Head(filters, 24, f, -3.0, config.sigma_dilations) for f in FACTORS}
         )
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
@@ -174,7 +172,7 @@ class SetNetwork(nn.Module):
     @property
     def reach(self) -> int:
         """Coarse pixels around an output pixel that it depends on."""
-        return 1 + 2 * self.config.blocks + 2 + sum(SIGMA_DILATIONS)
+        return 1 + 2 * self.config.blocks + 2 + sum(self.config.sigma_dilations)
 
     def forward(self, counts: Tensor, conditions: Conditions, factor: int) -> Prediction:
         """Return the estimate on the fine grid, in photons per coarse pixel."""

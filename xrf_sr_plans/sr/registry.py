@@ -13,7 +13,7 @@ import json
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -41,6 +41,8 @@ class Architecture(BaseModel):
     blocks: int = Field(default=6, ge=1, le=64)
     mix_width: int = Field(default=16, ge=1, le=256)
     """Only `set`: features that an element shows the others."""
+    sigma_dilations: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field((), max_length=4)
+    """Only `set`: how much further around sigma looks; older cards don't name it."""
     elements: int = Field(default=1, ge=1, le=128)
     """Only `notes`: the fixed number of elements."""
     scale: int = Field(default=2, ge=1, le=4)
@@ -173,7 +175,10 @@ def build(architecture: Architecture) -> nn.Module:
     if architecture.kind == "set":
         return SetNetwork(
             SetNetworkConfig(
-                architecture.filters, architecture.blocks, mix_width=architecture.mix_width
+                architecture.filters,
+                architecture.blocks,
+                mix_width=architecture.mix_width,
+                sigma_dilations=architecture.sigma_dilations,
             )
         )
     if architecture.kind == "notes":

@@ -29,6 +29,7 @@ MOST_PIXELS = 4000
 """So many pixels of each map, evenly spread, are looked at."""
 LEAST_PIXELS = 400
 COUNTED_EVERY = 4
+"""Of these: coverage of the counts takes long, and only its response to the width matters."""
 LEAST_RESPONSE = 0.01
 """Where coverage of the fine counts changes less than this between 0.8 and 1.25 times the right
 width, their noise hides how wide the intervals should be."""
@@ -172,7 +173,6 @@ def map_coverage(planes: CommonPlanes) -> MapCoverage | None:
     unit = planes.unit.flat[places]
     counts = planes.value.flat[places] / unit
     true = hidden_coverage(counts, made, low, high, STRETCHES, unit)
-    # How it responds to the width needs fewer pixels, and takes long.
     counts, unit = (plane[::COUNTED_EVERY] for plane in (counts, unit))
     made, low, high = (stabilise(plane[::COUNTED_EVERY]) for plane in (made, low, high))
     counted = [
@@ -226,14 +226,14 @@ def _report(factor: int, found: Sequence[tuple[str, MapCoverage]]) -> FactorRepo
         others = [one for other, one in found if other != uid]
         if others:
             alone, _ = pooled([one for other, one in found if other == uid])
-            left_out.append(_at(alone, solve(*pooled(others))[0]))
+            left_out.append(at_stretch(alone, solve(*pooled(others))[0]))
     return FactorReport(
         factor=factor,
         maps=len(found),
         pairs=len({uid for uid, _ in found}),
         pixels=sum(one.pixels for _, one in found),
-        coverage_before=_at(true, 1.0),
-        coverage_after=_at(true, stretch),
+        coverage_before=at_stretch(true, 1.0),
+        coverage_after=at_stretch(true, stretch),
         coverage_left_out=float(np.mean(left_out)) if left_out else float("nan"),
         stretch=stretch,
         reason=reason,
@@ -251,13 +251,14 @@ def solve(true: Curve, counted: Curve, level: float = 0.9) -> tuple[float, str]:
         share = (level - span[0]) / max(float(span[1] - span[0]), 1e-12)
         logs = np.log(STRETCHES[above - 1 : above + 1])
         found = round(float(np.exp(logs[0] + share * (logs[1] - logs[0]))), 4)
-    response = _at(counted, 1.25 * found) - _at(counted, 0.8 * found)
+    response = at_stretch(counted, 1.25 * found) - at_stretch(counted, 0.8 * found)
     if response < LEAST_RESPONSE:
         return 1.0, f"coverage hardly depends on the width ({response:.3f}): fly longer fine maps"
     return found, ""
 
 
-def _at(curve: Curve, stretch: float) -> float:
+def at_stretch(curve: Curve, stretch: float) -> float:
+    """Return the coverage at a stretch between those of `STRETCHES`."""
     return float(np.interp(np.log(stretch), np.log(STRETCHES), curve))
 
 

@@ -22,6 +22,8 @@ from xrf_sr_plans.training.pairs import Measurement, Pair, draw_measurement, mea
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED, FAMILIES, phantom
 from xrf_sr_plans.training.real_maps import calibration_maps, validation_maps
 
+PHANTOMS_PER_FAMILY = 32
+"""That a model is calibrated on."""
 PIXELS_PER_MAP = 4000
 """A random subset of so many fine pixels of each element map enters: maps weigh alike."""
 
@@ -148,7 +150,7 @@ def calibrate_model(
     model: str | Path | None,
     *,
     real_maps: Path | None,
-    n_per_family: int = 16,
+    n_per_family: int = PHANTOMS_PER_FAMILY,
     seed: int = 0,
 ) -> Calibration:
     """Calibrate a model and write the result beside its weights; return it.

@@ -13,11 +13,14 @@ from xrf_sr_plans.training.config import TrainingConfig
 
 def architecture_of(config: TrainingConfig) -> Architecture:
     """Return the network that a configuration trains."""
+    from xrf_sr_plans.sr.network import SIGMA_DILATIONS
+
     return Architecture(
         kind=config.architecture,
         filters=config.filters,
         blocks=config.blocks,
         mix_width=config.mix_width,
+        sigma_dilations=SIGMA_DILATIONS if config.architecture == "set" else (),
         elements=config.elements or 1,
         scale=config.factor or 2,
     )

@@ -155,15 +155,16 @@ class TrainingModule(lightning.LightningModule):
         """Write the weights as they are, so that a killed run leaves something usable."""
         figures = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
         log.info("step %d: %s", self.global_step, figures)
+        kept = self.config.out / "weights.safetensors"
         broken = [name for name, p in self.network.named_parameters() if not p.isfinite().all()]
         if broken:
             raise AnalysisError(
-                f"step {self.global_step}: {broken[0]} holds NaN or infinite weights; begin again"
-                f" with start={self.config.out}/weights.safetensors, the last good ones, and a"
-                f" smaller learning_rate than {self.config.learning_rate}"
+                f"step {self.global_step}: {broken[0]} holds NaN or infinite weights: begin again,"
+                + (f" from {kept}, the last good ones," if kept.exists() else "")
+                + f" with a smaller learning_rate than {self.config.learning_rate}"
             )
         if self.trainer.is_global_zero:
-            save_weights(self.network, self.config.out / "weights.safetensors")
+            save_weights(self.network, kept)
 
 
 def save_weights(network: torch.nn.Module, path: Path) -> None:
@@ -179,7 +180,7 @@ def _begin_with(network: torch.nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(load_file(path))
     except (OSError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"start={path}: no weights of such a network ({reason})") from error
 
 

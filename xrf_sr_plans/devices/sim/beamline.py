@@ -95,8 +95,7 @@ def make_beamline(
     """
     _check_overrides(overrides)
     sample = _sample(sample)
-    ticking = as_clock(clock)
-    plan = as_fault_plan(faults)
+    ticking, plan = as_clock(clock), as_fault_plan(faults)
     microscope = Microscope(
         sample,
         probe_fwhm_um=probe_fwhm_um,
@@ -124,23 +123,37 @@ def make_beamline(
         )
         for index in range(2)
     )
+    return _assembled(microscope, (fast, slow), ticking, plan, egu, analysis, overrides)
+
+
+def _assembled(
+    microscope: Microscope,
+    axes: tuple[StageAxis, StageAxis],
+    clock: Clock,
+    faults: FaultPlan,
+    egu: str,
+    analysis: Any,
+    overrides: dict[str, Any],
+) -> SimBeamline:
+    """Put the devices that plans see in front of the simulated parts."""
+    fast, slow = axes
     parts: dict[str, Any] = {"microscope": microscope, "fast": fast, "slow": slow}
-    parts |= {"clock": ticking, "faults": plan}
+    parts |= {"clock": clock, "faults": faults}
     facts: dict[str, Any] = {
         "name": "sim",
-        "probe_fwhm_um": probe_fwhm_um,
+        "probe_fwhm_um": microscope.probe_fwhm_um,
         "flux_ph_s": 1.0e9,
         # A row speeds up, brakes, and steps the slow axis, which speeds up and brakes too.
-        "time_model": RowTimeModel(overhead_s=4 * acceleration_s),
+        "time_model": RowTimeModel(overhead_s=4 * fast.acceleration_s),
     }
     return SimBeamline(
-        fast=SimAxis(name=axis_names[0], axis=fast, egu=egu),
-        slow=SimAxis(name=axis_names[1], axis=slow, egu=egu),
+        fast=SimAxis(name=fast.name, axis=fast, egu=egu),
+        slow=SimAxis(name=slow.name, axis=slow, egu=egu),
         flyer=SimRowFlyer(name="xrf", **parts),
         analysis=analysis,
         shutter=SimShutter(name="shutter", microscope=microscope),
         microscope=microscope,
-        clock=ticking,
+        clock=clock,
         i0=SimI0(name="i0", **parts),
         detector=SimFluorescence(name="xrfdet", **parts),
         **{**facts, **overrides},
