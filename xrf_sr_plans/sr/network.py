@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import call
 from typing import NamedTuple
 
 import torch
@@ -106,6 +105,10 @@ class _Mix(nn.Module):
         return features + (mixed + seen[:, None]).flatten(0, 1)
 
 
+def _convolve(conv: nn.Conv2d, features: Tensor) -> Tensor:
+    return conv(features)
+
+
 class _Dilated(nn.Conv2d):
     """A dilated convolution in float32.
 
@@ -141,7 +144,7 @@ class _Head(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.constant_(self.out.bias, bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Tensor, convolve: Convolve = call) -> Tensor:
+    def forward(self, features: Tensor, convolve: Convolve = _convolve) -> Tensor:
         seen = convolve(self.inner, features)
         for conv in self.wider:
             seen = seen + convolve(conv, functional.relu(seen))  # type: ignore[arg-type]
