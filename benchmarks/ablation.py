@@ -34,11 +34,7 @@ from xrf_sr_plans.sr.network import (
     upsample_tensor,
 )
 from xrf_sr_plans.sr.registry import load_model
-from xrf_sr_plans.training.losses import l1_sobel, poisson_deviance
-from xrf_sr_plans.training.pairs import Measurement, Samples, make_batch, measure
-from xrf_sr_plans.training.phantoms import VALIDATION_SEED
-from xrf_sr_plans.training.real_maps import training_maps, validation_maps
-from xrf_sr_plans.training.short_runs import (
+from xrf_sr_plans.training.equal_budget import (
     Budget,
     LossFunction,
     estimate_loss,
@@ -48,6 +44,10 @@ from xrf_sr_plans.training.short_runs import (
     train_for,
     validation_batches,
 )
+from xrf_sr_plans.training.losses import l1_sobel, poisson_deviance
+from xrf_sr_plans.training.phantoms import VALIDATION_SEED
+from xrf_sr_plans.training.real_maps import training_maps, validation_maps
+from xrf_sr_plans.training.simulated_pairs import Measurement, Samples, make_batch, measure
 
 N_TRAINING, N_VALIDATION = 120, 24
 LEVELS = {"flat": 20.0, "foreign": 20.0, "weak": 20.0, "strong": 1000.0, "strong too": 1000.0}

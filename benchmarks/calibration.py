@@ -31,14 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xrf_sr_plans.maps.elemental import ElementalMaps
-from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.physics.forward import coarsen
-from xrf_sr_plans.sr.predict import enhance_maps
-from xrf_sr_plans.sr.registry import model_path, read_calibration, read_card
-from xrf_sr_plans.sr.stabilise import stabilise
-from xrf_sr_plans.sr.uncertainty import to_json
-from xrf_sr_plans.store.calibrate import (
+from xrf_sr_plans.evaluation.calibrate_from_pairs import (
     STRETCHES,
     MapCoverage,
     at_stretch,
@@ -47,8 +40,15 @@ from xrf_sr_plans.store.calibrate import (
     solve,
     stretched,
 )
+from xrf_sr_plans.maps.elemental import ElementalMaps
+from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.physics.counting import stabilise
+from xrf_sr_plans.physics.forward import coarsen
+from xrf_sr_plans.sr.intervals import to_json
+from xrf_sr_plans.sr.predict import enhance_maps
+from xrf_sr_plans.sr.registry import model_path, read_calibration, read_card
 from xrf_sr_plans.store.pairs import PairStore, StoredPair
-from xrf_sr_plans.training.calibration import Sample, fit_to_blocks, phantom_samples, real_samples
+from xrf_sr_plans.training.samples import Sample, fit_to_blocks, phantom_samples, real_samples
 
 FIRST_SEED = 60_000
 COUNTS = (20.0, 50.0, 200.0, 1000.0)

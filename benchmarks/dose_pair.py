@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xrf_sr_plans.metrics.classical import METHODS, Coarse, upscale
+from xrf_sr_plans.physics.operators import Coarse
 from xrf_sr_plans.physics.resample import block_mean
+from xrf_sr_plans.sr.classical import METHODS, upscale
 from xrf_sr_plans.sr.predict import enhance
 from xrf_sr_plans.training.real_maps import read_npz
 

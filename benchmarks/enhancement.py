@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 
+from xrf_sr_plans.evaluation.model_assessment import Assessed, Case, assess, summary
 from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr.registry import load_model
-from xrf_sr_plans.training.assess import Assessed, Case, assess, summary
-from xrf_sr_plans.training.calibration import phantom_samples, real_samples
 from xrf_sr_plans.training.phantoms import TEST_SEED
+from xrf_sr_plans.training.samples import phantom_samples, real_samples
 
 LEVELS = (20.0, 50.0, 200.0, 1000.0, float("inf"))
 FREE = float("inf")

@@ -27,17 +27,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from xrf_sr_plans.metrics.classical import NOISE_FREE_COUNTS
+from xrf_sr_plans.physics.counting import unstabilise
 from xrf_sr_plans.physics.forward import coarsen
+from xrf_sr_plans.physics.operators import NOISE_FREE_COUNTS
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr import consistency
 from xrf_sr_plans.sr.aliasing import regular
 from xrf_sr_plans.sr.estimate import Setting, run_network
 from xrf_sr_plans.sr.registry import load_model
-from xrf_sr_plans.sr.stabilise import Scale, unstabilise
-from xrf_sr_plans.training.calibration import Sample, fit_to_blocks, phantom_samples, real_samples
-from xrf_sr_plans.training.pairs import Measurement, measure
+from xrf_sr_plans.sr.scale import Scale
 from xrf_sr_plans.training.phantoms import VALIDATION_SEED, phantom
+from xrf_sr_plans.training.samples import Sample, fit_to_blocks, phantom_samples, real_samples
+from xrf_sr_plans.training.simulated_pairs import Measurement, measure
 
 LEVELS = (50.0, 200.0, 1000.0, float("inf"))
 LIMITS = (0.5, 0.6, 0.7)

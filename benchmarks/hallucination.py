@@ -37,11 +37,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from xrf_sr_plans.metrics.standards import BACKGROUND
-from xrf_sr_plans.sr.boundary import NEVER, TrustBoundary
-from xrf_sr_plans.sr.registry import model_path
-from xrf_sr_plans.training.limits import aliases, cost, gratings, hidden, many_elements, star
-from xrf_sr_plans.training.sweep import (
+from xrf_sr_plans.evaluation.blind_spots import aliases, cost, gratings, hidden, many_elements, star
+from xrf_sr_plans.evaluation.feature_sweep import (
     DOTS,
     QUICK,
     Cell,
@@ -52,13 +49,16 @@ from xrf_sr_plans.training.sweep import (
     rate_json,
     sweep,
 )
-from xrf_sr_plans.training.trust import (
+from xrf_sr_plans.evaluation.fit_boundary import (
     Hallucination,
     fit_boundary,
     hallucinate,
     usual_cells,
     within,
 )
+from xrf_sr_plans.metrics.standards import BACKGROUND
+from xrf_sr_plans.sr.registry import model_path
+from xrf_sr_plans.sr.trust_boundary import NEVER, TrustBoundary
 
 PICTURE = Path(__file__).parents[1] / "docs" / "_static" / "trust-boundary.png"
 TESTED = ("believed", "flagged", "misplaced")

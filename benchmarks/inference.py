@@ -59,12 +59,12 @@ def task(options: argparse.Namespace, maps: np.ndarray) -> Callable[[], object]:
     if method == "network only":
         from xrf_sr_plans.sr.predict import Setting, run_network
         from xrf_sr_plans.sr.registry import load_model
-        from xrf_sr_plans.sr.stabilise import Scale
+        from xrf_sr_plans.sr.scale import Scale
 
         network = load_model(model)[2]
         setting, scale = Setting(factor, "fly", 0.0, deblur=True), Scale.of(maps)
         return lambda: run_network(maps, scale, setting, network, device)
-    from xrf_sr_plans.sr.peers import NotesNetwork
+    from xrf_sr_plans.sr.peer_networks import NotesNetwork
 
     notes = NotesNetwork(len(maps), factor).eval().to(device)
 

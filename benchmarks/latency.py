@@ -23,7 +23,7 @@ from bluesky import RunEngine
 from bluesky import plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
-from xrf_sr_plans.callbacks.supervisor import AnalysisProcess
+from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
 from xrf_sr_plans.callbacks.tap import Tap
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.analysis import AnalysisDevice

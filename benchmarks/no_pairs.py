@@ -40,28 +40,29 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from xrf_sr_plans.evaluation.feature_sweep import cells, pooled, sweep
 from xrf_sr_plans.metrics.hallucination import NONE, VISIBLE, Rate, detect, match
 from xrf_sr_plans.metrics.image import ssim
+from xrf_sr_plans.physics.counting import unstabilise
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr import consistency
 from xrf_sr_plans.sr.network import SetNetwork
 from xrf_sr_plans.sr.predict import Setting, run_network
-from xrf_sr_plans.sr.stabilise import Scale, unstabilise
-from xrf_sr_plans.training.calibration import fit_to_blocks
-from xrf_sr_plans.training.fine_tuning import fine_tune, supervised_loss
-from xrf_sr_plans.training.own_maps import OwnMap, OwnMaps
-from xrf_sr_plans.training.pairs import Measurement, Pair, Samples, measure
-from xrf_sr_plans.training.phantoms import FAMILIES, VALIDATION_SEED, phantom
-from xrf_sr_plans.training.real_maps import training_maps, validation_maps
-from xrf_sr_plans.training.self_supervised import self_supervised_loss
-from xrf_sr_plans.training.short_runs import (
+from xrf_sr_plans.sr.scale import Scale
+from xrf_sr_plans.training.equal_budget import (
     Budget,
     batch_of,
     run_batch,
     tensors,
     train_for,
 )
-from xrf_sr_plans.training.sweep import cells, pooled, sweep
+from xrf_sr_plans.training.fine_tuning import fine_tune, supervised_loss
+from xrf_sr_plans.training.phantoms import FAMILIES, VALIDATION_SEED, phantom
+from xrf_sr_plans.training.real_maps import training_maps, validation_maps
+from xrf_sr_plans.training.samples import fit_to_blocks
+from xrf_sr_plans.training.self_supervised import self_supervised_loss
+from xrf_sr_plans.training.simulated_pairs import Measurement, Pair, Samples, measure
+from xrf_sr_plans.training.thinned_maps import OwnMap, OwnMaps
 from xrf_sr_plans.training.unpaired import unpaired_loss
 
 LEVELS = (50.0, 200.0, 1e5)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from bluesky import RunEngine
 
-from xrf_sr_plans.callbacks.supervisor import AnalysisProcess
+from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
 from xrf_sr_plans.callbacks.tap import Tap
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import RowTimeModel

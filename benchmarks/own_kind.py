@@ -23,10 +23,16 @@ import torch
 
 from xrf_sr_plans.sr.network import SAMPLINGS
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
+from xrf_sr_plans.training.equal_budget import gain_over_bicubic_db, run_batch, tensors
 from xrf_sr_plans.training.fine_tuning import fine_tune, supervised_loss
-from xrf_sr_plans.training.pairs import Measurement, Samples, make_batch, measure, random_batch
 from xrf_sr_plans.training.real_maps import calibration_maps, clean, validation_maps
-from xrf_sr_plans.training.short_runs import gain_over_bicubic_db, run_batch, tensors
+from xrf_sr_plans.training.simulated_pairs import (
+    Measurement,
+    Samples,
+    make_batch,
+    measure,
+    random_batch,
+)
 
 COARSE_PX = 16
 """Side of a crop: four times as many fine pixels are all that Zagami's columns hold."""

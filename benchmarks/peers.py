@@ -25,11 +25,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xrf_sr_plans.metrics.classical import NOISE_FREE_COUNTS
+from xrf_sr_plans.evaluation.model_assessment import Case
 from xrf_sr_plans.metrics.image import foreground, psnr_db, ssim
+from xrf_sr_plans.physics.counting import unstabilise
+from xrf_sr_plans.physics.operators import NOISE_FREE_COUNTS
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr.network import Conditions, Prediction, SetNetwork, upsample_tensor
-from xrf_sr_plans.sr.peers import NotesNetwork, Srcnn
+from xrf_sr_plans.sr.peer_networks import NotesNetwork, Srcnn
 from xrf_sr_plans.sr.predict import Setting, estimate, run_network
 from xrf_sr_plans.sr.prepare import Prepared
 from xrf_sr_plans.sr.registry import (
@@ -40,14 +42,8 @@ from xrf_sr_plans.sr.registry import (
     model_path,
     read_card,
 )
-from xrf_sr_plans.sr.stabilise import Scale, unstabilise
-from xrf_sr_plans.training.assess import Case
-from xrf_sr_plans.training.calibration import fit_to_blocks, phantom_samples
-from xrf_sr_plans.training.losses import l1_sobel
-from xrf_sr_plans.training.pairs import Samples, measure
-from xrf_sr_plans.training.phantoms import TEST_SEED, VALIDATION_SEED
-from xrf_sr_plans.training.real_maps import training_maps
-from xrf_sr_plans.training.short_runs import (
+from xrf_sr_plans.sr.scale import Scale
+from xrf_sr_plans.training.equal_budget import (
     Budget,
     LossFunction,
     estimate_loss,
@@ -55,6 +51,11 @@ from xrf_sr_plans.training.short_runs import (
     train_for,
     validation_batches,
 )
+from xrf_sr_plans.training.losses import l1_sobel
+from xrf_sr_plans.training.phantoms import TEST_SEED, VALIDATION_SEED
+from xrf_sr_plans.training.real_maps import training_maps
+from xrf_sr_plans.training.samples import fit_to_blocks, phantom_samples
+from xrf_sr_plans.training.simulated_pairs import Samples, measure
 
 N_TRAINING, N_VALIDATION = 240, 24
 ELEMENTS = 5

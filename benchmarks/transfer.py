@@ -19,16 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from xrf_sr_plans.evaluation.calibrate_from_pairs import stretched
+from xrf_sr_plans.sr.intervals import Calibration, Scores, conformal_quantile, fit
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
-from xrf_sr_plans.sr.uncertainty import Calibration, Scores, conformal_quantile, fit
-from xrf_sr_plans.store.calibrate import stretched
-from xrf_sr_plans.training.calibration import (
-    Sample,
-    phantom_samples,
-    real_samples,
-    simulated_scores,
-)
+from xrf_sr_plans.training.calibrate_model import simulated_scores
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED
+from xrf_sr_plans.training.samples import Sample, phantom_samples, real_samples
 
 
 def coverage(calibration: Calibration, maps: list[Scores], factor: int) -> float:

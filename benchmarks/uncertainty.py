@@ -28,25 +28,22 @@ import numpy as np
 import torch
 
 from xrf_sr_plans.metrics.calibration import coverage_by_counts, error_ranking, sparsification
+from xrf_sr_plans.physics.counting import stabilise
+from xrf_sr_plans.sr.intervals import Calibration, fit, intervals
 from xrf_sr_plans.sr.predict import estimate
 from xrf_sr_plans.sr.prepare import prepare
 from xrf_sr_plans.sr.registry import load_model
-from xrf_sr_plans.sr.stabilise import stabilise
-from xrf_sr_plans.sr.uncertainty import Calibration, fit, intervals
-from xrf_sr_plans.training.calibration import (
+from xrf_sr_plans.training.calibrate_model import (
     PHANTOMS_PER_FAMILY,
-    Sample,
     fair_repeats,
-    fit_to_blocks,
-    phantom_samples,
     predict_bicubic,
-    real_samples,
     setting_of,
     simulated_pairs,
     simulated_scores,
 )
-from xrf_sr_plans.training.pairs import Measurement, Pair, measure
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED, TEST_SEED
+from xrf_sr_plans.training.samples import Sample, fit_to_blocks, phantom_samples, real_samples
+from xrf_sr_plans.training.simulated_pairs import Measurement, Pair, measure
 
 LEVELS = (20.0, 50.0, 200.0, 1000.0)
 DRAWN = 0.0

@@ -24,8 +24,8 @@ from xrf_sr_plans.sr.network import (
     _Head,
     stabilise_tensor,
 )
+from xrf_sr_plans.training.equal_budget import estimate_loss
 from xrf_sr_plans.training.losses import gaussian_nll
-from xrf_sr_plans.training.short_runs import estimate_loss
 
 WEIGHT = 0.2
 """Of the loss of the uncertainty beside that of the estimate, as in `training.loop`."""

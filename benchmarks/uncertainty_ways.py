@@ -40,25 +40,25 @@ from uncertainty_variants import (
 )
 
 from xrf_sr_plans.metrics.calibration import error_ranking, sparsification
+from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr import consistency
+from xrf_sr_plans.sr.intervals import Calibration, fit, intervals
 from xrf_sr_plans.sr.network import SAMPLINGS, Conditions
-from xrf_sr_plans.sr.stabilise import Scale, stabilise, unstabilise
-from xrf_sr_plans.sr.tiles import has_fast_bf16
-from xrf_sr_plans.sr.uncertainty import Calibration, fit, intervals
-from xrf_sr_plans.training.calibration import (
+from xrf_sr_plans.sr.scale import Scale
+from xrf_sr_plans.sr.tiled_inference import has_fast_bf16
+from xrf_sr_plans.training.calibrate_model import (
     Predicted,
-    Sample,
-    phantom_samples,
     predict_bicubic,
     scores,
     setting_of,
     simulated_pairs,
 )
-from xrf_sr_plans.training.pairs import Pair, Samples, draw_measurement, measure
+from xrf_sr_plans.training.equal_budget import Budget, train_for
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED, VALIDATION_SEED
 from xrf_sr_plans.training.real_maps import calibration_maps, training_maps, validation_maps
-from xrf_sr_plans.training.short_runs import Budget, train_for
+from xrf_sr_plans.training.samples import Sample, phantom_samples
+from xrf_sr_plans.training.simulated_pairs import Pair, Samples, draw_measurement, measure
 
 SIDE = 96
 """Of the pieces of samples that are measured, in fine pixels."""

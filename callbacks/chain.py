@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from xrf_sr_plans.callbacks.external import externalised, is_large
+from xrf_sr_plans.callbacks.hdf5_assets import externalised, is_large
 from xrf_sr_plans.callbacks.map_assembler import MapAssembler
 from xrf_sr_plans.callbacks.result_run import (
     AnalysedMap,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from xrf_sr_plans.callbacks.result_run import AnalysedMap
+from xrf_sr_plans.metrics.registration import register
 from xrf_sr_plans.store.pairs import PairStore, StoredMap
-from xrf_sr_plans.training.registration import register
 
 logger = logging.getLogger(__name__)
 

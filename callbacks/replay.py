@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from xrf_sr_plans.callbacks.chain import AnalysisChain
-from xrf_sr_plans.callbacks.plain import as_lists
+from xrf_sr_plans.callbacks.list_documents import as_lists
 from xrf_sr_plans.callbacks.result_run import Documents
-from xrf_sr_plans.callbacks.sinks import Sink
+from xrf_sr_plans.callbacks.service.sink_thread import Sink
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.errors import AnalysisError

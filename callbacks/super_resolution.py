@@ -36,7 +36,7 @@ class SuperResolution:
             except Exception as error:  # whatever it is, a bicubic map is better
                 logger.warning("bicubic because the network failed", exc_info=True)
                 reason = in_words(error)
-        from xrf_sr_plans.sr.fallback import enhance_bicubic
+        from xrf_sr_plans.sr.bicubic import enhance_bicubic
 
         return enhance_bicubic(maps, request.factor, reason)
 

@@ -27,8 +27,9 @@ from xrf_sr_plans.errors import AnalysisError
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.metrics.agreement import Agreement, compare
 from xrf_sr_plans.schema import PLAN_VERIFICATION, STREAM_VERIFICATION
-from xrf_sr_plans.store.ledger import Entry, Ledger, Verdict, content_key, judge
+from xrf_sr_plans.store.ledger import Entry, Ledger, content_key
 from xrf_sr_plans.store.predictions import Predictions
+from xrf_sr_plans.store.verdict import Verdict, judge
 
 logger = logging.getLogger(__name__)
 

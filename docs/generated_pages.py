@@ -72,7 +72,7 @@ def settings() -> str:
 def model_cards() -> str:
     """Return the cards of all weights that ship."""
     from xrf_sr_plans.sr import registry
-    from xrf_sr_plans.sr.boundary import read_boundary
+    from xrf_sr_plans.sr.trust_boundary import read_boundary
 
     parts = []
     for path in sorted(registry.WEIGHTS.glob("*.safetensors")):

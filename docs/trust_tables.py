@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from xrf_sr_plans.sr.boundary import NEVER, TrustBoundary, read_boundary
 from xrf_sr_plans.sr.registry import model_path, read_card
+from xrf_sr_plans.sr.trust_boundary import NEVER, TrustBoundary, read_boundary
 
 MISSING = "Not measured for these weights: run `python benchmarks/hallucination.py --write`."
 RATES = {

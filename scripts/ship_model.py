@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from xrf_sr_plans.sr.registry import DEFAULT_MODEL
-from xrf_sr_plans.training.calibration import PHANTOMS_PER_FAMILY, calibrate_model
-from xrf_sr_plans.training.config import TrainingConfig
-from xrf_sr_plans.training.export import export_model
+from xrf_sr_plans.training.calibrate_model import PHANTOMS_PER_FAMILY, calibrate_model
+from xrf_sr_plans.training.export_model import export_model
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED, FAMILIES, TEST_SEED, VALIDATION_SEED
+from xrf_sr_plans.training.training_config import TrainingConfig
 
 PICTURE = Path(__file__).parents[1] / "docs" / "_static" / "trust-boundary.png"
 REAL = {

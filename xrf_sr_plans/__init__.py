@@ -21,7 +21,7 @@ _HOMES = {
     "enhance": "xrf_sr_plans.sr.predict",
     "preview": "xrf_sr_plans.plans.preview",
     "replay": "xrf_sr_plans.callbacks.replay",
-    "start_session": "xrf_sr_plans.startup",
+    "start_session": "xrf_sr_plans.session",
 }
 __all__ = [
     "AnalysisSettings",
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from xrf_sr_plans.maps.region import Region as Region
     from xrf_sr_plans.plans.preview import preview as preview
     from xrf_sr_plans.plans.survey import coarse_survey_with_sr as coarse_survey_with_sr
+    from xrf_sr_plans.session import start_session as start_session
     from xrf_sr_plans.sr.predict import enhance as enhance
-    from xrf_sr_plans.startup import start_session as start_session
 
 
 def __getattr__(name: str) -> Any:

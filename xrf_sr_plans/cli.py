@@ -62,8 +62,8 @@ def evaluate(
     """Degrade measured maps, enhance them again, and compare with the other methods."""
     from rich.console import Console
 
-    from xrf_sr_plans.training.evaluate import evaluate_file
-    from xrf_sr_plans.training.evaluation_table import render, to_dict
+    from xrf_sr_plans.evaluation.own_map import evaluate_file
+    from xrf_sr_plans.evaluation.table import render, to_dict
 
     tables = [
         evaluate_file(
@@ -175,7 +175,7 @@ def train(
     """Train a network, or adapt one to a sample without pairs; weights appear in the folder."""
     from pydantic import ValidationError
 
-    from xrf_sr_plans.training.config import TrainingConfig
+    from xrf_sr_plans.training.training_config import TrainingConfig
 
     parts = [pair.partition("=") for pair in setting or []]
     settings: dict[str, object] = {name: value for name, _, value in parts}
@@ -232,7 +232,7 @@ def calibrate(
     from rich.console import Console
     from rich.table import Table
 
-    from xrf_sr_plans.store.calibrate import calibrate_from_pairs
+    from xrf_sr_plans.evaluation.calibrate_from_pairs import calibrate_from_pairs
 
     report = calibrate_from_pairs(pair_dirs, model, out)
     columns = ("factor", "pairs", "maps", "before", "after", "left out", "stretch", "")
@@ -262,10 +262,10 @@ def hallucinate(
     from rich.console import Console
     from rich.table import Table
 
+    from xrf_sr_plans.evaluation.feature_sweep import QUICK, cells
+    from xrf_sr_plans.evaluation.fit_boundary import SHOWN
+    from xrf_sr_plans.evaluation.fit_boundary import hallucinate as measure
     from xrf_sr_plans.sr.registry import model_path
-    from xrf_sr_plans.training.sweep import QUICK, cells
-    from xrf_sr_plans.training.trust import SHOWN
-    from xrf_sr_plans.training.trust import hallucinate as measure
 
     found = measure(model, wanted=list(cells(**QUICK)) if quick else None)
     table = Table(title="Features of known samples, % (95 % interval)")

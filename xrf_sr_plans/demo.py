@@ -15,10 +15,10 @@ from xrf_sr_plans.devices.sim.beamline import SimBeamline
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.metrics.image import psnr_db
-from xrf_sr_plans.picture import SurveyView, draw_survey
 from xrf_sr_plans.plans.preflight import map_cost
-from xrf_sr_plans.report import SurveyRecord, left_out, read_survey, regions_of
-from xrf_sr_plans.startup import start_session
+from xrf_sr_plans.review.picture import SurveyView, draw_survey
+from xrf_sr_plans.review.record import SurveyRecord, left_out, read_survey, regions_of
+from xrf_sr_plans.session import start_session
 
 SURVEY = {
     "x_center_um": 0.0,

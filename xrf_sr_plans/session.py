@@ -1,58 +1,100 @@
-"""Putting the pieces together for a session: plans bound to one beamline."""
+"""Wire a RunEngine, a beamline and the analysis together: what a profile calls, once."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-import typing
-from collections.abc import Callable, Generator
+import atexit
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from bluesky import RunEngine
+
+from xrf_sr_plans.callbacks.tap import Tap
+from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.protocols import Beamline
-from xrf_sr_plans.plans.arguments import checked_arguments
-from xrf_sr_plans.plans.map import xrf_map, xrf_map_start_stop
-from xrf_sr_plans.plans.paired import acquire_pair, collect_pairs
-from xrf_sr_plans.plans.rescan import rescan_regions
-from xrf_sr_plans.plans.survey import coarse_survey_with_sr
+from xrf_sr_plans.plans.binding import bind_plans
 
-USER_PLANS: tuple[Callable[..., Any], ...] = (
-    coarse_survey_with_sr,
-    rescan_regions,
-    xrf_map,
-    xrf_map_start_stop,
-    acquire_pair,
-    collect_pairs,
-)
+logger = logging.getLogger(__name__)
+
+DocumentSink = Callable[[str, dict[str, Any]], None]
 
 
-def bind_plans(beamline: Beamline) -> dict[str, Callable[..., Generator[Any, Any, Any]]]:
-    """Return the plans a user types, by name, with their beamline filled in.
+@dataclass(frozen=True, eq=False)
+class Session:
+    """Plans bound to a beamline, with the analysis listening.
 
-    They are generator functions with JSON parameters, resolved annotations and literal defaults,
-    as the queue server wants them.
+    Attributes
+    ----------
+    plans
+        The bound plans by name; a profile puts them into its namespace.
+    analysis
+        The results device; also one of the names that a profile exposes.
+    link
+        The analysis process (or thread) behind it.
     """
-    return {plan.__name__: _bound(plan, beamline) for plan in USER_PLANS}
+
+    run_engine: RunEngine
+    beamline: Beamline
+    link: Any
+    analysis: AnalysisDevice
+    plans: Mapping[str, Callable[..., Any]]
+    _tokens: Sequence[int] = ()
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Stop listening and end the analysis; documents under way get `timeout_s` seconds."""
+        atexit.unregister(self.close)
+        for token in self._tokens:
+            self.run_engine.unsubscribe(token)
+        self.link.close(timeout_s)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-def _bound(plan: Callable[..., Any], beamline: Beamline) -> Callable[..., Generator[Any, Any, Any]]:
-    @functools.wraps(plan)
-    def bound(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        given = checked_arguments(plan.__name__, bound.__signature__, args, kwargs)  # type: ignore[attr-defined]
-        return (yield from plan(beamline, **given))
+def start_session(
+    run_engine: RunEngine,
+    beamline: Beamline,
+    *,
+    settings: AnalysisSettings | None = None,
+    in_process: bool = False,
+    result_sinks: Sequence[DocumentSink] = (),
+) -> Session:
+    """Start the analysis, subscribe its tap, and bind the plans.
 
-    original = inspect.unwrap(plan)
-    hints = typing.get_type_hints(original)
-    signature = inspect.signature(original)
-    kept = [
-        parameter.replace(annotation=hints.get(name, parameter.annotation))
-        for name, parameter in signature.parameters.items()
-        if name != "beamline"
-    ]
-    returned = hints.get("return", signature.return_annotation)
-    # The queue server reads signatures and evaluates annotations: strings would be lost on it.
-    bound.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=kept, return_annotation=returned
-    )
-    bound.__annotations__ = {one.name: one.annotation for one in kept} | {"return": returned}
-    bound.beamline = beamline  # type: ignore[attr-defined]
-    return bound
+    Parameters
+    ----------
+    run_engine
+        The session's own; this package never makes one.
+    beamline
+        Its `analysis` device is replaced by one that reads this session's analysis.
+    settings
+        Of the analysis; default: environment and built-in values.
+    in_process
+        Run the analysis in a thread of this process instead of its own process.
+    result_sinks
+        Take the documents of result runs, such as a `TiledWriter` (called in a thread of their
+        own; an exception is logged).
+    """
+    settings = settings or AnalysisSettings.load()
+    link = _link(settings, result_sinks, in_process=in_process)
+    analysis = AnalysisDevice(name="analysis", source=link)
+    bound = replace(beamline, analysis=analysis)
+    token = run_engine.subscribe(Tap(link))
+    session = Session(run_engine, bound, link, analysis, bind_plans(bound), (token,))
+    atexit.register(session.close)
+    return session
+
+
+def _link(settings: AnalysisSettings, sinks: Sequence[DocumentSink], *, in_process: bool) -> Any:
+    if in_process:
+        from xrf_sr_plans.callbacks.service.local_analysis import LocalAnalysis
+
+        return LocalAnalysis(settings, sinks)
+    from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
+
+    return AnalysisProcess(settings, sinks)

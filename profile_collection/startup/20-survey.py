@@ -4,10 +4,10 @@ import os
 from dataclasses import replace
 
 from xrf_sr_plans.config import AnalysisSettings
-from xrf_sr_plans.latest import LatestSurvey
 from xrf_sr_plans.plans.preview import preview
 from xrf_sr_plans.queueing.sink import RescanQueue
-from xrf_sr_plans.startup import start_session
+from xrf_sr_plans.review.latest import LatestSurvey
+from xrf_sr_plans.session import start_session
 
 rescan_queue = RescanQueue(name="rescan_queue")
 # print(latest_survey) lists what was found; latest_survey.picture("survey.png") draws it.

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "maps"))
 def bicubic_model(monkeypatch):
     """Let bicubic pose as the model, so that these tests need neither torch nor time."""
     from xrf_sr_plans.sr import predict
-    from xrf_sr_plans.sr.fallback import enhance_bicubic
+    from xrf_sr_plans.sr.bicubic import enhance_bicubic
 
     def enhance_maps(maps, factor, *, model=None, device=None):
         enhanced = enhance_bicubic(maps, factor, "")

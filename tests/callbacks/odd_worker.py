@@ -37,7 +37,7 @@ def misbehave(run: str) -> None:
 
 def stand_in_model() -> None:
     from xrf_sr_plans.sr import predict
-    from xrf_sr_plans.sr.fallback import enhance_bicubic
+    from xrf_sr_plans.sr.bicubic import enhance_bicubic
 
     def enhance_maps(maps, factor, *, model=None, device=None):
         sys.stdout.write("a stray print of a library\n")
@@ -76,6 +76,6 @@ if __name__ == "__main__":
         sys.exit(1)
     stand_in_model()
     odd_chain()
-    from xrf_sr_plans.callbacks.worker import main
+    from xrf_sr_plans.callbacks.service.worker import main
 
     main()

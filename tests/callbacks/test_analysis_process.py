@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from row_documents import map_run, small_grid, truth
 
-from xrf_sr_plans.callbacks.supervisor import AnalysisProcess
+from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
 from xrf_sr_plans.callbacks.tap import Tap
 from xrf_sr_plans.config import AnalysisSettings
 
@@ -31,7 +31,7 @@ def odd(mode="nothing", at=0, once=""):
 @pytest.fixture
 def start(monkeypatch):
     """Start analysis processes; whatever a test does, none survives it."""
-    monkeypatch.setattr("xrf_sr_plans.callbacks.keeper._FIRST_BACKOFF_S", 0.005)
+    monkeypatch.setattr("xrf_sr_plans.callbacks.service.worker_supervisor._FIRST_BACKOFF_S", 0.005)
     started = []
 
     def begin(command=None, sinks=(), **settings):
@@ -230,7 +230,7 @@ def test_closing_is_quick_even_when_the_worker_is_stopped(start):
 
 PARENT = """
 import sys, time
-from xrf_sr_plans.callbacks.supervisor import AnalysisProcess
+from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
 analysis = AnalysisProcess(command=sys.argv[2:])
 while not analysis.ready:
     time.sleep(0.01)
@@ -284,7 +284,7 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_worker(start):
 
 
 def test_a_flood_of_documents_gives_up_the_run_and_not_the_next(start, monkeypatch):
-    monkeypatch.setattr("xrf_sr_plans.callbacks.supervisor.MAX_INBOX", 5)
+    monkeypatch.setattr("xrf_sr_plans.callbacks.service.analysis_process.MAX_INBOX", 5)
     analysis = start()
     documents = list(map_run(GRID, COUNTS, "flood"))
     analysis.submit(*documents[0])
@@ -300,7 +300,7 @@ def test_a_flood_of_documents_gives_up_the_run_and_not_the_next(start, monkeypat
 
 @pytest.mark.parametrize("odd_value", [2**80, object(), {1, 2}, {(1, 2): 3}, b"\xff", "\ud800"])
 def test_any_metadata_a_user_may_have_crosses_to_the_process(odd_value):
-    from xrf_sr_plans.callbacks import wire
+    from xrf_sr_plans.callbacks.service import messages as wire
 
     message = wire.unpack_frame(wire.pack(["start", {"md": odd_value, "uid": "a"}]))
     assert message[1]["uid"] == "a"
@@ -309,7 +309,7 @@ def test_any_metadata_a_user_may_have_crosses_to_the_process(odd_value):
 def test_arrays_cross_bit_for_bit_and_garbage_is_refused():
     import numpy as np
 
-    from xrf_sr_plans.callbacks import wire
+    from xrf_sr_plans.callbacks.service import messages as wire
     from xrf_sr_plans.errors import WorkerError
 
     arrays = [np.array([[np.nan, -0.0, 1e-300]]), np.arange(6, dtype="u1").reshape(2, 3)]

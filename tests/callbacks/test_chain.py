@@ -11,7 +11,7 @@ from row_documents import KEYS, as_page, map_run, row_event, small_grid, truth
 
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.digest import digest
-from xrf_sr_plans.callbacks.plain import as_lists
+from xrf_sr_plans.callbacks.list_documents import as_lists
 from xrf_sr_plans.callbacks.replay import replay
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.errors import AnalysisError

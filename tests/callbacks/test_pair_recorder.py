@@ -13,10 +13,10 @@ from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.errors import ConfigError, FileFormatError, GridError
 from xrf_sr_plans.maps.elemental import ElementalMaps
+from xrf_sr_plans.metrics.registration import register
 from xrf_sr_plans.physics.resample import block_mean
 from xrf_sr_plans.schema import AnalysisRequest
 from xrf_sr_plans.store.pairs import PairStore
-from xrf_sr_plans.training.registration import register
 
 COARSE = small_grid(24, 30)
 FACTOR = 4

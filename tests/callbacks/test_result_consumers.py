@@ -25,7 +25,7 @@ def test_tiled_gives_the_maps_back_from_documents_and_from_files(
     writing = pytest.importorskip("bluesky_tiled_plugins")
     from xrf_sr_plans.store.tiled import embedded_catalog
 
-    monkeypatch.setattr("xrf_sr_plans.callbacks.external.MAX_IN_DOCUMENT", 100)
+    monkeypatch.setattr("xrf_sr_plans.callbacks.hdf5_assets.MAX_IN_DOCUMENT", 100)
     settings = AnalysisSettings(result_dir=str(tmp_path / "data" / "results"))
     inside = replay(map_run(GRID, COUNTS, "inside"))
     outside = replay(map_run(GRID, COUNTS, "outside"), settings=settings)

@@ -16,8 +16,8 @@ from row_documents import map_run, small_grid
 
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.digest import digest
-from xrf_sr_plans.callbacks.plain import as_lists
-from xrf_sr_plans.callbacks.supervisor import AnalysisProcess
+from xrf_sr_plans.callbacks.list_documents import as_lists
+from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
 from xrf_sr_plans.callbacks.verification import Verification
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
@@ -25,7 +25,7 @@ from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.result import enhanced_from_documents
 from xrf_sr_plans.physics.resample import block_mean
 from xrf_sr_plans.schema import AnalysisRequest
-from xrf_sr_plans.startup import start_session
+from xrf_sr_plans.session import start_session
 from xrf_sr_plans.store.ledger import Ledger
 
 COARSE = small_grid(16, 20)

@@ -19,9 +19,9 @@ from bluesky import RunEngine
 from xrf_sr_plans import errors
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
-from xrf_sr_plans.latest import LatestSurvey
 from xrf_sr_plans.plans.preview import preview
-from xrf_sr_plans.startup import start_session
+from xrf_sr_plans.review.latest import LatestSurvey
+from xrf_sr_plans.session import start_session
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 _BLOCK = re.compile(
@@ -155,7 +155,7 @@ def test_trust_tables_show_sizes_rates_and_what_is_missing(
     monkeypatch.syspath_prepend(str(DOCS))
     import trust_tables
 
-    from xrf_sr_plans.sr.boundary import NEVER, TrustBoundary
+    from xrf_sr_plans.sr.trust_boundary import NEVER, TrustBoundary
 
     here = {"factor": 4.0, "counts": 20.0, "contrast": 0.8, "probe": 0.6}
     boundary = TrustBoundary(

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from xrf_sr_plans.errors import ConfigError
-from xrf_sr_plans.metrics.classical import Coarse, measure_again, upscale
 from xrf_sr_plans.metrics.hallucination import (
     FeatureRates,
     Rate,
@@ -24,6 +23,8 @@ from xrf_sr_plans.metrics.standards import (
     lines,
     siemens_star,
 )
+from xrf_sr_plans.physics.operators import Coarse, measure_again
+from xrf_sr_plans.sr.classical import upscale
 
 
 def test_wilson_intervals_are_the_textbook_ones():

@@ -10,8 +10,8 @@ import pytest
 from bluesky import RunEngine
 from plan_support import Recorder, small_beamline
 
+from xrf_sr_plans.plans.binding import USER_PLANS, bind_plans
 from xrf_sr_plans.plans.preview import preview
-from xrf_sr_plans.session import USER_PLANS, bind_plans
 
 SURVEY = {"width_um": 8, "height_um": 3, "step_um": 1, "dwell_ms": 10}
 

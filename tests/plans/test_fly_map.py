@@ -11,7 +11,7 @@ from plan_support import QUICK, Recorder, is_safe, small_beamline
 
 from xrf_sr_plans.devices.sim.faults import HungFlyer, MissingRow, StuckMotor
 from xrf_sr_plans.errors import FlightError
-from xrf_sr_plans.plans.map import xrf_map, xrf_map_start_stop
+from xrf_sr_plans.plans.xrf_map import xrf_map, xrf_map_start_stop
 
 AREA = {"width_um": 5, "height_um": 4, "step_um": 1, "dwell_ms": 10}
 HERE = {"x_center_um": 0.0, "y_center_um": 0.0}

@@ -18,7 +18,7 @@ from xrf_sr_plans.errors import (
     RefusedError,
 )
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.map import xrf_map, xrf_map_start_stop
+from xrf_sr_plans.plans.xrf_map import xrf_map, xrf_map_start_stop
 
 MAP = {"width_um": 8, "height_um": 6, "step_um": 1, "dwell_ms": 10}
 HERE = {"x_center_um": 0.0, "y_center_um": 0.0}

@@ -7,9 +7,9 @@ from bluesky import RunEngine
 from plan_support import small_beamline, small_survey
 
 from xrf_sr_plans.devices.protocols import RowTimeModel
-from xrf_sr_plans.plans.map import xrf_map
 from xrf_sr_plans.plans.paired import acquire_pair
 from xrf_sr_plans.plans.timing import RowProgress, recalibrated
+from xrf_sr_plans.plans.xrf_map import xrf_map
 
 AREA = {"width_um": 5, "height_um": 4, "step_um": 1, "dwell_ms": 10}
 

@@ -13,8 +13,8 @@ from ophyd.sim import SynAxis
 from ophyd.status import Status
 from plan_support import small_beamline
 
-from xrf_sr_plans.plans.map import xrf_map
 from xrf_sr_plans.plans.safeguard import Safeguard, all_in_turn
+from xrf_sr_plans.plans.xrf_map import xrf_map
 
 
 class Shutter:

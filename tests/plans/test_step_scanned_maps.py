@@ -13,7 +13,7 @@ from plan_support import Interrupting, Recorder, pause, same_map
 
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.devices.step_flyer import StepFlyer
-from xrf_sr_plans.plans.map import xrf_map
+from xrf_sr_plans.plans.xrf_map import xrf_map
 
 AREA = {"width_um": 3, "height_um": 2, "step_um": 1, "dwell_ms": 1}
 HERE = {"x_center_um": 0.5, "y_center_um": 0.0}

@@ -8,7 +8,7 @@ from plan_support import Interrupting, Recorder, fly_through, pause
 
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
-from xrf_sr_plans.startup import start_session
+from xrf_sr_plans.session import start_session
 
 SURVEY = {
     "width_um": 48,

@@ -7,8 +7,8 @@ from bluesky import RunEngine
 from plan_support import Recorder, small_beamline
 
 from xrf_sr_plans.errors import ConfigError, GridError, RefusedError
+from xrf_sr_plans.plans.binding import bind_plans
 from xrf_sr_plans.plans.preview import preview
-from xrf_sr_plans.session import bind_plans
 
 SURVEY = {"width_um": 8, "height_um": 3, "step_um": 1, "dwell_ms": 10}
 SPAN = {"x_start_um": 0, "x_stop_um": 4, "y_start_um": 0, "y_stop_um": 2, "y_num": 3}

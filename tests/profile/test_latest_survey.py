@@ -11,8 +11,8 @@ from bluesky import RunEngine
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.errors import RefusedError
-from xrf_sr_plans.latest import LatestSurvey
-from xrf_sr_plans.startup import Session, start_session
+from xrf_sr_plans.review.latest import LatestSurvey
+from xrf_sr_plans.session import Session, start_session
 
 SURVEY = {
     "width_um": 24,

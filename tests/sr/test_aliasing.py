@@ -7,8 +7,8 @@ import pytest
 
 from xrf_sr_plans.metrics.standards import dots, grating
 from xrf_sr_plans.sr.aliasing import LEAST_SIDE, regular
-from xrf_sr_plans.training.pairs import Measurement, measure
 from xrf_sr_plans.training.phantoms import phantom
+from xrf_sr_plans.training.simulated_pairs import Measurement, measure
 
 LIMIT = 0.4
 

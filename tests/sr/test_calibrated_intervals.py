@@ -10,9 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from xrf_sr_plans.errors import ModelError
+from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.sr.consistency import deviation, project
-from xrf_sr_plans.sr.stabilise import Scale, stabilise, unstabilise
-from xrf_sr_plans.sr.uncertainty import (
+from xrf_sr_plans.sr.intervals import (
     FILL_EDGES,
     N_GROUPS,
     Calibration,
@@ -23,6 +23,7 @@ from xrf_sr_plans.sr.uncertainty import (
     intervals,
     to_json,
 )
+from xrf_sr_plans.sr.scale import Scale
 
 SHA = "0" * 64
 N = int(np.prod(N_GROUPS))

@@ -159,8 +159,9 @@ def test_without_torch_the_message_names_the_extra():
 
 
 def test_peers_run_through_the_same_interface():
+    from xrf_sr_plans.physics.counting import unstabilise
     from xrf_sr_plans.sr.predict import Setting, run_network
-    from xrf_sr_plans.sr.stabilise import Scale, unstabilise
+    from xrf_sr_plans.sr.scale import Scale
 
     torch.set_num_threads(1)
     counts = np.random.default_rng(0).poisson(30, (3, 12, 14)).astype(float)
@@ -175,7 +176,7 @@ def test_peers_run_through_the_same_interface():
 
 
 def test_the_network_of_the_notes_takes_other_numbers_of_elements_in_groups():
-    from xrf_sr_plans.sr.peers import NotesNetwork
+    from xrf_sr_plans.sr.peer_networks import NotesNetwork
 
     torch.manual_seed(0)
     network = NotesNetwork(3, 2, blocks=1, filters=8).eval()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xrf_sr_plans.sr.uncertainty import N_GROUPS, Calibration, Scores, conformal_quantile, fit
+from xrf_sr_plans.sr.intervals import N_GROUPS, Calibration, Scores, conformal_quantile, fit
 
 crepes = pytest.importorskip("crepes")
 

@@ -7,10 +7,10 @@ import pytest
 
 from xrf_sr_plans.metrics.standards import grating
 from xrf_sr_plans.sr.estimate import Setting
+from xrf_sr_plans.sr.intervals import Regime, Scores, fit
 from xrf_sr_plans.sr.prepare import prepare
-from xrf_sr_plans.sr.stabilise import Scale
-from xrf_sr_plans.sr.trusted import untrust
-from xrf_sr_plans.sr.uncertainty import Regime, Scores, fit
+from xrf_sr_plans.sr.scale import Scale
+from xrf_sr_plans.sr.trust_mask import untrust
 from xrf_sr_plans.training.phantoms import phantom
 
 

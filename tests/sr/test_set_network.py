@@ -8,15 +8,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from xrf_sr_plans.physics.resample import upsample  # noqa: E402
-from xrf_sr_plans.sr.elementwise import Elementwise  # noqa: E402
+from xrf_sr_plans.sr.cpu_inference import Elementwise  # noqa: E402
 from xrf_sr_plans.sr.network import (  # noqa: E402
     Conditions,
     SetNetwork,
     SetNetworkConfig,
     upsample_tensor,
 )
-from xrf_sr_plans.sr.stabilise import Scale  # noqa: E402
-from xrf_sr_plans.sr.tiles import run_tiled  # noqa: E402
+from xrf_sr_plans.sr.scale import Scale  # noqa: E402
+from xrf_sr_plans.sr.tiled_inference import run_tiled  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -96,7 +96,7 @@ def test_the_torch_and_numpy_upsampling_are_one():
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_tiles_leave_no_seams(factor, monkeypatch):
-    from xrf_sr_plans.sr import tiles
+    from xrf_sr_plans.sr import tiled_inference as tiles
 
     monkeypatch.setattr(tiles, "has_fast_bf16", lambda device: False)
     counts, network = noisy_maps(2, (45, 52)), small_network()
@@ -142,7 +142,7 @@ def test_a_sigma_sees_as_far_as_the_network_says_and_the_estimate_less_far():
 
 
 def test_tiles_in_bfloat16_leave_no_seams_above_its_rounding(monkeypatch):
-    from xrf_sr_plans.sr import tiles
+    from xrf_sr_plans.sr import tiled_inference as tiles
 
     counts, network = noisy_maps(2, (45, 52)), small_network()
     known, cpu = conditions_for(counts), torch.device("cpu")
@@ -154,7 +154,7 @@ def test_tiles_in_bfloat16_leave_no_seams_above_its_rounding(monkeypatch):
 
 
 def test_bfloat16_changes_no_more_across_seams_than_elsewhere(monkeypatch):
-    from xrf_sr_plans.sr import tiles
+    from xrf_sr_plans.sr import tiled_inference as tiles
 
     counts, network = noisy_maps(2, (48, 64)), small_network()
     known, cpu = conditions_for(counts), torch.device("cpu")

@@ -12,8 +12,9 @@ from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.store import predictions
-from xrf_sr_plans.store.ledger import Entry, Ledger, judge
+from xrf_sr_plans.store.ledger import Entry, Ledger
 from xrf_sr_plans.store.predictions import Predictions, rounded
+from xrf_sr_plans.store.verdict import judge
 
 MODEL = {"name": "set/small", "sha256": "ab" * 32, "calibration": "c1"}
 

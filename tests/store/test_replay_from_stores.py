@@ -13,8 +13,8 @@ from bluesky.utils import RunEngineInterrupted
 from stored_runs import Document, as_events, assert_same_run, databroker_or_skip
 
 from xrf_sr_plans import schema
-from xrf_sr_plans.callbacks.local import LocalAnalysis
 from xrf_sr_plans.callbacks.replay import replay
+from xrf_sr_plans.callbacks.service.local_analysis import LocalAnalysis
 from xrf_sr_plans.callbacks.tap import Tap
 from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.sim import make_beamline

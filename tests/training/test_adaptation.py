@@ -13,7 +13,7 @@ pytest.importorskip("lightning")
 torch = pytest.importorskip("torch")
 
 from xrf_sr_plans.errors import ConfigError, FileFormatError, ModelError  # noqa: E402
-from xrf_sr_plans.metrics.classical import Coarse, measure_again  # noqa: E402
+from xrf_sr_plans.physics.operators import Coarse, measure_again  # noqa: E402
 from xrf_sr_plans.sr.network import SAMPLINGS, SetNetwork, SetNetworkConfig  # noqa: E402
 from xrf_sr_plans.training.adaptation import (  # noqa: E402
     AdaptationConfig,
@@ -21,8 +21,15 @@ from xrf_sr_plans.training.adaptation import (  # noqa: E402
     held_out_error_db,
     verdict,
 )
+from xrf_sr_plans.training.equal_budget import tensors  # noqa: E402
 from xrf_sr_plans.training.fine_tuning import fine_tune  # noqa: E402
-from xrf_sr_plans.training.own_maps import (  # noqa: E402
+from xrf_sr_plans.training.phantoms import phantom  # noqa: E402
+from xrf_sr_plans.training.self_supervised import (  # noqa: E402
+    measured_again,
+    self_supervised_loss,
+)
+from xrf_sr_plans.training.simulated_pairs import Samples, random_batch  # noqa: E402
+from xrf_sr_plans.training.thinned_maps import (  # noqa: E402
     OwnMap,
     OwnMaps,
     daughter,
@@ -31,13 +38,6 @@ from xrf_sr_plans.training.own_maps import (  # noqa: E402
     photon_gain,
     thin,
 )
-from xrf_sr_plans.training.pairs import Samples, random_batch  # noqa: E402
-from xrf_sr_plans.training.phantoms import phantom  # noqa: E402
-from xrf_sr_plans.training.self_supervised import (  # noqa: E402
-    measured_again,
-    self_supervised_loss,
-)
-from xrf_sr_plans.training.short_runs import tensors  # noqa: E402
 from xrf_sr_plans.training.unpaired import unpaired_loss  # noqa: E402
 
 
@@ -113,9 +113,9 @@ def test_what_a_network_gets_wrong_is_put_right_by_photons_it_was_not_shown(meth
 @pytest.fixture(scope="module")
 def start(tmp_path_factory) -> Path:
     """A small model to start from."""
-    from xrf_sr_plans.training.config import TrainingConfig
-    from xrf_sr_plans.training.export import export_model
+    from xrf_sr_plans.training.export_model import export_model
     from xrf_sr_plans.training.loop import save_weights
+    from xrf_sr_plans.training.training_config import TrainingConfig
 
     folder = tmp_path_factory.mktemp("start")
     config = TrainingConfig(filters=8, blocks=5, mix_width=4)

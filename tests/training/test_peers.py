@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from xrf_sr_plans.evaluation.own_map import evaluate, make_case  # noqa: E402
 from xrf_sr_plans.maps.files.model import MapsFile  # noqa: E402
-from xrf_sr_plans.training.evaluate import evaluate, make_case  # noqa: E402
 from xrf_sr_plans.training.phantoms import phantom  # noqa: E402
 
 
@@ -23,7 +23,7 @@ def test_a_peer_that_ships_shows_up():
 
 
 def test_the_network_of_the_notes_learns_at_a_high_rate_without_dying():
-    from xrf_sr_plans.sr.peers import NotesNetwork
+    from xrf_sr_plans.sr.peer_networks import NotesNetwork
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

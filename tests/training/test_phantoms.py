@@ -7,14 +7,14 @@ import pytest
 
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.physics.resample import block_mean
-from xrf_sr_plans.training.pairs import (
+from xrf_sr_plans.training.phantoms import FAMILIES, phantom
+from xrf_sr_plans.training.simulated_pairs import (
     Measurement,
     Samples,
     draw_measurement,
     measure,
     random_batch,
 )
-from xrf_sr_plans.training.phantoms import FAMILIES, phantom
 
 SAMPLINGS = ("fly", "area", "point")
 

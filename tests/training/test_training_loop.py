@@ -14,7 +14,7 @@ from pydantic import ValidationError
 pytest.importorskip("lightning")
 torch = pytest.importorskip("torch")
 
-from xrf_sr_plans.training.config import TrainingConfig  # noqa: E402
+from xrf_sr_plans.training.training_config import TrainingConfig  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -188,7 +188,7 @@ def test_two_processes_train_one_model(tmp_path):
     script = tmp_path / "job.py"
     settings = tiny(tmp_path / "out", devices=2).model_dump_json()
     script.write_text(
-        "from xrf_sr_plans.training.config import TrainingConfig\n"
+        "from xrf_sr_plans.training.training_config import TrainingConfig\n"
         "from xrf_sr_plans.training.loop import train\n"
         f"train(TrainingConfig.model_validate_json({settings!r}))\n"
     )

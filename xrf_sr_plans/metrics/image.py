@@ -119,26 +119,6 @@ def _local_ssim(estimate: np.ndarray, reference: np.ndarray) -> np.ndarray | Non
     return np.asarray(local)
 
 
-def stabilise(counts: np.ndarray) -> np.ndarray:
-    """Anscombe's transform: Poisson counts to noise of unit variance.
-
-    F. J. Anscombe, Biometrika 35 (1948) 246, DOI 10.1093/biomet/35.3-4.246.
-    """
-    return 2 * np.sqrt(np.clip(counts, 0, None) + 3 / 8)
-
-
-def destabilise(stabilised: np.ndarray) -> np.ndarray:
-    """Undo `stabilise` for the *mean* of stabilised counts, without the bias at low counts.
-
-    Closed-form approximation of the exact unbiased inverse: M. Makitalo and A. Foi, IEEE Trans.
-    Image Process. 20 (2011) 2697, DOI 10.1109/TIP.2011.2121085.
-    """
-    z = np.clip(stabilised, 2 * np.sqrt(3 / 8), None)
-    root = np.sqrt(1.5)
-    value = z**2 / 4 + root / (4 * z) - 11 / (8 * z**2) + 5 * root / (8 * z**3) - 1 / 8
-    return np.clip(value, 0, None)
-
-
 def winsorise(maps: np.ndarray, ratio: float = SPIKE_RATIO) -> np.ndarray:
     """Cut one-pixel spikes of maps (..., y, x): the one rule that holds for every method.
 

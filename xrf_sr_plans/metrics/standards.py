@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xrf_sr_plans.errors import ConfigError
-from xrf_sr_plans.metrics.classical import Coarse, forward_matrices
+from xrf_sr_plans.physics.operators import Coarse, forward_matrices
 
 BACKGROUND = 0.2
 

@@ -16,11 +16,11 @@ from bluesky.utils import MsgGenerator, RunEngineControlException
 from xrf_sr_plans import schema
 from xrf_sr_plans.errors import GridError, in_words
 from xrf_sr_plans.maps.region import Region
-from xrf_sr_plans.plans.documents import plain_region
 from xrf_sr_plans.plans.fly_map import ROW_FAILURES
-from xrf_sr_plans.plans.record import Record, write_down
+from xrf_sr_plans.plans.plan_record import Record, write_down
 from xrf_sr_plans.plans.rescan import RegionOutcome
 from xrf_sr_plans.plans.safeguard import all_in_turn
+from xrf_sr_plans.plans.start_document import plain_region
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from xrf_sr_plans.errors import FlightError, in_words
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.documents import map_start, plain_region
-from xrf_sr_plans.plans.record import Record, write_down
+from xrf_sr_plans.plans.plan_record import Record, write_down
 from xrf_sr_plans.plans.safeguard import Safeguard, all_in_turn, still, velocity_signal
+from xrf_sr_plans.plans.start_document import map_start, plain_region
 
 logger = logging.getLogger(__name__)
 

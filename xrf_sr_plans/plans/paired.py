@@ -19,8 +19,8 @@ from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Area
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES, MapOrder, fly
-from xrf_sr_plans.plans.here import and_back_here
 from xrf_sr_plans.plans.rescan import RegionOutcome, read_regions
+from xrf_sr_plans.plans.return_to_start import returning_to_start
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def acquire_pair(
         md=md,
     )
     preflight.refuse(pair.problems(budget_s, max_dose))
-    return (yield from and_back_here(beamline, pair.area, pair.run()))
+    return (yield from returning_to_start(beamline, pair.area, pair.run()))
 
 
 @plan

@@ -15,10 +15,10 @@ from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.arguments import checked_arguments
 from xrf_sr_plans.plans.design import Area, Design, SurveyWishes, design_map, design_survey
 from xrf_sr_plans.plans.fly_map import fly_map
-from xrf_sr_plans.plans.map import grid_start_stop, xrf_map, xrf_map_start_stop
 from xrf_sr_plans.plans.paired import Pair, acquire_pair, collect_pairs, pair_of, pairs_of
 from xrf_sr_plans.plans.rescan import FineMaps, read_regions, rescan_regions
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
+from xrf_sr_plans.plans.xrf_map import grid_start_stop, xrf_map, xrf_map_start_stop
 
 
 @dataclass(frozen=True)

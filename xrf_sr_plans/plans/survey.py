@@ -19,9 +19,9 @@ from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.decisions import RegionLog, TileAnalysis, look_at_tile, summary_run
 from xrf_sr_plans.plans.design import Area, Design, SurveyWishes, design_survey
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, FlownMap, MapOrder, fly
-from xrf_sr_plans.plans.handover import hand_over
-from xrf_sr_plans.plans.here import and_back_here
+from xrf_sr_plans.plans.queue_rescans import queue_rescans
 from xrf_sr_plans.plans.rescan import FineMaps, RegionOutcome
+from xrf_sr_plans.plans.return_to_start import returning_to_start
 from xrf_sr_plans.plans.safeguard import what_ended
 from xrf_sr_plans.plans.timing import recalibrated
 from xrf_sr_plans.rois.budget import Spending, spend_budget
@@ -151,7 +151,7 @@ def _surveyed(
     design = design_survey(beamline, wishes)
     preflight.refuse(design.problems)
     survey = _Survey(beamline, wishes, design, row_attempts=row_attempts, md=md)
-    return (yield from and_back_here(beamline, wishes.area, survey.run()))
+    return (yield from returning_to_start(beamline, wishes.area, survey.run()))
 
 
 class _Survey:
@@ -310,5 +310,5 @@ class _Survey:
         if self.wishes.rescan == "inline":
             return (yield from self.fine.fly_each(spending.chosen, self.log.note))
         if self.wishes.rescan == "queue":
-            return (yield from hand_over(self.fine, spending.chosen, self.log.note))
+            return (yield from queue_rescans(self.fine, spending.chosen, self.log.note))
         return [RegionOutcome(one.region, "proposed", one.region.reason) for one in spending.chosen]

@@ -13,6 +13,7 @@ from skimage.filters import apply_hysteresis_threshold, threshold_otsu
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.physics.resample import block_mean
 from xrf_sr_plans.rois.query import Query, parse_query
 from xrf_sr_plans.schema import AnalysisRequest
@@ -88,15 +89,6 @@ def pick_regions(
     return regions[: request.max_regions]
 
 
-def _stabilised(counts: np.ndarray | float) -> np.ndarray:
-    """Anscombe's transform: Poisson noise gets unit variance."""
-    return 2 * np.sqrt(np.maximum(counts, 0.0) + 3 / 8)
-
-
-def _counts(stabilised: float) -> float:
-    return max((stabilised / 2) ** 2 - 3 / 8, 0.0)
-
-
 def _evidence(enhanced: EnhancedMaps, element: str, two_classes: bool) -> ElementEvidence:
     plane = enhanced.dataset.sel(element=element)
     trusted = plane["trusted"].values.astype(bool)
@@ -110,9 +102,9 @@ def _evidence(enhanced: EnhancedMaps, element: str, two_classes: bool) -> Elemen
     nothing = np.zeros(value.shape)
     if not measured.any():
         return ElementEvidence(value, sigma, nothing.astype(bool), nothing, 0.0, 0.0)
-    level = _stabilised(np.nan_to_num(value))
+    level = stabilise(np.nan_to_num(value))
     limits = _limits(level[measured], two_classes)
-    background = _counts(limits.middle)
+    background = float(unstabilise(np.asarray(limits.middle)))
     significant = np.nan_to_num(value) - background >= MIN_SIGNIFICANCE * sigma
     significant |= _counted(value, background, enhanced.factor)
     usable = np.where(measured & significant, level, -np.inf)
@@ -123,7 +115,7 @@ def _evidence(enhanced: EnhancedMaps, element: str, two_classes: bool) -> Elemen
         present=present,
         excess=np.where(present, level - limits.middle, 0.0),
         background=background,
-        threshold=_counts(limits.grow),
+        threshold=float(unstabilise(np.asarray(limits.grow))),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import fft
 
-from xrf_sr_plans.sr.stabilise import stabilise
+from xrf_sr_plans.physics.counting import stabilise
 
 WINDOW = 32
 """Side of the windows in coarse steps; smaller where the map is."""

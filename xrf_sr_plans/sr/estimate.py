@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xrf_sr_plans.errors import ConfigError, GridError, MissingExtraError
+from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr import consistency
+from xrf_sr_plans.sr.intervals import Calibration, Regime, intervals
 from xrf_sr_plans.sr.prepare import Prepared
-from xrf_sr_plans.sr.stabilise import Scale, stabilise, unstabilise
+from xrf_sr_plans.sr.scale import Scale
 from xrf_sr_plans.sr.threads import for_each
-from xrf_sr_plans.sr.trusted import untrust
-from xrf_sr_plans.sr.uncertainty import Calibration, Regime, intervals
+from xrf_sr_plans.sr.trust_mask import untrust
 
 if TYPE_CHECKING:
     import torch
@@ -161,7 +162,7 @@ def run_network(
     except ImportError as error:
         raise MissingExtraError("enhance", "sr") from error
     from xrf_sr_plans.sr.network import Conditions
-    from xrf_sr_plans.sr.tiles import run_tiled
+    from xrf_sr_plans.sr.tiled_inference import run_tiled
 
     def row(values: Any) -> torch.Tensor:
         return torch.as_tensor(np.asarray(values), dtype=torch.float32)[None]

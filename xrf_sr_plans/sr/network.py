@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xrf_sr_plans.physics.counting import OFFSET
 from xrf_sr_plans.physics.resample import upsample_matrix
 from xrf_sr_plans.schema import Sampling
-from xrf_sr_plans.sr.stabilise import OFFSET, SMALLEST_RANGE
+from xrf_sr_plans.sr.scale import SMALLEST_RANGE
 
 SAMPLINGS: tuple[Sampling, ...] = ("fly", "area", "point")
 FACTORS = (2, 4)
@@ -38,7 +39,7 @@ class Conditions(NamedTuple):
     """What is known about each map of a batch; tensors of shape (batch,) or (batch, element)."""
 
     low: Tensor
-    """Low end of the stabilised counts, per element (`stabilise.Scale`)."""
+    """Low end of the stabilised counts, per element (`Scale`)."""
     span: Tensor
     """Their range."""
     probe: Tensor
@@ -210,7 +211,7 @@ def decode(
 
 
 def stabilise_tensor(counts: Tensor) -> Tensor:
-    """`stabilise.stabilise` in torch."""
+    """`physics.counting.stabilise` in torch."""
     return 2.0 * torch.sqrt(counts.clamp(min=0) + OFFSET)
 
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xrf_sr_plans.errors import MissingExtraError, ModelError
-from xrf_sr_plans.sr.boundary import read_boundary
-from xrf_sr_plans.sr.uncertainty import Calibration
+from xrf_sr_plans.sr.intervals import Calibration
+from xrf_sr_plans.sr.trust_boundary import read_boundary
 
 if TYPE_CHECKING:
     from torch import nn
@@ -170,7 +170,7 @@ def load_network(path: Path, card: ModelCard) -> nn.Module:
 def build(architecture: Architecture) -> nn.Module:
     """Build a network without weights."""
     from xrf_sr_plans.sr.network import SetNetwork, SetNetworkConfig
-    from xrf_sr_plans.sr.peers import NotesNetwork, Srcnn
+    from xrf_sr_plans.sr.peer_networks import NotesNetwork, Srcnn
 
     if architecture.kind == "set":
         return SetNetwork(

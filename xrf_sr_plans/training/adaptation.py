@@ -27,19 +27,19 @@ from xrf_sr_plans.maps.files import read_maps
 from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr.network import SAMPLINGS
 from xrf_sr_plans.sr.registry import ModelCard, load_network, model_path, read_card
-from xrf_sr_plans.training.calibration import calibrate_model
+from xrf_sr_plans.training.calibrate_model import calibrate_model
+from xrf_sr_plans.training.equal_budget import run_batch, tensors
 from xrf_sr_plans.training.fine_tuning import fine_tune
-from xrf_sr_plans.training.own_maps import (
+from xrf_sr_plans.training.real_maps import clean
+from xrf_sr_plans.training.self_supervised import self_supervised_loss
+from xrf_sr_plans.training.simulated_pairs import Pair, Samples, make_batch, random_batch
+from xrf_sr_plans.training.thinned_maps import (
     OwnMap,
     OwnMaps,
     hold_out,
     judged_pairs,
     read_own_maps,
 )
-from xrf_sr_plans.training.pairs import Pair, Samples, make_batch, random_batch
-from xrf_sr_plans.training.real_maps import clean
-from xrf_sr_plans.training.self_supervised import self_supervised_loss
-from xrf_sr_plans.training.short_runs import run_batch, tensors
 from xrf_sr_plans.training.unpaired import unpaired_loss
 
 log = logging.getLogger(__name__)

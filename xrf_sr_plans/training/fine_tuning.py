@@ -15,8 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from xrf_sr_plans.sr.network import Prediction, stabilise_tensor
+from xrf_sr_plans.training.equal_budget import descend
 from xrf_sr_plans.training.losses import NLL_WEIGHT, gaussian_nll, log_mse
-from xrf_sr_plans.training.short_runs import descend
 
 
 def supervised_loss(made: Prediction, batch: dict[str, Any]) -> Tensor:

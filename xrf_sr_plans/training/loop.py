@@ -33,13 +33,13 @@ from xrf_sr_plans.sr.network import (
     upsample_tensor,
 )
 from xrf_sr_plans.sr.registry import build
-from xrf_sr_plans.training.config import TrainingConfig
-from xrf_sr_plans.training.export import architecture_of
+from xrf_sr_plans.training.equal_budget import VALIDATION_STREAM, tensors
+from xrf_sr_plans.training.export_model import architecture_of
 from xrf_sr_plans.training.losses import NLL_WEIGHT, gaussian_nll, l1_sobel, log_mse
-from xrf_sr_plans.training.pairs import Samples, random_batch
 from xrf_sr_plans.training.phantoms import VALIDATION_SEED
 from xrf_sr_plans.training.real_maps import training_maps
-from xrf_sr_plans.training.short_runs import VALIDATION_STREAM, tensors
+from xrf_sr_plans.training.simulated_pairs import Samples, random_batch
+from xrf_sr_plans.training.training_config import TrainingConfig
 
 log = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xrf_sr_plans.metrics.classical import Coarse, forward_matrices
+from xrf_sr_plans.physics.operators import Coarse, forward_matrices
 from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr.network import SAMPLINGS
+from xrf_sr_plans.training.equal_budget import run_batch, tensors
 from xrf_sr_plans.training.fine_tuning import supervised_loss
-from xrf_sr_plans.training.own_maps import OwnMaps
-from xrf_sr_plans.training.pairs import Batch
-from xrf_sr_plans.training.short_runs import run_batch, tensors
+from xrf_sr_plans.training.simulated_pairs import Batch
+from xrf_sr_plans.training.thinned_maps import OwnMaps
 
 _STREAM = 41
 

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from xrf_sr_plans.sr.network import stabilise_tensor
+from xrf_sr_plans.training.equal_budget import run_batch
 from xrf_sr_plans.training.fine_tuning import supervised_loss
-from xrf_sr_plans.training.own_maps import OwnMaps
 from xrf_sr_plans.training.self_supervised import consistency_loss, own_tensors
-from xrf_sr_plans.training.short_runs import run_batch
+from xrf_sr_plans.training.thinned_maps import OwnMaps
 
 ADVERSARIAL_WEIGHT = 0.1
 _STREAM = 43

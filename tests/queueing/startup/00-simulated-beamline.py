@@ -8,7 +8,7 @@ from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.queueing.client import connect_zmq
 from xrf_sr_plans.queueing.sink import RescanQueue
-from xrf_sr_plans.startup import start_session
+from xrf_sr_plans.session import start_session
 from xrf_sr_plans.store.jsonl import JsonlWriter
 
 RE = RunEngine({})

@@ -9,7 +9,7 @@ import numpy as np
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.errors import AssemblyError
-from xrf_sr_plans.maps.adapters.rows import (
+from xrf_sr_plans.maps.adapters.adapted_map import (
     AdaptedMap,
     Document,
     FlownRow,

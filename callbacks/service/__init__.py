@@ -1,0 +1,1 @@
+"""The process that the analysis runs in: started, watched, restarted, caught up."""

@@ -1,0 +1,6 @@
+"""The analysis process, as `AnalysisProcess` starts it."""
+
+from xrf_sr_plans.callbacks.service.worker import main
+
+if __name__ == "__main__":
+    main()

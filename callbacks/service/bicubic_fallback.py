@@ -1,0 +1,77 @@
+"""`BicubicFallback`: the bicubic result of a run, made here from the documents that are kept."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from xrf_sr_plans.callbacks.chain import AnalysisChain
+from xrf_sr_plans.callbacks.result_run import Documents
+from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
+from xrf_sr_plans.callbacks.service.sink_thread import SinkThread
+from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.devices.protocols import AnalysisSummary
+
+logger = logging.getLogger(__name__)
+
+
+class BicubicFallback:
+    """Run the analysis chain without the model for runs whose result is late or failed.
+
+    Parameters
+    ----------
+    documents_of
+        Returns the documents of a run that are kept; [] where it is not known any more. Called
+        in the fallback's own thread.
+    """
+
+    def __init__(
+        self,
+        settings: AnalysisSettings,
+        board: ResultBoard,
+        sinks: SinkThread,
+        documents_of: Callable[[str], Documents],
+        settled: Callable[[str], None] = lambda run: None,
+    ) -> None:
+        # Pairs and predictions are recorded by the real chain only, else they'd be there twice.
+        self._settings = settings.model_copy(update={"pair_dir": None, "ledger_dir": None})
+        self._board = board
+        self._sinks = sinks
+        self._documents_of = documents_of
+        self._settled = settled
+
+    def __call__(self, source_uid: str, reason: str) -> Future[AnalysisSummary]:
+        """Return the future of the run's result: the model's if it is there, else a bicubic one."""
+        known = self._board.request(source_uid)
+        if known.done() and known.result().status != "failed":
+            return known
+        future = self._board.reopen(source_uid)
+        threading.Thread(
+            target=self._run, args=(source_uid, reason), name="xrf-sr-fallback", daemon=True
+        ).start()
+        return future
+
+    def _run(self, source_uid: str, reason: str) -> None:
+        result: Documents = []
+        summaries: list[AnalysisSummary] = []
+        try:
+            chain = AnalysisChain(
+                self._settings,
+                lambda name, doc: result.append((name, doc)),
+                summaries.append,
+                fallback_reason=reason,
+            )
+            documents = self._documents_of(source_uid)
+            for name, doc in documents:
+                chain(name, doc)
+            if not summaries:
+                why = "the run is not over yet" if documents else "no documents of it are at hand"
+                summaries.append(failed(source_uid, f"{reason}; {why} (run {source_uid})"))
+        except Exception as error:  # whoever waits must be told
+            logger.exception("fallback of run %s failed", source_uid)
+            summaries.append(failed(source_uid, f"{reason}; fallback: {error}"))
+        if self._board.settle(summaries[0]):
+            self._sinks.deliver(result)
+            self._settled(source_uid)

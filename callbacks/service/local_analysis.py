@@ -1,0 +1,147 @@
+"""`LocalAnalysis`: the analysis in a thread of this process, for notebooks, replay and tests.
+
+Same interface as `AnalysisProcess`. It shares the interpreter with the RunEngine, so a heavy
+model does slow rows down; at a beamline use the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any, Self
+
+from xrf_sr_plans.callbacks.chain import AnalysisChain
+from xrf_sr_plans.callbacks.result_run import Documents
+from xrf_sr_plans.callbacks.routing import RunIndex
+from xrf_sr_plans.callbacks.service.bicubic_fallback import BicubicFallback
+from xrf_sr_plans.callbacks.service.journal import Journal
+from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
+from xrf_sr_plans.callbacks.service.sink_thread import Sink, SinkThread
+from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.devices.protocols import AnalysisSummary
+
+logger = logging.getLogger(__name__)
+
+_BYTES_PER_NUMBER = 32
+
+
+class LocalAnalysis:
+    """Run the analysis chain in a daemon thread.
+
+    Parameters
+    ----------
+    settings
+        Which model on which device.
+    sinks
+        Each is called with ``(name, doc)`` of result runs, in a thread of its own.
+    """
+
+    def __init__(
+        self, settings: AnalysisSettings | None = None, sinks: Iterable[Sink] = ()
+    ) -> None:
+        self.settings = settings or AnalysisSettings()
+        self.board = ResultBoard()
+        self.sinks = SinkThread(sinks)
+        self.journal: Journal[Mapping[str, Any]] = Journal(self.settings.memory_limit_mb * 2**20)
+        self.chain = AnalysisChain(
+            self.settings,
+            emit=self._collect,
+            finished=self._finished,
+            preview=lambda documents: self.sinks.deliver(documents, preview=True),
+            backlog=lambda: self._inbox.qsize(),
+        )
+        self._fall_back = BicubicFallback(self.settings, self.board, self.sinks, self._documents_of)
+        self._index = RunIndex()
+        self._inbox: SimpleQueue[tuple[str, str, Mapping[str, Any]] | None] = SimpleQueue()
+        self._result: Documents = []
+        self._in_time = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="xrf-sr-analysis", daemon=True)
+        self._thread.start()
+
+    def submit(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take a document; microseconds, never raises, never blocks."""
+        run = self._index.owner(name, doc)
+        if run is None or self._closed:
+            return
+        if self.journal.append(run, name, doc, rough_size(doc)) is not None:
+            self._inbox.put((run, name, doc))
+        elif reason := self.journal.given_up(run):
+            self.board.settle(failed(run, reason))
+            if name == "stop":
+                self.journal.forget(run)
+
+    def request(self, source_uid: str) -> Future[AnalysisSummary]:
+        """Return the future of a run's result."""
+        return self.board.request(source_uid)
+
+    def fall_back(self, source_uid: str, reason: str) -> Future[AnalysisSummary]:
+        """Give up on the model for this run: bicubic, now, in a thread of its own."""
+        return self._fall_back(source_uid, reason)
+
+    def flush(self, timeout_s: float = 60.0) -> bool:
+        """Wait until all runs that are over have results and the sinks have them."""
+        deadline = time.monotonic() + timeout_s
+        while self.journal.waiting() and self._thread.is_alive():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+        return self.sinks.flush(max(0.0, deadline - time.monotonic()))
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Finish what is queued, within the time; then stop."""
+        if self._closed:
+            return
+        self._closed = True
+        self.flush(timeout_s)
+        self._inbox.put(None)
+        self._thread.join(min(1.0, timeout_s))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def _documents_of(self, run: str) -> Documents:
+        return [(name, dict(doc)) for _, name, doc in self.journal.run(run)]
+
+    def _work(self) -> None:
+        while True:
+            try:
+                item = self._inbox.get(timeout=60.0)
+            except Empty:
+                continue
+            if item is None:
+                return
+            run, name, doc = item
+            self._in_time = False
+            self._result = []
+            self.chain(name, doc)
+            if name == "stop":
+                if self._in_time:
+                    self.sinks.deliver(self._result)
+                self.journal.forget(run)
+
+    def _collect(self, name: str, doc: dict[str, Any]) -> None:
+        self._result.append((name, doc))
+
+    def _finished(self, summary: AnalysisSummary) -> None:
+        self._in_time = self.board.settle(summary)
+        if not self._in_time:
+            logger.info("result of run %s came after its fallback", summary.source_uid)
+
+
+def rough_size(doc: Mapping[str, Any]) -> int:
+    """Return about how many bytes a document holds, looking at the first of equal items only."""
+    return 2000 + sum(_rough(value) for value in doc.get("data", {}).values())
+
+
+def _rough(value: Any) -> int:
+    if isinstance(value, (list, tuple)) and value:
+        return len(value) * _rough(value[0])
+    return int(getattr(value, "nbytes", _BYTES_PER_NUMBER))

@@ -1,0 +1,183 @@
+"""`WorkerProcess`: one life of the analysis process, seen from the RunEngine's side."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import IO, Any
+
+from xrf_sr_plans.callbacks.service import messages as wire
+from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.errors import WorkerError
+
+logger = logging.getLogger(__name__)
+
+_F_SETPIPE_SZ = 1031
+_PIPE_BYTES = 2**20
+COMMAND = [sys.executable, "-P", "-m", "xrf_sr_plans.callbacks.service"]
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class WorkerProcess:
+    """Start the process, write frames without blocking, hand on what it says.
+
+    Parameters
+    ----------
+    settings
+        Its threads, niceness and log file.
+    heard
+        Called with ``(self, message)`` in a thread of its own for everything it says, and with
+        ``(self, None)`` once when it has closed its side.
+    command
+        What to start.
+
+    Raises
+    ------
+    WorkerError
+        The process can't be started.
+    """
+
+    def __init__(
+        self,
+        settings: AnalysisSettings,
+        heard: Callable[[WorkerProcess, Any], None],
+        command: list[str] | None = None,
+    ) -> None:
+        self._heard = heard
+        self._outgoing: deque[tuple[str, memoryview]] = deque()
+        self._begun = False
+        self._log = _open_log(settings.log_file)
+        environment = dict(os.environ)
+        environment.update(dict.fromkeys(_THREAD_VARIABLES, str(settings.threads)))
+        try:
+            # A session of its own: Ctrl-C in the terminal is for the plan, not for the analysis.
+            self._process = subprocess.Popen(
+                command or COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                start_new_session=True,
+                bufsize=0,
+                env=environment,
+            )
+        except (OSError, ValueError) as error:
+            raise WorkerError(f"the analysis process can't be started: {error}") from error
+        assert self._process.stdin is not None
+        self._input = self._process.stdin.fileno()
+        os.set_blocking(self._input, False)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self._input, _F_SETPIPE_SZ, _PIPE_BYTES)
+        self._reader = threading.Thread(target=self._listen, name="xrf-sr-results", daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is still running."""
+        return self._process.poll() is None
+
+    @property
+    def unsent(self) -> int:
+        """Frames not written yet."""
+        return len(self._outgoing)
+
+    def queue(self, frame: bytes, run: str = "") -> None:
+        """Queue a frame for `pump`."""
+        self._outgoing.append((run, memoryview(frame)))
+
+    def drop(self, run: str) -> None:
+        """Forget the frames of a run that haven't been begun."""
+        first = [self._outgoing.popleft()] if self._begun else []
+        self._outgoing = deque([*first, *(entry for entry in self._outgoing if entry[0] != run)])
+
+    def pump(self, wait_s: float = 0.0) -> None:
+        """Write what the pipe takes; if it takes nothing, wait for it at most `wait_s`.
+
+        Raises
+        ------
+        WorkerError
+            The process has closed its side.
+        """
+        while self._outgoing:
+            run, frame = self._outgoing[0]
+            try:
+                count = os.write(self._input, frame)
+            except BlockingIOError:
+                if not select.select([], [self._input], [], wait_s)[1]:
+                    return
+                continue
+            except OSError as error:
+                raise WorkerError(f"the analysis process takes no more: {error}") from error
+            if count == len(frame):
+                self._outgoing.popleft()
+                self._begun = False
+            else:
+                self._outgoing[0] = (run, frame[count:])
+                self._begun = True
+
+    def end(self, patience_s: float) -> str:
+        """Let it finish for `patience_s`, then kill it; return exit code and last words."""
+        code = self._wait(patience_s) if patience_s > 0 else None
+        if code is None:
+            self._process.kill()
+            code = self._wait(5.0)
+        with contextlib.suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        self._reader.join(1.0)
+        return f"exit code {code}{self._last_words()}"
+
+    def _wait(self, seconds: float) -> int | None:
+        try:
+            return self._process.wait(max(0.0, seconds))
+        except subprocess.TimeoutExpired:
+            return None
+
+    def _listen(self) -> None:
+        stream = self._process.stdout
+        assert stream is not None
+        try:
+            with stream:
+                while (message := wire.read_frame(stream)) is not None:  # type: ignore[arg-type]
+                    self._heard(self, message)
+        except (OSError, WorkerError) as error:
+            logger.warning("what the analysis process said was cut off: %s", error)
+        self._heard(self, None)
+
+    def _last_words(self) -> str:
+        if not hasattr(self._log, "read"):
+            return ""
+        try:
+            self._log.seek(0, os.SEEK_END)
+            self._log.seek(max(0, self._log.tell() - 2000))
+            lines = self._log.read(2000).decode(errors="replace").strip().splitlines()
+            self._log.close()
+        except (OSError, ValueError):
+            return ""
+        return f": {lines[-1]}" if lines else ""
+
+
+def _open_log(path: str | None) -> IO[bytes] | Any:
+    """Open the log file; without one a nameless file, so that last words can be reported."""
+    if path is not None:
+        try:
+            return open(path, "ab+")
+        except OSError as error:
+            logger.error("no log of the analysis process: %s", error)
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return subprocess.DEVNULL

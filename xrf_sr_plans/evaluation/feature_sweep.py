@@ -1,0 +1,319 @@
+"""Features of known samples as a model and its peers see them, swept over size, dose and blur.
+
+Samples of known structure (`metrics.standards`) are measured by the forward model and enhanced;
+features are counted by `metrics.hallucination`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from xrf_sr_plans.errors import ModelError
+from xrf_sr_plans.metrics.hallucination import FeatureRates, Rate, feature_rates
+from xrf_sr_plans.metrics.standards import BACKGROUND, Standard, dots, empty_field, lines
+from xrf_sr_plans.physics.counting import unstabilise
+from xrf_sr_plans.physics.operators import Coarse
+from xrf_sr_plans.sr.classical import upscale
+from xrf_sr_plans.sr.estimate import Setting, estimate, run_network
+from xrf_sr_plans.sr.prepare import prepare
+from xrf_sr_plans.sr.registry import load_model, load_network, model_path, read_card
+from xrf_sr_plans.sr.scale import Scale
+from xrf_sr_plans.sr.trust_boundary import SIZES_STEPS, visible_blobs
+from xrf_sr_plans.training.simulated_pairs import Measurement, measure
+
+FIELD_STEPS = 64
+"""Side of a field in coarse steps."""
+LINE_STEPS = 8
+"""Length of lines in coarse steps."""
+DOTS = ("isolated dots", "paired dots", "dots in one element")
+STANDARDS = (*DOTS, "lines", "empty field")
+PEERS = ("bicubic + Gaussian", "SRCNN")
+METHODS = ("model", "bicubic", *PEERS)
+QUICK: dict[str, Any] = {"counts": (20, 200), "diameters": (1.0, 2.0), "contrasts": (0.1, 0.8)}
+"""Arguments of `cells` for a first look."""
+BLURRED: dict[str, Any] = {
+    "counts": (20, 200),
+    "diameters": (1.0, 1.5, 2.0, 3.0),
+    "contrasts": (0.3, 0.8),
+    "standards": ("isolated dots", "paired dots", "lines", "empty field"),
+}
+"""Arguments of `cells` for probes that the estimate is freed of."""
+PROBES = (0.6, 1.0)
+"""Their FWHM in coarse steps."""
+
+
+class Predict(Protocol):
+    """From coarse counts to the fields that are counted in."""
+
+    def __call__(
+        self, counts: np.ndarray, factor: int, probe: float = 0.0, /
+    ) -> dict[str, np.ndarray]:
+        """Return `estimate`, `baseline` and `trusted` of counts (element, y, x).
+
+        `probe` is the FWHM, in coarse steps, that the estimate is to be freed of.
+        """
+        ...
+
+
+Peer = Callable[[np.ndarray, int], np.ndarray | None]
+"""From coarse counts and factor to an estimate; None: not for this factor."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of the sweep.
+
+    Parameters
+    ----------
+    counts
+        Photons per coarse pixel at relative intensity 1; the background has a fifth of it.
+    diameter_steps
+        Of the features (the width of lines), in coarse steps.
+    contrast
+        Height above the background, in relative intensity.
+    probe
+        FWHM in coarse steps; the estimate is to be freed of it.
+    """
+
+    factor: int
+    counts: float
+    diameter_steps: float
+    contrast: float
+    standard: str
+    probe: float = 0.0
+
+    @property
+    def radius_px(self) -> float:
+        """In fine pixels."""
+        return self.diameter_steps * self.factor / 2
+
+    @property
+    def significance(self) -> float:
+        """Excess photons over the background's counting noise, both over the feature's area."""
+        return significance(
+            self.contrast * self.counts, BACKGROUND * self.counts, self.diameter_steps
+        )
+
+    @property
+    def field(self) -> str:
+        """What its sample is drawn from: empty fields don't depend on the size asked about."""
+        size = "" if self.standard == "empty field" else f" {self.diameter_steps:g}"
+        level = f"{self.factor} {self.counts:g} {self.probe:g}"
+        return f"{level} {self.contrast:g} {self.standard}{size}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one method did in one cell, over all repeats."""
+
+    cell: Cell
+    method: str
+    rates: FeatureRates
+    blobs: np.ndarray
+    """(n, 3) of `sr.boundary.blobs`: index of the size, significance, 1 where there is a feature;
+    empty for methods other than the model."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types; see `rate_json`."""
+        rates = {name: rate_json(rate) for name, rate in vars(self.rates).items()}
+        known = {"significance": self.cell.significance, "method": self.method}
+        return {**asdict(self.cell), **known, **rates}
+
+
+def significance(excess: float, background: float, diameter_steps: float) -> float:
+    """Return how far a disc stands out of the counting noise of its background.
+
+    `excess` and `background` are photons per coarse pixel. The background counts as half a photon
+    at least.
+    """
+    area = math.pi * diameter_steps**2 / 4
+    return excess * math.sqrt(area / max(background, 0.5))
+
+
+def cells(
+    factors: Sequence[int] = (2, 4),
+    counts: Sequence[float] = (5, 20, 50, 200, 1000),
+    diameters: Sequence[float] = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0),
+    contrasts: Sequence[float] = (0.1, 0.3, 0.8),
+    probes: Sequence[float] = (0.0,),
+    standards: Sequence[str] = STANDARDS,
+) -> Iterator[Cell]:
+    """Yield the cells of a sweep."""
+    numbers = itertools.product(factors, counts, diameters, contrasts, standards, probes)
+    for values in numbers:
+        yield Cell(*values)
+
+
+def draw(cell: Cell, rng: np.random.Generator) -> Standard:
+    """Paint the standard of a cell, two elements."""
+    size = FIELD_STEPS * cell.factor
+    if cell.standard == "empty field":
+        return empty_field(size)
+    if cell.standard == "lines":
+        return lines(size, cell.radius_px, LINE_STEPS * cell.factor, cell.contrast, rng)
+    gap = max(2 * cell.radius_px, 1.0) if cell.standard == "paired dots" else None
+    only = 0 if cell.standard == "dots in one element" else None
+    return dots(size, cell.radius_px, cell.contrast, rng, gap_px=gap, only_element=only)
+
+
+def predictor(model: str | None, *, regularity: float | None = None) -> Predict:
+    """Return what `enhance` would do with fly scans, boundary left out.
+
+    `regularity` is the limit of `sr.aliasing`; None: left out too (these samples are drawn on a
+    grid).
+    """
+    _, calibration, network = load_model(model)
+    update = {"blobs": None, "regularity": regularity}
+    regime = calibration.regime.model_copy(update=update)
+    calibration = calibration.model_copy(update={"regime": regime})
+
+    def predict(counts: np.ndarray, factor: int, probe: float = 0.0, /) -> dict[str, np.ndarray]:
+        names = [f"E{index}" for index in range(len(counts))]
+        setting = Setting(factor, "fly", probe, deblur=True)
+        fields, _ = estimate(prepare(counts), names, setting, calibration, network, "cpu")
+        return fields
+
+    return predict
+
+
+def peers() -> dict[str, Peer]:
+    """Return the other methods of the table, by name; they don't remove a probe's blur."""
+
+    def smooth(counts: np.ndarray, factor: int) -> np.ndarray:
+        return upscale(counts, Coarse(factor), "bicubic + Gaussian")
+
+    @lru_cache
+    def network_of(factor: int) -> Any:
+        try:
+            path = model_path(f"srcnn-x{factor}")
+        except ModelError:
+            return None
+        return load_network(path, read_card(path))
+
+    def srcnn(counts: np.ndarray, factor: int) -> np.ndarray | None:
+        network = network_of(factor)
+        if network is None:
+            return None
+        setting = Setting(factor, "fly", 0.0, deblur=True)
+        return unstabilise(run_network(counts, Scale.of(counts), setting, network, "cpu")[0])
+
+    return dict(zip(PEERS, (smooth, srcnn), strict=True))
+
+
+def has_peers(cell: Cell) -> bool:
+    """Return whether all methods are compared in a cell: two levels of counts, no blur."""
+    return cell.probe == 0 and cell.counts in (20, 200) and cell.diameter_steps in (1.0, 2.0, 3.0)
+
+
+def sweep(
+    predict: Predict,
+    wanted: Iterable[Cell],
+    *,
+    repeats: int = 2,
+    seed: int = 0,
+    others: Mapping[str, Peer] | None = None,
+    progress: Callable[[Cell], None] = lambda cell: None,
+) -> list[Row]:
+    """Measure every cell and count what became of its features; `others` where `has_peers`."""
+    rows: list[Row] = []
+    known: dict[tuple[str, int], _Field] = {}
+    for cell in wanted:
+        progress(cell)
+        found: dict[str, list[Row]] = {}
+        for repeat in range(repeats):
+            key = (cell.field, repeat)
+            field = known.get(key) or _measured(predict, cell, [seed, repeat], others or {})
+            if cell.standard == "empty field":
+                known[key] = field
+            for row in _counted(cell, field):
+                found.setdefault(row.method, []).append(row)
+        for method, each in found.items():
+            rates = sum((one.rates for one in each), FeatureRates())
+            rows.append(Row(cell, method, rates, np.concatenate([one.blobs for one in each])))
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class _Field:
+    standard: Standard
+    fields: dict[str, np.ndarray]
+    others: dict[str, np.ndarray]
+
+
+def _measured(
+    predict: Predict, cell: Cell, seed: Sequence[int], others: Mapping[str, Peer]
+) -> _Field:
+    rng = np.random.default_rng([*seed, zlib.crc32(cell.field.encode())])
+    standard = draw(cell, rng)
+    level = (float(cell.counts),) * len(standard.maps)
+    how = Measurement(cell.factor, "fly", cell.probe, 0.0, level)
+    counts = measure(standard.maps, how, rng).counts
+    made = {}
+    if others and (has_peers(cell) or cell.standard == "empty field"):
+        tried = {name: other(counts, cell.factor) for name, other in others.items()}
+        made = {name: values for name, values in tried.items() if values is not None}
+    return _Field(standard, predict(counts, cell.factor, cell.probe), made)
+
+
+def _counted(cell: Cell, field: _Field) -> Iterator[Row]:
+    """Yield a row per method."""
+    methods = {"model": field.fields["estimate"], "bicubic": field.fields["baseline"]}
+    methods |= field.others if has_peers(cell) else {}
+    line = None
+    if cell.standard == "lines":
+        one = field.standard.features[0] if field.standard.features else None
+        line = (float(LINE_STEPS * cell.factor), one.angle if one else 0.0)
+    for method, values in methods.items():
+        ours = method == "model"
+        rates = feature_rates(
+            values / cell.counts,
+            field.standard.features,
+            radius_px=cell.radius_px,
+            contrast=cell.contrast,
+            trusted=field.fields["trusted"] if ours else None,
+            line=line,
+        )
+        found = _blobs(values, field.standard, cell) if ours else np.empty((0, 3))
+        yield Row(cell, method, rates, found)
+
+
+def _blobs(estimate: np.ndarray, standard: Standard, cell: Cell) -> np.ndarray:
+    """Return every visible blob of an estimate, and whether a true feature is there."""
+    scale = cell.factor / 2
+    level, size, seen = visible_blobs(estimate, cell.factor)
+    # Two dots that have merged are one blob between them: blurred, not invented.
+    reach = max(cell.radius_px, max(SIZES_STEPS) * cell.factor / 2)
+    found = [np.empty((0, 3))]
+    for element, mask in enumerate(seen):
+        y, x = np.nonzero(mask)
+        order = np.argsort(-level[element][y, x], kind="stable")
+        y, x = y[order], x[order]
+        fine = [axis * scale + (scale - 1) / 2 for axis in (y, x)]
+        true = [f.distance(*fine) for f in standard.features if f.element == element]
+        near = np.min(true, axis=0) <= reach if true else np.zeros(len(y))
+        found.append(np.column_stack([size[element][y, x], level[element][y, x], near]))
+    return np.concatenate(found)
+
+
+def pooled(rows: Iterable[Row], method: str, **where: Any) -> FeatureRates:
+    """Add up the rates of a method over the cells that fit, such as ``factor=2``."""
+    total = FeatureRates()
+    for row in rows:
+        if row.method == method and all(getattr(row.cell, k) == v for k, v in where.items()):
+            total = total + row.rates
+    return total
+
+
+def rate_json(rate: Rate) -> dict[str, float | int | None]:
+    """Return a rate (None where nothing was tried) with its 95 % interval as JSON types."""
+    low, high = (round(end, 6) for end in rate.interval)
+    value = round(rate.value, 6) if rate.total else None
+    return {"hits": rate.hits, "of": rate.total, "rate": value, "low": low, "high": high}

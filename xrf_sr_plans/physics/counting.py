@@ -1,0 +1,33 @@
+"""Photon counts and stabilised counts, in which counting noise has unit variance everywhere.
+
+The transform is that of F. J. Anscombe, Biometrika 35 (1948) 246, DOI 10.1093/biomet/35.3-4.246.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+OFFSET = 0.375
+"""The constant 3/8 of Anscombe's transform, in counts."""
+
+
+def stabilise(counts: np.ndarray) -> np.ndarray:
+    """Return ``2 sqrt(counts + 3/8)`` of an array of any shape; negative counts count as zero."""
+    return 2.0 * np.sqrt(np.clip(counts, 0, None) + OFFSET)
+
+
+def unstabilise(stabilised: np.ndarray) -> np.ndarray:
+    """Return the algebraic inverse of `stabilise`, in counts; it is never below zero."""
+    return np.clip(np.square(np.clip(stabilised, 0, None)) / 4.0 - OFFSET, 0, None)
+
+
+def unstabilise_mean(stabilised: np.ndarray) -> np.ndarray:
+    """Return the counts that a *mean* of stabilised counts stands for, free of bias at low counts.
+
+    This is the closed-form approximation of the exact unbiased inverse: M. Makitalo and A. Foi,
+    IEEE Trans. Image Process. 20 (2011) 2697, DOI 10.1109/TIP.2011.2121085.
+    """
+    z = np.clip(stabilised, 2 * np.sqrt(OFFSET), None)
+    root = np.sqrt(1.5)
+    value = z**2 / 4 + root / (4 * z) - 11 / (8 * z**2) + 5 * root / (8 * z**3) - 1 / 8
+    return np.clip(value, 0, None)

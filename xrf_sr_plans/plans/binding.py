@@ -1,0 +1,58 @@
+"""Putting the pieces together for a session: plans bound to one beamline."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Generator
+from typing import Any
+
+from xrf_sr_plans.devices.protocols import Beamline
+from xrf_sr_plans.plans.arguments import checked_arguments
+from xrf_sr_plans.plans.paired import acquire_pair, collect_pairs
+from xrf_sr_plans.plans.rescan import rescan_regions
+from xrf_sr_plans.plans.survey import coarse_survey_with_sr
+from xrf_sr_plans.plans.xrf_map import xrf_map, xrf_map_start_stop
+
+USER_PLANS: tuple[Callable[..., Any], ...] = (
+    coarse_survey_with_sr,
+    rescan_regions,
+    xrf_map,
+    xrf_map_start_stop,
+    acquire_pair,
+    collect_pairs,
+)
+
+
+def bind_plans(beamline: Beamline) -> dict[str, Callable[..., Generator[Any, Any, Any]]]:
+    """Return the plans a user types, by name, with their beamline filled in.
+
+    They are generator functions with JSON parameters, resolved annotations and literal defaults,
+    as the queue server wants them.
+    """
+    return {plan.__name__: _bound(plan, beamline) for plan in USER_PLANS}
+
+
+def _bound(plan: Callable[..., Any], beamline: Beamline) -> Callable[..., Generator[Any, Any, Any]]:
+    @functools.wraps(plan)
+    def bound(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        given = checked_arguments(plan.__name__, bound.__signature__, args, kwargs)  # type: ignore[attr-defined]
+        return (yield from plan(beamline, **given))
+
+    original = inspect.unwrap(plan)
+    hints = typing.get_type_hints(original)
+    signature = inspect.signature(original)
+    kept = [
+        parameter.replace(annotation=hints.get(name, parameter.annotation))
+        for name, parameter in signature.parameters.items()
+        if name != "beamline"
+    ]
+    returned = hints.get("return", signature.return_annotation)
+    # The queue server reads signatures and evaluates annotations: strings would be lost on it.
+    bound.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=kept, return_annotation=returned
+    )
+    bound.__annotations__ = {one.name: one.annotation for one in kept} | {"return": returned}
+    bound.beamline = beamline  # type: ignore[attr-defined]
+    return bound

@@ -1,0 +1,1 @@
+"""Looking at a survey: the latest one, its record, its picture."""

@@ -1,0 +1,136 @@
+"""`LatestSurvey`: the survey just flown, to look at from the prompt."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xrf_sr_plans.errors import RefusedError
+from xrf_sr_plans.review.picture import SurveyView, draw_survey
+from xrf_sr_plans.review.record import SurveyRecord, left_out, read_survey, regions_of
+from xrf_sr_plans.store.jsonl import run_uid
+
+logger = logging.getLogger(__name__)
+
+
+class LatestSurvey:
+    """Keep the documents of one survey, the latest, in memory; draw it when asked.
+
+    Subscribe it to the RunEngine *and* give it to `start_session` as a result sink, since the
+    enhanced maps come from there::
+
+        latest_survey = LatestSurvey()
+        RE.subscribe(latest_survey)
+        start_session(RE, beamline, result_sinks=[latest_survey])
+
+    ``print(latest_survey)`` lists its regions; `picture` draws it, also while rows still come in
+    if the survey was asked for previews (``preview_every_rows``). It never raises into a scan.
+    """
+
+    wants_preview = True
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._survey_uid = ""
+        self._runs: dict[str, str] = {}
+        self._documents: list[tuple[str, str, dict[str, Any]]] = []
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        """Take a document of any run."""
+        try:
+            with self._lock:
+                self._take(name, doc)
+        except Exception:  # nobody's scan ends because a picture can't be drawn
+            logger.exception("a %s document is missing from the latest survey", name)
+
+    def _take(self, name: str, doc: dict[str, Any]) -> None:
+        if name == "start":
+            survey_uid = _survey_of(doc)
+            if not survey_uid:
+                return
+            if survey_uid != self._survey_uid:
+                if "original_run_uid" in doc:
+                    # A late result of the survey before.
+                    return
+                self._survey_uid, self._runs, self._documents = survey_uid, {}, []
+        uid = run_uid(name, doc, self._runs)
+        if uid is None:
+            return
+        if name == "start" and doc.get("purpose") == "preview":
+            self._forget_previews(doc["original_run_uid"])
+        self._documents.append((uid, name, doc))
+
+    def _forget_previews(self, source_uid: str) -> None:
+        old = {
+            uid
+            for uid, name, doc in self._documents
+            if name == "start"
+            and doc.get("purpose") == "preview"
+            and doc["original_run_uid"] == source_uid
+        }
+        self._documents = [row for row in self._documents if row[0] not in old]
+
+    @property
+    def record(self) -> SurveyRecord:
+        """What the documents say so far: maps, predictions, regions."""
+        with self._lock:
+            documents = [(name, doc) for _, name, doc in self._documents]
+        return read_survey(documents)
+
+    def picture(self, path: Path | str = "survey.png") -> Path:
+        """Draw per element: coarse, bicubic, enhanced, uncertainty, fine rescans, regions.
+
+        Raises
+        ------
+        RefusedError
+            No survey was flown in this session, or nothing of it is enhanced yet.
+        """
+        record = self.record
+        if not record.coarse:
+            raise RefusedError("no survey was flown in this session; there is nothing to draw")
+        if not record.enhanced:
+            raise RefusedError(
+                f"survey {self._survey_uid}: no enhanced map yet (is the analysis running?)"
+            )
+        models = sorted({str(maps.model["name"]) for maps in record.enhanced.values()})
+        view = SurveyView(
+            coarse=list(record.coarse.values()),
+            enhanced=list(record.enhanced.values()),
+            regions=regions_of(record),
+            left_out=left_out(record),
+            fine=list(record.fine.values()),
+            title=f"survey {self._survey_uid[:8]}, enhanced by {', '.join(models)}",
+        )
+        return draw_survey(view, path)
+
+    def __str__(self) -> str:
+        """Return a list of the regions, numbered as in the picture."""
+        record = self.record
+        if not record.coarse:
+            return "no survey was flown in this session"
+        lines = [
+            f"survey {self._survey_uid}: {len(record.coarse)} coarse maps,"
+            f" {len(record.enhanced)} enhanced, {len(record.regions)} regions,"
+            f" {len(record.fine)} fine maps"
+        ]
+        for maps in record.enhanced.values():
+            if maps.fallback:
+                lines.append(f"  bicubic only, no model: {maps.fallback}")
+        for number, row in enumerate(record.regions, start=1):
+            lines.append(
+                f"  {number}. {row['elements']} x"
+                f" {row['x_low_um']:g}..{row['x_high_um']:g}, y {row['y_low_um']:g}.."
+                f"{row['y_high_um']:g} um: {row['disposition']}: {row['reason']}"
+            )
+        return "\n".join(lines)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text("LatestSurvey(...)" if cycle else str(self))
+
+
+def _survey_of(start: Mapping[str, Any]) -> str:
+    facts = start.get("xrf_sr") or {}
+    return str(facts.get("survey_uid") or start.get("survey_uid") or "")

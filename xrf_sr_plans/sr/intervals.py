@@ -1,0 +1,296 @@
+"""Calibrated intervals: split-conformal factors on top of the network's own sigma.
+
+The score of a pixel is its error in stabilised counts divided by the predicted sigma. On
+calibration maps the 5 % and 95 % quantiles of the score are taken per group of pixels (factor,
+roughness and dose of the element, brightness of the pixel), with the finite-sample correction
+of conformal prediction (V. Vovk et al., 2005; A. Angelopoulos, S. Bates, arXiv 2107.07511;
+by group: Mondrian). Scaling by sigma follows Y. Romano et al., arXiv 1905.03222, and
+A. Angelopoulos et al., arXiv 2202.05265. Pixels of one map are not exchangeable, so the
+guarantee is that of the theory only for maps like those calibrated on, on average over maps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from xrf_sr_plans.errors import ModelError
+from xrf_sr_plans.physics.counting import OFFSET, unstabilise
+from xrf_sr_plans.sr.scale import Scale
+
+NORMAL_90 = 1.6448536269514722
+DOSE_EDGES = (5.5, 8.0, 12.0, 20.0, 40.0, 100.0)
+"""Edges between groups of elements, by their range in stabilised counts (its square is about
+four times the brightest counts)."""
+BRIGHTNESS_EDGES = (0.08, 0.2, 0.45, 0.75)
+"""Edges between groups of pixels, by brightness relative to the element's range."""
+ROUGHNESS_EDGES = (0.005, 0.03, 0.1)
+"""Edges between groups of elements, by `Scale.roughness`: what is as small as a coarse pixel
+can't be seen in the coarse map, and is missed more often."""
+BLUR_EDGES = (-0.75, -0.3, 0.3, 0.75)
+"""Edges between maps by `Scores.sharpening`: the sharper the estimate is made, the more it errs.
+One stretch of all intervals for each."""
+FILL_EDGES = (0.14, 0.2, 0.27)
+"""Edges between elements by `Scale.fill`: few structures of one brightness are predicted better
+than textures. One stretch for each."""
+OLD_BLUR_EDGES = (0.3, 0.75)
+"""Of calibrations that don't name their own."""
+LARGEST_SIGMA = 0.5
+"""Of an element's range: where the network says more (it may, without bound) it knows nothing."""
+MOST_ELEMENTS = 30
+"""Intervals were found to hold with so many elements (`benchmarks/hallucination.py`)."""
+N_GROUPS = (len(ROUGHNESS_EDGES) + 1, len(DOSE_EDGES) + 1, len(BRIGHTNESS_EDGES) + 1)
+
+
+class Regime(BaseModel):
+    """What the calibration has seen; outside it nothing is trusted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    largest_counts: float = 2e5
+    """Brightest counts; what is brighter is scaled down to it for the network."""
+    largest_probe: float = 1.25
+    """Probe FWHM in coarse steps."""
+    smallest_range: float = 5.0
+    """Range of an element in stabilised counts; below it there is only noise."""
+    worst_chi2: float = 2.5
+    """Local reduced chi-square of the re-degraded estimate against the measured counts."""
+    blobs: dict[str, tuple[float, ...]] | None = None
+    """Smallest significance of blobs by `sr.boundary.blur_key` and size; None: not measured."""
+    regularity: float | None = None
+    """Share of the local structure that few frequencies may hold (`sr.aliasing`); None: any."""
+    most_elements: int | None = None
+    """Of one map; None: any number."""
+    largest_roughness: float | None = None
+    """`Scale.roughness` of the roughest element map that was seen; None: any."""
+
+
+class Calibration(BaseModel):
+    """Conformal factors by factor, dose group and brightness group; stored beside the weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = Field(default=1, ge=1, le=1)
+    model_sha256: str
+    level: float = 0.9
+    lower: dict[str, list[list[list[float]]]]
+    """By factor ("2", "4"): sigmas below the estimate, by group (roughness, dose, brightness)."""
+    upper: dict[str, list[list[list[float]]]]
+    blur: dict[str, list[float]] = Field(default_factory=dict)
+    """By factor: stretch of sigma for each group of `blur_edges`; none: 1."""
+    blur_edges: tuple[float, ...] | None = None
+    """None: `OLD_BLUR_EDGES`."""
+    fill: dict[str, tuple[float, float, float, float]] | None = None
+    """By factor: stretch of sigma for each group of `FILL_EDGES`; None: 1."""
+    regime: Regime = Regime()
+    source: str = ""
+    """What it was estimated on, in words."""
+
+    @property
+    def id(self) -> str:
+        """Content key."""
+        content = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def factors(self, factor: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the (lower, upper) tables of a factor.
+
+        Raises
+        ------
+        ModelError
+            The factor was not calibrated, or a table is damaged.
+        """
+        tables = tuple(np.array(side.get(str(factor), [])) for side in (self.lower, self.upper))
+        if any(t.shape != N_GROUPS or not np.isfinite(t).all() for t in tables):
+            raise ModelError(
+                f"calibration {self.id}: no tables {N_GROUPS} for factor {factor};"
+                f" it has {sorted(self.lower)}"
+            )
+        return tables[0], tables[1]
+
+    def stretch(self, factor: int, sharpening: float, fill: np.ndarray | float = 0.0) -> np.ndarray:
+        """Return by how much sigma grows, shaped as `fill`.
+
+        For what the estimate does to a probe's blur, and for how an element fills its range.
+        """
+        blurs = self.blur.get(str(factor), [])
+        index = int(np.digitize(sharpening, self.blur_edges or OLD_BLUR_EDGES))
+        blur = blurs[index] if index < len(blurs) else 1.0
+        fills = (self.fill or {}).get(str(factor), (1.0, 1.0, 1.0, 1.0))
+        return blur * np.array(fills)[np.digitize(fill, FILL_EDGES)]
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Ends of the 90 % interval and one standard deviation, in counts."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    sigma: np.ndarray
+
+
+def groups(stabilised: np.ndarray, scale: Scale) -> np.ndarray:
+    """Return the (flat) group of each pixel of stabilised maps (element, y, x)."""
+    element = np.digitize(scale.roughness, ROUGHNESS_EDGES) * N_GROUPS[1]
+    element = (element + np.digitize(scale.span, DOSE_EDGES)) * N_GROUPS[2]
+    relative = (stabilised - scale.low[:, None, None]) / scale.span[:, None, None]
+    return element[:, None, None] + np.digitize(relative, BRIGHTNESS_EDGES)
+
+
+def bounded(sigma: np.ndarray, scale: Scale) -> np.ndarray:
+    """Cut the network's sigma (element, y, x) at `LARGEST_SIGMA` of each element's range."""
+    return np.minimum(sigma, LARGEST_SIGMA * scale.span[:, None, None])
+
+
+def intervals(
+    calibration: Calibration,
+    factor: int,
+    stabilised: np.ndarray,
+    sigma: np.ndarray,
+    scale: Scale,
+    sharpening: float = 0.0,
+) -> Intervals:
+    """Turn the network's stabilised estimate and sigma into calibrated intervals in counts.
+
+    `sharpening`: see `Scores`.
+    """
+    stretch = calibration.stretch(factor, sharpening, scale.fill)
+    sigma = bounded(sigma, scale) * stretch[:, None, None]
+    below, above = (table.ravel() for table in calibration.factors(factor))
+    group = groups(stabilised, scale)
+    down, up = below[group] * sigma, above[group] * sigma
+    spread = (down + up) / (2 * NORMAL_90)
+    # Second order of z**2 / 4: matters where z is comparable with its sigma.
+    root = np.sqrt(unstabilise(stabilised) + OFFSET)
+    return Intervals(
+        unstabilise(stabilised - down),
+        unstabilise(stabilised + up),
+        np.sqrt((root * spread) ** 2 + spread**4 / 8),
+    )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one calibration map."""
+
+    factor: int
+    group: np.ndarray
+    score: np.ndarray
+    sharpening: float = 0.0
+    """FWHM, in coarse steps, of the probe that the estimate is freed of; negative where it keeps
+    that probe's blur."""
+    fill: np.ndarray | float = 0.0
+    """`Scale.fill` of the element of each score."""
+    roughness: float = 0.0
+    """Of the roughest element that stands out of the noise."""
+
+
+def conformal_quantile(scores: np.ndarray, share: float) -> float:
+    """Return the ceil((n + 1) share)-th smallest of n scores: the finite-sample quantile.
+
+    The theory asks for infinity where there are too few scores for that; this returns the largest.
+    """
+    # Rounded: (1 - 0.05) * 20 must not become 19.000000000000004.
+    rank = math.ceil(round((scores.size + 1) * share, 9))
+    index = min(rank, scores.size) - 1
+    return float(np.partition(scores, index)[index])
+
+
+def fit(
+    maps: Iterable[Scores], model_sha256: str, source: str, *, level: float = 0.9, least: int = 400
+) -> Calibration:
+    """Estimate a calibration from the scores of many maps.
+
+    A group with fewer than `least` pixels takes the factors of the nearest dose group of the
+    same roughness and brightness that has enough, else those of all pixels of the factor.
+    """
+    maps = list(maps)
+    lower: dict[str, Any] = {}
+    upper: dict[str, Any] = {}
+    blur: dict[str, list[float]] = {}
+    fill: dict[str, Any] = {}
+    for factor in sorted({item.factor for item in maps}):
+        chosen = [item for item in maps if item.factor == factor]
+        tables, *stretches = _fit(chosen, level, least)
+        lower[str(factor)], upper[str(factor)] = (np.round(t, 4).tolist() for t in tables)
+        blur[str(factor)], fill[str(factor)] = (np.round(s, 4).tolist() for s in stretches)
+    return Calibration(
+        model_sha256=model_sha256,
+        level=level,
+        lower=lower,
+        upper=upper,
+        blur=blur,
+        blur_edges=BLUR_EDGES,
+        fill=fill,
+        regime=_seen(maps),
+        source=source,
+    )
+
+
+def _fit(
+    maps: Sequence[Scores], level: float, least: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the tables of one factor and the stretches by blur and by fill."""
+    score = np.concatenate([item.score.ravel() for item in maps])
+    group = np.concatenate([item.group.ravel() for item in maps])
+    blurred = np.concatenate([np.full(item.score.size, item.sharpening) for item in maps])
+    filled = [np.broadcast_to(item.fill, item.score.shape).ravel() for item in maps]
+    blurred = np.digitize(blurred, BLUR_EDGES)
+    filled = np.digitize(np.concatenate(filled), FILL_EDGES)
+    blur, fill = np.ones(len(BLUR_EDGES) + 1), np.ones(len(FILL_EDGES) + 1)
+    for _ in range(3):
+        for stretch, index in ((blur, blurred), (fill, filled)):
+            whole = blur[blurred] * fill[filled]
+            tables = _tables(score / whole, group, level, least)
+            ends = tables.reshape(2, -1)[(score > 0).astype(int), group] * whole
+            beyond = np.abs(score) / np.maximum(ends, 1e-3)
+            for k in np.unique(index):
+                stretch[k] *= conformal_quantile(beyond[index == k], level)
+    return _tables(score / (blur[blurred] * fill[filled]), group, level, least), blur, fill
+
+
+def _seen(maps: Sequence[Scores]) -> Regime:
+    roughest = max((item.roughness for item in maps), default=0.0)
+    return Regime(
+        most_elements=MOST_ELEMENTS,
+        largest_roughness=round(roughest, 3) if roughest > 0 else None,
+    )
+
+
+def _tables(score: np.ndarray, group: np.ndarray, level: float, least: int) -> np.ndarray:
+    """Return the (lower, upper) tables, (2, *N_GROUPS)."""
+    tail = (1 - level) / 2
+    tables = np.full((2, math.prod(N_GROUPS)), np.nan)
+    for index in range(tables.shape[1]):
+        members = score[group == index]
+        if members.size >= least:
+            tables[:, index] = _ends(members, tail)
+    return _fill_groups(tables.reshape(2, *N_GROUPS), _ends(score, tail))
+
+
+def _ends(scores: np.ndarray, tail: float) -> tuple[float, float]:
+    # Never negative: the estimate itself always lies in its interval.
+    low = max(0.0, conformal_quantile(-scores, 1 - tail))
+    return low, max(0.0, conformal_quantile(scores, 1 - tail))
+
+
+def _fill_groups(tables: np.ndarray, overall: tuple[float, float]) -> np.ndarray:
+    for side, rough, bright in np.ndindex(2, N_GROUPS[0], N_GROUPS[2]):
+        column = tables[side, rough, :, bright]
+        known = np.flatnonzero(np.isfinite(column))
+        for row in np.flatnonzero(~np.isfinite(column)):
+            nearest = known[np.argmin(np.abs(known - row))] if known.size else None
+            column[row] = overall[side] if nearest is None else column[nearest]
+    return tables
+
+
+def to_json(calibration: Calibration) -> dict[str, Any]:
+    """Return JSON types, with the content key for human readers."""
+    return {"id": calibration.id, **calibration.model_dump(mode="json")}

@@ -1,0 +1,62 @@
+"""`Scale`: what is to be known of each element as a whole, from the coarse map alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xrf_sr_plans.physics.counting import stabilise
+
+UPPER_QUARTILE = 1.1503493803760079
+"""75 % quantile of the absolute value of a standard normal variable."""
+SMALLEST_RANGE = 4.0
+"""Range (in standard deviations of the noise) below which a map counts as noise."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What is to be known of each element as a whole, from the coarse map alone; (element,)."""
+
+    low: np.ndarray
+    """Low end of its stabilised counts."""
+    span: np.ndarray
+    """Robust range of its stabilised counts: in standard deviations of the counting noise."""
+    fill: np.ndarray
+    """Standard deviation, freed of noise, relative to the range: near 0.5 for two phases of sharp
+    contrast, below 0.2 for textures with a few bright spots."""
+    roughness: np.ndarray
+    """Typical second difference, squared and freed of noise, relative to the variance: how
+    much of the structure, everywhere, is as small as a coarse pixel. Near 0: smooth areas with
+    edges. 1: every pixel on its own."""
+
+    @classmethod
+    def of(cls, counts: np.ndarray) -> Scale:
+        """Take it from gap-free counts (..., y, x): range from the 1 % and 99.5 % quantiles."""
+        stabilised = stabilise(counts)
+        flat = stabilised.reshape(*counts.shape[:-2], -1)
+        low, high = np.quantile(flat, (0.01, 0.995), axis=-1)
+        span = np.maximum(high - low, SMALLEST_RANGE)
+        spread = np.sqrt(np.clip(flat.var(axis=-1) - 1, 0, None))
+        return cls(low, span, spread / span, _roughness(stabilised))
+
+    def only(self, index: int) -> Scale:
+        """Return that of one element, still with an element axis."""
+        one = slice(index, index + 1)
+        return Scale(self.low[one], self.span[one], self.fill[one], self.roughness[one])
+
+
+def _roughness(stabilised: np.ndarray) -> np.ndarray:
+    lead = stabilised.shape[:-2]
+    parts = [
+        np.abs(np.diff(stabilised, 2, axis=axis)).reshape(*lead, -1)
+        for axis in (-2, -1)
+        if stabilised.shape[axis] > 2
+    ]
+    if not parts:
+        return np.zeros(lead)
+    # The upper quartile, not the mean: a few edges on a smooth map don't make it rough. White
+    # noise of unit variance has second differences of variance 1 + 4 + 1.
+    typical = np.quantile(np.concatenate(parts, -1), 0.75, axis=-1) / UPPER_QUARTILE
+    excess = np.clip(np.square(typical) / 6 - 1, 0, None)
+    return excess / np.clip(stabilised.var(axis=(-2, -1)) - 1, 0.3, None)

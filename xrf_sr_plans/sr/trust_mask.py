@@ -1,0 +1,102 @@
+"""What is not to be trusted, and why: elements out of the calibrated regime, doubtful pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xrf_sr_plans.sr.aliasing import regular
+from xrf_sr_plans.sr.bicubic import NORMAL_90, bicubic_sigma
+from xrf_sr_plans.sr.intervals import Regime
+from xrf_sr_plans.sr.prepare import Prepared
+from xrf_sr_plans.sr.scale import Scale
+from xrf_sr_plans.sr.threads import for_each
+from xrf_sr_plans.sr.trust_boundary import blob_limits, doubtful
+
+if TYPE_CHECKING:
+    from xrf_sr_plans.sr.estimate import Setting
+
+
+def untrust(
+    fields: dict[str, np.ndarray],
+    elements: Sequence[str],
+    ready: Prepared,
+    scale: Scale,
+    setting: Setting,
+    regime: Regime,
+) -> list[str]:
+    """Take the trust from what is out of the regime, in place; return the reasons.
+
+    Where `fields["trusted"]` is False already, the estimate contradicts the measured counts.
+    """
+
+    def notes(index: int) -> list[str]:
+        element = elements[index]
+        if setting.probe > regime.largest_probe:
+            _fall_back(fields, index, ready.counts[index], setting.factor)
+            return [
+                f"{element}: bicubic, untrusted: the probe is {setting.probe:.2f} steps wide;"
+                f" calibrated up to {regime.largest_probe}"
+            ]
+        reason = _out_of_regime(index, len(elements), scale, regime)
+        if reason:
+            fields["trusted"][index] = False
+            return [f"{element}: untrusted: {reason}"]
+        return list(_pixels(fields, index, element, ready, setting, regime))
+
+    found = for_each(notes, len(elements), fields["trusted"][0].size)
+    return [note for some in found for note in some]
+
+
+def _fall_back(fields: dict[str, np.ndarray], index: int, counts: np.ndarray, factor: int) -> None:
+    """Replace an element's estimate by bicubic, in place."""
+    for name in ("estimate", "lower", "upper"):
+        fields[name][index] = fields["baseline"][index]
+    sigma = bicubic_sigma(counts, fields["baseline"][index], factor)
+    fields["sigma"][index] = sigma
+    fields["lower"][index] -= NORMAL_90 * sigma
+    fields["upper"][index] += NORMAL_90 * sigma
+    fields["lower"][index] = np.clip(fields["lower"][index], 0, None)
+    fields["trusted"][index] = False
+
+
+def _out_of_regime(index: int, n_elements: int, scale: Scale, regime: Regime) -> str:
+    """Return why nothing of an element can be trusted; empty where something can."""
+    most, roughest = regime.most_elements, regime.largest_roughness
+    if scale.span[index] < regime.smallest_range:
+        return "nothing above the counting noise"
+    if most is not None and n_elements > most:
+        return f"{n_elements} elements at once; calibrated up to {most}: enhance fewer at a time"
+    if roughest is not None and scale.roughness[index] > roughest:
+        return (
+            f"neighbouring pixels have little in common (roughness {scale.roughness[index]:.2f};"
+            f" calibrated up to {roughest:.2f})"
+        )
+    return ""
+
+
+def _pixels(
+    fields: dict[str, np.ndarray],
+    index: int,
+    element: str,
+    ready: Prepared,
+    setting: Setting,
+    regime: Regime,
+) -> Iterator[str]:
+    """Untrust pixels of one element, in place; yield a note for each reason."""
+    trusted = fields["trusted"][index]
+    marks = [("the estimate contradicts the measured counts", ~trusted)]
+    limits = blob_limits(regime.blobs, setting.factor, setting.removed_probe)
+    if limits is not None and trusted.any():
+        faint = doubtful(fields["estimate"][index : index + 1], setting.factor, limits)[0]
+        marks.append(("features too faint for their size", faint))
+    if regime.regularity is not None and trusted.any():
+        found = regular(ready.counts[index : index + 1], regime.regularity)[0]
+        found = found.repeat(setting.factor, axis=0).repeat(setting.factor, axis=1)
+        marks.append(("regular, may be the alias of structure finer than two steps", found))
+    for reason, mark in marks:
+        if mark.any():
+            yield f"{element}: {100 * float(mark.mean()):.1f} % untrusted: {reason}"
+            trusted &= ~mark

@@ -1,0 +1,155 @@
+"""Estimate the calibration of a model from samples it was not trained on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xrf_sr_plans.physics.counting import stabilise, unstabilise
+from xrf_sr_plans.physics.resample import upsample
+from xrf_sr_plans.sr import consistency
+from xrf_sr_plans.sr.estimate import FACTORS
+from xrf_sr_plans.sr.intervals import Calibration, Regime, Scores, bounded, fit, groups, to_json
+from xrf_sr_plans.sr.predict import Setting, run_network
+from xrf_sr_plans.sr.registry import load_network, model_path, read_card
+from xrf_sr_plans.sr.scale import Scale
+from xrf_sr_plans.training.phantoms import CALIBRATION_SEED
+from xrf_sr_plans.training.samples import Sample, fit_to_blocks, phantom_samples, real_samples
+from xrf_sr_plans.training.simulated_pairs import Measurement, Pair, draw_measurement, measure
+
+PHANTOMS_PER_FAMILY = 32
+"""That a model is calibrated on."""
+PIXELS_PER_MAP = 4000
+"""A random subset of so many fine pixels of each element map enters: maps weigh alike."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A simulated pair with what the network makes of it."""
+
+    pair: Pair
+    estimate: np.ndarray
+    sigma: np.ndarray
+    """Of the stabilised estimate, before calibration."""
+    scale: Scale
+
+
+def setting_of(how: Measurement) -> Setting:
+    """Return what a model is told: to remove the probe's blur where the truth has none."""
+    return Setting(how.factor, how.sampling, how.probe, how.target_probe < how.probe)
+
+
+def predict_pair(pair: Pair, network: Any) -> Predicted:
+    """Run the network on a pair as `enhance` would."""
+    how, setting = pair.how, setting_of(pair.how)
+    scale = Scale.of(pair.counts)
+    stabilised, sigma = run_network(pair.counts, scale, setting, network, "cpu")
+    made = consistency.project(
+        pair.counts, unstabilise(stabilised), how.factor, how.sampling, setting.removed_probe
+    )
+    return Predicted(pair, made, sigma, scale)
+
+
+def predict_bicubic(pair: Pair) -> Predicted:
+    """Interpolate a pair, with the same uncertainty everywhere in stabilised counts.
+
+    Conformalised by the same groups, it is what the intervals of a model are compared with.
+    """
+    made = np.clip(upsample(pair.counts, pair.how.factor), 0, None)
+    return Predicted(pair, made, np.ones_like(made), Scale.of(pair.counts))
+
+
+def scores(predicted: Predicted, rng: np.random.Generator) -> Scores:
+    """Return the scores of a random subset of the pixels."""
+    made = stabilise(predicted.estimate)
+    sigma = bounded(predicted.sigma, predicted.scale)
+    score = (stabilise(predicted.pair.truth) - made) / sigma
+    group = groups(made, predicted.scale)
+    n_elements = score.shape[0]
+    keep = rng.integers(score[0].size, size=(n_elements, PIXELS_PER_MAP))
+    pick = [np.take_along_axis(v.reshape(n_elements, -1), keep, 1).ravel() for v in (score, group)]
+    how = predicted.pair.how
+    clear = predicted.scale.span >= Regime().smallest_range
+    roughest = float(predicted.scale.roughness[clear].max(initial=0.0))
+    fill = np.repeat(predicted.scale.fill, PIXELS_PER_MAP)
+    return Scores(how.factor, pick[1], pick[0], setting_of(how).sharpening, fill, roughest)
+
+
+def simulated_pairs(
+    samples: Iterable[Sample],
+    *,
+    repeats: dict[str, int] | None = None,
+    seed: int = 0,
+) -> Iterator[tuple[Sample, Pair, np.random.Generator]]:
+    """Yield simulated measurements of samples.
+
+    `repeats` says, by kind of sample, how many measurements are simulated (default 1), so that
+    few real samples can weigh as much as many phantoms.
+    """
+    for number, sample in enumerate(samples):
+        for factor in FACTORS:
+            for repeat in range((repeats or {}).get(sample.kind, 1)):
+                rng = np.random.default_rng([seed, number, factor, repeat])
+                maps = fit_to_blocks(sample.maps, factor)
+                how = draw_measurement(rng, factor, maps.shape[0])
+                yield sample, measure(maps, _without_defects(how), rng), rng
+
+
+def simulated_scores(
+    network: Any, samples: Iterable[Sample], *, repeats: dict[str, int] | None = None, seed: int = 0
+) -> Iterator[Scores]:
+    """Yield the scores of a network on `simulated_pairs`; without a network, those of bicubic."""
+    for _, pair, rng in simulated_pairs(samples, repeats=repeats, seed=seed):
+        made = predict_bicubic(pair) if network is None else predict_pair(pair, network)
+        yield scores(made, rng)
+
+
+def _without_defects(how: Measurement) -> Measurement:
+    return replace(how, row_shift=0.0, i0_corrected=True)
+
+
+def calibrate_model(
+    model: str | Path | None,
+    *,
+    real_maps: Path | None,
+    n_per_family: int = PHANTOMS_PER_FAMILY,
+    seed: int = 0,
+) -> Calibration:
+    """Calibrate a model and write the result beside its weights; return it.
+
+    Raises
+    ------
+    ModelError
+        No such model, or damaged weights.
+    """
+    path = model_path(model)
+    card = read_card(path)
+    network = load_network(path, card)
+    samples = list(phantom_samples(n_per_family, CALIBRATION_SEED))
+    real = list(real_samples(real_maps)) if real_maps else []
+    repeats = fair_repeats(len(samples), real)
+    counted = _kinds([*samples, *real])
+    source = "simulated measurements of " + ", ".join(f"{n} x {kind}" for kind, n in counted)
+    found = simulated_scores(network, [*samples, *real], repeats=repeats, seed=seed)
+    calibration = fit(found, card.sha256, source)
+    file = path.with_suffix(".calibration.json")
+    temporary = file.with_suffix(".part")
+    temporary.write_text(json.dumps(to_json(calibration), indent=1) + "\n")
+    os.replace(temporary, file)
+    return calibration
+
+
+def fair_repeats(n_phantoms: int, real: Sequence[Sample]) -> dict[str, int]:
+    """Let each kind of real sample weigh as much as a third of the phantoms."""
+    return {kind: max(1, n_phantoms // 3 // count) for kind, count in _kinds(real)}
+
+
+def _kinds(samples: Sequence[Sample]) -> list[tuple[str, int]]:
+    names = [sample.kind for sample in samples]
+    return [(kind, names.count(kind)) for kind in sorted(set(names))]

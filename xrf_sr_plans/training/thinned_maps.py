@@ -1,0 +1,211 @@
+"""A user's own coarse maps as training data: photons thinned into independent halves.
+
+A Poisson count split binomially gives two independent Poisson counts, so one part can be the
+network's input and the other an unbiased target (J. Lehtinen et al., Noise2Noise, ICML 2018,
+arXiv 1803.04189; A. Neufeld et al., JMLR 25 (2024) no. 57, arXiv 2301.07276).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.maps.files import read_maps
+from xrf_sr_plans.physics.operators import Coarse, forward_matrices, measure_again
+from xrf_sr_plans.schema import Sampling
+from xrf_sr_plans.sr.network import FACTORS, SAMPLINGS
+from xrf_sr_plans.sr.prepare import prepare
+from xrf_sr_plans.training.simulated_pairs import Batch, Measurement, Pair, make_batch
+
+SMALLEST_SIDE = 32
+"""Pixels: a map made 4 times coarser still has 8."""
+LEAST_COUNTS = 4.0
+"""Photons at the 99.5 % quantile below which an element has nothing to learn from."""
+
+
+@dataclass(frozen=True, eq=False)
+class OwnMap:
+    """A measured coarse map.
+
+    Parameters
+    ----------
+    counts
+        (element, y, x) photons, whole numbers.
+    probe
+        Probe FWHM in steps; 0 where unknown.
+    """
+
+    name: str
+    counts: np.ndarray
+    sampling: Sampling = "fly"
+    probe: float = 0.0
+
+    @classmethod
+    def of(
+        cls, name: str, counts: np.ndarray, sampling: Sampling = "fly", probe: float = 0.0
+    ) -> OwnMap:
+        """Check counts (element, y, x), NaN: not measured; leave out elements without signal.
+
+        Raises
+        ------
+        ConfigError
+            The map is too small, or no element has enough photons.
+        """
+        if sampling not in SAMPLINGS:
+            raise ConfigError(f"{name}: sampling is {sampling!r}; allowed: {SAMPLINGS}")
+        side = min(np.shape(counts)[-2:])
+        if side < SMALLEST_SIDE:
+            raise ConfigError(
+                f"{name}: {np.shape(counts)[-2:]} pixels; each side needs {SMALLEST_SIDE}"
+            )
+        whole = np.rint(prepare(counts).counts).astype(np.int64)
+        top = np.quantile(whole.reshape(len(whole), -1), 0.995, axis=1)
+        if top.max() < LEAST_COUNTS:
+            raise ConfigError(
+                f"{name}: at most {top.max():g} at the 99.5 % quantile of any element;"
+                f" {LEAST_COUNTS:g} photons at least are needed (not rates, nor concentrations)"
+            )
+        return cls(name, whole[top >= LEAST_COUNTS], sampling, probe)
+
+
+def read_own_maps(
+    files: Sequence[Path], sampling: Sampling = "fly", probe_um: float | None = None
+) -> list[OwnMap]:
+    """Read coarse maps (npz, MAPS, PyXRF or NeXus).
+
+    Raises
+    ------
+    ConfigError
+        No files, a map that is too small or holds no photons, or a probe without a known step.
+    FileFormatError
+        A file that holds no maps.
+    """
+    if not files:
+        raise ConfigError("no coarse maps: name a file at least (--maps FILE)")
+    found = []
+    for path in files:
+        file = read_maps(path)
+        if probe_um is not None and not file.pixel_size_um > 0:
+            raise ConfigError(f"{path}: probe_um is {probe_um}, but the file doesn't say its step")
+        probe = 0.0 if probe_um is None else probe_um / file.pixel_size_um
+        found.append(OwnMap.of(str(path), file.maps, sampling, probe))
+    return found
+
+
+def thin(
+    counts: np.ndarray, share: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split whole counts into two independent parts, `share` of the photons and the rest."""
+    kept = rng.binomial(counts, share)
+    return kept, counts - kept
+
+
+@lru_cache(maxsize=16)
+def photon_gain(factor: int, sampling: Sampling) -> float:
+    """Return by what a coarsened map of counts is to be multiplied to have Poisson's variance.
+
+    For `area` it is the number of pixels in a block: the sum of their photons.
+    """
+    side = 16 * factor
+    weights = (matrix[8] for matrix in forward_matrices((side, side), Coarse(factor, sampling)))
+    return float(1 / np.prod([np.square(row).sum() for row in weights]))
+
+
+def daughter(
+    own: OwnMap, counts: np.ndarray, target: np.ndarray, factor: int, ratio: float
+) -> Pair:
+    """Return the pair whose truth is a coarse map and whose input is `factor` times coarser.
+
+    `counts` and `target` are independent parts (element, y, x) of the photons; on average
+    `counts` is `ratio` times `target`.
+    """
+    gain = photon_gain(factor, own.sampling)
+    seen = np.clip(gain * measure_again(counts, Coarse(factor, own.sampling)), 0, None)
+    probe = own.probe / factor
+    how = Measurement(factor, own.sampling, probe, probe, ())
+    return Pair(seen, gain * ratio * target, how)
+
+
+@dataclass(frozen=True, eq=False)
+class OwnMaps:
+    """Draws batches; each is a function of the generator's state."""
+
+    maps: Sequence[OwnMap]
+    maps_per_batch: int = 8
+    coarse_px: int = 32
+
+    def daughters(self, rng: np.random.Generator, factor: int) -> tuple[Batch, np.ndarray]:
+        """Return pairs of one scale further up: input and target share no photon.
+
+        And, for each pair, what a photon of the target counts in its unit.
+        """
+        side = min(min(own.counts.shape[1:]) // factor for own in self.maps)
+        side = min(side, self.coarse_px) * factor
+        return self._batch(rng, factor, side, daughters=True)
+
+    def themselves(self, rng: np.random.Generator, factor: int) -> tuple[Batch, np.ndarray]:
+        """Return the maps as input, and as `truth` the *coarse* map in photons not in the input.
+
+        And, for each, what a photon of the target counts in its unit.
+        """
+        side = min(self.coarse_px, min(min(own.counts.shape[1:]) for own in self.maps))
+        return self._batch(rng, factor, side, daughters=False)
+
+    def _batch(
+        self, rng: np.random.Generator, factor: int, side: int, *, daughters: bool
+    ) -> tuple[Batch, np.ndarray]:
+        fewest = min(len(own.counts) for own in self.maps)
+        n_elements = int(rng.choice([n for n in (1, 2, 4, 6) if n <= fewest]))
+        pairs, worth = [], []
+        for _ in range(max(1, self.maps_per_batch // n_elements)):
+            own = self.maps[int(rng.integers(len(self.maps)))]
+            crop = _crop(own.counts, rng, side, n_elements)
+            if daughters:
+                # From as many photons per pixel as half the mother's to half of all there are.
+                low = 0.5 / photon_gain(factor, own.sampling)
+                share = float(np.exp(rng.uniform(np.log(low), np.log(0.5))))
+                kept, rest = thin(crop, share, rng)
+                ratio = share / (1 - share)
+                pairs.append(daughter(own, kept, rest, factor, ratio))
+                worth.append(ratio * photon_gain(factor, own.sampling))
+            else:
+                share = float(rng.uniform(0.4, 0.8))
+                kept, rest = thin(crop, share, rng)
+                how = Measurement(factor, own.sampling, own.probe, own.probe, ())
+                pairs.append(Pair(kept, rest * (share / (1 - share)), how))
+                worth.append(share / (1 - share))
+        return make_batch(pairs, SAMPLINGS), np.array(worth, np.float32)
+
+
+def _crop(counts: np.ndarray, rng: np.random.Generator, side: int, n_elements: int) -> np.ndarray:
+    elements = rng.permutation(len(counts))[:n_elements]
+    y, x = (int(rng.integers(size - side + 1)) for size in counts.shape[1:])
+    crop = counts[elements, y : y + side, x : x + side]
+    # Mirrored, never turned: the fast axis stays the fast axis.
+    return crop[:, :: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
+
+
+def hold_out(maps: Sequence[OwnMap], share: float, seed: int) -> tuple[list[OwnMap], list[OwnMap]]:
+    """Split all photons: those to learn from, and `share` of them to be judged by."""
+    learn, judge = [], []
+    for number, own in enumerate(maps):
+        held, kept = thin(own.counts, share, np.random.default_rng([seed, number]))
+        learn.append(OwnMap(own.name, kept, own.sampling, own.probe))
+        judge.append(OwnMap(own.name, held, own.sampling, own.probe))
+    return learn, judge
+
+
+def judged_pairs(learn: Sequence[OwnMap], judge: Sequence[OwnMap], share: float) -> list[Pair]:
+    """Return whole maps one scale up whose targets are held-out photons, for both factors."""
+    pairs = []
+    for own, held in zip(learn, judge, strict=True):
+        for factor in FACTORS:
+            height, width = (size // factor * factor for size in own.counts.shape[1:])
+            kept, target = (m.counts[:, :height, :width] for m in (own, held))
+            pairs.append(daughter(own, kept, target, factor, (1 - share) / share))
+    return pairs
