@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from row_documents import map_run, small_grid, truth
 
+from support.row_documents import map_run, small_grid, truth
 from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
 from xrf_sr_plans.callbacks.tap import Tap
 from xrf_sr_plans.config import AnalysisSettings
@@ -24,7 +24,7 @@ WAIT_S = 30.0
 
 
 def odd(mode="nothing", at=0, once=""):
-    script = Path(__file__).with_name("odd_worker.py")
+    script = Path(__file__).parents[1] / "support" / "odd_worker.py"
     return [sys.executable, str(script), mode, str(at), str(once)]
 
 

@@ -7,8 +7,8 @@ import json
 import event_model
 import numpy as np
 import pytest
-from row_documents import KEYS, as_page, map_run, row_event, small_grid, truth
 
+from support.row_documents import KEYS, as_page, map_run, row_event, small_grid, truth
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.digest import digest
 from xrf_sr_plans.callbacks.list_documents import as_lists

@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from row_documents import map_run, small_grid
 from scipy import ndimage
 
+from support.row_documents import map_run, small_grid
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.errors import ConfigError, FileFormatError, GridError

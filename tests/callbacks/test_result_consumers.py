@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from row_documents import map_run, small_grid, truth
 
+from support.row_documents import map_run, small_grid, truth
 from xrf_sr_plans.callbacks.digest import digest
 from xrf_sr_plans.callbacks.replay import replay
 from xrf_sr_plans.config import AnalysisSettings

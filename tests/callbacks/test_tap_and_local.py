@@ -6,8 +6,8 @@ import threading
 import time
 
 import pytest
-from row_documents import map_run, small_grid, truth
 
+from support.row_documents import map_run, small_grid, truth
 from xrf_sr_plans.callbacks.routing import MAX_OPEN_RUNS, RunIndex
 from xrf_sr_plans.callbacks.service.local_analysis import LocalAnalysis
 from xrf_sr_plans.callbacks.tap import Tap

@@ -12,8 +12,8 @@ import event_model
 import numpy as np
 import pytest
 from bluesky import RunEngine
-from row_documents import map_run, small_grid
 
+from support.row_documents import map_run, small_grid
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.digest import digest
 from xrf_sr_plans.callbacks.list_documents import as_lists
@@ -235,7 +235,13 @@ def test_a_full_disk_costs_the_ledger_not_the_documents(oracle, tmp_path):
 
 def test_a_killed_analysis_process_still_knows_what_was_predicted(tmp_path):
     taken = []
-    command = [sys.executable, str(Path(__file__).with_name("odd_worker.py")), "nothing", "0", ""]
+    command = [
+        sys.executable,
+        str(Path(__file__).parents[1] / "support" / "odd_worker.py"),
+        "nothing",
+        "0",
+        "",
+    ]
     settings = AnalysisSettings(ledger_dir=str(tmp_path))
     with AnalysisProcess(settings, [lambda *d: taken.append(d)], command=command) as analysis:
         send(analysis, coarse_run())

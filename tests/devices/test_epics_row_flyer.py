@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from epics_client import DWELL_MS, GRID
 
+from support.epics_client import DWELL_MS, GRID
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.sim.microscope import Microscope
 from xrf_sr_plans.devices.sim.sample import zagami
@@ -30,7 +30,7 @@ pytestmark = [
         reason="needs the extra 'epics'",
     ),
 ]
-CLIENT = Path(__file__).with_name("epics_client.py")
+CLIENT = ["-m", "support.epics_client"]
 
 
 def free_port() -> int:
@@ -75,7 +75,8 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
         )
     try:
         client = subprocess.run(
-            [sys.executable, str(CLIENT), str(results), str(ioc.pid)],
+            [sys.executable, *CLIENT, str(results), str(ioc.pid)],
+            cwd=Path(__file__).parents[1],
             capture_output=True,
             text=True,
             timeout=90,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import FailedStatus
-from sim_support import Documents, fly, grid_of, row_request, small_map
 
+from support.sim_support import Documents, fly, grid_of, row_request, small_map
 from xrf_sr_plans.devices.sim import FaultPlan, make_beamline
 from xrf_sr_plans.devices.sim.faults import (
     BadDetectorElement,

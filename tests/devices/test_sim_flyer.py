@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
-from sim_support import (
+
+from support.sim_support import (
     Documents,
     fly,
     grid_of,
@@ -20,7 +21,6 @@ from sim_support import (
     row_request,
     small_map,
 )
-
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.protocols import RowFlyer
 from xrf_sr_plans.devices.sim import Clock, make_beamline

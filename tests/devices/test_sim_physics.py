@@ -6,8 +6,8 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
-from sim_support import fly, grid_of
 
+from support.sim_support import fly, grid_of
 from xrf_sr_plans.devices.sim import Microscope, make_beamline
 from xrf_sr_plans.devices.sim.sample import Sample, cells, zagami
 from xrf_sr_plans.errors import ConfigError

@@ -9,8 +9,8 @@ import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 from ophyd.sim import SynAxis, SynGauss, SynSignal
-from sim_support import Documents, fly, grid_of, messages_of, pausing_at, small_map
 
+from support.sim_support import Documents, fly, grid_of, messages_of, pausing_at, small_map
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.protocols import PlansItsOwnRow, RowFlyer
 from xrf_sr_plans.devices.sim import make_beamline

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from row_documents import (
+
+from support.row_documents import (
     ELEMENTS,
     KEYS,
     as_page,
@@ -16,7 +17,6 @@ from row_documents import (
     start_document,
     truth,
 )
-
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.assemble import MapBuilder, place_frames
 

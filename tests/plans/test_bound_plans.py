@@ -8,8 +8,8 @@ import typing
 
 import pytest
 from bluesky import RunEngine
-from plan_support import Recorder, small_beamline
 
+from support.plan_support import Recorder, small_beamline
 from xrf_sr_plans.plans.binding import USER_PLANS, bind_plans
 from xrf_sr_plans.plans.preview import preview
 

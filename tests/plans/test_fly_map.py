@@ -7,8 +7,8 @@ import json
 import pytest
 from bluesky import RunEngine
 from bluesky.simulators import RunEngineSimulator, assert_message_and_return_remaining
-from plan_support import QUICK, Recorder, is_safe, small_beamline
 
+from support.plan_support import QUICK, Recorder, is_safe, small_beamline
 from xrf_sr_plans.devices.sim.faults import HungFlyer, MissingRow, StuckMotor
 from xrf_sr_plans.errors import FlightError
 from xrf_sr_plans.plans.xrf_map import xrf_map, xrf_map_start_stop

@@ -10,7 +10,8 @@ from bluesky import RunEngine
 from bluesky.suspenders import SuspendBoolHigh
 from bluesky.utils import Msg, RunEngineInterrupted
 from ophyd import Signal
-from plan_support import (
+
+from support.plan_support import (
     Interrupting,
     Recorder,
     fly_through,

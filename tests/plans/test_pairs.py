@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bluesky import RunEngine
-from plan_support import Recorder, small_beamline
 
+from support.plan_support import Recorder, small_beamline
 from xrf_sr_plans.errors import BudgetError, ConfigError
 from xrf_sr_plans.plans.paired import acquire_pair, collect_pairs
 

@@ -6,8 +6,8 @@ import math
 
 import pytest
 from bluesky import RunEngine
-from plan_support import small_beamline, small_survey
 
+from support.plan_support import small_beamline, small_survey
 from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.errors import (
     BudgetError,

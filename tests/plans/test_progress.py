@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from bluesky import RunEngine
-from plan_support import small_beamline, small_survey
 
+from support.plan_support import small_beamline, small_survey
 from xrf_sr_plans.devices.protocols import RowTimeModel
 from xrf_sr_plans.plans.paired import acquire_pair
 from xrf_sr_plans.plans.timing import RowProgress, recalibrated

@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
-from plan_support import Interrupting, Recorder, fly_through, is_safe, later, pause, small_beamline
 
+from support.plan_support import (
+    Interrupting,
+    Recorder,
+    fly_through,
+    is_safe,
+    later,
+    pause,
+    small_beamline,
+)
 from xrf_sr_plans.devices.sim.faults import HungFlyer, StuckMotor
 from xrf_sr_plans.errors import FlightError
 from xrf_sr_plans.plans.paired import acquire_pair

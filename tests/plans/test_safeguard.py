@@ -11,8 +11,8 @@ from bluesky import RunEngine
 from bluesky.utils import FailedStatus
 from ophyd.sim import SynAxis
 from ophyd.status import Status
-from plan_support import small_beamline
 
+from support.plan_support import small_beamline
 from xrf_sr_plans.plans.safeguard import Safeguard, all_in_turn
 from xrf_sr_plans.plans.xrf_map import xrf_map
 

@@ -9,8 +9,8 @@ import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 from ophyd.sim import SynAxis, SynSignal
-from plan_support import Interrupting, Recorder, pause, same_map
 
+from support.plan_support import Interrupting, Recorder, pause, same_map
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.devices.step_flyer import StepFlyer
 from xrf_sr_plans.plans.xrf_map import xrf_map

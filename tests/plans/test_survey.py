@@ -11,7 +11,8 @@ import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 from ophyd.status import Status
-from plan_support import (
+
+from support.plan_support import (
     QUICK,
     Interrupting,
     Lookup,
@@ -22,7 +23,6 @@ from plan_support import (
     small_beamline,
     small_survey,
 )
-
 from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.devices.sim.faults import HungFlyer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from bluesky import RunEngine
-from plan_support import Interrupting, Recorder, fly_through, pause
 
+from support.plan_support import Interrupting, Recorder, fly_through, pause
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.session import start_session

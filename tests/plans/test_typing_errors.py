@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from bluesky import RunEngine
-from plan_support import Recorder, small_beamline
 
+from support.plan_support import Recorder, small_beamline
 from xrf_sr_plans.errors import ConfigError, GridError, RefusedError
 from xrf_sr_plans.plans.binding import bind_plans
 from xrf_sr_plans.plans.preview import preview

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from queue_servers import PERMISSIONS, STARTUP, QueueServer, free_ports, wait_for_manager
+
+from support.queue_servers import PERMISSIONS, STARTUP, QueueServer, free_ports, wait_for_manager
 
 
 @pytest.fixture(scope="module")

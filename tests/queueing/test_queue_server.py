@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from queue_servers import QueueServer
 
+from support.queue_servers import QueueServer
 from xrf_sr_plans import schema
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region

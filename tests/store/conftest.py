@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stored_runs import Document, fly
+
+from support.stored_runs import Document, fly
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from event_model import DocumentNames, schema_validators
-from stored_runs import Document, assert_same_run, databroker_or_skip, fly
 
+from support.stored_runs import Document, assert_same_run, databroker_or_skip, fly
 from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.store.documents import documents
 from xrf_sr_plans.store.jsonl import JsonlWriter
@@ -62,8 +62,8 @@ def test_several_streams_and_a_change_of_configuration_come_back_in_order(catalo
     import bluesky.preprocessors as bpp
     from bluesky import RunEngine
     from ophyd.sim import hw
-    from stored_runs import as_events
 
+    from support.stored_runs import as_events
     from xrf_sr_plans.store.tiled import tiled_writer
 
     devices = hw()

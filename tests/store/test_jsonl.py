@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stored_runs import Document
 
+from support.stored_runs import Document
 from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.store.jsonl import JsonlWriter, read_jsonl
 

@@ -10,8 +10,8 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
-from stored_runs import Document, as_events, assert_same_run, databroker_or_skip
 
+from support.stored_runs import Document, as_events, assert_same_run, databroker_or_skip
 from xrf_sr_plans import schema
 from xrf_sr_plans.callbacks.replay import replay
 from xrf_sr_plans.callbacks.service.local_analysis import LocalAnalysis

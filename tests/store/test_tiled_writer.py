@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored_runs import Document, assert_same_run, fly
 
+from support.stored_runs import Document, assert_same_run, fly
 from xrf_sr_plans.store.documents import documents
 from xrf_sr_plans.store.jsonl import read_jsonl
 from xrf_sr_plans.store.tiled import SafeWriter, embedded_catalog, reingest, safe_writer

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-STARTUP = Path(__file__).parent / "startup"
+STARTUP = Path(__file__).parents[1] / "queueing" / "startup"
 PERMISSIONS = """
 user_groups:
   root:

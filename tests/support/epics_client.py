@@ -1,6 +1,6 @@
 """Flights over Channel Access, for test_epics_row_flyer.py; run as a process of its own.
 
-``python epics_client.py RESULTS.json IOC_PID`` sets up what the documentation shows and flies.
+``python -m support.epics_client RESULTS.json IOC_PID`` sets up what the documentation shows and flies.
 At the end it kills the IOC.
 """
 
@@ -20,13 +20,13 @@ from typing import Any
 
 from bluesky import RunEngine
 from bluesky.utils import Msg, RunEngineInterrupted
-from sim_support import Documents, grid_of, row_request
 
+from support.sim_support import Documents, grid_of, row_request
 from xrf_sr_plans.devices.epics_flyer import EpicsRowFlyer
 from xrf_sr_plans.plans.fly_map import fly_map
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "your-beamline.md"
-BLOCK = re.compile(r"^% flown by tests/devices/epics_client.py\n```python\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^% flown by tests/support/epics_client.py\n```python\n(.*?)^```$", re.M | re.S)
 GRID = grid_of(nx=12, ny=4, run_up_um=5.0)
 DWELL_MS = 30.0
 MID_ROW_UM = -3.0
