@@ -1,7 +1,7 @@
 """Flights over Channel Access, for test_epics_row_flyer.py; run as a process of its own.
 
-``python -m support.epics_client RESULTS.json IOC_PID`` sets up what the documentation shows and flies.
-At the end it kills the IOC.
+``python -m support.epics_client RESULTS.json IOC_PID`` sets up what the documentation shows, flies,
+and kills the IOC at the end.
 """
 
 from __future__ import annotations
