@@ -1,4 +1,4 @@
-"""Can the coarse counts tell where bicubic would have been better than the model?
+"""Measure whether coarse counts can tell where bicubic would have been better than the model.
 
     python benchmarks/gate.py [--real FOLDER] [--per-family 2] [--gratings 8]
 

@@ -1,0 +1,1 @@
+"""The measured map that ships with the package; see README.md beside it."""

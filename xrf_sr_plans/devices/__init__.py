@@ -1,0 +1,1 @@
+"""Devices that plans use: protocols of a beamline, row flyers, the analysis device, a simulator."""

@@ -1,0 +1,1 @@
+"""Elemental maps and their geometry, the assembly of row documents to maps, and file formats."""

@@ -50,12 +50,12 @@ class ElementalMaps:
         coverage: np.ndarray | None = None,
         **attributes: Any,
     ) -> ElementalMaps:
-        """Build from arrays of shapes (element, y, x) and (y, x).
+        r"""Build from arrays of shapes (element, y, x) and (y, x).
 
         Raises
         ------
         GridError
-            `counts` doesn't have the shape (number of elements, \\*grid.shape).
+            `counts` doesn't have the shape (number of elements, \*grid.shape).
         """
         counts = np.asarray(counts, dtype=float)
         expected = (len(elements), *grid.shape)

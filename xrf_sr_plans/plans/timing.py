@@ -39,12 +39,12 @@ def recalibrated(
 
 
 class RowProgress(DocumentRouter):
-    """Rows done and time left of the map that is being flown, from its documents.
+    r"""Rows done and time left of the map that is being flown, from its documents.
 
     Subscribe it to the RunEngine; give `waiting_hook` to ``RE.waiting_hook`` to have a line
     shown while the RunEngine waits::
 
-        progress = RowProgress(show=lambda line: print(line, end="\\r"))
+        progress = RowProgress(show=lambda line: print(line, end="\r"))
         RE.subscribe(progress)
         RE.waiting_hook = progress.waiting_hook
 

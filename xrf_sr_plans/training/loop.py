@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class _Batches(Dataset[dict[str, Any]]):
-    """This process's share of an epoch; each batch is a function of its number in the stream."""
+    """The batches of an epoch that one process makes, as a function of batch number and seed."""
 
     def __init__(self, samples: Samples, config: TrainingConfig, seed: int, numbers: range):
         self.samples, self.config, self.seed, self.numbers = samples, config, seed, numbers

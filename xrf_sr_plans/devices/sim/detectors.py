@@ -31,7 +31,7 @@ class SimShutter(Device):
 
     @property
     def position(self) -> str:
-        """ "open" or "close"."""
+        """Whether the shutter is "open" or "close"."""
         return self.state.get()
 
     def check_value(self, value: str) -> None:

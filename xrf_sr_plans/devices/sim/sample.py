@@ -140,8 +140,10 @@ def cells(
 def edges(
     shape: tuple[int, int] = (80, 160), pixel_um: float = 0.25, counts_p99: float = 1000.0
 ) -> Sample:
-    """Return a phantom for geometry: an Fe half, a Zn half, an upright Fe/Zn interface between
-    them at x = 0, and one Ni dot off both axes, so that every flip and transposition shows.
+    """Return a phantom that shows every flip and transposition of a map.
+
+    Its left half is Fe, its right half Zn, with an upright interface at x = 0; one Ni dot lies
+    off both axes.
     """
     height, width = shape
     iron, zinc, nickel = (np.full(shape, 0.01) for _ in range(3))
