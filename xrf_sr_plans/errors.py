@@ -1,78 +1,93 @@
-"""Everything this package raises.
+"""All exceptions that this package raises.
 
-Two main branches. `RefusedError`: the user must change something; it is raised before anything
-moves, is queued or is written. `AnalysisError`: something went wrong while looking at data;
-it is recorded and never reaches the RunEngine. Between them `FlightError`: the hardware gave up.
+There are two main branches. A `RefusedError` means that the user must change something; it is
+raised before anything moves, is queued or is written. An `AnalysisError` means that something
+went wrong while data were looked at; it is recorded and never reaches the RunEngine. Between
+the two stands `FlightError`, which means that the hardware failed too often.
 """
 
 from __future__ import annotations
 
 
 class XrfSrError(Exception):
-    """Base of all errors of this package."""
+    """Base class of all errors of this package."""
 
 
 class RefusedError(XrfSrError, ValueError):
-    """The request can't be carried out as it stands; nothing has moved."""
+    """The request can't be carried out as it stands, and nothing has moved."""
 
 
 class GridError(RefusedError):
-    """A scan grid that can't be flown (NaN, no points, step larger than the width, ...)."""
+    """The scan grid can't be flown: it has a NaN, no points, or a step larger than its width."""
 
 
 class LimitsError(RefusedError):
-    """A position, run-up, velocity or rate lies outside what the hardware allows."""
+    """A position, run-up, velocity or frame rate lies outside what the hardware allows."""
 
 
 class BudgetError(RefusedError):
-    """The request needs more beam time or dose than it was given."""
+    """The request needs more beam time or more dose than it was given."""
 
 
 class QueryError(RefusedError):
-    """An element query that can't be read, or that names an element nobody measures."""
+    """The element query can't be read, or it names an element that nobody measures."""
 
 
 class ConfigError(RefusedError):
-    """A setting with a value outside what is allowed."""
+    """A setting has a value outside what is allowed."""
 
 
 class MissingExtraError(RefusedError, ImportError):
-    """An optional dependency is needed; the message names the extra to install."""
+    """An optional dependency is not installed.
+
+    Parameters
+    ----------
+    what
+        What needs the dependency; the message begins with it.
+    extra
+        Name of the extra of this package that installs the dependency.
+    """
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the extra '{extra}': pip install 'xrf-sr-plans[{extra}]'")
 
 
 class ModelError(RefusedError):
-    """Weights that are wrong, truncated, of an unknown architecture or not to be trusted."""
+    """The weights are damaged, of an unknown architecture, or not those that the card names."""
 
 
 class FileFormatError(RefusedError):
-    """A file that holds no elemental maps in any layout we know."""
+    """The file holds no elemental maps in any layout that this package reads."""
 
 
 class FlightError(XrfSrError, RuntimeError):
-    """The hardware failed so often that a map was given up; what was measured is kept."""
+    """The hardware failed so often that a map was given up; the rows measured so far are kept."""
 
 
 class AnalysisError(XrfSrError, RuntimeError):
-    """The analysis could not be done; the scan goes on without it."""
+    """The analysis could not be done, and the scan goes on without it."""
 
 
 class AssemblyError(AnalysisError):
-    """Documents that don't add up to an elemental map."""
+    """The documents of a run don't add up to an elemental map."""
 
 
 class WorkerError(AnalysisError):
     """The analysis process died, hung or could not be started."""
 
 
-def in_words(error: BaseException, most: int = 300) -> str:
-    """Return type and message of an error on one line short enough for a document.
+def in_words(error: BaseException, max_length: int = 300) -> str:
+    """Return type and message of an error as one line that fits into a document.
 
-    Of bluesky's FailedStatus it is the status's own error: it says what happened.
+    Parameters
+    ----------
+    error
+        The error. The cause of bluesky's FailedStatus is reported in its place, because only
+        the cause says what happened to the device.
+    max_length
+        Number of characters after which the line is cut off.
     """
     if type(error).__name__ == "FailedStatus" and error.__cause__ is not None:
         error = error.__cause__
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    return text if len(text) <= max_length else f"{text[: max_length - 3]}..."

@@ -1,4 +1,4 @@
-"""The RunEngine: the profile's own, unless the session already has one (queue server, BITS)."""
+"""Make a RunEngine unless the session has one (queue server, BITS), and set up what it shows."""
 
 import logging
 import sys
@@ -22,23 +22,24 @@ RE.subscribe(progress)
 if RE.waiting_hook is None:
     RE.waiting_hook = progress.waiting_hook
 
-# What a plan decides and why, as it happens, and what went wrong anywhere: regions found and
-# rescanned, rows that failed, analyses that fell back to bicubic. "\r" and "\x1b[K" wipe the
-# line of progress.
-_news = logging.StreamHandler(sys.stdout)
-_news.setFormatter(logging.Formatter("\r%(message)s\x1b[K"))
-logging.getLogger("xrf_sr_plans").addHandler(_news)
+# Show at the prompt what plans decide and why, such as regions found and rescanned, and whatever
+# goes wrong, such as rows that failed and analyses that fell back to bicubic. The characters
+# "\r" and "\x1b[K" wipe the line of progress.
+_prompt_handler = logging.StreamHandler(sys.stdout)
+_prompt_handler.setFormatter(logging.Formatter("\r%(message)s\x1b[K"))
+logging.getLogger("xrf_sr_plans").addHandler(_prompt_handler)
 logging.getLogger("xrf_sr_plans.plans").setLevel(logging.INFO)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Let a refusal be one line: where in the code it was refused helps nobody at the prompt."""
+    """Drop the traceback of a refusal: where in the code it was refused helps nobody."""
     if record.exc_info and isinstance(record.exc_info[1], RefusedError):
         record.exc_info = None
     return True
 
 
 def _show_refusal(shell, kind, error, traceback, tb_offset=None):
+    """Show a refusal as one line, in place of IPython's traceback."""
     sys.stderr.write(f"{kind.__name__}: {error}\n")
 
 

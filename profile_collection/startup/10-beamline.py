@@ -1,10 +1,13 @@
-"""The devices. Here simulated; at a beamline: its own axes, flyer and shutter in a `Beamline`."""
+"""Make the devices of a simulated beamline.
+
+At a real beamline this file makes a `Beamline` of its own axes, flyer and shutter instead.
+"""
 
 import os
 
 from xrf_sr_plans.devices.sim import make_beamline
 
-# XRF_SIM_CLOCK: "real", "instant" or a factor such as 10 (ten times as fast as real).
+# XRF_SIM_CLOCK is "real", "instant", or a factor such as 10 for ten times as fast as real.
 _clock = os.environ.get("XRF_SIM_CLOCK", "real")
 sim_beamline = make_beamline(
     os.environ.get("XRF_SIM_SAMPLE", "zagami"),

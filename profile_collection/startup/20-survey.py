@@ -1,19 +1,21 @@
-"""The plans, bound to the beamline, and the analysis process behind them."""
+"""Start the analysis process and bind the plans to the beamline."""
 
 import os
 from dataclasses import replace
 
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.plans.preview import preview
-from xrf_sr_plans.queueing.sink import RescanQueue
+from xrf_sr_plans.queueing.rescan_queue import RescanQueue
 from xrf_sr_plans.review.latest import LatestSurvey
 from xrf_sr_plans.session import start_session
 
 rescan_queue = RescanQueue(name="rescan_queue")
-# print(latest_survey) lists what was found; latest_survey.picture("survey.png") draws it.
+# print(latest_survey) lists the regions that were found, latest_survey.picture("survey.png")
+# draws them.
 latest_survey = LatestSurvey()
 RE.subscribe(latest_survey)
-# Every setting can be given in the environment: XRF_SR_MODEL, XRF_SR_DEVICE, XRF_SR_PAIR_DIR, ...
+# Every setting can be given as an environment variable, such as XRF_SR_MODEL, XRF_SR_DEVICE or
+# XRF_SR_PAIR_DIR.
 xrf_session = start_session(
     RE,
     replace(sim_beamline, rescan_sink=rescan_queue),

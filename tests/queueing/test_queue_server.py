@@ -11,7 +11,7 @@ from xrf_sr_plans import schema
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.queueing.client import CORRELATION_KEY, connect_zmq
-from xrf_sr_plans.queueing.sink import RescanQueue
+from xrf_sr_plans.queueing.rescan_queue import RescanQueue
 from xrf_sr_plans.store.documents import documents
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]

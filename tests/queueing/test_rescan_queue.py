@@ -12,7 +12,7 @@ from bluesky import RunEngine
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.queueing.client import CORRELATION_KEY, connect_zmq
-from xrf_sr_plans.queueing.sink import RescanQueue
+from xrf_sr_plans.queueing.rescan_queue import RescanQueue
 
 
 def region(x: float) -> Region:

@@ -1,6 +1,8 @@
-"""Photon counts and stabilised counts, in which counting noise has unit variance everywhere.
+"""Conversion between photon counts and stabilized counts.
 
-The transform is that of F. J. Anscombe, Biometrika 35 (1948) 246, DOI 10.1093/biomet/35.3-4.246.
+Counting noise grows with the square root of the counts. In stabilized counts its variance is 1
+everywhere, whatever the counts are. The transform is that of F. J. Anscombe, Biometrika 35
+(1948) 246, DOI 10.1093/biomet/35.3-4.246. All functions take arrays of any shape.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ OFFSET = 0.375
 
 
 def stabilise(counts: np.ndarray) -> np.ndarray:
-    """Return ``2 sqrt(counts + 3/8)`` of an array of any shape; negative counts count as zero."""
+    """Return ``2 sqrt(counts + 3/8)``, taking negative counts as zero."""
     return 2.0 * np.sqrt(np.clip(counts, 0, None) + OFFSET)
 
 
@@ -22,11 +24,14 @@ def unstabilise(stabilised: np.ndarray) -> np.ndarray:
 
 
 def unstabilise_mean(stabilised: np.ndarray) -> np.ndarray:
-    """Return the counts that a *mean* of stabilised counts stands for, free of bias at low counts.
+    """Return the counts that a *mean* of stabilized counts stands for.
 
-    This is the closed-form approximation of the exact unbiased inverse: M. Makitalo and A. Foi,
-    IEEE Trans. Image Process. 20 (2011) 2697, DOI 10.1109/TIP.2011.2121085.
+    The mean of stabilized counts lies below the stabilized mean, so that the algebraic inverse
+    would be biased at low counts. This is the closed-form approximation of the exact unbiased
+    inverse: M. Makitalo and A. Foi, IEEE Trans. Image Process. 20 (2011) 2697,
+    DOI 10.1109/TIP.2011.2121085.
     """
+    # The smallest value that `stabilise` can give: below it the polynomial in 1/z blows up.
     z = np.clip(stabilised, 2 * np.sqrt(OFFSET), None)
     root = np.sqrt(1.5)
     value = z**2 / 4 + root / (4 * z) - 11 / (8 * z**2) + 5 * root / (8 * z**3) - 1 / 8

@@ -1,10 +1,10 @@
 """The one pair of operators between a coarse grid and the grid `factor` times finer.
 
-Both grids share their outer edges: fine pixel j of coarse pixel k is centred on
+Both grids share their outer edges, so that fine pixel j of coarse pixel k is centered on
 ``k + (j - (factor - 1) / 2) / factor`` in coarse pixels. Every baseline, the training and the
-network's skip use these, because interpolation evaluated with another phase loses 4-15 dB and
-makes any network look good (docs/explanation/phase.md). ``upsample(ramp) == ramp`` away from
-the border is a test.
+network's skip connection use these operators. Interpolation evaluated with another phase would
+lose 4 to 15 dB and make any network look good (docs/explanation/phase.md). A test holds
+``upsample(ramp) == ramp`` away from the border.
 """
 
 from __future__ import annotations
@@ -16,6 +16,15 @@ from typing import Literal
 import numpy as np
 
 Kernel = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+# Each kernel gives the weight of a coarse pixel at the signed distance t, in coarse pixels, from
+# the place that is interpolated.
+
+
+def _nearest(t: np.ndarray) -> np.ndarray:
+    # Half open, so that a place half-way between two pixels belongs to exactly one of them.
+    return ((t >= -0.5) & (t < 0.5)).astype(float)
 
 
 def _bilinear(t: np.ndarray) -> np.ndarray:
@@ -34,34 +43,40 @@ def _lanczos(t: np.ndarray) -> np.ndarray:
     return np.where(np.abs(t) < 3, np.sinc(t) * np.sinc(t / 3), 0.0)
 
 
-def _nearest(t: np.ndarray) -> np.ndarray:
-    return ((t >= -0.5) & (t < 0.5)).astype(float)
-
-
 _KERNELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
     "nearest": (_nearest, 1),
     "bilinear": (_bilinear, 1),
     "bicubic": (_bicubic, 2),
     "lanczos": (_lanczos, 3),
 }
+"""Kernel and its reach, which is the distance in coarse pixels beyond which it is zero."""
 
 
 @lru_cache(maxsize=64)
 def _taps(num: int, factor: int, kernel: Kernel) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for each fine pixel, the coarse pixels it is made of and their weights."""
+    """Return the coarse pixels that each fine pixel is made of, and their weights.
+
+    Both arrays have the shape (num * factor, taps); the weights of a fine pixel sum to 1.
+    """
     function, reach = _KERNELS[kernel]
+    # Center of each fine pixel in coarse pixels, 0 being the center of the first coarse pixel.
     position = (np.arange(num * factor) + 0.5) / factor - 0.5
     source = np.floor(position).astype(int)[:, None] + np.arange(-reach, reach + 1)
     weight = function(position[:, None] - source)
+    # Taps that no fine pixel uses would only cost time.
     used = (weight != 0).any(axis=0)
     source, weight = source[:, used], weight[:, used]
     weight = weight / weight.sum(axis=1, keepdims=True)
+    # Beyond the border the value of the last coarse pixel continues.
     return np.clip(source, 0, num - 1), weight
 
 
 @lru_cache(maxsize=64)
 def upsample_matrix(num: int, factor: int, kernel: Kernel = "bicubic") -> np.ndarray:
-    """Return the (num * factor, num) interpolation matrix; rows sum to 1, borders replicate."""
+    """Return the interpolation of `upsample` along one axis, as a matrix.
+
+    Its shape is (num * factor, num) and its rows sum to 1. It is cached, hence read-only.
+    """
     source, weight = _taps(num, factor, kernel)
     matrix = np.zeros((num * factor, num))
     np.add.at(matrix, (np.arange(num * factor)[:, None], source), weight)
@@ -70,33 +85,41 @@ def upsample_matrix(num: int, factor: int, kernel: Kernel = "bicubic") -> np.nda
 
 
 def upsample(maps: np.ndarray, factor: int, kernel: Kernel = "bicubic") -> np.ndarray:
-    """Interpolate maps (..., y, x) onto the grid `factor` times finer; units stay per pixel.
+    """Interpolate maps (..., y, x) onto the grid that is `factor` times finer along y and x.
 
-    NaN spreads to every fine pixel that it touches; see `fill_unmeasured`.
+    Values keep their unit: counts per coarse pixel stay counts per coarse pixel. Beyond the
+    border the last value continues. A NaN spreads to every fine pixel that it touches (see
+    `fill_unmeasured`).
     """
     maps = np.asarray(maps, dtype=float)
     for axis in (-1, -2):
         source, weight = _taps(maps.shape[axis], factor, kernel)
+        # Weights run along y or along x, so that they broadcast against (..., y, x).
         shape = (-1, 1) if axis == -2 else (-1,)
-        # Tap by tap: time and memory grow with the map, as those of a matrix would not.
-        made = weight[:, 0].reshape(shape) * np.take(maps, source[:, 0], axis)
+        # A sum over taps takes time and memory in proportion to the map, which the product with
+        # a matrix would not.
+        finer = weight[:, 0].reshape(shape) * np.take(maps, source[:, 0], axis)
         for tap in range(1, weight.shape[1]):
-            made += weight[:, tap].reshape(shape) * np.take(maps, source[:, tap], axis)
-        maps = made
+            finer += weight[:, tap].reshape(shape) * np.take(maps, source[:, tap], axis)
+        maps = finer
     return maps
 
 
 def block_mean(maps: np.ndarray, factor: int) -> np.ndarray:
-    """Average maps (..., y, x) over the `factor` x `factor` fine pixels of each coarse pixel."""
+    """Average maps (..., y, x) over the `factor` x `factor` fine pixels of each coarse pixel.
+
+    Height and width must be multiples of `factor`, as NumPy's ValueError says otherwise.
+    """
     *lead, height, width = np.shape(maps)
+    # Axes of the blocks: (..., coarse y, fine y within it, coarse x, fine x within it).
     blocks = np.reshape(maps, (*lead, height // factor, factor, width // factor, factor))
     return blocks.mean(axis=(-3, -1))
 
 
 def fill_unmeasured(maps: np.ndarray) -> np.ndarray:
-    """Replace NaN pixels by their nearest measured neighbour, per map (..., y, x).
+    """Replace each NaN pixel by its nearest measured neighbor in the same map (..., y, x).
 
-    A filter that can't skip pixels needs a value there; callers mask the pixels again
+    A filter that can't skip pixels needs a value there, and callers mask the pixels again
     afterwards. A map without any measured pixel becomes 0.
     """
     from scipy import ndimage

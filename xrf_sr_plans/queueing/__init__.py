@@ -1,1 +1,1 @@
-"""Rescans through bluesky-queueserver: the device that a survey hands its regions to."""
+"""Rescans through bluesky-queueserver, and the device that a survey hands its regions to."""

@@ -1,4 +1,4 @@
-"""Talking to a RE Manager: what we need of its client, and how to find our items again."""
+"""The client of a RE Manager: which part of it is used, and how items are found again."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from typing import Any, Protocol
 from xrf_sr_plans.errors import MissingExtraError
 
 CORRELATION_KEY = "rescan_item"
-"""Key in the plan's metadata, and so in the fine run's start document, of our own item uid.
+"""Key under which an item's correlation uid stands in the metadata of its plan.
 
-The uid that the manager gives an item is not in the run's start document and changes when the
-item fails (bluesky-queueserver #374, #158).
+The fine run's start document therefore has it too. The uid that the manager itself gives an item
+would not do, because it is not in the run's start document and changes when the item fails
+(bluesky-queueserver #374, #158).
 """
 
 _ADDRESS_VARIABLE = "QSERVER_ZMQ_CONTROL_ADDRESS"
+"""Environment variable that the manager's own client reads where no address is given."""
+
 _DEFAULT_ADDRESS = "tcp://localhost:60615"
-"""What the manager's own client falls back on, in this order."""
+"""Address that the manager's own client falls back on where the variable isn't set either."""
 
 _NAMESPACE = uuid.UUID("0b7f4d6e-3c52-5d0e-8f55-5b2f8f5c7a11")
 
@@ -28,8 +31,8 @@ _NAMESPACE = uuid.UUID("0b7f4d6e-3c52-5d0e-8f55-5b2f8f5c7a11")
 class QueueClient(Protocol):
     """The part of `bluesky_queueserver_api.zmq.REManagerAPI` (or ``.http``) that is used."""
 
-    def item_add(self, item: Any, *, pos: Any = None) -> Mapping[str, Any]:
-        """Put an item into the queue."""
+    def item_add(self, item: Mapping[str, Any], *, pos: Any = None) -> Mapping[str, Any]:
+        """Put an item into the queue and return the manager's reply."""
         ...
 
     def queue_get(self, *, reload: bool = False) -> Mapping[str, Any]:
@@ -37,7 +40,7 @@ class QueueClient(Protocol):
         ...
 
     def history_get(self, *, reload: bool = False) -> Mapping[str, Any]:
-        """Return the items that ran."""
+        """Return the items that have run."""
         ...
 
     def close(self) -> None:
@@ -46,11 +49,12 @@ class QueueClient(Protocol):
 
 
 Connect = Callable[[], QueueClient]
+"""A function that connects to a manager."""
 
 
 @dataclass(frozen=True)
-class ZmqConnection:
-    """Connects to a RE Manager over 0MQ when it is called; see `connect_zmq`."""
+class ZmqConnector:
+    """A function that connects to a RE Manager over 0MQ; see `connect_zmq`."""
 
     control_addr: str | None
     info_addr: str | None
@@ -58,11 +62,20 @@ class ZmqConnection:
 
     @property
     def address(self) -> str:
-        """Where requests go."""
+        """The address that requests are sent to."""
         return self.control_addr or os.environ.get(_ADDRESS_VARIABLE) or _DEFAULT_ADDRESS
 
     def __call__(self) -> QueueClient:
-        """Return a client; that there is a manager at all shows only when it is asked."""
+        """Return a client of the manager.
+
+        0MQ connects lazily, so that a manager which isn't there is noticed at the first request
+        only.
+
+        Raises
+        ------
+        MissingExtraError
+            The package bluesky-queueserver-api is not installed.
+        """
         try:
             from bluesky_queueserver_api.zmq import REManagerAPI
         except ImportError as error:
@@ -76,51 +89,58 @@ class ZmqConnection:
 
 def connect_zmq(
     control_addr: str | None = None, info_addr: str | None = None, *, timeout_s: float = 5.0
-) -> ZmqConnection:
+) -> ZmqConnector:
     """Return a function that connects to a RE Manager over 0MQ.
+
+    Calling the function raises `MissingExtraError` where bluesky-queueserver-api is not installed.
 
     Parameters
     ----------
-    control_addr, info_addr
-        Such as "tcp://localhost:60615" and "tcp://localhost:60625"; None: the client's default
-        or its environment variables.
+    control_addr
+        Address for requests, such as "tcp://localhost:60615"; None: what the manager's client
+        takes from its environment variables or by default.
+    info_addr
+        Address for console output, such as "tcp://localhost:60625"; None: as above.
     timeout_s
-        For each request.
-
-    Raises
-    ------
-    MissingExtraError
-        On connecting: bluesky-queueserver-api is not installed.
+        How long one request may take.
     """
-    return ZmqConnection(control_addr, info_addr, timeout_s)
+    return ZmqConnector(control_addr, info_addr, timeout_s)
 
 
 def correlation_uid(item: Mapping[str, Any], survey_uid: str | None) -> str:
-    """Return the same uid for the same plan call of the same survey."""
+    """Return the uid by which an item is found again.
+
+    It follows from the survey, the plan's name and its arguments alone, so that the same call of
+    the same survey always has the same uid.
+    """
     content = json.dumps([survey_uid, item["name"], item.get("kwargs", {})], sort_keys=True)
     return str(uuid.uuid5(_NAMESPACE, content))
 
 
-def correlated(item: Mapping[str, Any], correlation: str) -> dict[str, Any]:
-    """Return a plan item as the manager takes it, with our uid in the plan's metadata.
+def with_correlation(item: Mapping[str, Any], correlation: str) -> dict[str, Any]:
+    """Return a plan item as the manager takes it, with its correlation uid in the metadata.
 
     Raises
     ------
     ValueError
-        The item doesn't go through strict JSON (NaN, a device, ...).
+        The item can't be written as strict JSON, for instance because of a NaN or a device.
     """
     kwargs = dict(item.get("kwargs", {}))
     kwargs["md"] = {**(kwargs.get("md") or {}), CORRELATION_KEY: correlation}
-    whole = {**item, "item_type": "plan", "kwargs": kwargs}
+    complete_item = {**item, "item_type": "plan", "kwargs": kwargs}
     try:
-        json.dumps(whole, allow_nan=False)
+        json.dumps(complete_item, allow_nan=False)
     except TypeError as error:
         raise ValueError(str(error)) from error
-    return whole
+    return complete_item
 
 
 def find_item(client: QueueClient, correlation: str) -> tuple[str, str] | None:
-    """Return (item uid, where it is in words) of an item of ours; None where there is none."""
+    """Return the manager's uid of an item and, in words, where it is.
+
+    The queue, the running item and the history are searched in this order. None means that the
+    manager doesn't know the item.
+    """
     for place, item in _all_items(client):
         if (item.get("kwargs", {}).get("md") or {}).get(CORRELATION_KEY) == correlation:
             return str(item.get("item_uid", "")), place
@@ -132,5 +152,6 @@ def _all_items(client: QueueClient) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield from (("it waits in the queue", item) for item in queue.get("items", ()))
     if queue.get("running_item"):
         yield "it is running", queue["running_item"]
+    # The latest first: of an item that ran twice the last outcome counts.
     for item in reversed(client.history_get(reload=True).get("items", ())):
         yield f"it ran: {item.get('result', {}).get('exit_status', 'unknown')}", item

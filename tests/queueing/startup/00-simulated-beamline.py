@@ -7,7 +7,7 @@ from bluesky import RunEngine
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.queueing.client import connect_zmq
-from xrf_sr_plans.queueing.sink import RescanQueue
+from xrf_sr_plans.queueing.rescan_queue import RescanQueue
 from xrf_sr_plans.session import start_session
 from xrf_sr_plans.store.jsonl import JsonlWriter
 
