@@ -4,7 +4,7 @@ import threading
 import time
 from typing import Any
 
-from xrf_sr_plans.store.background import Background
+from xrf_sr_plans.store.background import BackgroundSink
 
 
 def run(uid: str, rows: int = 3) -> list[tuple[str, dict[str, Any]]]:
@@ -35,7 +35,7 @@ class Sink:
 
 def test_everything_arrives_in_order_and_the_end_is_told() -> None:
     sink, ends = Sink(), []
-    background = Background(sink, name="t", finished=lambda uid, ok: ends.append((uid, ok)))
+    background = BackgroundSink(sink, name="t", finished=lambda uid, ok: ends.append((uid, ok)))
     for name, doc in run("a"):
         background(name, doc)
     assert background.close(10)
@@ -46,7 +46,7 @@ def test_everything_arrives_in_order_and_the_end_is_told() -> None:
 def test_a_refused_document_costs_its_run_and_no_other() -> None:
     sink, ends = Sink(), []
     sink.refuse = {"a-1"}
-    background = Background(sink, name="t", finished=lambda uid, ok: ends.append((uid, ok)))
+    background = BackgroundSink(sink, name="t", finished=lambda uid, ok: ends.append((uid, ok)))
     for one, two in zip(run("a"), run("b"), strict=True):
         background(*one)
         background(*two)
@@ -59,7 +59,7 @@ def test_a_refused_document_costs_its_run_and_no_other() -> None:
 
 def test_a_sink_that_stands_still_is_neither_waited_for_nor_allowed_to_grow() -> None:
     sink, ends = Sink(), []
-    background = Background(
+    background = BackgroundSink(
         sink, name="t", limit=10, finished=lambda uid, ok: ends.append((uid, ok))
     )
     sink.gate.clear()
@@ -78,7 +78,7 @@ def test_a_sink_that_stands_still_is_neither_waited_for_nor_allowed_to_grow() ->
 
 def test_closing_a_sink_that_hangs_takes_the_timeout_and_says_so() -> None:
     sink = Sink()
-    background = Background(sink, name="t", limit=3)
+    background = BackgroundSink(sink, name="t", limit=3)
     sink.gate.clear()
     for name, doc in run("a"):
         background(name, doc)

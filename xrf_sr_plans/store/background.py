@@ -1,4 +1,4 @@
-"""A document sink in a thread of its own: the RunEngine hands over and goes on."""
+"""`BackgroundSink`: a slow document sink that works in a thread, so that no scan waits for it."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ Sink = Callable[[str, dict[str, Any]], None]
 _STOP = object()
 
 
-class Background:
+class BackgroundSink:
     """Hand documents to a slow or failing sink without ever waiting for it.
 
-    Calling it takes microseconds, never raises and never blocks. Documents are not copied:
-    nobody may change them afterwards. A run of which the sink refused a document, or of which
-    one had to be dropped because `limit` of them were waiting, is given up as a whole, so that
-    no run with a hole passes for complete; other runs go on.
+    A call takes microseconds, never raises and never blocks. Documents are not copied, so nobody
+    may change them afterwards.
+
+    A run is given up as a whole where the sink refused one of its documents, or where one was
+    dropped because `limit` documents were already waiting. A run with a gap can therefore never
+    pass for a complete one. Other runs go on.
 
     Parameters
     ----------
     sink
-        Called as ``sink(name, doc)``, in order, in one thread.
+        Called as ``sink(name, doc)`` with one document after the other, always in the same thread.
     name
-        For the thread and the log.
+        Name of the thread, which also begins every line in the log.
     limit
-        Most documents that may wait.
+        Largest number of documents that may wait for the sink.
     finished
-        Called in the same thread when a run stops, with its uid and whether every one of its
-        documents went through.
+        Called in the sink's thread when a run stops, with the run's uid and whether the sink took
+        every one of its documents.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class Background:
         self._finished = finished
         self._waiting: queue.Queue[Any] = queue.Queue(limit)
         self._lock = threading.Lock()
+        # Documents are numbered as they come, and the thread compares with the last number that
+        # it saw: that is how it notices which ones were dropped.
         self._handed = 0
         self._seen = 0
         self._closed = False
@@ -62,28 +66,34 @@ class Background:
         self._thread.start()
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
-        """Hand over one document."""
+        """Hand over one document, or drop it where too many are waiting."""
         with self._lock:
             self._handed += 1
             if not self._closed:
                 try:
                     self._waiting.put_nowait((self._handed, name, doc))
                 except queue.Full:
-                    # The worker sees the gap in the numbers, and says which runs it costs.
+                    # The thread sees the gap in the numbers, and gives up the runs it may be in.
                     return
 
     @property
     def waiting(self) -> int:
-        """Documents handed over and not yet taken up."""
+        """Number of documents that were handed over and not yet given to the sink."""
         return self._waiting.qsize()
 
     @property
     def gave_up(self) -> bool:
-        """Whether any run had to be given up so far."""
+        """Whether any run has been given up so far."""
         return self._gave_up
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until everything handed over so far is done; False where it isn't in time."""
+        """Wait until the sink has had everything handed over so far.
+
+        Returns
+        -------
+        bool
+            False where that was not the case within `timeout_s` seconds.
+        """
         if self._closed:
             return not self._thread.is_alive()
         done = threading.Event()
@@ -95,7 +105,13 @@ class Background:
         return done.wait(max(deadline - time.monotonic(), 0))
 
     def close(self, timeout_s: float) -> bool:
-        """Finish what waits, at most so long; False where documents were left behind."""
+        """Let the sink finish what is waiting, then end the thread.
+
+        Returns
+        -------
+        bool
+            False where documents were left behind after `timeout_s` seconds.
+        """
         done = self.flush(timeout_s)
         with self._lock:
             self._closed = True
@@ -116,6 +132,7 @@ class Background:
                 continue
             number, name, doc = item
             if number != self._seen + 1:
+                # Nobody knows which run the dropped documents belonged to: it may be any open one.
                 open_runs = set(self._runs.values())
                 self._give_up(open_runs, f"{number - self._seen - 1} documents were dropped")
             self._seen = number

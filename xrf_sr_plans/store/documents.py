@@ -1,4 +1,4 @@
-"""Any stored run, from anywhere, as the documents that it was made of."""
+"""`documents`: the documents of a stored run, be it in a file, in Tiled or in databroker."""
 
 from __future__ import annotations
 
@@ -18,31 +18,39 @@ logger = logging.getLogger(__name__)
 
 Document = tuple[str, dict[str, Any]]
 _NAMESPACE = uuid.UUID("5b0a4a3e-54a1-5d3c-9a0e-5d1f6f1b7f0a")
+"""Namespace of the uids of events read from Tiled, which doesn't keep the original ones."""
 _NUMERIC = ("array", "number", "integer")
 _NOT_IN_A_DESCRIPTOR = ("_config_updates", "stream_name")
+"""Keys of a stream's metadata in Tiled that the descriptor it was made from didn't have."""
 
 
 def documents(run: Any) -> Iterator[Document]:
-    """Yield the documents of a run, start to stop, one ``event`` per row (never pages).
+    """Yield the documents of a run from start to stop, with one ``event`` per row and no pages.
 
     Parameters
     ----------
     run
-        The path of a JSON-lines file; a run from Tiled, from databroker 2 (``.v1``, ``.v2``) or
-        databroker 1 (header or ``BlueskyRun``); or an iterable of (name, document) pairs.
+        The path of a JSON-lines file, a run from Tiled, a run from databroker 2 (``.v1`` or
+        ``.v2``) or databroker 1 (header or ``BlueskyRun``), or an iterable of (name, document)
+        pairs.
 
-    Notes
-    -----
-    From Tiled the rows are rebuilt from the stored columns, row by row, and not fetched with
-    ``run.documents()``: that needs an exporter that most servers don't have, and after a rewind
-    (two rows with one ``seq_num``) it joins array columns with the rows of other events. Both
-    of the repeated events are yielded, as they were live. External arrays (spectra) are not
-    loaded; their keys stay in the descriptor.
+    Yields
+    ------
+    tuple of str and dict
+        The name of a document and the document.
 
     Raises
     ------
     FileFormatError
-        An object that is no run of any kind we know.
+        `run` is none of these.
+
+    Notes
+    -----
+    The rows of a run in Tiled are rebuilt from the stored columns. ``run.documents()`` is not
+    used, because it needs an exporter that most servers don't have. After a rewind, when two rows
+    have the same ``seq_num``, it also joins array columns with the rows of other events. Here
+    both of the repeated events are yielded, as they were live. External arrays such as spectra
+    are not loaded, but their keys stay in the descriptor.
     """
     numeric: dict[str, set[str]] = {}
     for name, doc in _raw(run):
@@ -58,7 +66,7 @@ def documents(run: Any) -> Iterator[Document]:
 
 
 def _with_nan(event: Mapping[str, Any], numeric: set[str]) -> dict[str, Any]:
-    """Put NaN where a server's JSON (databroker 2) had to write null."""
+    """Put NaN where the JSON of a databroker 2 server had to write null."""
     data = {
         key: _null_to_nan(value) if key in numeric else value
         for key, value in event["data"].items()
@@ -78,7 +86,8 @@ def _raw(run: Any) -> Iterable[Document]:
     if _is_tiled_v3(run):
         return _from_tiled(run)
     if callable(getattr(run, "documents", None)):
-        # A run of databroker 1 (the only one with `canonical`) wants a word.
+        # Databroker 1 takes a word for `fill`, later versions a bool. Only runs of version 1 have
+        # the attribute `canonical`.
         return run.documents(fill="no" if hasattr(run, "canonical") else False)
     if isinstance(run, Iterable) and not isinstance(run, Mapping):
         return cast(Iterable[Document], run)
@@ -106,19 +115,19 @@ def _is_tiled_v3(run: Any) -> bool:
 
 def _from_tiled(run: Any) -> Iterator[Document]:
     metadata = run.metadata
-    start = _plain(metadata["start"])
+    start = _as_python(metadata["start"])
     yield "start", start
     base = getattr(run, "base", run)
+    # Older catalogs keep the streams in a container of that name. It must not be taken for a
+    # stream that happens to be called "streams".
     if "streams" in base and not _has_spec(base["streams"], "BlueskyEventStream"):
         base = base["streams"]
-    found: list[tuple[float, int, str, dict[str, Any]]] = []
-    for name in base:
-        for kind, doc in _stream(base[name], name, start["uid"]):
-            found.append((doc["time"], len(found), kind, doc))
-    # In order of time, as they were live; a stream's descriptor comes before its events anyway.
-    yield from ((kind, doc) for _, _, kind, doc in sorted(found, key=lambda one: one[:2]))
+    stored = [document for name in base for document in _stream(base[name], name, start["uid"])]
+    # In order of time, as they were live. The sort is stable: at equal times a descriptor stays
+    # before its events.
+    yield from sorted(stored, key=lambda document: document[1]["time"])
     if metadata.get("stop"):
-        yield "stop", _plain(metadata["stop"])
+        yield "stop", _as_python(metadata["stop"])
 
 
 def _has_spec(node: Any, name: str) -> bool:
@@ -126,20 +135,22 @@ def _has_spec(node: Any, name: str) -> bool:
 
 
 def _stream(stream: Any, name: str, run_start: str) -> Iterator[Document]:
-    descriptors = _descriptors(_plain(stream.metadata), name, run_start)
+    descriptors = _descriptors(_as_python(stream.metadata), name, run_start)
     for descriptor in descriptors:
         yield "descriptor", descriptor
     columns, rows = _columns(getattr(stream, "base", stream), descriptors[0]["data_keys"])
     keys = [key for key in descriptors[0]["data_keys"] if key in columns]
     for row in range(rows):
         time = columns["time"][row]
-        owner = [one for one in descriptors if one["time"] <= time] or descriptors[:1]
+        # An event belongs to the latest descriptor that was there when it was taken.
+        earlier = [descriptor for descriptor in descriptors if descriptor["time"] <= time]
+        owner = (earlier or descriptors[:1])[-1]
         stamps = {key: columns[f"ts_{key}"][row] for key in keys if f"ts_{key}" in columns}
         yield (
             "event",
             {
-                "uid": str(uuid.uuid5(_NAMESPACE, f"{owner[-1]['uid']}/{row}")),
-                "descriptor": owner[-1]["uid"],
+                "uid": str(uuid.uuid5(_NAMESPACE, f"{owner['uid']}/{row}")),
+                "descriptor": owner["uid"],
                 "seq_num": columns["seq_num"][row],
                 "time": time,
                 "data": {key: columns[key][row] for key in keys},
@@ -156,10 +167,10 @@ def _descriptors(metadata: dict[str, Any], name: str, run_start: str) -> list[di
     for key, facts in first["data_keys"].items():
         if facts.get("object_name"):
             objects.setdefault(facts["object_name"], []).append(key)
-    found = [{**first, "name": name, "run_start": run_start, "object_keys": objects}]
+    descriptors = [{**first, "name": name, "run_start": run_start, "object_keys": objects}]
     for update in metadata.get("_config_updates", []):
         configuration = {
-            device: dict(facts) for device, facts in found[-1]["configuration"].items()
+            device: dict(facts) for device, facts in descriptors[-1]["configuration"].items()
         }
         for device, facts in update.get("configuration", {}).items():
             before = configuration.get(device, {})
@@ -169,39 +180,39 @@ def _descriptors(metadata: dict[str, Any], name: str, run_start: str) -> list[di
                    for part in ("data", "timestamps")},
             }  # fmt: skip
         known = {key: update[key] for key in ("uid", "time") if key in update}
-        found.append({**found[-1], **known, "configuration": configuration})
-    return found
+        descriptors.append({**descriptors[-1], **known, "configuration": configuration})
+    return descriptors
 
 
 def _columns(stream: Any, data_keys: Mapping[str, Any]) -> tuple[dict[str, list[Any]], int]:
-    """Return the stored columns as lists, in the order in which rows were written."""
+    """Return the columns of a stream by key, as lists in the order of writing, and their length."""
     columns: dict[str, list[Any]] = {}
     for part in stream:
         if part.startswith("internal"):
             table = stream[part].read()
-            columns.update({key: _listed(table[key].to_numpy()) for key in table.columns})
+            columns.update({key: _as_list(table[key].to_numpy()) for key in table.columns})
         elif not data_keys.get(part, {}).get("external"):
-            columns[part] = _listed(stream[part].read())
+            columns[part] = _as_list(stream[part].read())
     if "seq_num" not in columns:
         return columns, 0
     lengths = {key: len(values) for key, values in columns.items()}
     rows = min(lengths.values())
     if rows < max(lengths.values()):
-        # The writer was cut off between two columns: what every column has is sound.
+        # The writer was cut off between two columns. The rows that every column has are sound.
         logger.warning("%s: columns differ in length (%s); %d rows are read", stream, lengths, rows)
     return columns, rows
 
 
-def _listed(values: Any) -> list[Any]:
-    return [_plain(value) for value in np.asarray(values)]
+def _as_list(values: Any) -> list[Any]:
+    return [_as_python(value) for value in np.asarray(values)]
 
 
-def _plain(value: Any) -> Any:
-    """Return Python types only, as documents have them that went through JSON."""
+def _as_python(value: Any) -> Any:
+    """Return `value` made of Python's own types only, like a document that went through JSON."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _as_python(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist()) if value.dtype == object else value.tolist()
+        return _as_python(value.tolist()) if value.dtype == object else value.tolist()
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_as_python(item) for item in value]
     return value

@@ -1,4 +1,4 @@
-"""Maps as files that others read: one HDF5 layout, NeXus-style, with everything in it."""
+"""Enhanced maps as NeXus-style HDF5 files, for programs that know nothing of this package."""
 
 from __future__ import annotations
 
@@ -11,9 +11,28 @@ from xrf_sr_plans.maps.elemental import EnhancedMaps
 
 
 def write_enhanced(enhanced: EnhancedMaps, path: Path | str) -> Path:
-    """Save an enhanced map as HDF5 (NXdata group ``enhanced``); replaces an existing file.
+    """Save an enhanced map as an HDF5 file with the NXdata group ``enhanced``.
 
-    The file appears whole or not at all.
+    The group holds each variable of the map as a data set with the axes (element, y, x), in photons
+    per coarse pixel except for ``trusted``, and the axes in um. An existing file is replaced, and
+    no half-written file is ever seen under the name `path`.
+
+    Parameters
+    ----------
+    enhanced
+        The map.
+    path
+        File name, usually with the suffix ``.h5``. The folder must exist.
+
+    Returns
+    -------
+    pathlib.Path
+        The file that was written.
+
+    Raises
+    ------
+    OSError
+        The file can't be written.
     """
     import h5py
 
@@ -29,6 +48,6 @@ def write_enhanced(enhanced: EnhancedMaps, path: Path | str) -> Path:
         group.create_dataset("element", data=np.array(enhanced.elements, dtype="S"))
         for axis in ("y", "x"):
             group.create_dataset(axis, data=enhanced.dataset[axis].values).attrs["units"] = "um"
-        plain = dict(enhanced.dataset.attrs)
-        group.attrs["attributes_json"] = json.dumps(plain, default=str)
+        attributes = dict(enhanced.dataset.attrs)
+        group.attrs["attributes_json"] = json.dumps(attributes, default=str)
     return partial.replace(path)

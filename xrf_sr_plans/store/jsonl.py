@@ -1,7 +1,8 @@
-"""Documents in files: one JSON object ``{"name": ..., "doc": ...}`` a line, one run a file.
+"""Documents in files: each file holds one run, each line one JSON object with `name` and `doc`.
 
-The same form that bluesky's own JSON-lines writers use. NaN is written as ``NaN``, which Python
-reads back and strict JSON readers refuse: a pixel that was not measured must not become 0.
+This is the form that bluesky's own JSON-lines writers use. NaN is written as ``NaN``, which Python
+reads back although strict JSON readers refuse it, because a pixel that was not measured must not
+become 0.
 """
 
 from __future__ import annotations
@@ -23,8 +24,13 @@ class JsonlWriter:
     """A document sink that writes each run into ``<folder>/<run uid>.jsonl``.
 
     Every line is flushed, so that a killed process loses at most the document it was writing.
-    Documents of several runs may be interleaved. Raises `OSError` where the disk does; wrap it
-    in a `Background` before subscribing it to a RunEngine.
+    Documents of several runs may be interleaved. A call raises `OSError` where the disk does, so
+    wrap the writer in a `BackgroundSink` before you subscribe it to a RunEngine.
+
+    Parameters
+    ----------
+    folder
+        Folder of the files, which is made when the first run starts.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -33,14 +39,28 @@ class JsonlWriter:
         self._runs: dict[str, str] = {}
 
     def path(self, run_uid: str) -> Path:
-        """Return where a run is, or would be, written."""
-        # A uid is a name given by others: it may not lead out of the folder.
+        """Return the file that a run is, or would be, written to.
+
+        Raises
+        ------
+        FileFormatError
+            The uid can't be a file name.
+        """
+        # A uid is a name given by others, and it must not lead out of the folder.
         if not run_uid or Path(run_uid).name != run_uid or run_uid.startswith("."):
             raise FileFormatError(f"run uid {run_uid!r} can't be a file name")
         return self.folder / f"{run_uid}.jsonl"
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
-        """Write one document."""
+        """Write one document.
+
+        Raises
+        ------
+        FileFormatError
+            The start document of its run was never seen, or the run's uid can't be a file name.
+        OSError
+            The disk is full, or writing is not permitted.
+        """
         uid = run_uid(name, doc, self._runs)
         if uid is None:
             raise FileFormatError(f"{name} document of a run that was never started: {doc!r:.200}")
@@ -55,7 +75,7 @@ class JsonlWriter:
             forget_run(uid, self._runs)
 
     def close(self) -> None:
-        """Close the files of runs that never stopped."""
+        """Close the files of runs that have not stopped."""
         for file in self._files.values():
             file.close()
         self._files.clear()
@@ -88,10 +108,20 @@ def forget_run(uid: str, runs: dict[str, str]) -> None:
 def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the documents of a file; a last line that was cut off is left out with a warning.
 
+    Parameters
+    ----------
+    path
+        A file as `JsonlWriter` writes it, or with the form ``[name, doc]`` on each line.
+
+    Yields
+    ------
+    tuple of str and dict
+        The name of a document and the document.
+
     Raises
     ------
     FileFormatError
-        Any other line that is no document.
+        Any other line is not a document. The message names the file and the line.
     """
     with Path(path).open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
@@ -115,5 +145,5 @@ def _to_json(value: Any) -> Any:
         return value.decode(errors="replace")
     if isinstance(value, set | frozenset | tuple):
         return list(value)
-    # A RunEngine accepts any object as metadata; a run must not be lost for it.
+    # A RunEngine accepts any object as metadata, and a run must not be lost because of one.
     return repr(value)

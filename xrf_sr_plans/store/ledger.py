@@ -1,7 +1,7 @@
-"""How a beamline's models did against the fine maps that followed, and what that says of them.
+"""`Ledger`: how well each model predicted the fine maps that were measured afterwards.
 
-``<folder>/<beamline>/<model>.jsonl`` is the ledger of one model: a line per fine map and element.
-Several processes may share a folder.
+The file ``<folder>/<beamline>/<model>.jsonl`` holds one line for each element of each fine map.
+Several processes may share a folder. `store.verdict` draws conclusions from the entries.
 """
 
 from __future__ import annotations
@@ -13,31 +13,40 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 logger = logging.getLogger(__name__)
 
-
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 class Entry(BaseModel):
-    """How the prediction of one element did in one fine map; figures as in `Agreement`."""
+    """How the prediction of one element compared with one fine map.
+
+    The figures without a description are those of `metrics.agreement.Agreement`.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True, ser_json_inf_nan="constants")
 
     time: float
-    """When the fine map ended, seconds since 1970."""
+    """When the fine map ended, in seconds since 1970."""
     fine_uid: str
+    """Uid of the run of the fine map."""
     parent_uid: str
+    """Uid of the run of the coarse map that the prediction was made from."""
     survey_uid: str = ""
+    """Uid of the survey that both maps belong to, or empty."""
     element: str
     factor: int
+    """How many times finer than the coarse map the prediction was, along each axis."""
     model: str
+    """Name of the model."""
     model_sha256: str
+    """Checksum of the model's weights, which is empty for a bicubic prediction."""
     calibration: str
+    """Identifier of the calibration of the model's intervals."""
     pixels: int
     effective_pixels: float
     coverage_90: float
@@ -47,22 +56,23 @@ class Entry(BaseModel):
 
     @property
     def order(self) -> tuple[float, str, str]:
-        """Place in the ledger's time."""
+        """Sort key: entries are ordered by the time of their fine maps, then by name."""
         return self.time, self.fine_uid, self.element
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """What may be there only once (for one model)."""
+        """What identifies an entry within the file of one model; it is stored only once."""
         return self.fine_uid, self.element, self.calibration, self.factor
 
 
 class Ledger:
-    """Entries of all beamlines and models; in memory only where `folder` is None.
+    """Entries of all beamlines and models.
 
     Parameters
     ----------
     folder
-        Made when the first entry is written.
+        Folder of the files, which is made when the first entry is written. With None the entries
+        are kept in memory only.
     """
 
     def __init__(self, folder: str | Path | None) -> None:
@@ -70,19 +80,33 @@ class Ledger:
         self._memory: dict[str, list[Entry]] = {}
 
     def path(self, beamline: str, model: Mapping[str, Any]) -> Path:
-        """Return where a model's entries are (relative to nothing if in memory only)."""
+        """Return the file of a model's entries; without a folder this is only their key."""
         name = f"{file_name(str(model['name']))}-{str(model['sha256'])[:12]}".rstrip("-")
         return (self.folder or Path()) / file_name(beamline) / f"{name}.jsonl"
 
     def append(self, beamline: str, model: Mapping[str, Any], entries: Iterable[Entry]) -> int:
-        """Add entries that aren't there yet; return how many that were.
+        """Add those of `entries` that are not in the ledger yet.
 
-        They are written in one go, under a lock, and are on the disk when this returns.
+        They are written in one piece, under a lock, and are on the disk when this returns.
+
+        Parameters
+        ----------
+        beamline
+            Name of the beamline.
+        model
+            Name and sha256 of the model, as in `EnhancedMaps.model`.
+        entries
+            The entries of one or more fine maps.
+
+        Returns
+        -------
+        int
+            How many entries were new.
 
         Raises
         ------
         OSError
-            No space, no permission.
+            The disk is full, or writing is not permitted.
         """
         path = self.path(beamline, model)
         if self.folder is None:
@@ -98,7 +122,7 @@ class Ledger:
                 return 0
             text = "".join(entry.model_dump_json() + "\n" for entry in new).encode()
             if file.seek(0, os.SEEK_END) and not _ends_with_newline(file):
-                # Somebody was killed while writing: their torn line stays one line.
+                # Another process was killed while it wrote. Its torn line stays a line of its own.
                 text = b"\n" + text
             file.write(text)
             file.flush()
@@ -106,17 +130,31 @@ class Ledger:
         return len(new)
 
     def entries(self, beamline: str, model: Mapping[str, Any]) -> list[Entry]:
-        """Return a model's entries in the order of time; damaged lines are left out."""
+        """Return a model's entries in order of time; damaged lines are left out with a warning."""
         path = self.path(beamline, model)
-        found = self._memory.get(str(path), []) if self.folder is None else _read(path)
-        return sorted(found, key=lambda entry: entry.order)
+        known = self._memory.get(str(path), []) if self.folder is None else _read(path)
+        return sorted(known, key=lambda entry: entry.order)
 
     def before(
         self, beamline: str, model: Mapping[str, Any], factor: int, time: float, fine_uid: str
     ) -> list[Entry]:
-        """Return what was known of a calibrated model before a fine map.
+        """Return what was known about a model, at its present calibration, before a fine map.
 
-        So the answer is the same whenever, and however often, that map is looked at.
+        The answer depends on the time at which the fine map ended, not on when it is asked for,
+        so that a replay gets the same entries as the live run.
+
+        Parameters
+        ----------
+        beamline
+            Name of the beamline.
+        model
+            Name, sha256 and calibration of the model, as in `EnhancedMaps.model`.
+        factor
+            Only entries of predictions with this factor are returned.
+        time
+            When the fine map ended, in seconds since 1970.
+        fine_uid
+            Uid of the fine map, which decides between maps that ended at the same time.
         """
         return [
             entry
@@ -128,7 +166,7 @@ class Ledger:
 
 
 def content_key(entries: Sequence[Entry]) -> str:
-    """Return a short hash of entries."""
+    """Return a hash of the entries' content (16 hexadecimal digits)."""
     text = "".join(entry.model_dump_json() for entry in entries)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -138,7 +176,7 @@ def _new(entries: Iterable[Entry], known: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.key not in keys]
 
 
-def _ends_with_newline(file: Any) -> bool:
+def _ends_with_newline(file: BinaryIO) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
 
@@ -159,5 +197,5 @@ def _read(path: Path) -> list[Entry]:
 
 
 def file_name(text: str) -> str:
-    """Return a text given by others as a file name that can't lead out of its folder."""
+    """Return a file name for a text that others chose; it can't lead out of its folder."""
     return _UNSAFE.sub("_", text)[:80] or "unknown"

@@ -1,9 +1,9 @@
-"""The pair store: coarse and fine maps of the same areas, in a folder of npz and json files.
+"""`PairStore`: coarse and fine maps of the same areas, in a folder of npz and json files.
 
-``<folder>/<pair uid>/map-<position>.npz`` holds the arrays of one map and ``.json`` beside it
-what is known about it; ``pair.json`` is there once all maps are, with their registration. Files
-appear as a whole or not at all, and writing them again changes nothing: several processes may
-share a folder.
+The arrays of a map are in ``<folder>/<pair uid>/map-<position>.npz``, and its grid, elements and
+attributes in the json file of the same name. ``pair.json`` is written with the registration once
+all maps of the pair are there. Files appear as a whole or not at all, and writing one again changes
+nothing, so several processes may share a folder.
 """
 
 from __future__ import annotations
@@ -29,21 +29,24 @@ _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 @dataclass(frozen=True)
 class StoredMap:
-    """One map of a pair: `factor` 1 is the fine one; `position` is its place in time."""
+    """One map of a pair."""
 
     position: int
+    """Place of the map in the order in which the maps of the pair were flown."""
     factor: int
+    """How many times larger its step is than that of the fine map, which has factor 1."""
     maps: ElementalMaps
 
 
 @dataclass(frozen=True)
 class StoredPair:
-    """All maps of one pair; `registration` by position of the coarse map."""
+    """All maps of one pair."""
 
     pair_uid: str
     fine: StoredMap
     coarse: tuple[StoredMap, ...]
     registration: Mapping[int, Mapping[str, Any]]
+    """Displacement of each coarse map, as of `metrics.registration.Registration`, by position."""
 
 
 class PairStore:
@@ -52,27 +55,38 @@ class PairStore:
     Parameters
     ----------
     folder
-        Made when the first map is written.
+        Folder of the pairs, which is made when the first map is written.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
     def save_map(self, pair_uid: str, position: int, factor: int, maps: ElementalMaps) -> None:
-        """Keep one map of a pair.
+        """Store one map of a pair.
+
+        Parameters
+        ----------
+        pair_uid
+            Uid of the pair.
+        position
+            Place of the map in the order in which the maps of the pair were flown.
+        factor
+            How many times larger its step is than that of the fine map, which has factor 1.
+        maps
+            The map as it was measured.
 
         Raises
         ------
         ConfigError
-            A uid that is no file name.
+            The uid can't be a file name.
         OSError
-            No space, no permission.
+            The disk is full, or writing is not permitted.
         """
         home = self._home(pair_uid)
         home.mkdir(parents=True, exist_ok=True)
         stem = home / f"map-{position}"
         arrays = {name: maps.dataset[name].values for name in _ARRAYS}
-        with _Replaced(stem.with_suffix(".npz")) as part, part.open("wb") as file:
+        with _WholeFile(stem.with_suffix(".npz")) as part, part.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
         facts = {
             "position": position,
@@ -84,27 +98,35 @@ class PairStore:
         _write_json(stem.with_suffix(".json"), facts)
 
     def maps(self, pair_uid: str) -> list[StoredMap]:
-        """Return the maps of a pair so far, in the order in which they were flown."""
+        """Return those maps of a pair that are stored, in the order in which they were flown."""
         paths = self._home(pair_uid).glob("map-*.json")
         return sorted((_read_map(path) for path in paths), key=lambda stored: stored.position)
 
     def finish(self, pair_uid: str, registration: Mapping[int, Mapping[str, Any]]) -> None:
-        """Mark a pair as whole; from now on it is among `pairs`."""
+        """Mark a pair as complete, so that `pairs` yields it from now on.
+
+        Parameters
+        ----------
+        pair_uid
+            Uid of the pair.
+        registration
+            Displacement of each coarse map, by its position.
+        """
         record = {
             "pair_uid": pair_uid,
             "registration": {
-                str(position): dict(found) for position, found in registration.items()
+                str(position): dict(displacement) for position, displacement in registration.items()
             },
         }
         _write_json(self._home(pair_uid) / "pair.json", record)
 
     def pairs(self) -> Iterator[StoredPair]:
-        """Yield the pairs that are whole, by uid.
+        """Yield the complete pairs in order of their uids.
 
         Raises
         ------
         FileFormatError
-            A damaged file, named.
+            A file is damaged. The message names it.
         """
         for path in sorted(self.folder.glob("*/pair.json")):
             record = _read_json(path)
@@ -116,7 +138,7 @@ class PairStore:
                 path.parent.name,
                 fine[0],
                 tuple(stored for stored in maps if stored.factor != 1),
-                {int(position): found for position, found in record["registration"].items()},
+                {int(position): shift for position, shift in record["registration"].items()},
             )
 
     def _home(self, pair_uid: str) -> Path:
@@ -149,12 +171,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with _Replaced(path) as part:
+    with _WholeFile(path) as part:
         part.write_text(json.dumps(content, indent=1))
 
 
-class _Replaced:
-    """Give a temporary path that takes the place of `path` if all went well."""
+class _WholeFile:
+    """Give a temporary path to write to, which replaces `path` if all went well."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

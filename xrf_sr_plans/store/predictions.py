@@ -1,7 +1,7 @@
-"""Enhanced maps that a fine map may still be compared with, in memory and on disk.
+"""`Predictions`: enhanced maps that a fine map may still be compared with.
 
-``<folder>/predictions/<source uid>.<model>.npz``, read back without pickle. Several processes may
-share a folder.
+On disk they are the files ``<folder>/predictions/<source uid>.<model>.npz``, which are read back
+without pickle. Several processes may share a folder.
 """
 
 from __future__ import annotations
@@ -22,23 +22,25 @@ from xrf_sr_plans.maps.result import FIELDS
 from xrf_sr_plans.store.ledger import file_name
 
 IN_MEMORY = 16
-"""Predictions kept in memory, newest last."""
+"""Largest number of predictions kept in memory; the oldest ones are dropped."""
 ON_DISK_BYTES = 2 * 2**30
-"""So much of prediction files is kept; the oldest go."""
+"""Largest total size of the files; the oldest ones are deleted."""
 
 _ATTRIBUTES = ("factor", "model", "source_uid", "fallback", "dwell_ms", "i0_median", "result_uid")
+"""Attributes of an enhanced map that a later comparison needs."""
 
 
 class Predictions:
-    """Enhanced maps by the uid of the map they were made of; bounded in memory and on disk.
+    """Enhanced maps by the uid of the map that they were made from.
 
     Values are kept as float32, as result documents carry them, so that a comparison gives the
     same figures whether the prediction comes from memory, from disk or from stored documents.
+    What is kept is limited by `IN_MEMORY` and `ON_DISK_BYTES`.
 
     Parameters
     ----------
     folder
-        Also keep them as files there, for after a restart; None: in memory only.
+        Folder in which predictions also outlive a restart. With None they are kept in memory only.
     """
 
     def __init__(self, folder: str | Path | None) -> None:
@@ -46,12 +48,12 @@ class Predictions:
         self._memory: dict[str, EnhancedMaps] = {}
 
     def keep(self, enhanced: EnhancedMaps) -> None:
-        """Remember a prediction; its attribute ``source_uid`` says of which map.
+        """Remember a prediction under the uid in its attribute ``source_uid``.
 
         Raises
         ------
         OSError
-            It can't be written; it is remembered in memory nevertheless.
+            The file can't be written. The prediction is in memory nevertheless.
         """
         uid = str(enhanced.dataset.attrs["source_uid"])
         enhanced = rounded(enhanced)
@@ -63,26 +65,32 @@ class Predictions:
             self._write(uid, enhanced)
 
     def recall(self, source_uid: str, model_sha256: str | None = None) -> EnhancedMaps | None:
-        """Return the latest prediction of a map, None where there is none.
+        """Return the latest prediction for a map, or None where there is none.
 
-        Where the map was predicted by several models, the one with `model_sha256` is preferred.
+        Parameters
+        ----------
+        source_uid
+            Uid of the run of the coarse map.
+        model_sha256
+            Checksum of the weights of the model whose prediction is preferred, where several
+            models have predicted the map.
 
         Raises
         ------
         FileFormatError
-            A damaged file, named.
+            A file is damaged. The message names it.
         """
-        found = self._memory.get(source_uid)
-        if found is not None and model_sha256 in (None, found.model["sha256"]):
-            return found
+        remembered = self._memory.get(source_uid)
+        if remembered is not None and model_sha256 in (None, remembered.model["sha256"]):
+            return remembered
         if self.folder is None:
-            return found
+            return remembered
         stem = file_name(source_uid)
         sha = "*" if model_sha256 is None else _sha(model_sha256)
         paths = [*self.folder.glob(f"{stem}.{sha}.npz")]
-        if not paths and found is None:
+        if not paths and remembered is None:
             paths = [*self.folder.glob(f"{stem}.*.npz")]
-        return _load(max(paths, key=_age)) if paths else found
+        return _load(max(paths, key=_age)) if paths else remembered
 
     def _write(self, uid: str, enhanced: EnhancedMaps) -> None:
         assert self.folder is not None
@@ -101,21 +109,24 @@ class Predictions:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-        self._forget_oldest()
+        self._delete_oldest()
 
-    def _forget_oldest(self) -> None:
+    def _delete_oldest(self) -> None:
         assert self.folder is not None
-        kept = 0
+        size = 0
         for number, path in enumerate(sorted(self.folder.glob("*.npz"), key=_age, reverse=True)):
-            # Another process may be doing the same.
+            # Another process may have deleted the file already.
             with suppress(OSError):
-                kept += path.stat().st_size
-                if number and kept > ON_DISK_BYTES:
+                size += path.stat().st_size
+                if number and size > ON_DISK_BYTES:
                     path.unlink()
 
 
 def rounded(enhanced: EnhancedMaps) -> EnhancedMaps:
-    """Return a prediction as documents carry it: float32, and the facts a comparison needs."""
+    """Return a prediction as result documents carry it.
+
+    Its values are float32, and its attributes are those that a comparison needs.
+    """
     arrays = {name: enhanced.dataset[name].values.astype(np.float32) for name in FIELDS[:-1]}
     attrs: dict[str, Any] = {key: enhanced.dataset.attrs.get(key) for key in _ATTRIBUTES}
     trusted = enhanced.trusted.values.astype(bool)

@@ -1,7 +1,7 @@
-"""Runs in Tiled: an embedded catalog in a folder, and a writer that can't hurt a scan.
+"""Runs in Tiled: an embedded catalog in a folder, and a writer that can't harm a scan.
 
-Tiled is imported inside the functions: it is an extra (`tiled`; the embedded catalog needs
-`tiled-server`).
+Tiled is imported inside the functions, because it belongs to the extra `tiled`. The embedded
+catalog needs the extra `tiled-server`.
 """
 
 from __future__ import annotations
@@ -19,30 +19,38 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from xrf_sr_plans.errors import MissingExtraError
-from xrf_sr_plans.store.background import Background
+from xrf_sr_plans.store.background import BackgroundSink
 from xrf_sr_plans.store.jsonl import JsonlWriter, read_jsonl
 
 logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 1000
-"""Rows per write. Small batches cost 100 times as much time as the data are worth."""
+"""Rows per write. The same data take far longer to write in small batches."""
 _LOOK_S = 0.5
-"""How often a writer that is being closed looks whether its server is still there."""
+"""Interval in seconds at which a writer that is being closed checks that its server is there."""
 _KNOCK_S = 1.0
+"""Longest time in seconds that such a check may take."""
 
 
 @contextmanager
 def embedded_catalog(folder: str | Path) -> Iterator[Any]:
-    """Open, or create, a Tiled catalog of bluesky runs in a folder; no server, no port.
+    """Open a Tiled catalog of bluesky runs in a folder, without a server or a port.
+
+    Parameters
+    ----------
+    folder
+        Folder of the catalog. A new catalog is made where there is none.
 
     Yields
     ------
-    The Tiled client; ``catalog[uid]``, ``catalog[-1]`` and searches work as against a server.
+    tiled.client.container.Container
+        The client. Look-ups such as ``catalog[uid]`` and ``catalog[-1]``, and searches, work as
+        with a server.
 
     Raises
     ------
     MissingExtraError
-        Tiled's server part is not installed.
+        The server part of Tiled is not installed.
     """
     try:
         from tiled.catalog import from_uri
@@ -66,7 +74,7 @@ def embedded_catalog(folder: str | Path) -> Iterator[Any]:
 
 
 def _register_exporter(registry: Any) -> None:
-    """Let ``run.documents()`` work for others; `store.documents` does without it."""
+    """Make ``run.documents()`` work for other programs; `store.documents` doesn't need it."""
     try:
         from bluesky_tiled_plugins.exporters import json_seq_exporter
     except ImportError:
@@ -77,36 +85,43 @@ def _register_exporter(registry: Any) -> None:
 def tiled_writer(client: Any) -> Callable[[str, dict[str, Any]], None]:
     """Return a `TiledWriter` with the settings that row events need.
 
-    ``max_array_size=0``: short arrays would go into SQL columns, from where they come back as
-    strings or not at all. Raises into its caller; see `safe_writer`.
+    Its errors reach whoever calls it. Use `safe_writer` for a RunEngine.
+
+    Raises
+    ------
+    MissingExtraError
+        bluesky-tiled-plugins is not installed.
     """
     try:
         from bluesky_tiled_plugins import TiledWriter
     except ImportError as error:
         raise MissingExtraError("writing to Tiled", "tiled") from error
+    # Short arrays would otherwise go into SQL columns, from where they come back as strings or not
+    # at all.
     return TiledWriter(client, batch_size=BATCH_ROWS, max_array_size=0)
 
 
 class SafeWriter:
-    """Write runs to Tiled and, at once, to JSON lines; drop the file when Tiled has the run.
+    """Write runs to Tiled and to files at the same time, and delete a file once Tiled has its run.
 
     Subscribe it to a RunEngine, or use it as a sink of the analysis: it never raises and never
-    blocks. Two threads with bounded queues do the work, so that neither a server that dies (a
-    plain writer stalls for minutes) nor a full disk reaches the scan or the other copy. What
-    Tiled didn't get stays in `folder` for `reingest`. Close it before the catalog it writes to.
+    blocks. Two threads with bounded queues do the work, so that neither a dead server (for which a
+    plain `TiledWriter` waits for minutes) nor a full disk affects the scan or the other copy. Runs
+    that Tiled didn't get as a whole stay in `folder` for `reingest`. Close the writer before the
+    catalog that it writes to.
 
     Parameters
     ----------
     write
-        Takes documents, in a thread; may raise and may hang.
+        Called as ``write(name, doc)`` in a thread, where it may raise and may hang.
     folder
-        For the JSON lines.
+        Folder of the JSON-lines files.
     limit
-        Most documents that may wait for either.
+        Largest number of documents that may wait for Tiled, and for the disk.
     keep_files
-        Keep the files of runs that Tiled has, too.
+        Keep the files of all runs, even of those that Tiled has.
     is_down
-        Says whether Tiled's server is known to be gone; asked while closing.
+        Returns whether Tiled's server is known to be gone. It is asked only while closing.
     """
 
     def __init__(
@@ -123,26 +138,36 @@ class SafeWriter:
         self._keep = keep_files
         self._lock = threading.Lock()
         self._outcomes: dict[str, list[bool]] = {}
-        self._to_tiled = Background(
+        self._to_tiled = BackgroundSink(
             write, name="tiled-writer", limit=limit, finished=self._finished_tiled
         )
-        self._to_file = Background(
+        self._to_file = BackgroundSink(
             self._files, name="tiled-backup", limit=limit, finished=self._finished_file
         )
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
-        """Take one document."""
+        """Hand over one document to both threads."""
         self._to_file(name, doc)
         self._to_tiled(name, doc)
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until all documents so far are written; False where they aren't in time."""
+        """Wait until all documents so far are written.
+
+        Returns
+        -------
+        bool
+            False where that was not the case within `timeout_s` seconds.
+        """
         return self._to_file.flush(timeout_s) and self._to_tiled.flush(timeout_s)
 
     def close(self, timeout_s: float) -> bool:
-        """Finish; False where Tiled didn't take everything in time (the files have it).
+        """Write what is waiting, then end both threads.
 
-        It takes less time where the server is gone and the files are complete.
+        Returns
+        -------
+        bool
+            False where Tiled, or the disk, didn't take everything within `timeout_s` seconds. The
+            time is not used up where the server is known to be gone and the files are complete.
         """
         deadline = time.monotonic() + timeout_s
         backed_up = self._to_file.close(timeout_s)
@@ -162,14 +187,15 @@ class SafeWriter:
 
     @property
     def folder(self) -> Path:
-        """Where the files are."""
+        """Folder of the JSON-lines files."""
         return self._files.folder
 
     def _finished_tiled(self, uid: str, complete: bool) -> None:
         self._finished(uid, complete)
 
     def _finished_file(self, uid: str, complete: bool) -> None:
-        # Tiled alone decides; this only says that the file isn't being written any more.
+        # Whether the file is complete doesn't matter: it is kept wherever Tiled lacks the run. This
+        # only says that the file isn't being written any more, so that it may be deleted.
         self._finished(uid, True)
 
     def _finished(self, uid: str, stored: bool) -> None:
@@ -187,7 +213,16 @@ class SafeWriter:
 
 
 def safe_writer(client: Any, backup: str | Path, **options: Any) -> SafeWriter:
-    """Return a `SafeWriter` into a Tiled client with its files in the folder `backup`.
+    """Return a `SafeWriter` that writes to a Tiled client.
+
+    Parameters
+    ----------
+    client
+        The catalog's client, as from `embedded_catalog` or ``tiled.client.from_uri``.
+    backup
+        Folder of the JSON-lines files.
+    options
+        Further arguments of `SafeWriter`.
 
     Raises
     ------
@@ -203,7 +238,7 @@ def _is_down(client: Any) -> bool:
     """Return whether connections to the client's server are refused; False where it isn't known."""
     context = client.context
     if hasattr(context.http_client, "app"):
-        # In this process: there is no address to knock at.
+        # The catalog is embedded in this process, so there is no address to connect to.
         return False
     address = urlsplit(str(context.api_uri))
     port = address.port or (443 if address.scheme == "https" else 80)
@@ -212,25 +247,40 @@ def _is_down(client: Any) -> bool:
     except ConnectionRefusedError:
         return True
     except OSError:
-        # Slow, unknown, behind a proxy: the writer's own patience decides.
+        # Slow, unknown, or behind a proxy: only the time limit of `SafeWriter.close` decides.
         return False
     return False
 
 
 @dataclass(frozen=True)
 class Reingested:
-    """What became of the runs of a backup folder."""
+    """What happened to the runs in a backup folder."""
 
     stored: tuple[str, ...] = ()
+    """Uids of the runs that are in Tiled now."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """File name -> why; these files stay."""
+    """The reason by file name, for files that could not be stored and were left where they are."""
 
 
 def reingest(client: Any, backup: str | Path, *, unfinished: bool = False) -> Reingested:
-    """Write the runs that wait in a backup folder into Tiled, and remove their files.
+    """Write the runs in a backup folder to Tiled, and delete their files.
 
-    What Tiled has of such a run (a part, usually) is replaced. Runs without a stop document may
-    still be open; with `unfinished` they are stored with a stop document that says "abort".
+    Whatever part of such a run is in Tiled already is replaced.
+
+    Parameters
+    ----------
+    client
+        The catalog's client.
+    backup
+        Folder of the JSON-lines files, as of `safe_writer`.
+    unfinished
+        Also store runs without a stop document, which may still be open. They get a stop document
+        with the exit status "abort".
+
+    Returns
+    -------
+    Reingested
+        The runs that were stored, and the files that were not.
     """
     stored: list[str] = []
     failed: dict[str, str] = {}
@@ -263,7 +313,7 @@ def _replace(client: Any, docs: list[tuple[str, dict[str, Any]]]) -> None:
 
 
 def _abandoned(docs: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Return a stop document for a run whose session ended before it did."""
+    """Return a stop document for a run that was still open when its session ended."""
     import uuid
 
     start = docs[0][1]

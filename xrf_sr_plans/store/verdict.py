@@ -1,4 +1,8 @@
-"""What the fine maps so far say of a model: its coverage, and what to do about it."""
+"""`judge`: what the fine maps measured so far say about a model's 90 % intervals.
+
+The interval of the pooled coverage allows for neighboring pixels, and whole fine maps, being right
+or wrong together, so that a few unlucky regions don't raise an alarm.
+"""
 
 from __future__ import annotations
 
@@ -12,44 +16,23 @@ import numpy as np
 from xrf_sr_plans.store.ledger import Entry
 
 NOMINAL = 0.90
-
-
+"""Coverage that the intervals are meant to have."""
 TOLERATED = 0.87, 0.93
-
-
-"""Pooled coverage of 90 % intervals outside of this is warned about."""
-
-
+"""A warning needs a pooled coverage outside of this range."""
 POOL_PIXELS = 50_000
-
-
-"""The latest so many pixels are looked at."""
-
-
+"""Entries are pooled, beginning with the latest, until they hold this many pixels."""
 LEAST_EFFECTIVE = 50
-
-
-"""With fewer independent pixels nothing is said."""
-
-
+"""With fewer independent pixels than this, the model is not judged."""
 CONFIDENCE = 0.99
-
-
+"""Confidence level of the interval of the pooled coverage."""
 ENOUGH_MAPS = 5
-
-
-"""From so many fine maps on a calibration can be estimated anew."""
-
-
+"""A new calibration, or the advice to train again, needs at least this many fine maps."""
 LARGEST_BIAS = 0.05
-
-
+"""Relative error of the total counts above which intervals that fail call for new training."""
 WORST_GAIN_DB = -0.2
-
+"""Mean PSNR relative to bicubic, in dB, below which a model should be trained again."""
 
 Judgement = Literal["unknown", "calibrated", "overconfident", "underconfident"]
-
-
 Recommendation = Literal["fine", "recalibrate", "collect pairs", "retrain"]
 
 
@@ -59,12 +42,23 @@ class Verdict:
 
     Parameters
     ----------
-    coverage_90, low, high
-        Pooled over `pixels`, with its 99 % interval.
+    coverage_90
+        Share of the measured pixels that lay inside the 90 % intervals, pooled over `pixels`.
+    low, high
+        Ends of the 99 % interval of `coverage_90`.
+    pixels
+        How many pixels were pooled.
     effective_pixels
-        How many independent ones they are worth.
+        How many independent pixels they are worth.
+    fine_maps
+        How many fine maps they come from.
+    judgement
+        Whether the intervals are too narrow ("overconfident"), too wide ("underconfident"), right
+        ("calibrated"), or whether too little is known to tell.
+    recommendation
+        What to do. "fine" means that nothing needs to be done.
     warning
-        In words; empty where there is nothing to warn about.
+        The recommendation and its reason in words; empty where there is nothing to warn about.
     """
 
     coverage_90: float
@@ -78,38 +72,51 @@ class Verdict:
     warning: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON types."""
+        """Return the fields as JSON types."""
         return asdict(self)
 
 
 def judge(entries: Sequence[Entry], element: str | None = None) -> Verdict:
-    """Pool the latest `POOL_PIXELS` of entries (in the order of time; of one element or of all).
+    """Pool the latest fine maps of a model and judge its 90 % intervals.
 
-    Neighbouring pixels are right or wrong together (`Entry.effective_pixels`), and so are whole
-    fine maps: the interval is the wider one of what both allow. A warning needs a pooled coverage
-    outside `TOLERATED` whose interval doesn't hold the nominal 90 %, so a tiny region never
-    raises one. A fallback's intervals were never calibrated: they are pooled but not judged.
+    Neighboring pixels are right or wrong together (see `Entry.effective_pixels`), and so are whole
+    fine maps. The interval of the pooled coverage is the wider of those that follow from either. A
+    warning needs a pooled coverage outside `TOLERATED` whose interval doesn't hold the nominal
+    90 %, so a tiny region never raises one. Intervals of the bicubic fallback were never
+    calibrated. They are pooled but not judged.
+
+    Parameters
+    ----------
+    entries
+        Entries of one model and factor in order of time. The latest `POOL_PIXELS` pixels count.
+    element
+        Only entries of this element are pooled; None stands for all elements.
     """
     from xrf_sr_plans.metrics.hallucination import wilson_interval
 
-    latest = _latest([one for one in entries if element in (None, one.element)])
-    pixels = np.array([one.pixels for one in latest], dtype=float)
+    latest = _latest([entry for entry in entries if element in (None, entry.element)])
+    # These arrays have one value per entry, that is, per fine map and element.
+    pixels = np.array([entry.pixels for entry in latest], dtype=float)
     if not latest:
         return Verdict(math.nan, 0.0, 1.0, 0, 0.0, 0, "unknown", "fine")
-    covered = np.array([one.coverage_90 for one in latest])
+    covered = np.array([entry.coverage_90 for entry in latest])
     weight = pixels / pixels.sum()
     coverage = float(weight @ covered)
+    # Variance of the pooled coverage: of a proportion in each entry's independent pixels, or what
+    # the differences between whole fine maps show, whichever is larger.
     spread = max(coverage * (1 - coverage), 1e-4)
-    each = np.maximum([one.effective_pixels for one in latest], 1.0)
-    variance = spread * float((weight**2 / each).sum())
-    maps = sorted({one.fine_uid for one in latest})
+    independent = np.maximum([entry.effective_pixels for entry in latest], 1.0)
+    variance = spread * float((weight**2 / independent).sum())
+    maps = sorted({entry.fine_uid for entry in latest})
     if len(maps) >= ENOUGH_MAPS:
         off = weight * (covered - coverage)
-        by_map = [sum(off[i] for i, one in enumerate(latest) if one.fine_uid == m) for m in maps]
+        by_map = [
+            sum(off[i] for i, entry in enumerate(latest) if entry.fine_uid == uid) for uid in maps
+        ]
         between = float(np.square(by_map).sum()) * len(maps) / (len(maps) - 1)
         variance = max(variance, between)
     effective = min(spread / variance, float(pixels.sum()))
-    # Rounded to whole trials: Wilson's interval is one of counts.
+    # Rounded to whole trials, because Wilson's interval is one of counts.
     trials = max(1, round(effective))
     low, high = wilson_interval(round(coverage * trials), trials, CONFIDENCE)
     judgement: Judgement = "unknown"
@@ -122,10 +129,10 @@ def judge(entries: Sequence[Entry], element: str | None = None) -> Verdict:
     advice, why = _advice(latest, weight, judgement, len(maps))
     warning = ""
     if advice != "fine":
-        of = "all elements" if element is None else element
+        judged = "all elements" if element is None else element
         warning = (
             f"{advice}: {why}; 90 % intervals of {latest[-1].model} cover {coverage:.3f}"
-            f" ({low:.3f}..{high:.3f}) of {of} in {len(maps)} fine maps"
+            f" ({low:.3f}..{high:.3f}) of {judged} in {len(maps)} fine maps"
         )
     return Verdict(
         coverage, low, high, int(pixels.sum()), effective, len(maps), judgement, advice, warning
@@ -148,14 +155,14 @@ def _advice(
 ) -> tuple[Recommendation, str]:
     if judgement == "unknown":
         return "fine", "too few independent pixels to tell"
-    gain = _mean([one.psnr_enhanced_db - one.psnr_baseline_db for one in latest], weight)
-    bias = _mean([one.bias for one in latest], weight)
+    gain = _mean([entry.psnr_enhanced_db - entry.psnr_baseline_db for entry in latest], weight)
+    bias = _mean([entry.bias for entry in latest], weight)
     if fine_maps >= ENOUGH_MAPS and gain < WORST_GAIN_DB:
         return "retrain", f"the prediction is {-gain:.2f} dB worse than bicubic"
     if judgement == "calibrated":
         return "fine", ""
-    # Regions are chosen where much is predicted, so predictions lie somewhat high there; only
-    # where the intervals don't cover that is it the model's fault.
+    # Regions are chosen where much is predicted, so predictions are somewhat too high there. That
+    # is the model's fault only where its intervals don't cover it.
     if fine_maps >= ENOUGH_MAPS and abs(bias) > LARGEST_BIAS:
         return "retrain", f"predicted counts are off by {100 * bias:+.1f} %"
     if fine_maps >= ENOUGH_MAPS:
@@ -164,7 +171,7 @@ def _advice(
 
 
 def _mean(values: Sequence[float], weight: np.ndarray) -> float:
-    """Weighted mean of what is known; 0 where nothing is (an empty map has no PSNR)."""
+    """Return the weighted mean of the finite values, or 0 (an empty map has no PSNR)."""
     array = np.asarray(values, dtype=float)
     known = np.isfinite(array)
     return float(np.average(array[known], weights=weight[known])) if known.any() else 0.0
