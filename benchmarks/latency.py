@@ -57,7 +57,7 @@ def beamline_for(options: argparse.Namespace) -> SimBeamline:
     size = options.pixels * options.factor
     maps = phantom("thin_section", 5, size=size, n_elements=options.elements)
     names = NAMES[: options.elements]
-    sample = Sample.centred(maps, names, 0.5, counts_p99=200.0, name="thin section")
+    sample = Sample.centered(maps, names, 0.5, counts_p99=200.0, name="thin section")
     return make_beamline(sample, probe_fwhm_um=0.5)
 
 

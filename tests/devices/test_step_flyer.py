@@ -12,7 +12,7 @@ from ophyd.sim import SynAxis, SynGauss, SynSignal
 
 from support.sim_support import Documents, fly, grid_of, messages_of, pausing_at, small_map
 from xrf_sr_plans import schema
-from xrf_sr_plans.devices.protocols import PlansItsOwnRow, RowFlyer
+from xrf_sr_plans.devices.protocols import HasRowPlan, RowFlyer
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.devices.step_flyer import StepFlyer
 from xrf_sr_plans.errors import ConfigError
@@ -33,7 +33,7 @@ def ophyd_flyer(**kwargs: Any) -> StepFlyer:
 def test_ophyd_sim_detectors_fly_in_row_documents() -> None:
     flyer = ophyd_flyer()
     assert isinstance(flyer, RowFlyer)
-    assert isinstance(flyer, PlansItsOwnRow)
+    assert isinstance(flyer, HasRowPlan)
     documents = fly(flyer, GRID)
     (descriptor,) = documents.named("descriptor")
     assert set(descriptor["data_keys"]) == set(schema.row_keys("step").values())

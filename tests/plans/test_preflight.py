@@ -109,7 +109,7 @@ def test_start_and_stop_at_one_place_is_no_grid(run_engine):
         ({"max_regions": 0}, ConfigError, ["max_regions is 0"]),
         ({"pad_um": -1.0}, ConfigError, ["pad_um is -1"]),
         ({"rescan": "later"}, ConfigError, ["'later'", "propose"]),
-        ({"rescan": "queue"}, ConfigError, ["rescan_sink"]),
+        ({"rescan": "queue"}, ConfigError, ["rescan_queue"]),
         ({"tile_um": 0.5}, GridError, ["smaller than the step"]),
         ({"tile_um": -2}, GridError, ["tile_um is -2"]),
         ({"fine_step_um": math.nan}, GridError, ["fine_step_um is nan"]),

@@ -185,7 +185,7 @@ class Sink:
 def test_queued_regions_are_handed_over_as_json_plan_calls(run_engine, recorder):
     boxes = [[BOX, (2.0, 3.0, -1.0, 1.0)]]
     sink = Sink()
-    beamline = small_beamline(boxes, rescan_sink=sink)
+    beamline = small_beamline(boxes, rescan_queue=sink)
     outcome = run_engine(small_survey(beamline, tile_um=None, rescan="queue")).plan_result
     assert [one.disposition for one in outcome.regions] == ["queued", "failed"]
     assert len(recorder.map_starts()) == 1, "nothing is flown here"
@@ -268,7 +268,7 @@ def test_a_survey_stopped_while_it_hands_over_says_that_it_is_not_known(run_engi
             return Status()
 
     sink = Slow()
-    survey = small_survey(small_beamline(rescan_sink=sink), rescan="queue")
+    survey = small_survey(small_beamline(rescan_queue=sink), rescan="queue")
     with pytest.raises(RunEngineInterrupted):
         run_engine(iter(Interrupting(survey, lambda: sink.items, pause)))
     run_engine.stop()

@@ -11,7 +11,7 @@ import event_model
 from bluesky import RunEngine
 from bluesky.utils import Msg
 
-from xrf_sr_plans.devices.protocols import PlansItsOwnRow, RowRequest
+from xrf_sr_plans.devices.protocols import HasRowPlan, RowRequest
 from xrf_sr_plans.maps.grid import ScanGrid
 
 
@@ -85,7 +85,7 @@ def small_map(
             request = row_request(grid, row, dwell_ms, map_key)
             yield from bps.prepare(flyer, request, group="row")
             yield from bps.wait("row", timeout=timeout_s)
-            if isinstance(flyer, PlansItsOwnRow):
+            if isinstance(flyer, HasRowPlan):
                 yield from flyer.row_plan(request)
             else:
                 yield from bps.kickoff(flyer, wait=True)

@@ -108,7 +108,7 @@ class EpicsRowFlyer(RowDevice):
             The row with its run-up is beyond the axes' limits.
         """
         self.stop()
-        path = RowPath.of(value)
+        path = RowPath.from_request(value)
         self._facts = {"fast": axis_facts(self._fast), "slow": axis_facts(self._slow)}
         _check(self._facts["fast"], path.start_um, "row start with run-up")
         _check(self._facts["fast"], path.end_um, "row end with run-up")

@@ -48,7 +48,7 @@ class RowFlyer(Flyable, Preparable, Collectable, Protocol):
 
 
 @runtime_checkable
-class PlansItsOwnRow(Protocol):
+class HasRowPlan(Protocol):
     """A flyer whose row is made of ordinary plan messages (step scanning)."""
 
     def row_plan(self, request: RowRequest) -> MsgGenerator[None]:
@@ -151,13 +151,13 @@ class Beamline:
     probe_fwhm_um: float | None = None
     flux_ph_s: float | None = None
     time_model: RowTimeModel = field(default_factory=RowTimeModel)
-    rescan_sink: Any = None
+    rescan_queue: Any = None
 
     def __post_init__(self) -> None:
         if self.max_rate_hz <= 0:
             raise ConfigError(f"beamline {self.name!r}: max_rate_hz is {self.max_rate_hz}")
 
     @property
-    def devices(self) -> Iterator[Any]:
+    def staged_devices(self) -> Iterator[Any]:
         """Every device that a map stages."""
         return (device for device in (self.flyer, self.shutter) if device is not None)

@@ -9,7 +9,7 @@ from typing import Any
 from ophyd import Device
 
 from xrf_sr_plans.devices.rows import (
-    AttemptLedger,
+    AttemptCounter,
     RowFrames,
     RowPath,
     describe_elements,
@@ -30,7 +30,7 @@ class RowDevice(Device):
         super().__init__(name=name, **kwargs)
         self.elements = list(elements)
         """Element names, in the order of the counts."""
-        self._ledger = AttemptLedger()
+        self._ledger = AttemptCounter()
         self._path: RowPath | None = None
         self._attempt = 0
         self._frames: RowFrames | None = None

@@ -53,7 +53,7 @@ class RowPath:
     velocity_um_s: float
 
     @classmethod
-    def of(cls, request: RowRequest) -> RowPath:
+    def from_request(cls, request: RowRequest) -> RowPath:
         """Return the path of a row: half a pixel and the run-up on either side."""
         direction, half = request["direction"], request["step_um"] / 2
         first_edge = request["first_um"] - direction * half
@@ -68,7 +68,7 @@ class RowPath:
 
 
 @dataclass
-class AttemptLedger:
+class AttemptCounter:
     """How often each row of each map was begun."""
 
     _begun: dict[tuple[str, int], int] = field(default_factory=dict)

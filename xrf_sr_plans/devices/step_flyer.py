@@ -18,7 +18,7 @@ from ophyd.status import Status, StatusBase
 from xrf_sr_plans.devices.axes import um_per_unit
 from xrf_sr_plans.devices.protocols import RowRequest
 from xrf_sr_plans.devices.rows import (
-    AttemptLedger,
+    AttemptCounter,
     RowFrames,
     describe_elements,
     describe_row,
@@ -88,7 +88,7 @@ class StepFlyer:
         self._exposure = tuple(exposure)
         self._live_time_key = live_time_key
         self._timeout_s = timeout_s
-        self._ledger = AttemptLedger()
+        self._ledger = AttemptCounter()
         self._request: RowRequest | None = None
         self._attempt = 0
         self._readings: dict[int, dict[str, Any]] = {}

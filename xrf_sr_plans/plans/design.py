@@ -201,8 +201,8 @@ def _wish_problems(beamline: Beamline, wishes: SurveyWishes) -> list[Problem]:
         problems.append(
             Problem(ConfigError, f"rescan is {wishes.rescan!r}; it must be one of {modes}")
         )
-    if wishes.rescan == "queue" and beamline.rescan_sink is None:
-        text = f"rescan is 'queue', but {beamline.name} has no rescan_sink to queue with"
+    if wishes.rescan == "queue" and beamline.rescan_queue is None:
+        text = f"rescan is 'queue', but {beamline.name} has no rescan_queue to queue with"
         problems.append(Problem(ConfigError, text))
     if wishes.find is not None:
         problems += _query_problems(wishes.find, list(beamline.flyer.elements))

@@ -15,7 +15,7 @@ from bluesky.utils import FailedStatus, MsgGenerator, plan
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
-from xrf_sr_plans.devices.protocols import Beamline, PlansItsOwnRow, RowRequest
+from xrf_sr_plans.devices.protocols import Beamline, HasRowPlan, RowRequest
 from xrf_sr_plans.errors import FlightError, in_words
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
@@ -182,7 +182,7 @@ def fly(order: MapOrder, rows_done: set[int] | None = None) -> MsgGenerator[Flow
     }
     start = map_start(beamline, order.grid, order.metadata(), plan_args=plan_args)
 
-    @bpp.stage_decorator([flight.guard, *beamline.devices])
+    @bpp.stage_decorator([flight.guard, *beamline.staged_devices])
     @bpp.run_decorator(md={**start, **order.md})
     def inner() -> MsgGenerator[None]:
         yield from bpp.contingency_wrapper(
@@ -267,7 +267,7 @@ class _Flight:
         # Only now, beside the sample's place of the row: no dose on the way there.
         yield from bps.abs_set(self.guard, "open", group=preparing)
         yield from bps.wait(preparing, timeout=patience(row_s))
-        if isinstance(flyer, PlansItsOwnRow):
+        if isinstance(flyer, HasRowPlan):
             yield from flyer.row_plan(request)
         else:
             yield from bps.kickoff(flyer, group=starting)

@@ -13,7 +13,7 @@ from numbers import Real
 from typing import NamedTuple
 
 from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
-from xrf_sr_plans.devices.protocols import Beamline, PlansItsOwnRow, RowTimeModel
+from xrf_sr_plans.devices.protocols import Beamline, HasRowPlan, RowTimeModel
 from xrf_sr_plans.errors import BudgetError, ConfigError, GridError, LimitsError, RefusedError
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 
@@ -114,7 +114,7 @@ def allowed_box(beamline: Beamline, facts: AxisFacts, *, is_fast: bool) -> Box |
 
 def is_stepping(beamline: Beamline) -> bool:
     """Return whether rows are stepped, so that neither run-up nor fly velocity matters."""
-    return isinstance(beamline.flyer, PlansItsOwnRow)
+    return isinstance(beamline.flyer, HasRowPlan)
 
 
 def run_up_um(beamline: Beamline, facts: AxisFacts, step_um: float, dwell_ms: float) -> float:

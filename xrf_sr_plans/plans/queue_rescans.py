@@ -48,7 +48,7 @@ def queue_rescans(
     """Give all rescans to the sink at once, and record which of them are queued."""
     if not rescans:
         return []
-    sink = maps.beamline.rescan_sink
+    sink = maps.beamline.rescan_queue
     group = f"queue-{uuid.uuid4().hex[:8]}"
     items = [queue_item(maps, one) for one in rescans]
     yield from bps.checkpoint()

@@ -15,7 +15,7 @@ RE = RunEngine({})
 rescan_queue = RescanQueue(
     connect=connect_zmq(os.environ["TEST_CONTROL_ADDR"], os.environ["TEST_INFO_ADDR"])
 )
-beamline = make_beamline("zagami", rescan_sink=rescan_queue)
+beamline = make_beamline("zagami", rescan_queue=rescan_queue)
 session = start_session(RE, beamline, settings=AnalysisSettings(), in_process=True)
 samx, samy = beamline.fast, beamline.slow
 RE.subscribe(JsonlWriter(os.environ["TEST_DOCUMENTS"]))

@@ -55,7 +55,7 @@ class SimRowFlyer(RowDevice):
             The row with its run-up, or its velocity, is more than the axes can do.
         """
         self._abandon()
-        row = RowPath.of(value)
+        row = RowPath.from_request(value)
         self._check(row)
         self._map_index.setdefault(value["map_key"], len(self._map_index))
         self._path, self._frames = row, None

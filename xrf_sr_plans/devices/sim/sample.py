@@ -48,7 +48,7 @@ class Sample:
             raise ConfigError(f"sample {self.name!r}: pixel_um is {self.pixel_um}")
 
     @classmethod
-    def centred(
+    def centered(
         cls,
         maps: np.ndarray,
         elements: tuple[str, ...],
@@ -88,7 +88,7 @@ def zagami(pixel_um: float = 0.5, counts_p99: float = 200.0) -> Sample:
         np.load(file, allow_pickle=False) as data,
     ):
         maps, elements = data["maps"], tuple(str(name) for name in data["elements"])
-    return Sample.centred(maps, elements, pixel_um, counts_p99=counts_p99, name="zagami")
+    return Sample.centered(maps, elements, pixel_um, counts_p99=counts_p99, name="zagami")
 
 
 def cells(
@@ -134,7 +134,7 @@ def cells(
         "Zn": film / 4 + 0.1 * body + 0.6 * nucleus,
     }
     stack = np.clip(np.stack(list(maps.values())), 0, None)
-    return Sample.centred(stack, tuple(maps), pixel_um, counts_p99=counts_p99, name="cells")
+    return Sample.centered(stack, tuple(maps), pixel_um, counts_p99=counts_p99, name="cells")
 
 
 def edges(
@@ -151,7 +151,7 @@ def edges(
     zinc[:, width // 2 :] = 1.0
     nickel[height // 8 : height // 8 + 4, width // 4 : width // 4 + 4] = 1.0
     maps = np.stack([iron, zinc, nickel])
-    return Sample.centred(maps, ("Fe", "Zn", "Ni"), pixel_um, counts_p99=counts_p99, name="edges")
+    return Sample.centered(maps, ("Fe", "Zn", "Ni"), pixel_um, counts_p99=counts_p99, name="edges")
 
 
 SAMPLES = {"zagami": zagami, "cells": cells, "edges": edges}
