@@ -1,1 +1,1 @@
-"""Looking at a survey: the latest one, its record, its picture."""
+"""Ways to look at a survey: the latest one, its record and its picture."""

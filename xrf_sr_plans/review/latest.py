@@ -1,4 +1,4 @@
-"""`LatestSurvey`: the survey just flown, to look at from the prompt."""
+"""`LatestSurvey`: the survey that was flown last, to look at from the prompt."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ logger = logging.getLogger(__name__)
 
 
 class LatestSurvey:
-    """Keep the documents of one survey, the latest, in memory; draw it when asked.
+    """Keep the documents of the latest survey in memory, and draw it when asked.
 
-    Subscribe it to the RunEngine *and* give it to `start_session` as a result sink, since the
-    enhanced maps come from there::
+    Subscribe it to the RunEngine, which brings the measured maps, *and* give it to `start_session`
+    as a result sink, which brings the enhanced ones::
 
         latest_survey = LatestSurvey()
         RE.subscribe(latest_survey)
         start_session(RE, beamline, result_sinks=[latest_survey])
 
-    ``print(latest_survey)`` lists its regions; `picture` draws it, also while rows still come in
-    if the survey was asked for previews (``preview_every_rows``). It never raises into a scan.
+    ``print(latest_survey)`` lists the regions and `picture` draws the maps. If the survey was
+    started with ``preview_every_rows``, it can be drawn while it is still being flown. An error in
+    here is logged and never reaches the scan.
     """
 
     wants_preview = True
@@ -43,7 +44,7 @@ class LatestSurvey:
         try:
             with self._lock:
                 self._take(name, doc)
-        except Exception:  # nobody's scan ends because a picture can't be drawn
+        except Exception:  # a scan must not end because a picture can't be drawn
             logger.exception("a %s document is missing from the latest survey", name)
 
     def _take(self, name: str, doc: dict[str, Any]) -> None:
@@ -53,7 +54,7 @@ class LatestSurvey:
                 return
             if survey_uid != self._survey_uid:
                 if "original_run_uid" in doc:
-                    # A late result of the survey before.
+                    # A result of the survey before, which came late.
                     return
                 self._survey_uid, self._runs, self._documents = survey_uid, {}, []
         uid = run_uid(name, doc, self._runs)
@@ -64,6 +65,7 @@ class LatestSurvey:
         self._documents.append((uid, name, doc))
 
     def _forget_previews(self, source_uid: str) -> None:
+        # Only the newest preview of a map is worth its memory.
         old = {
             uid
             for uid, name, doc in self._documents
@@ -71,22 +73,35 @@ class LatestSurvey:
             and doc.get("purpose") == "preview"
             and doc["original_run_uid"] == source_uid
         }
-        self._documents = [row for row in self._documents if row[0] not in old]
+        self._documents = [kept for kept in self._documents if kept[0] not in old]
 
     @property
     def record(self) -> SurveyRecord:
-        """What the documents say so far: maps, predictions, regions."""
+        """The maps, predictions and regions in the documents so far."""
         with self._lock:
             documents = [(name, doc) for _, name, doc in self._documents]
         return read_survey(documents)
 
     def picture(self, path: Path | str = "survey.png") -> Path:
-        """Draw per element: coarse, bicubic, enhanced, uncertainty, fine rescans, regions.
+        """Save a picture of the survey as it is now.
+
+        Each element has a row with its coarse map, the bicubic and the enhanced map, the
+        uncertainty and the fine rescans. The regions are drawn into all of them.
+
+        Parameters
+        ----------
+        path
+            Name of the PNG file.
+
+        Returns
+        -------
+        pathlib.Path
+            The file that was written.
 
         Raises
         ------
         RefusedError
-            No survey was flown in this session, or nothing of it is enhanced yet.
+            No survey was flown in this session, or no enhanced map has come in yet.
         """
         record = self.record
         if not record.coarse:
@@ -132,5 +147,9 @@ class LatestSurvey:
 
 
 def _survey_of(start: Mapping[str, Any]) -> str:
-    facts = start.get("xrf_sr") or {}
-    return str(facts.get("survey_uid") or start.get("survey_uid") or "")
+    """Return the uid of the survey that a run belongs to, or "" where it belongs to none.
+
+    Measured runs have it in the metadata `xrf_sr`, result runs at the top of their start document.
+    """
+    metadata = start.get("xrf_sr") or {}
+    return str(metadata.get("survey_uid") or start.get("survey_uid") or "")

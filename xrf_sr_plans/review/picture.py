@@ -1,4 +1,4 @@
-"""One picture of a survey: per element coarse, bicubic, enhanced, uncertainty, truth, regions."""
+"""`draw_survey`: the maps, uncertainties and regions of one survey in one picture."""
 
 from __future__ import annotations
 
@@ -15,35 +15,52 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 
 _ACCENT = "#ff3b6b"
+"""Color of the outlines of regions."""
+_SIGMA_COLUMN = 3
+"""Column of the uncertainty, which has a color scale of its own."""
 
 
 @dataclass(frozen=True)
 class SurveyView:
-    """What is drawn: the tiles of one survey and what was found in them.
-
-    `truth` holds, for each tile, an array (element, y, x) on the enhanced grid, where known (in a
-    simulation); `fine` the fine rescans, drawn over an empty field where no truth is known.
-    """
+    """What is drawn: the tiles of one survey, and the regions found in them."""
 
     coarse: Sequence[ElementalMaps]
+    """The measured map of each tile."""
     enhanced: Sequence[EnhancedMaps]
+    """The enhanced map of each tile."""
     regions: Sequence[Region] = ()
+    """All regions, in the order of the numbers that they get in the picture."""
     left_out: frozenset[str] = frozenset()
-    """Keys of regions that were refused (budget, limits, overlap) or failed; drawn dashed."""
+    """Keys of the regions that were refused (budget, limits, overlap) or failed; drawn dashed."""
     truth: Sequence[np.ndarray] = ()
+    """For a simulation, the true photons per coarse pixel of each tile, as an array
+    (element, y, x) on the enhanced grid."""
     fine: Sequence[ElementalMaps] = ()
+    """The fine rescans, which are drawn where there is no `truth`."""
     title: str = ""
     captions: dict[str, str] = field(default_factory=dict)
-    """Text under an element's name, such as its PSNR."""
+    """Text under the name of an element, such as its PSNR."""
 
 
 def draw_survey(view: SurveyView, path: Path | str) -> Path:
-    """Save the picture as PNG and return its path.
+    """Save a picture of a survey.
+
+    Parameters
+    ----------
+    view
+        What to draw.
+    path
+        Name of the PNG file. Its folder is made if need be.
+
+    Returns
+    -------
+    pathlib.Path
+        The file that was written.
 
     Raises
     ------
     RefusedError
-        There is no map to draw.
+        There is no coarse or no enhanced map to draw.
     """
     if not view.coarse or not view.enhanced:
         raise RefusedError("a survey without a coarse and an enhanced map can't be drawn")
@@ -72,7 +89,10 @@ def draw_survey(view: SurveyView, path: Path | str) -> Path:
 
 
 def _draw_element(figure: Any, axes: Any, view: SurveyView, index: int, element: str) -> None:
+    """Fill one row of the picture."""
+    # Counts share one scale, so that colors can be compared from column to column.
     scale = _scale([maps.counts.values[index] for maps in view.coarse])
+    # For each column, the planes (y, x) of all tiles with the grids that say where they lie.
     shown: list[list[tuple[ScanGrid, np.ndarray]]] = [
         [(maps.grid, maps.counts.values[index]) for maps in view.coarse],
         [(maps.grid, maps.baseline.values[index]) for maps in view.enhanced],
@@ -81,10 +101,12 @@ def _draw_element(figure: Any, axes: Any, view: SurveyView, index: int, element:
         [(maps.grid, maps.counts.values[index]) for maps in view.fine],
     ]
     if view.truth:
-        shown[4] = [(m.grid, t[index]) for m, t in zip(view.enhanced, view.truth, strict=True)]
-    sigma_scale = _scale([plane for _, plane in shown[3]])
+        shown[-1] = [
+            (maps.grid, truth[index]) for maps, truth in zip(view.enhanced, view.truth, strict=True)
+        ]
+    sigma_scale = _scale([plane for _, plane in shown[_SIGMA_COLUMN]])
     for column, (axis, tiles) in enumerate(zip(axes, shown, strict=True)):
-        low, high = sigma_scale if column == 3 else scale
+        low, high = sigma_scale if column == _SIGMA_COLUMN else scale
         image = None
         axis.set_facecolor("#d9d9d9")
         for grid, plane in tiles:
@@ -94,20 +116,22 @@ def _draw_element(figure: Any, axes: Any, view: SurveyView, index: int, element:
                 extent=(grid.fast.low_um, grid.fast.high_um, grid.slow.low_um, grid.slow.high_um),
                 vmin=low,
                 vmax=high,
-                cmap="magma" if column == 3 else "viridis",
+                cmap="magma" if column == _SIGMA_COLUMN else "viridis",
                 interpolation="nearest",
             )
         _draw_regions(axis, view.regions, view.left_out)
         axis.tick_params(labelsize=7)
-        if image is not None and column in (2, 3):
+        # One bar for the counts, beside the enhanced map, and one for the uncertainty.
+        if image is not None and column in (_SIGMA_COLUMN - 1, _SIGMA_COLUMN):
             figure.colorbar(image, ax=axis, shrink=0.8, label="photons").ax.tick_params(labelsize=7)
-    _hatch_untrusted(axes[3], view.enhanced, index)
+    _hatch_untrusted(axes[_SIGMA_COLUMN], view.enhanced, index)
     _set_limits(axes[0], view.coarse)
     caption = view.captions.get(element, "")
     axes[0].set_ylabel(f"{element}\n{caption}\ny (µm)" if caption else f"{element}\ny (µm)")
 
 
 def _scale(planes: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return the ends of a color scale that single bright pixels don't stretch."""
     values = np.concatenate([plane[np.isfinite(plane)].ravel() for plane in planes])
     if not values.size:
         return 0.0, 1.0
@@ -119,19 +143,20 @@ def _draw_regions(axis: Any, regions: Sequence[Region], left_out: frozenset[str]
     from matplotlib.patches import Rectangle
 
     for number, region in enumerate(regions, start=1):
-        colour, width, style = _ACCENT, 1.4, "-"
+        color, width, style = _ACCENT, 1.4, "-"
         if region.key in left_out:
-            colour, width, style = "white", 0.7, "--"
+            color, width, style = "white", 0.7, "--"
         corner = (region.x_low_um, region.y_low_um)
         box = Rectangle(corner, region.width_um, region.height_um, fill=False)
-        box.set(edgecolor=colour, linewidth=width, linestyle=style)
+        box.set(edgecolor=color, linewidth=width, linestyle=style)
         axis.add_patch(box)
-        axis.annotate(str(number), corner, color=colour, fontsize=7, weight="bold")
+        axis.annotate(str(number), corner, color=color, fontsize=7, weight="bold")
 
 
 def _hatch_untrusted(axis: Any, enhanced: Sequence[EnhancedMaps], index: int) -> None:
     for maps in enhanced:
         untrusted = ~maps.trusted.values[index].astype(bool)
+        # `contourf` needs a side of two pixels at least.
         if untrusted.any() and min(untrusted.shape) > 1:
             axis.contourf(
                 maps.grid.fast.centers_um,
@@ -144,5 +169,7 @@ def _hatch_untrusted(axis: Any, enhanced: Sequence[EnhancedMaps], index: int) ->
 
 
 def _set_limits(axis: Any, coarse: Sequence[ElementalMaps]) -> None:
-    axis.set_xlim(min(m.grid.fast.low_um for m in coarse), max(m.grid.fast.high_um for m in coarse))
-    axis.set_ylim(min(m.grid.slow.low_um for m in coarse), max(m.grid.slow.high_um for m in coarse))
+    fast = [maps.grid.fast for maps in coarse]
+    slow = [maps.grid.slow for maps in coarse]
+    axis.set_xlim(min(tile.low_um for tile in fast), max(tile.high_um for tile in fast))
+    axis.set_ylim(min(tile.low_um for tile in slow), max(tile.high_um for tile in slow))

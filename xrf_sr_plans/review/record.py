@@ -1,4 +1,4 @@
-"""A survey read back from its documents: maps, predictions, regions, fine maps, comparison."""
+"""`SurveyRecord`: the maps, predictions and regions of a survey, read back from its documents."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ Document = tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class SurveyRecord:
-    """Everything that one survey's documents say.
-
-    Attributes
-    ----------
-    coarse, fine
-        Measured maps by run uid, in the order in which they were flown.
-    enhanced
-        Predictions by uid of the coarse run; the latest preview while there is no result.
-    regions
-        The last word on each region: its `Region` with ``disposition`` and ``why``.
-    run_uids
-        All run uids by plan name.
-    """
+    """What the documents of one survey say."""
 
     coarse: Mapping[str, ElementalMaps] = field(default_factory=dict)
+    """Coarse maps by run uid, in the order in which they were flown."""
     fine: Mapping[str, ElementalMaps] = field(default_factory=dict)
+    """Fine maps by run uid, in the order in which they were flown."""
     parents: Mapping[str, str] = field(default_factory=dict)
+    """Uid of the map from which a map followed, by run uid; empty where it followed from none."""
     enhanced: Mapping[str, EnhancedMaps] = field(default_factory=dict)
+    """Predictions by uid of the coarse run; while there is no result, the latest preview."""
     regions: tuple[Mapping[str, Any], ...] = ()
+    """The data of the last event about each region, among them ``disposition`` and ``reason``,
+    and the whole `Region` under ``region``."""
     run_uids: Mapping[str, list[str]] = field(default_factory=dict)
+    """Uids of all runs by plan name."""
 
     def agreements(self) -> list[dict[str, Any]]:
-        """Compare every fine map with what had been predicted there; one row per element."""
+        """Compare every fine map with what had been predicted there.
+
+        Returns
+        -------
+        list of dict
+            One for each fine map and element: ``fine_uid`` and the fields of an `Agreement`. Fine
+            maps for which there is no prediction are left out.
+        """
         rows = []
         for uid, measured in self.fine.items():
             predicted = self.enhanced.get(self.parents.get(uid, ""))
@@ -55,7 +57,14 @@ class SurveyRecord:
 
 
 def read_survey(documents: Iterable[Document]) -> SurveyRecord:
-    """Sort a survey's documents (raw, result and summary runs, in any interleaving) by run."""
+    """Read a survey back from the documents of its runs.
+
+    Parameters
+    ----------
+    documents
+        Documents of the measured runs, the result runs and the survey's own run. Those of
+        different runs may be interleaved.
+    """
     runs: dict[str, list[Document]] = {}
     owner: dict[str, str] = {}
     for name, doc in documents:
@@ -67,10 +76,10 @@ def read_survey(documents: Iterable[Document]) -> SurveyRecord:
             continue
         owner.setdefault(str(doc.get("uid")), uid)
         runs.setdefault(uid, []).append((name, doc))
-    return _sorted_out(runs)
+    return _from_runs(runs)
 
 
-def _sorted_out(runs: Mapping[str, list[Document]]) -> SurveyRecord:
+def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
     coarse: dict[str, ElementalMaps] = {}
     fine: dict[str, ElementalMaps] = {}
     parents: dict[str, str] = {}
@@ -87,11 +96,11 @@ def _sorted_out(runs: Mapping[str, list[Document]]) -> SurveyRecord:
             (fine if metadata["purpose"] == "fine" else coarse)[uid] = _assembled(documents)
             parents[uid] = metadata.get("parent_uid") or ""
         elif plan == schema.PLAN_RESULT:
-            of_what = previews if start.get("purpose") == "preview" else enhanced
-            of_what[start["original_run_uid"]] = enhanced_from_documents(documents)
+            results = previews if start.get("purpose") == "preview" else enhanced
+            results[start["original_run_uid"]] = enhanced_from_documents(documents)
         elif plan == schema.PLAN_SURVEY:
-            regions.update(_last_words(documents))
-    # A preview counts while its map is still being flown.
+            regions.update(_latest_by_region(documents))
+    # A preview counts only until the result of its map is there.
     return SurveyRecord(
         coarse, fine, parents, {**previews, **enhanced}, tuple(regions.values()), uids
     )
@@ -105,23 +114,24 @@ def _assembled(documents: list[Document]) -> ElementalMaps:
     return builder.maps()
 
 
-def _last_words(documents: list[Document]) -> dict[str, Mapping[str, Any]]:
+def _latest_by_region(documents: list[Document]) -> dict[str, Mapping[str, Any]]:
+    """Return the data of the last event about each region, by the region's key."""
     streams = {doc["uid"]: doc["name"] for name, doc in documents if name == "descriptor"}
-    words: dict[str, Mapping[str, Any]] = {}
+    latest: dict[str, Mapping[str, Any]] = {}
     for name, doc in documents:
         if name == "event" and streams.get(doc["descriptor"]) == schema.STREAM_REGIONS:
             data = {key.removeprefix("region_"): value for key, value in doc["data"].items()}
-            words[data["key"]] = {**data, "region": json.loads(data.pop("json"))}
-    return words
+            latest[data["key"]] = {**data, "region": json.loads(data.pop("json"))}
+    return latest
 
 
 def regions_of(record: SurveyRecord) -> list[Region]:
-    """Return the regions of a record as `Region`s, in the order in which they were decided."""
+    """Return the regions of a survey in the order in which their first events came."""
     return [Region.from_dict(row["region"]) for row in record.regions]
 
 
 def left_out(record: SurveyRecord) -> frozenset[str]:
-    """Return the keys of the regions that were refused or failed."""
+    """Return the keys of the regions that were refused, or whose rescan failed."""
     return frozenset(
         str(row["key"]) for row in record.regions if row["disposition"] in ("refused", "failed")
     )

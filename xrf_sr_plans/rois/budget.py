@@ -1,4 +1,4 @@
-"""Spending beam time and dose on the rescans that are worth most, in a short tour."""
+"""`spend_budget`: choose the rescans worth their beam time and dose, in the order to fly them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from xrf_sr_plans.errors import BudgetError
 from xrf_sr_plans.maps.region import Region, Rescan
 
 SAME_AREA = 0.5
-"""Two regions of which one covers more than this share of the other are one find, seen twice."""
+"""Two regions are duplicates if more than this share of the smaller one lies in the other."""
 _MAX_TWO_OPT = 60
+"""A longer tour isn't improved, as the time for that grows with the cube of the number of stops."""
 
 
 @dataclass(frozen=True)
 class Spending:
-    """What is flown, in this order, and what isn't, with the reason in words."""
+    """Which rescans are flown, and which are not."""
 
     chosen: tuple[Rescan, ...]
+    """The rescans to fly, in this order."""
     refused: tuple[tuple[Rescan, str], ...]
+    """The other rescans, each with the reason in words."""
 
     @property
     def time_s(self) -> float:
-        """Beam time of what was chosen."""
+        """Beam time of the chosen rescans together, in seconds."""
         return sum(rescan.time_s for rescan in self.chosen)
 
 
@@ -36,99 +39,111 @@ def spend_budget(
     max_dose: float | None,
     start_um: tuple[float, float],
 ) -> Spending:
-    """Choose the rescans to fly: best score per second first, as long as the time lasts.
+    """Choose the rescans to fly, those with the best score per second first, and order them.
 
-    Duplicates (same key, or mostly the same area as a better one) are removed; no point of the
-    sample gets more than `max_dose`, where chosen regions overlap their doses add. If one single
-    rescan is worth more than all that the greedy choice found, it goes first. The chosen ones
-    are ordered into a short tour that begins at `start_um` (x, y).
+    Duplicates, which have the same key or mostly the same area as a better rescan, are refused.
+    Where chosen regions overlap their doses add, and no point of the sample gets more than
+    `max_dose`. If the total score is higher where the single rescan with the best score is taken
+    first, that choice is made instead. The chosen rescans form a short tour.
 
     Parameters
     ----------
     candidates
-        With finite scores, times (s) and doses (any one unit).
+        Rescans with their estimated times and doses. One whose score, time or dose is not a finite
+        number is refused.
     budget_s
-        Beam time for all rescans together; None: no limit.
+        Beam time for all rescans together, in seconds; None means no limit.
     max_dose
-        Highest dose, in the unit of `Rescan.dose`; None: no limit.
+        Highest dose at any point, in the unit of `Rescan.dose`; None means no limit.
+    start_um
+        Position (x, y) in um at which the tour begins.
 
     Raises
     ------
     BudgetError
-        A budget that is NaN or negative.
+        `budget_s` or `max_dose` is NaN or negative.
     """
     for label, limit in (("budget_s", budget_s), ("max_dose", max_dose)):
         if limit is not None and not limit >= 0:
             raise BudgetError(f"{label} is {limit}; it must be 0 or more, or None for no limit")
-    unsound = [(one, _unsound(one)) for one in candidates]
-    sound = sorted((one for one, why in unsound if not why), key=_worth)
-    fills = [_fill(sound, budget_s, max_dose)]
+    flaws = [(rescan, _flaw(rescan)) for rescan in candidates]
+    sound = sorted((rescan for rescan, flaw in flaws if not flaw), key=_by_worth)
+    choices = [_choose_in_turn(sound, budget_s, max_dose)]
     if sound:
-        best = max(sound, key=lambda one: one.region.score)
-        fills.append(_fill([best, *(one for one in sound if one is not best)], budget_s, max_dose))
-    chosen, refused = max(fills, key=lambda fill: sum(one.region.score for one in fill[0]))
-    return Spending(
-        tuple(_tour(chosen, start_um)), (*((one, why) for one, why in unsound if why), *refused)
-    )
+        best = max(sound, key=lambda rescan: rescan.region.score)
+        others = [rescan for rescan in sound if rescan is not best]
+        choices.append(_choose_in_turn([best, *others], budget_s, max_dose))
+    chosen, refused = max(choices, key=lambda choice: sum(r.region.score for r in choice[0]))
+    unsound = [(rescan, flaw) for rescan, flaw in flaws if flaw]
+    return Spending(tuple(_tour(chosen, start_um)), (*unsound, *refused))
 
 
-def _worth(one: Rescan) -> tuple[float, ...]:
-    """Sort key, best first; ties are broken by content, so that the order of arrival can't."""
-    region = one.region
-    return (-region.score / one.time_s, one.time_s, one.dose, region.x_low_um, region.y_low_um)
+def _by_worth(rescan: Rescan) -> tuple[float, ...]:
+    """Return the sort key that puts the best score per second first.
+
+    Ties are broken by content, so that the order in which rescans were proposed doesn't matter.
+    """
+    region = rescan.region
+    score_per_s = region.score / rescan.time_s
+    return (-score_per_s, rescan.time_s, rescan.dose, region.x_low_um, region.y_low_um)
 
 
-def _unsound(one: Rescan) -> str:
-    estimates = {"score": one.region.score, "time": one.time_s, "dose": one.dose}
+def _flaw(rescan: Rescan) -> str:
+    """Return what is wrong with the estimates for a rescan, or "" where they are sound."""
+    estimates = {"score": rescan.region.score, "time": rescan.time_s, "dose": rescan.dose}
     wrong = [f"{label} is {value}" for label, value in estimates.items() if not isfinite(value)]
-    if one.time_s <= 0:
-        wrong.append(f"time is {one.time_s}")
+    if rescan.time_s <= 0:
+        wrong.append(f"time is {rescan.time_s}")
     return f"no sound estimate: {', '.join(wrong)}" if wrong else ""
 
 
-def _overlap_um2(one: Region, other: Region) -> float:
-    width = min(one.x_high_um, other.x_high_um) - max(one.x_low_um, other.x_low_um)
-    height = min(one.y_high_um, other.y_high_um) - max(one.y_low_um, other.y_low_um)
+def _overlap_um2(first: Region, second: Region) -> float:
+    width = min(first.x_high_um, second.x_high_um) - max(first.x_low_um, second.x_low_um)
+    height = min(first.y_high_um, second.y_high_um) - max(first.y_low_um, second.y_low_um)
     return max(width, 0.0) * max(height, 0.0)
 
 
-def _same(one: Region, other: Region) -> bool:
-    smaller = min(one.width_um * one.height_um, other.width_um * other.height_um)
-    return one.key == other.key or _overlap_um2(one, other) > SAME_AREA * smaller
+def _are_duplicates(first: Region, second: Region) -> bool:
+    smaller_um2 = min(first.width_um * first.height_um, second.width_um * second.height_um)
+    return first.key == second.key or _overlap_um2(first, second) > SAME_AREA * smaller_um2
 
 
-def _fill(
+def _choose_in_turn(
     ordered: Sequence[Rescan], budget_s: float | None, max_dose: float | None
 ) -> tuple[list[Rescan], list[tuple[Rescan, str]]]:
+    """Take each rescan that still fits; return the chosen ones, and the others with the reason."""
     chosen: list[Rescan] = []
     refused: list[tuple[Rescan, str]] = []
     left_s = math.inf if budget_s is None else budget_s
-    for one in ordered:
-        dose = one.dose + sum(
-            other.dose for other in chosen if _overlap_um2(one.region, other.region) > 0
+    for rescan in ordered:
+        region = rescan.region
+        # More than the true dose where three regions overlap only in pairs: on the safe side.
+        dose = rescan.dose + sum(
+            other.dose for other in chosen if _overlap_um2(region, other.region) > 0
         )
-        twin = next((other for other in chosen if _same(one.region, other.region)), None)
+        twin = next((other for other in chosen if _are_duplicates(region, other.region)), None)
         if twin is not None:
-            refused.append((one, f"same area as the better region {twin.region.key}"))
+            refused.append((rescan, f"same area as the better region {twin.region.key}"))
         elif max_dose is not None and dose > max_dose:
-            refused.append((one, f"dose {dose:.4g} would exceed the limit {max_dose:.4g}"))
-        elif one.time_s > left_s:
-            refused.append(
-                (one, f"needs {one.time_s:.4g} s; {left_s:.4g} s of the {budget_s:.4g} s are left")
-            )
+            refused.append((rescan, f"dose {dose:.4g} would exceed the limit {max_dose:.4g}"))
+        elif rescan.time_s > left_s:
+            needs = f"needs {rescan.time_s:.4g} s"
+            refused.append((rescan, f"{needs}; {left_s:.4g} s of the {budget_s:.4g} s are left"))
         else:
-            chosen.append(one)
-            left_s -= one.time_s
+            chosen.append(rescan)
+            left_s -= rescan.time_s
     return chosen, refused
 
 
 def _tour(rescans: Sequence[Rescan], start_um: tuple[float, float]) -> list[Rescan]:
-    """Nearest neighbour from `start_um`, then 2-opt on the open path."""
+    """Go to the nearest rescan each time, then improve the open path by 2-opt."""
     left = list(rescans)
     path: list[Rescan] = []
     here = start_um
     while left:
-        nearest = min(left, key=lambda one: (math.dist(here, _center(one)), one.region.key))
+        nearest = min(
+            left, key=lambda rescan: (math.dist(here, _center(rescan)), rescan.region.key)
+        )
         left.remove(nearest)
         path.append(nearest)
         here = _center(nearest)

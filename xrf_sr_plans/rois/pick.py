@@ -1,4 +1,4 @@
-"""The region picker: from enhanced maps and their trust to rectangles worth a fine rescan."""
+"""`pick_regions`: choose the rectangles of an enhanced map that are worth a fine rescan."""
 
 from __future__ import annotations
 
@@ -19,77 +19,101 @@ from xrf_sr_plans.rois.query import Query, parse_query
 from xrf_sr_plans.schema import AnalysisRequest
 
 GROW_AT = 3.0
-"""A region reaches as far as an element is this many robust deviations above the map's median."""
+"""A region extends to where an element is this many robust deviations above the map's median."""
 SEED_AT = 5.0
-"""And has to hold a pixel at least so many deviations above it."""
+"""A region must hold a pixel where an element is this many robust deviations above the median."""
 MIN_SIGNIFICANCE = 2.0
-"""A pixel counts as present only if its excess is that many of its own predicted sigmas."""
+"""Excess over the background, in predicted sigmas, from which an element counts as present."""
 MERGE_WASTE = 1.3
-"""Boxes that meet are joined if the box around them has at most so many times their area,"""
+"""Boxes that meet are joined if the box around them has at most this many times their area."""
 MERGE_SHARED = 0.5
-"""or if they share more than this of the smaller one."""
+"""Boxes are joined at any cost if they share more than this part of the smaller one."""
 TWO_CLASSES_FROM = 0.78
-"""Share of the variance that two classes must explain (normal noise: 0.64, a ramp: 0.75)."""
+"""Share of the variance that two classes must explain (of normal noise they explain 0.64, of a
+ramp 0.75)."""
 
 _MAD_TO_SIGMA = 1.4826
-_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+"""Standard deviation of a normal distribution in units of its median absolute deviation."""
+_EIGHT_NEIGHBORS = np.ones((3, 3), dtype=bool)
 
 Box = tuple[int, int, int, int]
-"""y0, y1, x0, x1 in pixels, half open."""
+"""The rows y0 to y1 and columns x0 to x1 of pixels, without y1 and x1 themselves."""
 
 
 @dataclass(frozen=True)
 class ElementEvidence:
-    """What one element's map says, pixel by pixel; counts are photons per coarse pixel."""
+    """What the map of one element says about each pixel; all arrays have the axes (y, x)."""
 
     value: np.ndarray
-    """The estimate where the model may be trusted, the measured counts (bicubic) elsewhere."""
+    """Photons per coarse pixel: the estimate where the model is trusted, elsewhere the bicubic
+    map of the measured counts."""
     sigma: np.ndarray
+    """One standard deviation of `value`, at least that of Poisson noise where not trusted."""
     present: np.ndarray
+    """Whether the element is there (bool)."""
     excess: np.ndarray
-    """How far above the background, in standard deviations of Poisson noise; 0 where absent."""
+    """Excess over the background in standard deviations of Poisson noise, 0 where not present."""
     background: float
+    """Photons per coarse pixel where the element is not present."""
     threshold: float
+    """Photons per coarse pixel from which the element is present."""
 
 
 def pick_regions(
     enhanced: EnhancedMaps, request: AnalysisRequest, *, source_uid: str
 ) -> list[Region]:
-    """Return the rectangles of a map worth a fine rescan, best first; none is a normal outcome.
+    """Return the rectangles of a map that are worth a fine rescan, best first.
 
-    An element is present where its variance-stabilised counts exceed the map's median by
-    `GROW_AT` robust deviations (never less than as many Poisson sigmas), connected to a pixel
-    above `SEED_AT`, and where the excess is significant against the predicted uncertainty or
-    proven by the counts of the coarse pixel alone.
-    Where an element that the query names fills so much of the map that it *is* the median, but
-    the map plainly falls into two classes, the limit between the classes counts (N. Otsu, IEEE
-    Trans. SMC 9 (1979) 62, DOI 10.1109/TSMC.1979.4310076).
-    Where the model is not to be trusted the measured counts decide. Connected pixels that
-    satisfy the query become boxes whose edges are pixel edges; boxes are padded, grown to the
-    smallest size, kept inside the map, and joined where that costs little (`MERGE_WASTE`).
+    An element is present where its variance-stabilized counts exceed the map's median by
+    `GROW_AT` robust deviations (never less than as many Poisson sigmas) and the pixel is connected
+    to one above `SEED_AT`. The excess must also be significant compared with the predicted
+    uncertainty, or be proven by the counts of the coarse pixel alone. Where the model is not
+    trusted, the measured counts decide.
 
-    The score sums, over the pixels found, the stabilised excess times one plus the doubt
-    (relative sigma; 1 where untrusted), in coarse pixels: strong signal first, and of equal
-    signals the one about which the prediction is less sure. `predicted_sigma` is the mean
-    over the same pixels, in photons per coarse pixel.
+    An element that the query names may fill so much of the map that it *is* the median. Where
+    such a map clearly falls into two classes, the limit between the classes is used instead
+    (N. Otsu, IEEE Trans. SMC 9 (1979) 62, DOI 10.1109/TSMC.1979.4310076).
+
+    Connected pixels that satisfy the query become boxes along pixel edges. Boxes are padded, grown
+    to the smallest size, kept inside the map, and joined where that costs little.
+
+    Parameters
+    ----------
+    enhanced
+        The enhanced map.
+    request
+        What to look for, the padding and smallest size of a region, and the number of regions.
+    source_uid
+        Uid of the run of the coarse map, which each region carries.
+
+    Returns
+    -------
+    list of Region
+        The regions, of which there may be none. The score of a region is a sum over its pixels
+        that satisfy the query, in units of coarse pixels. Each adds its stabilized excess, times
+        one plus the doubt, which is sigma / (sigma + value), or 1 where the model is not
+        trusted. Thus a strong signal comes first, and of two equal ones the less certain.
+        `predicted_sigma` is the mean over the same pixels, in photons per coarse pixel.
 
     Raises
     ------
     QueryError
-        `request.find` can't be read or names an element that isn't measured.
+        `request.find` can't be read, or it names an element that isn't measured.
     """
     query = parse_query(request.find) if request.find else None
-    # Without a query only what stands out is wanted, not the matrix of the sample.
+    # Without a query, elements that make up most of the sample are of no interest: only what
+    # stands out from the median counts.
     named = query.elements if query else ()
     evidence = {name: _evidence(enhanced, name, name in named) for name in enhanced.elements}
-    found = _found(query, evidence, enhanced.grid.shape)
-    boxes = _boxes(found, request, enhanced)
-    regions = [_region(box, found, query, evidence, enhanced, source_uid) for box in _merged(boxes)]
+    matching = _matching_pixels(query, evidence, enhanced.grid.shape)
+    boxes = _joined(_boxes(matching, request, enhanced))
+    regions = [_region(box, matching, query, evidence, enhanced, source_uid) for box in boxes]
     regions.sort(key=lambda region: (-region.score, region.y_low_um, region.x_low_um))
     return regions[: request.max_regions]
 
 
 def _evidence(enhanced: EnhancedMaps, element: str, two_classes: bool) -> ElementEvidence:
+    # All arrays here are planes (y, x) on the fine grid.
     plane = enhanced.dataset.sel(element=element)
     trusted = plane["trusted"].values.astype(bool)
     value = np.where(trusted, plane["estimate"].values, plane["baseline"].values).astype(float)
@@ -102,6 +126,7 @@ def _evidence(enhanced: EnhancedMaps, element: str, two_classes: bool) -> Elemen
     nothing = np.zeros(value.shape)
     if not measured.any():
         return ElementEvidence(value, sigma, nothing.astype(bool), nothing, 0.0, 0.0)
+    # The variance of stabilized counts is about 1 everywhere, so differences are in Poisson sigmas.
     level = stabilise(np.nan_to_num(value))
     limits = _limits(level[measured], two_classes)
     background = float(unstabilise(np.asarray(limits.middle)))
@@ -120,29 +145,37 @@ def _evidence(enhanced: EnhancedMaps, element: str, two_classes: bool) -> Elemen
 
 
 def _counted(value: np.ndarray, background: float, factor: int) -> np.ndarray:
-    """Return where the measured coarse pixel alone proves that the element is there.
+    """Return the pixels (y, x) whose coarse pixel alone proves that the element is there.
 
-    A grain smaller than the coarse step is certain as such, although the model can't know where
-    in the pixel it lies: its wide interval is a reason to look again, not to doubt the grain.
+    A grain smaller than the coarse step may be beyond doubt although the model can't know where
+    in the coarse pixel it is. Its wide interval is a reason to look again, not to doubt the grain.
     """
-    # The estimate's block means are the measured counts; so are the baseline's, nearly.
+    # The mean of the estimate over a coarse pixel is what was counted there. For the bicubic map
+    # that is nearly so.
     counted = block_mean(np.nan_to_num(value), factor)
     proven = counted - background >= SEED_AT * np.sqrt(np.maximum(counted, 0.0) + 1.0)
     return np.kron(proven, np.ones((factor, factor))) > 0
 
 
 class _Limits(NamedTuple):
-    """Background, and from where on an element is present, in stabilised counts."""
+    """Levels of an element in stabilized counts, whose unit is a sigma of Poisson noise."""
 
     middle: float
+    """The background."""
     grow: float
+    """Level above which a pixel belongs to a region that has a seed."""
     seed: float
+    """Level above which a pixel is the seed of a region."""
 
 
 def _limits(level: np.ndarray, two_classes: bool) -> _Limits:
+    """Return the limits for the stabilized counts (pixel,) of one element.
+
+    With `two_classes`, the limit between two classes of pixels is used where there plainly are two.
+    """
     middle = float(np.median(level))
     deviation = _MAD_TO_SIGMA * float(np.median(np.abs(level - middle)))
-    # A map that is mostly empty has no spread, but its counts still are Poisson distributed.
+    # A map that is mostly empty has no spread, but its counts still have Poisson noise.
     scale = max(deviation, 1.0)
     outliers = _Limits(middle, middle + GROW_AT * scale, middle + SEED_AT * scale)
     if not two_classes or level.min() == level.max():
@@ -151,30 +184,30 @@ def _limits(level: np.ndarray, two_classes: bool) -> _Limits:
     upper = level > between
     low, high, share = float(level[~upper].mean()), float(level[upper].mean()), upper.mean()
     explained = share * (1 - share) * (high - low) ** 2 / level.var()
-    # While the upper class is small, the median and its spread describe the background better.
+    # As long as the upper class is small, the median and its spread describe the background better.
     if share > 0.25 and explained > TWO_CLASSES_FROM and high - low > SEED_AT:
         return _Limits(low, between, (between + high) / 2)
     return outliers
 
 
-def _found(
+def _matching_pixels(
     query: Query | None, evidence: Mapping[str, ElementEvidence], shape: tuple[int, int]
 ) -> np.ndarray:
-    if query is None:
-        present = [one.present for one in evidence.values()]
-        return np.any(present, axis=0) if present else np.zeros(shape, dtype=bool)
-    return query.mask(
-        {name: one.present for name, one in evidence.items()},
-        {name: one.value for name, one in evidence.items()},
-    )
+    """Return the pixels (y, x) that satisfy the query, or where any element is present."""
+    presence = {name: element.present for name, element in evidence.items()}
+    if query is not None:
+        values = {name: element.value for name, element in evidence.items()}
+        return query.mask(presence, values)
+    return np.any([*presence.values()], axis=0) if presence else np.zeros(shape, dtype=bool)
 
 
-def _boxes(found: np.ndarray, request: AnalysisRequest, enhanced: EnhancedMaps) -> Iterator[Box]:
-    """Yield the box of each find of at least half a coarse pixel, padded and grown."""
-    labels, _ = _labelled(found, _EIGHT_NEIGHBOURS)
+def _boxes(matching: np.ndarray, request: AnalysisRequest, enhanced: EnhancedMaps) -> Iterator[Box]:
+    """Yield a padded box for each connected group of matching pixels (y, x)."""
+    labels, _ = _labeled(matching, _EIGHT_NEIGHBORS)
     sizes = np.bincount(labels.ravel())
     grid = enhanced.grid
     for number, (rows, columns) in enumerate(_windows(labels), start=1):
+        # Less than half a coarse pixel is more likely noise than a grain.
         if 2 * sizes[number] < enhanced.factor**2:
             continue
         yield (
@@ -183,8 +216,8 @@ def _boxes(found: np.ndarray, request: AnalysisRequest, enhanced: EnhancedMaps) 
         )
 
 
-def _labelled(mask: np.ndarray, neighbours: np.ndarray | None = None) -> tuple[np.ndarray, int]:
-    return cast(tuple[np.ndarray, int], ndimage.label(mask, structure=neighbours))
+def _labeled(mask: np.ndarray, neighbors: np.ndarray) -> tuple[np.ndarray, int]:
+    return cast(tuple[np.ndarray, int], ndimage.label(mask, structure=neighbors))
 
 
 def _windows(labels: np.ndarray) -> list[tuple[slice, slice]]:
@@ -192,7 +225,7 @@ def _windows(labels: np.ndarray) -> list[tuple[slice, slice]]:
 
 
 def _grown(pixels: slice, axis: AxisGrid, pad_um: float, min_size_um: float) -> tuple[int, int]:
-    """Pad, grow to the smallest size, and move into the map; whole pixels, rounded up."""
+    """Return the first and last+1 pixel of a side after padding and growing it inside the map."""
     pad = _pixels(pad_um, axis)
     low, high = max(pixels.start - pad, 0), min(pixels.stop + pad, axis.num)
     missing = max(_pixels(min_size_um, axis) - (high - low), 0)
@@ -202,17 +235,18 @@ def _grown(pixels: slice, axis: AxisGrid, pad_um: float, min_size_um: float) -> 
 
 
 def _pixels(length_um: float, axis: AxisGrid) -> int:
-    # 2.0 um / 0.1 um is not quite 20 in floats.
+    # Rounded up, except for rounding errors: 0.3 / 0.1 is a little more or less than 3 in floats.
     return int(np.ceil(length_um / axis.step_um - 1e-6))
 
 
-def _merged(boxes: Iterator[Box]) -> list[Box]:
-    """Join boxes that meet, where the box around both is hardly more to fly than they are.
+def _joined(boxes: Iterator[Box]) -> list[Box]:
+    """Join boxes that meet, where the box around both takes hardly longer to fly than they do.
 
-    Two grains whose margins touch at a corner stay two boxes: the box around them would be mostly
+    Two grains whose margins touch at a corner stay two boxes. The box around them would be mostly
     empty, and a chain of such grains would become the whole map. Boxes that mostly share their
-    area are always joined, lest it be flown twice.
+    area are always joined, so that it isn't flown twice.
     """
+    # (box, 4), with the columns y0, y1, x0, x1.
     current = np.array(sorted(set(boxes)), dtype=int).reshape(-1, 4)
     while len(pairs := _pairs_to_join(current)):
         first, second = current[pairs[:, 0]], current[pairs[:, 1]]
@@ -223,9 +257,14 @@ def _merged(boxes: Iterator[Box]) -> list[Box]:
 
 
 def _pairs_to_join(boxes: np.ndarray) -> np.ndarray:
-    """Return index pairs (pair, 2) of boxes that want each other most; no box is in two."""
+    """Return the indices (pair, 2) of boxes to join; no box is in two of the pairs.
+
+    Two boxes are paired where each is the other's cheapest partner.
+    """
     if len(boxes) < 2:
         return np.empty((0, 2), dtype=int)
+    # `low` and `high` are (box, 2) with the columns y and x. What follows compares each box with
+    # each other one: (box, box, 2) before the product over y and x, (box, box) after it.
     low, high = boxes[:, ::2], boxes[:, 1::2]
     shared = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
     around = (np.maximum(high[:, None], high) - np.minimum(low[:, None], low)).prod(-1)
@@ -233,21 +272,21 @@ def _pairs_to_join(boxes: np.ndarray) -> np.ndarray:
     area = (high - low).prod(-1)
     waste = around / (area[:, None] + area - overlap)
     same = overlap > MERGE_SHARED * np.minimum(area[:, None], area)
-    wanted = (shared >= 0).all(-1) & ((waste <= MERGE_WASTE) | same)
-    np.fill_diagonal(wanted, False)
-    cost = np.where(wanted, waste, np.inf)
+    joinable = (shared >= 0).all(-1) & ((waste <= MERGE_WASTE) | same)
+    np.fill_diagonal(joinable, False)
+    cost = np.where(joinable, waste, np.inf)
     best = cost.argmin(axis=1)
     index = np.arange(len(boxes))
     mutual = (best[best] == index) & (index < best) & np.isfinite(cost[index, best])
-    if not mutual.any() and wanted.any():
-        # Ties can send every box after another one.
+    if not mutual.any() and joinable.any():
+        # With ties, the cheapest partners can form a ring in which no two choose each other.
         return np.array([np.unravel_index(cost.argmin(), cost.shape)])
     return np.stack([index[mutual], best[mutual]], axis=1)
 
 
 def _region(
     box: Box,
-    found: np.ndarray,
+    matching: np.ndarray,
     query: Query | None,
     evidence: Mapping[str, ElementEvidence],
     enhanced: EnhancedMaps,
@@ -255,11 +294,12 @@ def _region(
 ) -> Region:
     y0, y1, x0, x1 = box
     window = (slice(y0, y1), slice(x0, x1))
-    inside = found[window]
+    inside = matching[window]
     wanted = tuple(evidence) if query is None else query.wanted
     names = [name for name in wanted if (evidence[name].present[window] & inside).any()]
-    # "not Zn" alone looks for nothing in particular: every pixel is worth the same.
+    # "not Zn" alone looks for nothing in particular, so every pixel is worth the same.
     named = tuple(names) or (query.elements if query else tuple(evidence))
+    # Mean over the named elements at each matching pixel, (pixel,).
     sigma, doubt, excess, trusted = (
         np.mean([plane[window][inside] for plane in planes], axis=0)
         for planes in zip(*(_trust_planes(evidence, enhanced, name) for name in named), strict=True)
@@ -286,10 +326,12 @@ def _region(
 def _trust_planes(
     evidence: Mapping[str, ElementEvidence], enhanced: EnhancedMaps, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    one = evidence[name]
+    """Return sigma, doubt (0 to 1), excess and trust of an element as planes (y, x)."""
+    element = evidence[name]
     trusted = enhanced.trusted.sel(element=name).values.astype(bool)
-    relative = one.sigma / (one.sigma + np.maximum(np.nan_to_num(one.value), 0.0) + 1e-12)
-    return one.sigma, np.where(trusted, relative, 1.0), one.excess, trusted
+    value = np.maximum(np.nan_to_num(element.value), 0.0)
+    relative = element.sigma / (element.sigma + value + 1e-12)
+    return element.sigma, np.where(trusted, relative, 1.0), element.excess, trusted
 
 
 def _reason(

@@ -1,6 +1,6 @@
-"""Element queries: "Fe and not Zn", "Fe or (Ca and K)", "Fe > 50".
+"""Element queries such as "Fe and not Zn", "Fe or (Ca and K)" and "Fe > 50".
 
-A query is read by a small recursive-descent parser into a tree of frozen nodes; nothing is ever
+A small recursive-descent parser turns a query into a tree of frozen nodes. Nothing is ever
 evaluated as code, because queries come from users and through the queue.
 """
 
@@ -35,23 +35,25 @@ Planes = Mapping[str, np.ndarray]
 
 
 class Truth(NamedTuple):
-    """Three-valued logic per pixel: what is known to hold, and what is known not to.
+    """Three-valued logic for each pixel (y, x): known to hold, known not to hold, or unknown.
 
-    A pixel that was not measured is in neither, so "not Zn" doesn't find it.
+    A pixel that was not measured is in neither array, so "not Zn" doesn't find it.
     """
 
     yes: np.ndarray
+    """Where a statement is known to hold (bool)."""
     no: np.ndarray
+    """Where it is known not to hold (bool)."""
 
 
 @dataclass(frozen=True)
 class Present:
-    """The element stands out (what that means, the caller's presence maps say)."""
+    """The statement that an element is present, as the caller's presence maps define it."""
 
     element: str
 
     def truth(self, presence: Planes, values: Planes) -> Truth:
-        """Return where it is known to hold and where not to."""
+        """Return where the statement is known to hold, and where it is known not to."""
         known = np.isfinite(_plane(values, self.element))
         present = _plane(presence, self.element).astype(bool)
         return Truth(known & present, known & ~present)
@@ -59,14 +61,14 @@ class Present:
 
 @dataclass(frozen=True)
 class Compared:
-    """The element's photons per coarse pixel compared with a number."""
+    """A comparison of an element's photons per coarse pixel with a number."""
 
     element: str
     sign: str
     number: float
 
     def truth(self, presence: Planes, values: Planes) -> Truth:
-        """Return where it is known to hold and where not to."""
+        """Return where the statement is known to hold, and where it is known not to."""
         value = _plane(values, self.element)
         known = np.isfinite(value)
         holds = _COMPARISONS[self.sign](np.where(known, value, 0.0), self.number)
@@ -75,38 +77,38 @@ class Compared:
 
 @dataclass(frozen=True)
 class Not:
-    """The opposite."""
+    """The statement that a term doesn't hold."""
 
     term: Node
 
     def truth(self, presence: Planes, values: Planes) -> Truth:
-        """Return where it is known to hold and where not to."""
+        """Return where the statement is known to hold, and where it is known not to."""
         yes, no = self.term.truth(presence, values)
         return Truth(no, yes)
 
 
 @dataclass(frozen=True)
 class Both:
-    """Both hold."""
+    """The statement that both of two terms hold."""
 
     left: Node
     right: Node
 
     def truth(self, presence: Planes, values: Planes) -> Truth:
-        """Return where it is known to hold and where not to."""
+        """Return where the statement is known to hold, and where it is known not to."""
         left, right = (term.truth(presence, values) for term in (self.left, self.right))
         return Truth(left.yes & right.yes, left.no | right.no)
 
 
 @dataclass(frozen=True)
 class Either:
-    """At least one holds."""
+    """The statement that at least one of two terms holds."""
 
     left: Node
     right: Node
 
     def truth(self, presence: Planes, values: Planes) -> Truth:
-        """Return where it is known to hold and where not to."""
+        """Return where the statement is known to hold, and where it is known not to."""
         left, right = (term.truth(presence, values) for term in (self.left, self.right))
         return Truth(left.yes | right.yes, left.no & right.no)
 
@@ -123,12 +125,12 @@ class Query:
 
     @property
     def elements(self) -> tuple[str, ...]:
-        """Every element named, in order of first appearance."""
+        """Every element that the query names, in order of first appearance."""
         return tuple(dict.fromkeys(leaf.element for leaf, _ in _leaves(self.root)))
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The elements looked *for*: "Fe and not Zn" looks for Fe only."""
+        """The elements that the query looks *for*; "Fe and not Zn" looks for Fe only."""
         return tuple(
             dict.fromkeys(
                 leaf.element
@@ -138,19 +140,20 @@ class Query:
         )
 
     def mask(self, presence: Planes, values: Planes) -> np.ndarray:
-        """Return where the query is known to hold (bool, shape of one map).
+        """Return the pixels for which the query is known to hold, as a bool array (y, x).
 
         Parameters
         ----------
         presence
-            Per element, where it stands out (bool arrays).
+            For each element, a bool array (y, x) that says where it is present.
         values
-            Per element, photons per coarse pixel; NaN where nothing was measured.
+            For each element, an array (y, x) of photons per coarse pixel, with NaN where nothing
+            was measured.
 
         Raises
         ------
         QueryError
-            An element that is named but not among the maps.
+            The query names an element that is not among the maps.
         """
         return self.root.truth(presence, values).yes
 
@@ -158,13 +161,18 @@ class Query:
 def parse_query(text: str) -> Query:
     """Read an element query.
 
-    Element names are case-sensitive and may carry a line ("Fe", "Pt_L"). ``not`` binds tighter
-    than ``and``, ``and`` tighter than ``or``; numbers are photons per coarse pixel.
+    Element names are case-sensitive and may include a line ("Fe", "Pt_L"). ``not`` binds tighter
+    than ``and``, which binds tighter than ``or``. Numbers are photons per coarse pixel.
+
+    Parameters
+    ----------
+    text
+        The query.
 
     Raises
     ------
     QueryError
-        The text isn't a query; the message shows where.
+        The text isn't a query. The message says at which character.
 
     Examples
     --------
@@ -200,7 +208,15 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 
 class _Parser:
-    """Recursive descent: either := both ("or" both)*; both := term ("and" term)*."""
+    """A recursive-descent parser with one method for each rule of the grammar.
+
+    ::
+
+        either  := both ("or" both)*
+        both    := term ("and" term)*
+        term    := "not" term | "(" either ")" | element
+        element := name [(">" | ">=" | "<" | "<=") number]
+    """
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -269,9 +285,10 @@ class _Parser:
 
 
 def _unreadable(text: str, position: int, expected: str) -> QueryError:
-    found = repr(text[position:].strip()[:20]) if text[position:].strip() else "the end"
-    return QueryError(f"query {text!r}: at character {position + 1}, found {found}; "
-                      f"{expected} expected")  # fmt: skip
+    rest = text[position:].strip()
+    found = repr(rest[:20]) if rest else "the end"
+    where = f"query {text!r}: at character {position + 1}"
+    return QueryError(f"{where}, found {found}; {expected} expected")
 
 
 def _plane(planes: Planes, element: str) -> np.ndarray:
@@ -283,6 +300,7 @@ def _plane(planes: Planes, element: str) -> np.ndarray:
 
 
 def _leaves(node: Node, positive: bool = True) -> Iterator[tuple[Present | Compared, bool]]:
+    """Yield each statement about an element, and whether the query wants it to hold."""
     if isinstance(node, Not):
         yield from _leaves(node.term, not positive)
     elif isinstance(node, Both | Either):
