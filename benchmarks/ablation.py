@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xrf_sr_plans.measurement import FACTORS, SAMPLINGS
 from xrf_sr_plans.sr.network import (
-    SAMPLINGS,
     Conditions,
     Prediction,
     SetNetwork,
@@ -150,7 +150,7 @@ def borrowing_batches(n: int = 16) -> list[dict[str, Any]]:
     for index, maps in enumerate(samples.phantoms):
         other = samples.phantoms[(index + 1) % n][:1]
         sample = np.concatenate([np.full_like(other, 1.0), other, maps[:3]])
-        for factor in (2, 4):
+        for factor in FACTORS:
             rng = np.random.default_rng([VALIDATION_SEED, index, factor])
             how = Measurement(factor, "fly", 0.0, 0.0, tuple(LEVELS.values()))
             batches.append(tensors(make_batch([measure(sample, how, rng)], SAMPLINGS)))

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from xrf_sr_plans.measurement import FACTORS
 from xrf_sr_plans.physics.operators import Coarse
 from xrf_sr_plans.physics.resample import block_mean
 from xrf_sr_plans.sr.classical import METHODS, upscale
@@ -100,7 +101,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     stack, _ = read_npz(options.real / "hxn_midas_xanes_stack.npz")
-    wanted = [(name, factor, dose) for name, dose in LEVELS for factor in (2, 4)]
+    wanted = [(name, factor, dose) for name, dose in LEVELS for factor in FACTORS]
     for name, factor, dose in wanted:
         rows = list(errors(np.asarray(stack[list(FRAMES[name])], dtype=float), factor, dose))
         level = np.mean([n99 for n99, _ in rows])

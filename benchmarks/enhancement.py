@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from xrf_sr_plans.evaluation.model_assessment import Assessed, Case, assess, summary
-from xrf_sr_plans.schema import Sampling
+from xrf_sr_plans.measurement import FACTORS, Sampling
 from xrf_sr_plans.sr.registry import load_model
 from xrf_sr_plans.training.phantoms import TEST_SEED
 from xrf_sr_plans.training.samples import phantom_samples, real_samples
@@ -61,10 +61,12 @@ Cell = dict[str, float | str | None]
 
 def cases() -> list[Case]:
     """Return the rows of the table: sampling and probe, with and without noise."""
-    made = [Case(factor, level) for factor in (2, 4) for level in LEVELS]
+    made = [Case(factor, level) for factor in FACTORS for level in LEVELS]
     ways: tuple[tuple[Sampling, float], ...] = (("area", 0.0), ("area", 1.0), ("fly", 1.0))
     for sampling, probe in ways:
-        made += [Case(factor, level, sampling, probe) for factor in (2, 4) for level in (200, FREE)]
+        made += [
+            Case(factor, level, sampling, probe) for factor in FACTORS for level in (200, FREE)
+        ]
     return made
 
 
@@ -82,7 +84,7 @@ def tables(rows: Sequence[Assessed], real: set[str]) -> dict[str, dict[str, Cell
             name = f"x{case.factor} {case.sampling} probe {case.probe:g} N {case.n99:g}"
             cells[name] = summary([row for row in chosen if row.case == case])
         levels = [row for row in chosen if row.case in _averaged(chosen)]
-        for factor in (2, 4):
+        for factor in FACTORS:
             part = [row for row in levels if row.case.factor == factor]
             if part:
                 cells[f"x{factor} fly, mean of N 20-1000"] = summary(part)

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from xrf_sr_plans.measurement import FACTORS
 from xrf_sr_plans.physics.counting import unstabilise
 from xrf_sr_plans.physics.forward import coarsen
 from xrf_sr_plans.physics.operators import NOISE_FREE_COUNTS
@@ -92,7 +93,7 @@ def self_test(
 def elements(samples: list[Sample], network: Any) -> Iterator[Found]:
     """Yield what is found on every element of all samples, factors and doses."""
     for number, sample in enumerate(samples):
-        for factor in (2, 4):
+        for factor in FACTORS:
             for level in LEVELS:
                 rng = np.random.default_rng([3, number, factor])
                 maps = fit_to_blocks(sample.maps, factor)
@@ -141,7 +142,7 @@ def main() -> None:
         "real maps": lambda one: one.kind in measured,
     }
     for group, belongs in groups.items():
-        for factor in (2, 4):
+        for factor in FACTORS:
             part = [one for one in found if belongs(one) and one.factor == factor]
             if part:
                 sys.stdout.write(f"{group}, {factor}x\n{block(part)}")

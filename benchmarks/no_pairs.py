@@ -41,6 +41,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from xrf_sr_plans.evaluation.feature_sweep import cells, pooled, sweep
+from xrf_sr_plans.measurement import FACTORS
 from xrf_sr_plans.metrics.hallucination import NONE, VISIBLE, Rate, detect, match
 from xrf_sr_plans.metrics.image import ssim
 from xrf_sr_plans.physics.counting import unstabilise
@@ -135,7 +136,7 @@ def surveys(target: Target) -> list[Pair]:
     return [
         measured(maps, factor, LEVELS[k % len(LEVELS)], 100 + k)
         for k, maps in enumerate(target.surveyed)
-        for factor in (2, 4)
+        for factor in FACTORS
     ]
 
 
@@ -231,7 +232,7 @@ def blobs(made: np.ndarray, truth: np.ndarray, radius_px: float) -> tuple[Rate, 
 def tested(network: nn.Module | None, target: Target) -> list[dict[str, Any]]:
     """Return figures by factor and level, and on the very maps that were adapted to."""
     lines = []
-    for factor in (2, 4):
+    for factor in FACTORS:
         for level in LEVELS:
             figures = Figures()
             for k, maps in enumerate(target.tested):
@@ -252,7 +253,7 @@ def scenes(network: nn.Module | None) -> list[dict[str, Any]]:
         return {"estimate": made, "baseline": plain, "trusted": np.ones(made.shape, dtype=bool)}
 
     rows = sweep(predictor, cells(**SCENES), repeats=1)
-    rates = {factor: pooled(rows, "model", factor=factor) for factor in (2, 4)}
+    rates = {factor: pooled(rows, "model", factor=factor) for factor in FACTORS}
     return [
         {"factor": factor, "false": found.false.value, "lost": found.lost.value}
         for factor, found in rates.items()

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xrf_sr_plans.sr.network import SAMPLINGS
+from xrf_sr_plans.measurement import SAMPLINGS
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
 from xrf_sr_plans.training.equal_budget import gain_over_bicubic_db, run_batch, tensors
 from xrf_sr_plans.training.fine_tuning import fine_tune, supervised_loss

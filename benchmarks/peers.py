@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xrf_sr_plans.evaluation.model_assessment import Case
+from xrf_sr_plans.measurement import FACTORS
 from xrf_sr_plans.metrics.image import foreground, psnr_db, ssim
 from xrf_sr_plans.physics.counting import unstabilise
 from xrf_sr_plans.physics.operators import NOISE_FREE_COUNTS
@@ -320,7 +321,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, default=None, help="folder with the real maps")
     parser.add_argument("--keep", type=Path, default=Path("out/peers"), help="trained networks")
     parser.add_argument("--per-family", type=int, default=3, help="phantoms; 0: no table")
-    parser.add_argument("--factor", type=int, choices=(2, 4), default=None, help="only this one")
+    parser.add_argument("--factor", type=int, choices=FACTORS, default=None, help="only this one")
     parser.add_argument("--only", choices=list(CANDIDATES), default=None, help="train this one")
     parser.add_argument("--rate", type=float, default=None, help="learning rate, instead of trials")
     parser.add_argument("--same-grid", action="store_true", help="the same-grid form, too")
@@ -328,7 +329,7 @@ def main() -> None:
     parser.add_argument("--ship", type=Path, default=None, help="folder for the models")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    factors = (options.factor,) if options.factor else (2, 4)
+    factors = (options.factor,) if options.factor else FACTORS
     names = [OURS, *(name for name, c in CANDIDATES.items() if c.factor in factors)]
     if not options.same_grid:
         names = [name for name in names if "same-grid" not in name]

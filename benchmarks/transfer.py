@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from xrf_sr_plans.evaluation.calibrate_from_pairs import stretched
+from xrf_sr_plans.measurement import FACTORS
 from xrf_sr_plans.sr.intervals import Calibration, Scores, conformal_quantile, fit
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
 from xrf_sr_plans.training.calibrate_model import simulated_scores
@@ -95,7 +96,7 @@ def main() -> None:
         mixed = fit([*phantoms, *others], card.sha256, "phantoms and others")
         every = [item for one in samples for item in one]
         adapted = [(adapted_to(mixed, few), rest) for few, rest in handfuls(samples)]
-        for factor in (2, 4):
+        for factor in FACTORS:
             after = [coverage(known, rest, factor) for known, rest in adapted]
             figures = [coverage(known, every, factor) for known in (alone, mixed)]
             figures += [float(np.mean(after)), float(np.std(after))]

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xrf_sr_plans.measurement import FACTORS
 from xrf_sr_plans.sr.network import (
-    FACTORS,
     SIGMA_DILATIONS,
     Conditions,
     SetNetwork,

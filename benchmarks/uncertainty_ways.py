@@ -39,12 +39,13 @@ from uncertainty_variants import (
     Sigma,
 )
 
+from xrf_sr_plans.measurement import FACTORS, SAMPLINGS
 from xrf_sr_plans.metrics.calibration import error_ranking, sparsification
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr import consistency
 from xrf_sr_plans.sr.intervals import Calibration, fit, intervals
-from xrf_sr_plans.sr.network import SAMPLINGS, Conditions
+from xrf_sr_plans.sr.network import Conditions
 from xrf_sr_plans.sr.scale import Scale
 from xrf_sr_plans.sr.tiled_inference import has_fast_bf16
 from xrf_sr_plans.training.calibrate_model import (
@@ -213,7 +214,7 @@ def summary(
 ) -> dict[str, dict[str, float]]:
     """Return the mean figures by factor; widths relative to those of `baseline`."""
     lines = {}
-    for factor in (2, 4):
+    for factor in FACTORS:
         ours, theirs = ([r for r in rows if r["factor"] == factor] for rows in (found, baseline))
         ratio = [np.log(a["width"] / b["width"]) for a, b in zip(ours, theirs, strict=True)]
         means = {

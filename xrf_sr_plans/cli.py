@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from xrf_sr_plans.errors import ConfigError, XrfSrError
+from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, alternatives, checked_sampling
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
 
 JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the figures here as JSON.")]
 _TABLE_WIDTH = 160
+_FACTORS = f"{alternatives(FACTORS)}."
 
 
 def main() -> None:
@@ -32,7 +34,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for survey.png and report.json.")] = Path(
         "out/demo"
     ),
-    factor: Annotated[int, typer.Option(help="2 or 4.")] = 2,
+    factor: Annotated[int, typer.Option(help=_FACTORS)] = 2,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
 ) -> None:
     """Survey a real map on the simulated beamline, from coarse scan to fine rescans."""
@@ -49,12 +51,12 @@ def demo(
 @app.command()
 def evaluate(
     files: Annotated[list[Path], typer.Argument(help="npz, MAPS, PyXRF or NeXus files.")],
-    factor: Annotated[int, typer.Option(help="2 or 4.")] = 2,
+    factor: Annotated[int, typer.Option(help=_FACTORS)] = 2,
     counts: Annotated[
         float | None, typer.Option(help="Photons at the 99th percentile; none: no noise.")
     ] = None,
     probe_um: Annotated[float | None, typer.Option(help="Probe FWHM.")] = None,
-    sampling: Annotated[str, typer.Option(help="fly, area or point.")] = "fly",
+    sampling: Annotated[str, typer.Option(help=f"{alternatives(SAMPLINGS)}.")] = "fly",
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     model: Annotated[str | None, typer.Option(help="Name or file; none: the default.")] = None,
     json_out: JsonOut = None,
@@ -71,7 +73,7 @@ def evaluate(
             factor=factor,
             counts=counts,
             probe_um=probe_um,
-            sampling=_sampling(sampling),
+            sampling=checked_sampling(sampling),
             seed=seed,
             model=model,
         )
@@ -87,16 +89,10 @@ def evaluate(
         json_out.write_text(json.dumps([to_dict(table) for table in tables], indent=1))
 
 
-def _sampling(name: str) -> Literal["fly", "area", "point"]:
-    if name not in ("fly", "area", "point"):
-        raise typer.BadParameter(f"{name!r} is not one of fly, area, point")
-    return name
-
-
 @app.command()
 def enhance(
     file: Annotated[Path, typer.Argument(help="npz, MAPS, PyXRF or NeXus file with counts.")],
-    factor: Annotated[int, typer.Option(help="2 or 4.")] = 2,
+    factor: Annotated[int, typer.Option(help=_FACTORS)] = 2,
     probe_um: Annotated[float | None, typer.Option(help="Probe FWHM.")] = None,
     step_um: Annotated[
         float | None, typer.Option(help="Step of the scan, where the file doesn't say.")
@@ -150,7 +146,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder; a run found there is resumed.")],
     recipe: Annotated[str, typer.Option(help="ours, or notes (the published recipe).")] = "ours",
     architecture: Annotated[str, typer.Option(help="set (ours), notes or srcnn.")] = "set",
-    factor: Annotated[int | None, typer.Option(help="For the peers: 1, 2 or 4.")] = None,
+    factor: Annotated[int | None, typer.Option(help=f"For the peers: 1, {_FACTORS}")] = None,
     real_maps: Annotated[Path | None, typer.Option(help="Folder of measured maps.")] = None,
     method: Annotated[
         str,

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from xrf_sr_plans.measurement import Factor, Sampling
+
 SCHEMA_VERSION = 1
 
 PLAN_MAP = "xrf_fly_map"
@@ -27,7 +29,6 @@ STREAM_VERIFICATION = "verification"
 
 Purpose = Literal["coarse", "fine", "pair_coarse", "pair_fine", "map"]
 RescanMode = Literal["inline", "queue", "propose"]
-Sampling = Literal["fly", "area", "point"]
 
 Disposition = Literal["rescanned", "queued", "proposed", "refused", "failed"]
 
@@ -61,7 +62,7 @@ class AnalysisRequest(BaseModel):
 
     enhance: bool = True
     """False: only assemble the map (fine maps, pairs)."""
-    factor: Literal[2, 4] = 2
+    factor: Factor = 2
     """How many times finer the enhanced grid is, along each axis."""
     find: str | None = None
     """Element query of the region picker, such as "Fe and not Zn"; None: any element."""

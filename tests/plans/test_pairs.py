@@ -57,7 +57,7 @@ def test_a_bracket_flies_the_coarse_maps_again_after_the_fine_one(run_engine, re
 @pytest.mark.parametrize(
     ("changes", "kind", "word"),
     [
-        ({"factors": [3]}, ConfigError, r"\[3\]"),
+        ({"factors": [3]}, ConfigError, "factor is 3; it should be 2 or 4"),
         ({"factors": []}, ConfigError, "factors"),
         ({"budget_s": 1.0}, BudgetError, "budget_s"),
         ({"max_dose": 4.5e7}, BudgetError, "of all maps"),

@@ -203,11 +203,16 @@ def test_a_map_of_one_pixel_is_possible():
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"factor": 3}, {"sampling": "spiral"}, {"elements": ["Fe"]}, {"probe_fwhm_um": -1.0}],
+    ("changes", "kind", "says"),
+    [
+        ({"factor": 3}, ConfigError, "factor is 3"),
+        ({"sampling": "spiral"}, ConfigError, "sampling is 'spiral'"),
+        ({"elements": ["Fe"]}, GridError, "counts have the shape"),
+        ({"probe_fwhm_um": -1.0}, ConfigError, "probe FWHM is -1.0 coarse steps"),
+    ],
 )
-def test_what_makes_no_sense_is_refused(changes):
-    with pytest.raises(GridError):
+def test_what_makes_no_sense_is_refused(changes, kind, says):
+    with pytest.raises(kind, match=says):
         enhanced(measured()[0], **changes)
 
 

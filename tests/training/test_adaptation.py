@@ -13,8 +13,9 @@ pytest.importorskip("lightning")
 torch = pytest.importorskip("torch")
 
 from xrf_sr_plans.errors import ConfigError, FileFormatError, ModelError  # noqa: E402
+from xrf_sr_plans.measurement import SAMPLINGS  # noqa: E402
 from xrf_sr_plans.physics.operators import Coarse, measure_again  # noqa: E402
-from xrf_sr_plans.sr.network import SAMPLINGS, SetNetwork, SetNetworkConfig  # noqa: E402
+from xrf_sr_plans.sr.network import SetNetwork, SetNetworkConfig  # noqa: E402
 from xrf_sr_plans.training.adaptation import (  # noqa: E402
     AdaptationConfig,
     adapt,

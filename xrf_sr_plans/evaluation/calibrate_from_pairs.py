@@ -14,11 +14,11 @@ import numpy as np
 from xrf_sr_plans.errors import AssemblyError, ConfigError
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.measurement import FACTORS, factor_not_allowed
 from xrf_sr_plans.metrics.agreement import CommonPlanes, common_planes
 from xrf_sr_plans.metrics.calibration import covered
 from xrf_sr_plans.metrics.deconvolution import hidden_coverage
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
-from xrf_sr_plans.sr.estimate import FACTORS
 from xrf_sr_plans.sr.intervals import Calibration, to_json
 from xrf_sr_plans.sr.predict import enhance_maps
 from xrf_sr_plans.sr.registry import model_path, read_calibration, read_card
@@ -123,12 +123,16 @@ def calibrate_from_pairs(
     """
     folders = [pair_dir] if isinstance(pair_dir, str | Path) else list(pair_dir)
     seen: dict[int, list[tuple[str, MapCoverage]]] = {}
+    others: set[int] = set()
     for folder in folders:
         for pair in PairStore(folder).pairs():
+            others |= {coarse.factor for coarse in pair.coarse} - set(FACTORS)
             for factor, coverage in pair_coverages(pair, model):
                 seen.setdefault(factor, []).append((pair.pair_uid, coverage))
     if not seen:
-        raise ConfigError(f"no whole pair with a factor of {FACTORS} in {[*map(str, folders)]}")
+        reasons = [factor_not_allowed(factor) for factor in sorted(others)]
+        where = f"no whole pair to calibrate with in {[*map(str, folders)]}"
+        raise ConfigError("; ".join([where, *reasons]))
     path = model_path(model)
     card = read_card(path)
     known = read_calibration(path, card)

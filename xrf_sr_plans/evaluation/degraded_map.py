@@ -11,11 +11,11 @@ from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.evaluation.table import Conditions
 from xrf_sr_plans.maps.files import MapsFile
 from xrf_sr_plans.maps.files.model import symbol
+from xrf_sr_plans.measurement import FACTORS, Sampling, factor_not_allowed
 from xrf_sr_plans.metrics.image import winsorise
 from xrf_sr_plans.physics.forward import coarsen, probe_blur
 from xrf_sr_plans.physics.operators import NOISE_FREE_COUNTS, Coarse
 from xrf_sr_plans.physics.resample import fill_unmeasured
-from xrf_sr_plans.schema import Sampling
 
 NOISE_CORRELATION = 0.1
 SMALLEST_COARSE_PX = 12
@@ -90,8 +90,8 @@ def make_case(
 def _check(
     file: MapsFile, factor: int, counts: float | None, probe_um: float | None, pixel_um: float
 ) -> None:
-    if factor not in (2, 4):
-        raise ConfigError(f"factor is {factor}; allowed: 2, 4")
+    if factor not in FACTORS:
+        raise ConfigError(factor_not_allowed(factor))
     for name, value in (("counts", counts), ("probe_um", probe_um)):
         if value is not None and not (np.isfinite(value) and value > 0):
             raise ConfigError(f"{name} is {value}; it must be above 0")

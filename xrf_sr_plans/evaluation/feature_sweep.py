@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from xrf_sr_plans.errors import ModelError
+from xrf_sr_plans.measurement import FACTORS
 from xrf_sr_plans.metrics.hallucination import FeatureRates, Rate, feature_rates
 from xrf_sr_plans.metrics.standards import BACKGROUND, Standard, dots, empty_field, lines
 from xrf_sr_plans.physics.counting import unstabilise
@@ -139,7 +140,7 @@ def significance(excess: float, background: float, diameter_steps: float) -> flo
 
 
 def cells(
-    factors: Sequence[int] = (2, 4),
+    factors: Sequence[int] = FACTORS,
     counts: Sequence[float] = (5, 20, 50, 200, 1000),
     diameters: Sequence[float] = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0),
     contrasts: Sequence[float] = (0.1, 0.3, 0.8),

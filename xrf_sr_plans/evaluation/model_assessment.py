@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from xrf_sr_plans.measurement import Sampling
 from xrf_sr_plans.metrics.bias import reduced_chi2
 from xrf_sr_plans.metrics.image import ssim_whole_and_foreground
 from xrf_sr_plans.metrics.resolution import (
@@ -19,7 +20,6 @@ from xrf_sr_plans.metrics.resolution import (
     fourier_ring_correlation,
 )
 from xrf_sr_plans.physics.operators import NOISE_FREE_COUNTS, Coarse, measure_again
-from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr.classical import METHODS, upscale
 from xrf_sr_plans.sr.intervals import Calibration
 from xrf_sr_plans.sr.predict import Setting, estimate

@@ -27,6 +27,7 @@ from xrf_sr_plans.evaluation.table import (
     to_json,
 )
 from xrf_sr_plans.maps.files import read_maps
+from xrf_sr_plans.measurement import Sampling
 from xrf_sr_plans.metrics.bias import count_bias, reduced_chi2, worst_ratio_bias
 from xrf_sr_plans.metrics.image import foreground, psnr_db, ssim
 from xrf_sr_plans.metrics.resolution import (
@@ -38,7 +39,6 @@ from xrf_sr_plans.metrics.resolution import (
 from xrf_sr_plans.physics.counting import stabilise
 from xrf_sr_plans.physics.operators import measure_again
 from xrf_sr_plans.physics.resample import fill_unmeasured
-from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr.classical import METHODS, upscale
 
 __all__ = ["EvaluationTable", "evaluate", "evaluate_file", "make_case", "render", "to_json"]

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from xrf_sr_plans.schema import Sampling
+from xrf_sr_plans.measurement import Sampling
 
 BASELINE = "bicubic"
 

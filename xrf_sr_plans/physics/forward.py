@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from xrf_sr_plans.measurement import Sampling
 from xrf_sr_plans.physics.resample import block_mean
-from xrf_sr_plans.schema import Sampling
 
 FWHM_PER_SIGMA = 2.3548200450309493
 

@@ -8,8 +8,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
+from xrf_sr_plans.measurement import Sampling
 from xrf_sr_plans.physics.forward import FWHM_PER_SIGMA
-from xrf_sr_plans.schema import Sampling
 
 NOISE_FREE_COUNTS = 1e5
 

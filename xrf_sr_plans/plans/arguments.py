@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.measurement import not_allowed
 
 _LENIENT = ConfigDict(arbitrary_types_allowed=True)
 
@@ -49,10 +50,23 @@ def checked_arguments(
         try:
             checked[key] = _checked(annotation, value)
         except ValidationError as error:
-            problems.append(f"{key} is {value!r:.80}: {error.errors()[0]['msg']}")
+            problems.append(refusal(key, value, error.errors()[0]))
     if problems:
         raise ConfigError(f"{name}: {'; '.join(problems)}")
     return checked
+
+
+def refusal(name: str, value: object, error: Mapping[str, Any]) -> str:
+    """Return the sentence that refuses an argument, from one of pydantic's errors about it.
+
+    A value that is none of a few is refused in the words of `measurement.not_allowed`; the name
+    of an item of a list, such as `factors`, is that of the list in the singular.
+    """
+    item = any(isinstance(place, int) for place in error["loc"])
+    if error["type"] == "literal_error":
+        name = name.removesuffix("s") if item else name
+        return not_allowed(name, error["input"], error["ctx"]["expected"])
+    return f"{name} is {value!r:.80}: {error['msg']}"
 
 
 def _checked(annotation: Any, value: Any) -> Any:

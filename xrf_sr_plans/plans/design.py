@@ -14,7 +14,9 @@ from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import ConfigError, GridError, QueryError, RefusedError
 from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.measurement import FACTORS, Factor
 from xrf_sr_plans.plans import preflight
+from xrf_sr_plans.plans.arguments import refusal
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.tiles import Tile, split_into_tiles
 from xrf_sr_plans.rois.query import parse_query
@@ -88,7 +90,7 @@ class SurveyWishes:
     area: Area
     dwell_ms: float
     find: str | None = None
-    factor: int = 2
+    factor: Factor = 2
     fine_step_um: float | None = None
     fine_dwell_ms: float | None = None
     budget_s: float | None = None
@@ -152,7 +154,7 @@ def design_survey(beamline: Beamline, wishes: SurveyWishes) -> Design:
     analysis = None
     try:
         analysis = schema.AnalysisRequest(
-            factor=wishes.factor,  # type: ignore[arg-type] # pydantic checks it
+            factor=wishes.factor,
             find=wishes.find,
             pad_um=wishes.pad_um,
             min_size_um=wishes.min_size_um,
@@ -161,10 +163,10 @@ def design_survey(beamline: Beamline, wishes: SurveyWishes) -> Design:
         )
     except ValidationError as error:
         problems += [
-            Problem(ConfigError, f"{one['loc'][0]} is {one['input']!r}: {one['msg']}")
+            Problem(ConfigError, refusal(str(one["loc"][0]), one["input"], one))
             for one in error.errors()
         ]
-    factor = wishes.factor if wishes.factor in (2, 4) else 2
+    factor = wishes.factor if wishes.factor in FACTORS else FACTORS[0]
     fine_step = wishes.fine_step_um
     return replace(
         design,

@@ -16,6 +16,7 @@ from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import BudgetError, ConfigError, FlightError, RefusedError, in_words
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.measurement import FACTORS, Factor, factor_not_allowed, not_allowed
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Area
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES, MapOrder, fly
@@ -23,8 +24,6 @@ from xrf_sr_plans.plans.rescan import RegionOutcome, read_regions
 from xrf_sr_plans.plans.return_to_start import returning_to_start
 
 logger = logging.getLogger(__name__)
-
-_FACTORS = (2, 4)
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def acquire_pair(
     dwell_ms: float,
     x_center_um: float | None = None,
     y_center_um: float | None = None,
-    factors: list[int] | tuple[int, ...] = (2,),
+    factors: list[Factor] | tuple[Factor, ...] = (2,),
     coarse_dwell_ms: float | None = None,
     bracket: bool = False,
     budget_s: float | None = None,
@@ -116,7 +115,7 @@ def collect_pairs(
     *,
     fine_step_um: float,
     dwell_ms: float,
-    factors: list[int] | tuple[int, ...] = (2,),
+    factors: list[Factor] | tuple[Factor, ...] = (2,),
     coarse_dwell_ms: float | None = None,
     bracket: bool = False,
     budget_s: float | None = None,
@@ -264,8 +263,11 @@ class Pair:
         RefusedError
             Factors or sizes that make no pair.
         """
-        if not self.factors or any(factor not in _FACTORS for factor in self.factors):
-            raise ConfigError(f"factors are {list(self.factors)}; allowed are {list(_FACTORS)}")
+        if not self.factors:
+            raise ConfigError(not_allowed("factors", [], f"at least one of {FACTORS}"))
+        wrong = [factor for factor in self.factors if factor not in FACTORS]
+        if wrong:
+            raise ConfigError("; ".join(factor_not_allowed(factor) for factor in wrong))
         coarsest = max(self.factors)
         grid = Area(
             self.area.width_um,

@@ -15,6 +15,7 @@ from bluesky.utils import MsgGenerator, plan
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
+from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.decisions import RegionLog, TileAnalysis, look_at_tile, summary_run
 from xrf_sr_plans.plans.design import Area, Design, SurveyWishes, design_survey
@@ -62,7 +63,7 @@ def coarse_survey_with_sr(
     x_center_um: float | None = None,
     y_center_um: float | None = None,
     find: str | None = None,
-    factor: int = 2,
+    factor: Factor = 2,
     fine_step_um: float | None = None,
     fine_dwell_ms: float | None = None,
     budget_s: float | None = None,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from xrf_sr_plans.measurement import Sampling
 from xrf_sr_plans.physics.forward import coarsen, probe_blur
 from xrf_sr_plans.physics.resample import upsample
-from xrf_sr_plans.schema import Sampling
 
 CONTRADICTION = 4.0
 """Standard deviations of counting noise by which a coarse pixel may differ from the estimate."""

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xrf_sr_plans.errors import ConfigError, GridError, MissingExtraError
+from xrf_sr_plans.errors import ConfigError, MissingExtraError
+from xrf_sr_plans.measurement import (
+    FACTORS,
+    SAMPLINGS,
+    Sampling,
+    checked_sampling,
+    factor_not_allowed,
+)
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.physics.resample import upsample
-from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr import consistency
 from xrf_sr_plans.sr.intervals import Calibration, Regime, intervals
 from xrf_sr_plans.sr.prepare import Prepared
@@ -22,8 +28,6 @@ from xrf_sr_plans.sr.trust_mask import untrust
 if TYPE_CHECKING:
     import torch
 
-FACTORS = (2, 4)
-SAMPLINGS: tuple[Sampling, ...] = ("fly", "area", "point")
 STRIP_PIXELS = 2**16
 """Fine pixels whose intervals are computed together: they fit into the processor's cache."""
 
@@ -42,11 +46,10 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.factor not in FACTORS:
-            raise GridError(f"factor is {self.factor}; allowed: {FACTORS}")
-        if self.sampling not in SAMPLINGS:
-            raise GridError(f"sampling is {self.sampling!r}; allowed: {SAMPLINGS}")
+            raise ConfigError(factor_not_allowed(self.factor))
+        checked_sampling(self.sampling)
         if not (np.isfinite(self.probe) and self.probe >= 0):
-            raise GridError(f"probe FWHM is {self.probe} coarse steps; it must be 0 or more")
+            raise ConfigError(f"probe FWHM is {self.probe} coarse steps; it should be 0 or more")
 
     @property
     def removed_probe(self) -> float:

@@ -22,13 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xrf_sr_plans.measurement import FACTORS, SAMPLINGS
 from xrf_sr_plans.physics.counting import OFFSET
 from xrf_sr_plans.physics.resample import upsample_matrix
-from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr.scale import SMALLEST_RANGE
 
-SAMPLINGS: tuple[Sampling, ...] = ("fly", "area", "point")
-FACTORS = (2, 4)
 N_CONDITIONS = 9
 SIGMA_DILATIONS = (2, 4)
 """Of the convolutions by which a sigma looks further around than the estimate."""

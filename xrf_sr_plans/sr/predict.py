@@ -15,13 +15,12 @@ import xarray as xr
 from xrf_sr_plans.errors import GridError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
-from xrf_sr_plans.schema import Sampling
-from xrf_sr_plans.sr.estimate import FACTORS, Setting, estimate, run_network
+from xrf_sr_plans.measurement import Sampling
+from xrf_sr_plans.sr.estimate import Setting, estimate, run_network
 from xrf_sr_plans.sr.prepare import Prepared, prepare, refuse_what_no_memory_holds
 from xrf_sr_plans.sr.registry import load_model, model_path, read_calibration, read_card
 
 __all__ = [
-    "FACTORS",
     "Setting",
     "enhance",
     "enhance_maps",
@@ -83,7 +82,7 @@ def enhance(
     Raises
     ------
     ConfigError
-        A device that isn't there.
+        A factor, sampling or probe that is not allowed, or a device that isn't there.
     GridError
         Shapes or values that don't fit, or results larger than this machine's memory.
     MissingExtraError

@@ -24,8 +24,7 @@ except ImportError as error:
     raise MissingExtraError("training", "train") from error
 
 from xrf_sr_plans.maps.files import read_maps
-from xrf_sr_plans.schema import Sampling
-from xrf_sr_plans.sr.network import SAMPLINGS
+from xrf_sr_plans.measurement import SAMPLINGS, Sampling
 from xrf_sr_plans.sr.registry import ModelCard, load_network, model_path, read_card
 from xrf_sr_plans.training.calibrate_model import calibrate_model
 from xrf_sr_plans.training.equal_budget import run_batch, tensors

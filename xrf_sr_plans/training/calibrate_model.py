@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from xrf_sr_plans.measurement import FACTORS
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr import consistency
-from xrf_sr_plans.sr.estimate import FACTORS
 from xrf_sr_plans.sr.intervals import Calibration, Regime, Scores, bounded, fit, groups, to_json
 from xrf_sr_plans.sr.predict import Setting, run_network
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xrf_sr_plans.sr.network import SAMPLINGS, Conditions, Prediction, upsample_tensor
+from xrf_sr_plans.measurement import SAMPLINGS
+from xrf_sr_plans.sr.network import Conditions, Prediction, upsample_tensor
 from xrf_sr_plans.sr.tiled_inference import has_fast_bf16
 from xrf_sr_plans.training.losses import log_mse
 from xrf_sr_plans.training.simulated_pairs import Batch, Samples, random_batch

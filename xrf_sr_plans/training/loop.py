@@ -24,8 +24,8 @@ try:
 except ImportError as error:
     raise MissingExtraError("training", "train") from error
 
+from xrf_sr_plans.measurement import SAMPLINGS
 from xrf_sr_plans.sr.network import (
-    SAMPLINGS,
     Conditions,
     Prediction,
     SetNetwork,

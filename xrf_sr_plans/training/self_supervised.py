@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, Sampling
 from xrf_sr_plans.physics.operators import Coarse, forward_matrices
-from xrf_sr_plans.schema import Sampling
-from xrf_sr_plans.sr.network import SAMPLINGS
 from xrf_sr_plans.training.equal_budget import run_batch, tensors
 from xrf_sr_plans.training.fine_tuning import supervised_loss
 from xrf_sr_plans.training.simulated_pairs import Batch
@@ -98,7 +97,7 @@ def self_supervised_loss(
 
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng([seed, _STREAM, step])
-        factor = 2 if step % 2 == 0 else 4
+        factor = FACTORS[step % len(FACTORS)]
         known = replay(step)
         total = supervised_loss(run_batch(network, known), known)
         daughters = own_tensors(own.daughters(rng, factor))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from xrf_sr_plans.measurement import FACTORS, Sampling, checked_sampling
 from xrf_sr_plans.physics.forward import (
     Detector,
     coarsen,
@@ -20,12 +21,13 @@ from xrf_sr_plans.physics.forward import (
     probe_blur,
     shift_rows,
 )
-from xrf_sr_plans.schema import Sampling
 from xrf_sr_plans.sr.scale import Scale
 from xrf_sr_plans.training.phantoms import FAMILIES, phantom
 
 LARGEST_BLUR_PX = 8.0
 """Sigma, in fine pixels, of the smoothest samples."""
+SAMPLING_SHARES: dict[Sampling, float] = {"fly": 0.7, "area": 0.2, "point": 0.1}
+"""How often a simulated map is sampled in which way."""
 _COUNTING = Detector(n_elements=1, dead_time_us=0.0)
 
 
@@ -58,7 +60,7 @@ class Pair:
 
 def draw_measurement(rng: np.random.Generator, factor: int, n_elements: int) -> Measurement:
     """Draw a measurement from the ranges met in practice (docs: model card, "training data")."""
-    sampling: Sampling = rng.choice(["fly", "area", "point"], p=[0.7, 0.2, 0.1])
+    sampling = checked_sampling(rng.choice(list(SAMPLING_SHARES), p=list(SAMPLING_SHARES.values())))
     probe = 0.0 if rng.random() < 0.4 else float(rng.uniform(0.15, 1.2))
     regime = rng.random()
     low, high = (5, 1000) if regime < 0.62 else (1000, 1e5) if regime < 0.95 else (2, 5)
@@ -204,7 +206,7 @@ def random_batch(
     Factors 2 and 4 take turns and the number of elements is drawn, unless they are given.
     """
     rng = np.random.default_rng([seed, number])
-    factor = only_factor or (2 if number % 2 == 0 else 4)
+    factor = only_factor or FACTORS[number % len(FACTORS)]
     n_elements = only_elements or int(rng.choice([1, 2, 4, 6]))
     pairs = []
     for _ in range(max(1, maps_per_batch // n_elements)):

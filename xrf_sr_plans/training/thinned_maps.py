@@ -16,9 +16,8 @@ import numpy as np
 
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.files import read_maps
+from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, Sampling
 from xrf_sr_plans.physics.operators import Coarse, forward_matrices, measure_again
-from xrf_sr_plans.schema import Sampling
-from xrf_sr_plans.sr.network import FACTORS, SAMPLINGS
 from xrf_sr_plans.sr.prepare import prepare
 from xrf_sr_plans.training.simulated_pairs import Batch, Measurement, Pair, make_batch
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from xrf_sr_plans.measurement import FACTORS, Factor
+
 Architecture = Literal["set", "notes", "srcnn"]
 
 
@@ -17,7 +19,7 @@ class TrainingConfig(BaseModel):
 
     architecture: Architecture = "set"
     """`set`: ours; `notes`: 16 x 64 residual network with BN; `srcnn`."""
-    factor: Literal[1, 2, 4] | None = None
+    factor: Literal[1, Factor] | None = None
     """Peers are trained for one factor (`notes` also for 1, its deconvolving form), which they
     need; ours learns 2 and 4 in turn (None)."""
     elements: int | None = Field(default=None, ge=1, le=6)
@@ -67,7 +69,7 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"architecture {self.architecture!r} needs a factor")
         if self.architecture == "notes" and self.elements is None:
             raise ValueError("architecture 'notes' needs a fixed number of elements")
-        if self.architecture == "set" and self.factor == 1:
+        if self.architecture == "set" and self.factor not in (None, *FACTORS):
             raise ValueError("architecture 'set' has no factor 1; 2, 4 or None")
         if self.learn == "sigma" and (self.architecture != "set" or self.start is None):
             raise ValueError("learn 'sigma' needs weights of architecture 'set' to start from")

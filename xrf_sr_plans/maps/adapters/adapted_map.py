@@ -12,6 +12,7 @@ import numpy as np
 from xrf_sr_plans import schema
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
+from xrf_sr_plans.measurement import Sampling
 
 Document = tuple[str, dict[str, Any]]
 
@@ -48,7 +49,7 @@ class AdaptedMap:
     grid: ScanGrid
     elements: Sequence[str]
     dwell_ms: float
-    sampling: schema.Sampling
+    sampling: Sampling
     analysis: schema.AnalysisRequest | None
     rows: dict[int, FlownRow] = field(default_factory=dict)
 

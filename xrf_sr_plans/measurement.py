@@ -1,0 +1,111 @@
+"""How a map was measured: the one description that models, methods and figures are given.
+
+Whatever says "factor" or "sampling" takes the word, its allowed values and the sentence that
+refuses another value from here.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from xrf_sr_plans.errors import ConfigError
+
+Factor = Literal[2, 4]
+"""How many times finer the enhanced grid is than the measured one, along each axis."""
+FACTORS: tuple[Factor, ...] = typing.get_args(Factor)
+
+Sampling = Literal["fly", "area", "point"]
+"""What a pixel averages over: its path along the fast axis, its whole area, or nothing."""
+SAMPLINGS: tuple[Sampling, ...] = typing.get_args(Sampling)
+
+
+def alternatives(allowed: Iterable[object]) -> str:
+    """Return alternatives as text, such as "2 or 4"."""
+    *others, last = (repr(value) for value in allowed)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def not_allowed(name: str, value: object, allowed: str) -> str:
+    """Return the sentence that refuses a value, such as "factor is 3; it should be 2 or 4".
+
+    The queue server's manager refuses a plan's argument in pydantic's words, "Input should be
+    2 or 4", which can't be changed. The end of this sentence is the same.
+    """
+    return f"{name} is {value!r:.80}; it should be {allowed}"
+
+
+def factor_not_allowed(value: object) -> str:
+    """Return the sentence that refuses a factor which is none of `FACTORS`."""
+    return not_allowed("factor", value, alternatives(FACTORS))
+
+
+def checked_sampling(name: str) -> Sampling:
+    """Return `name` as one of `SAMPLINGS`.
+
+    Raises
+    ------
+    ConfigError
+        It is none of them.
+    """
+    for sampling in SAMPLINGS:
+        if name == sampling:
+            return sampling
+    raise ConfigError(not_allowed("sampling", name, alternatives(SAMPLINGS)))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How a coarse map was measured, and which blur its enhancement is to remove.
+
+    Parameters
+    ----------
+    factor
+        Fine pixels per coarse pixel along each axis, one of `FACTORS`.
+    sampling
+        What a coarse pixel averages over, one of `SAMPLINGS`.
+    probe_steps
+        Full width at half maximum of the probe in coarse steps; 0 where it is unknown.
+    deblur
+        True: the estimate is that of the sample itself, freed of the probe's blur. False: the
+        estimate keeps that blur and is what a fine scan with the same probe would count.
+    noisy
+        False: the counts are expected values without Poisson noise, so nothing needs smoothing.
+
+    Raises
+    ------
+    ConfigError
+        A factor or sampling that is not allowed, or a probe width that is negative or not finite.
+    """
+
+    factor: int
+    sampling: Sampling = "fly"
+    probe_steps: float = 0.0
+    deblur: bool = True
+    noisy: bool = True
+
+    def __post_init__(self) -> None:
+        if self.factor not in FACTORS:
+            raise ConfigError(factor_not_allowed(self.factor))
+        checked_sampling(self.sampling)
+        if not (math.isfinite(self.probe_steps) and self.probe_steps >= 0):
+            problem = f"probe FWHM is {self.probe_steps} coarse steps; it should be 0 or more"
+            raise ConfigError(problem)
+
+    @property
+    def removed_probe_steps(self) -> float:
+        """Width, in coarse steps, of the probe blur that the estimate is freed of."""
+        return self.probe_steps if self.deblur else 0.0
+
+    @property
+    def kept_probe_steps(self) -> float:
+        """Width, in coarse steps, of the probe blur that the estimate keeps."""
+        return 0.0 if self.deblur else self.probe_steps
+
+    @property
+    def sharpening_steps(self) -> float:
+        """Width of the removed probe blur, or minus that of the kept one, in coarse steps."""
+        return self.probe_steps if self.deblur else -self.probe_steps
