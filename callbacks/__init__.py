@@ -1,6 +1,6 @@
-"""Document routers: the tap, the analysis chain, and the process it runs in.
+"""Callbacks on documents: the tap on the RunEngine and the analysis chain behind it.
 
-On disk this folder is `callbacks/`; it is imported as `xrf_sr_plans.callbacks` only.
+On disk this folder is `callbacks/`, but it can only be imported as `xrf_sr_plans.callbacks`.
 """
 
 if __name__ != "xrf_sr_plans.callbacks":

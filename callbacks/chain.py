@@ -1,6 +1,6 @@
-"""`AnalysisChain`: MapAssembler, SuperResolution, RoiPicker, result documents, for every run.
+"""`AnalysisChain`: assemble each run's map, enhance it, pick regions, and emit a result run.
 
-The same chain runs live in the analysis process, live in a thread, and on replayed runs.
+The same chain works live in the analysis process, live in a thread, and on replayed runs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from xrf_sr_plans.callbacks.hdf5_assets import externalised, is_large
+from xrf_sr_plans.callbacks.hdf5_assets import is_large, with_maps_in_file
 from xrf_sr_plans.callbacks.map_assembler import MapAssembler
 from xrf_sr_plans.callbacks.result_run import (
     AnalysedMap,
@@ -33,34 +33,41 @@ from xrf_sr_plans.schema import AnalysisRequest
 
 logger = logging.getLogger(__name__)
 
-Router = Callable[[AnalysedMap], None]
+MapConsumer = Callable[[AnalysedMap], None]
 
 
 class AnalysisChain:
-    """Callable on ``(name, doc)`` that analyses every run which asks for it; never raises.
+    """Analyze every run that asks for it.
+
+    Call it with ``(name, doc)`` for each document of all runs. It never raises: what goes wrong is
+    told in the result of the run that it happened to.
 
     Parameters
     ----------
     settings
-        Which model on which device, and where large results go.
+        Settings of the analysis; None stands for the built-in values.
     emit
-        Takes the documents of finished result runs.
+        Called as ``emit(name, doc)`` with each document of a result run.
     finished
-        Takes the summary of each run, before its documents are emitted: a plan waits for it.
+        Called with the summary of each run before its documents are emitted, because a plan is
+        waiting for it.
     preview
-        Takes a preview of an unfinished map, as a run of its own; None: no previews.
+        Called with the documents of a preview run, made from a map that is still being measured.
+        With None no previews are made.
     backlog
-        How many documents are waiting; a preview is made only when there are none.
+        Returns how many documents are waiting. A preview is made only when there are none.
     fallback_reason
-        Not empty: bicubic, and the result says why.
+        Why the network must not be used. Maps are then enhanced bicubically, and their results
+        give this reason. Empty: the network is used.
     warm_up
-        Load what the first map of a kind needs at its start document, not at its stop.
+        Whether to load what the first map of a kind needs when its run starts, instead of when it
+        stops.
 
     Attributes
     ----------
-    routers : list
-        Called with each `AnalysedMap` after its result is out (verification, pair recorder);
-        an exception in one of them is logged and concerns nobody else.
+    consumers : list of callable
+        Called with each `AnalysedMap` after its result was emitted, such as `Verification` and
+        `PairRecorder`. An exception in one of them is logged and affects nothing else.
     """
 
     def __init__(
@@ -75,7 +82,7 @@ class AnalysisChain:
         warm_up: bool = False,
     ) -> None:
         self.settings = settings or AnalysisSettings()
-        self.routers: list[Router] = []
+        self.consumers: list[MapConsumer] = []
         self._emit = emit
         self._finished = finished
         self._preview = preview
@@ -90,14 +97,14 @@ class AnalysisChain:
         if self.settings.pair_dir:
             from xrf_sr_plans.callbacks.pair_recorder import PairRecorder
 
-            self.routers.append(PairRecorder(self.settings.pair_dir))
+            self.consumers.append(PairRecorder(self.settings.pair_dir))
         if emit is not None or self.settings.ledger_dir:
             from xrf_sr_plans.callbacks.verification import Verification
 
-            self.routers.append(Verification(self.settings.ledger_dir, emit))
+            self.consumers.append(Verification(self.settings.ledger_dir, emit))
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Take one document; what goes wrong ends up in the summary of the run it belongs to."""
+        """Take one document of any run."""
         try:
             uid = self._index.owner(name, doc)
             if uid is None:
@@ -115,7 +122,7 @@ class AnalysisChain:
 
     def _begin(self, uid: str, start: Mapping[str, Any]) -> None:
         try:
-            run = MapAssembler(start, self._rows_came, self._map_came)
+            run = MapAssembler(start, self._on_rows, self._on_stop)
         except Exception as error:  # noqa: BLE001 - recorded as this run's failure at its stop
             self._runs[uid] = _failed(start, in_words(error))
             return
@@ -125,7 +132,7 @@ class AnalysisChain:
             self._warm(run)
 
     def _warm(self, run: MapAssembler) -> None:
-        """Load libraries and weights before the first map of a kind is over."""
+        """Load libraries and weights by enhancing a small flat map of the same kind."""
         elements, factor = run.builder.elements, run.request.factor
         if (len(elements), factor) in self._warmed:
             return
@@ -134,7 +141,7 @@ class AnalysisChain:
         flat = ElementalMaps.from_arrays(np.ones((len(elements), 16, 16)), grid, elements)
         try:
             self._pick(self._enhance(flat, run.request), run.request, "")
-        except Exception as error:  # noqa: BLE001 - the map itself will meet it, and record it
+        except Exception as error:  # noqa: BLE001 - the map itself will fail likewise and tell why
             logger.info("warming up: %s", error)
 
     def _end(self, stop: Mapping[str, Any]) -> None:
@@ -144,13 +151,13 @@ class AnalysisChain:
         elif run is not None and not run.published:
             self._publish(_failed(run.start, "its stop document was not understood"), 0.0)
 
-    def _rows_came(self, run: MapAssembler) -> None:
+    def _on_rows(self, run: MapAssembler) -> None:
         self._pace.row()
         every = run.request.preview_every_rows
         rows = len(run.builder.rows_used)
         if self._preview is None or not run.request.enhance or not every or rows % every:
             return
-        # A preview must never be what the final result waits for.
+        # The final result must never have to wait for a preview.
         if self._backlog() or not self._pace.leaves_time(run.builder.grid.slow.num - rows):
             logger.info("preview of run %s at row %d left out", run.builder.uid, rows)
             return
@@ -158,7 +165,7 @@ class AnalysisChain:
         self._preview(preview_documents(self._analyse(run)))
         self._pace.preview_took(time.perf_counter() - began)
 
-    def _map_came(self, run: MapAssembler) -> None:
+    def _on_stop(self, run: MapAssembler) -> None:
         began = time.perf_counter()
         self._publish(self._analyse(run), began)
         run.published = True
@@ -196,27 +203,27 @@ class AnalysisChain:
         if self._finished is not None:
             self._finished(analysed.summary(documents, time.perf_counter() - began))
         if self._emit is not None:
-            for name, doc in self._stored(documents):
+            for name, doc in self._with_large_maps_in_file(documents):
                 self._emit(name, doc)
-        for router in self.routers:
+        for consumer in self.consumers:
             try:
-                router(analysed)
-            except Exception:  # a full disk or a bug there concerns nobody else
-                logger.exception("%s failed at run %s", router, analysed.source_uid)
+                consumer(analysed)
+            except Exception:  # a full disk or a bug there must not affect the others
+                logger.exception("%s failed at run %s", consumer, analysed.source_uid)
 
-    def _stored(self, documents: Documents) -> Documents:
+    def _with_large_maps_in_file(self, documents: Documents) -> Documents:
         folder = self.settings.result_dir
         if folder is None or not is_large(documents):
             return documents
         try:
-            return externalised(documents, folder)
+            return with_maps_in_file(documents, folder)
         except OSError as error:
             logger.error("result stays in its documents: %s", error)
             return documents
 
 
 class _Pace:
-    """How fast rows come and how long previews take, to know whether one still fits in."""
+    """How fast rows come and how long previews take, to tell whether there is time for one."""
 
     def __init__(self) -> None:
         self._row_s = 0.0
@@ -237,6 +244,7 @@ class _Pace:
         self._preview_s = seconds
 
     def leaves_time(self, rows_left: int) -> bool:
+        # With a margin, as the next preview covers more rows than the last one.
         return rows_left * self._row_s > 1.5 * self._preview_s
 
 

@@ -1,4 +1,4 @@
-"""A fingerprint of documents that doesn't depend on whether arrays are lists or ndarrays."""
+"""`digest`: a checksum of documents in which lists and arrays of the same numbers are equal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ import numpy as np
 
 
 def digest(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
-    """Return the sha256 (hex) over documents in their order.
+    """Return the sha256 of documents, in hexadecimal digits.
 
-    Numbers count as float64 and every NaN (and null among numbers) alike, so that documents
-    written as JSON and read back have the digest they had when they were made.
+    All numbers count as float64, and a null among numbers counts as NaN. Documents that were
+    written as JSON and read back therefore have the same digest as before.
+
+    Parameters
+    ----------
+    documents
+        Pairs of name and document; their order matters.
     """
     hasher = hashlib.sha256()
     for name, doc in documents:
@@ -46,13 +51,14 @@ def _feed(hasher: Any, value: Any) -> None:
 
 
 def _numbers(value: Any) -> np.ndarray | None:
-    """Return numbers, or (nested) sequences of them, as float64; None: something else."""
+    """Return a number, or nested sequences of numbers, as float64; None for anything else."""
     if not _starts_numeric(value):
         return None
     try:
         array = np.array(value, dtype="<f8")
     except (TypeError, ValueError):
         return None
+    # There are many NaNs in binary, and only one of them may count.
     array[np.isnan(array)] = np.nan
     return array
 

@@ -1,4 +1,7 @@
-"""Large result maps in an HDF5 file beside the documents (stream_resource, stream_datum)."""
+"""Large result maps in an HDF5 file, to which the result's documents refer.
+
+The references are documents of the kinds ``stream_resource`` and ``stream_datum``.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from xrf_sr_plans.callbacks.result_run import MAP_KEYS, Documents
 from xrf_sr_plans.schema import STREAM_ENHANCED
 
 MAX_IN_DOCUMENT = 256 * 256
-"""Maps of more pixels than this go to a file if a folder for it is given."""
+"""Maps with more pixels than this go to a file, if there is a folder for it."""
 
 
 def is_large(documents: Documents) -> bool:
-    """Return whether the maps in a result run exceed what documents carry well."""
+    """Return whether a result run has maps of more than `MAX_IN_DOCUMENT` pixels."""
     return any(
         np.size(doc["data"].get("estimate", ())) > MAX_IN_DOCUMENT
         for name, doc in documents
@@ -25,15 +28,28 @@ def is_large(documents: Documents) -> bool:
     )
 
 
-def externalised(documents: Documents, folder: str | Path) -> Documents:
-    """Write a result run's maps to ``folder/<uid>.h5`` and return documents that refer to them.
+def with_maps_in_file(documents: Documents, folder: str | Path) -> Documents:
+    """Write the maps of a result run to ``<folder>/<run uid>.h5``.
 
-    Each of `MAP_KEYS` is a data set (element, y, x). The file appears as a whole or not at all.
+    The file has a data set (element, y, x) for each of `MAP_KEYS`. It appears as a whole or not at
+    all.
+
+    Parameters
+    ----------
+    documents
+        The documents of one result run, with the maps in its events.
+    folder
+        Folder of the file, made if need be.
+
+    Returns
+    -------
+    list of tuple
+        The documents, with references to the file in place of the maps.
 
     Raises
     ------
     OSError
-        The file can't be written (no space, no permission).
+        The file can't be written, because the disk is full or it is not permitted.
     """
     run = documents[0][1]["uid"]
     path = Path(folder).absolute() / f"{run}.h5"
@@ -59,8 +75,8 @@ def _is_map(name: str, doc: dict[str, Any]) -> bool:
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     import h5py
 
-    # HDF5 can bring the interpreter down when the disk fills up under it: it writes to memory,
-    # and a full disk is an ordinary OSError.
+    # HDF5 can crash the interpreter when the disk fills up while it writes. Here it writes to
+    # memory, so that a full disk is an ordinary OSError.
     memory = io.BytesIO()
     with h5py.File(memory, "w") as file:
         for key in MAP_KEYS:

@@ -1,4 +1,4 @@
-"""Documents with `ndarray` values to documents of plain lists, without holding up other threads."""
+"""`as_lists`: turn arrays in documents into lists without holding up other threads."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from typing import Any
 
 import numpy as np
 
-_BITE = 4096
+_CHUNK = 4096
+"""Number of values that are converted at a time, which takes about 0.1 ms."""
 _PAUSE_S = 1e-4
+"""Pause after each chunk, in seconds."""
 
 
 def as_lists(value: Any) -> Any:
-    """Return `value` with every array in it as (nested) lists, numpy scalars as Python's.
+    """Return `value` with every array in it as nested lists, and numpy scalars as Python's.
 
-    Large arrays are converted in bites of about 0.1 ms with a pause after each: `tolist` of a
-    whole map would hold the interpreter lock for milliseconds, and the RunEngine with it.
+    Large arrays are converted in chunks with a pause after each. Calling `tolist` on a whole map
+    would hold the interpreter lock for milliseconds, and the RunEngine with it.
+
+    Parameters
+    ----------
+    value
+        A document, or any part of one.
     """
     if isinstance(value, np.ndarray):
         return _array_as_lists(value)
@@ -32,9 +39,9 @@ def as_lists(value: Any) -> Any:
 
 
 def _array_as_lists(array: np.ndarray) -> Any:
-    if array.size <= _BITE or array.ndim < 2:
+    if array.size <= _CHUNK or array.ndim < 2:
         return array.tolist()
-    rows = max(1, _BITE * len(array) // array.size)
+    rows = max(1, _CHUNK * len(array) // array.size)
     out: list[Any] = []
     for first in range(0, len(array), rows):
         out += array[first : first + rows].tolist()

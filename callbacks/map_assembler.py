@@ -1,4 +1,4 @@
-"""`MapAssembler`: the documents of one map run to an `ElementalMaps`."""
+"""`MapAssembler`: collect the documents of one map run until its `ElementalMaps` is complete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xrf_sr_plans.schema import AnalysisRequest
 
 
 class MapAssembler:
-    """Route the documents of one run into a `MapBuilder`.
+    """Pass the documents of one run to a `MapBuilder`.
 
     Parameters
     ----------
@@ -20,7 +20,18 @@ class MapAssembler:
     on_rows
         Called with this assembler after each document that brought a new row.
     on_stop
-        Called with this assembler once the run is over.
+        Called with this assembler when the run has stopped.
+
+    Attributes
+    ----------
+    builder : MapBuilder
+        The map so far.
+    request : AnalysisRequest
+        What the run asks the analysis to do.
+    end_time : float
+        When the run stopped, in seconds since 1970; until then, when it started.
+    published : bool
+        Whether the result of the run was emitted. The chain sets it.
 
     Raises
     ------
@@ -51,7 +62,10 @@ class MapAssembler:
             self.builder.descriptor(doc)
         elif name in ("event", "event_page"):
             rows = len(self.builder.rows_used)
-            getattr(self.builder, name)(doc)
+            if name == "event":
+                self.builder.event(doc)
+            else:
+                self.builder.event_page(doc)
             if len(self.builder.rows_used) > rows:
                 self._on_rows(self)
         elif name == "stop":

@@ -1,4 +1,4 @@
-"""`PairRecorder`: maps flown as a pair to the pair store, registered."""
+"""`PairRecorder`: store maps that were flown as a pair, and how they are displaced."""
 
 from __future__ import annotations
 
@@ -9,23 +9,36 @@ from typing import Any
 
 from xrf_sr_plans.callbacks.result_run import AnalysedMap
 from xrf_sr_plans.metrics.registration import register
-from xrf_sr_plans.store.pairs import PairStore, StoredMap
+from xrf_sr_plans.store.pairs import PairStore
 
 logger = logging.getLogger(__name__)
 
 
 class PairRecorder:
-    """Take each map that is part of a pair; with the last one, register and finish the pair.
+    """Store each map that is part of a pair, and register the pair when its last map comes.
 
-    Every map goes to disk as soon as it is assembled, so nothing is lost when this process dies
-    between the coarse and the fine map.
+    A map goes to disk as soon as it is assembled, so nothing is lost when the process dies between
+    the coarse and the fine map.
+
+    Parameters
+    ----------
+    folder
+        Folder of the `PairStore`.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.store = PairStore(folder)
 
     def __call__(self, analysed: AnalysedMap) -> None:
-        """Record a map; maps that belong to no pair are left alone."""
+        """Store a map, unless it belongs to no pair or nothing of it was measured.
+
+        Raises
+        ------
+        GridError
+            The maps of a pair don't nest, or have different elements.
+        OSError
+            The disk is full, or writing is not permitted.
+        """
         pair = _pair_of(analysed.start)
         if pair is None or analysed.maps is None or not analysed.rows_used:
             return
@@ -36,15 +49,16 @@ class PairRecorder:
         if len(maps) < int(pair["pair_maps"]):
             return
         fine = next(stored for stored in maps if stored.factor == 1)
-        self.store.finish(uid, {m.position: _registered(m, fine) for m in maps if m.factor != 1})
+        coarse = [stored for stored in maps if stored.factor != 1]
+        displacements = {
+            stored.position: register(stored.maps, fine.maps).to_dict() for stored in coarse
+        }
+        self.store.finish(uid, displacements)
         logger.info("pair %s of %d maps recorded in %s", uid, len(maps), self.store.folder)
 
 
-def _registered(coarse: StoredMap, fine: StoredMap) -> dict[str, Any]:
-    return dict(register(coarse.maps, fine.maps).to_dict())
-
-
 def _pair_of(start: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what a start document says about the run's pair, or None."""
     metadata = start.get("xrf_sr", {})
     if metadata.get("purpose") not in ("pair_coarse", "pair_fine"):
         return None

@@ -1,4 +1,4 @@
-"""`replay`: an old run through the live callbacks."""
+"""`replay`: analyze a stored run with the same callbacks that analyze a live one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from xrf_sr_plans.schema import AnalysisRequest
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replayed run gives; `digest` equals the live result's."""
+    """Result of a replayed run."""
 
     summary: AnalysisSummary
+    """What a plan would have been told about the run."""
     documents: Documents
+    """The documents of the result run, without arrays."""
 
     @property
     def digest(self) -> str:
-        """The sha256 over the result documents."""
+        """The sha256 of the result documents, which equals that of the live result."""
         return self.summary.digest
 
 
@@ -36,25 +38,27 @@ def replay(
     settings: AnalysisSettings | None = None,
     sinks: Iterable[Sink] = (),
 ) -> Replay:
-    """Analyse a stored map run as if it were being measured.
+    """Analyze a stored map run as if it were being measured.
 
     Parameters
     ----------
     run
-        Whatever `store.documents` reads: a JSONL path, a run of Tiled or of databroker; or an
-        iterable of ``(name, doc)``.
+        The path of a JSON-lines file, a run of Tiled or databroker, or an iterable of
+        ``(name, doc)`` pairs (see `store.documents.documents`).
     request
-        Ask for something else than the run itself did (another factor, another query); the
-        result then has another uid and digest.
+        Replaces what the run itself asked for, such as the factor or the query. The result then
+        has another uid and digest.
     settings
-        Which model on which device.
+        Settings of the analysis, such as the model; None stands for the built-in values.
     sinks
-        Each is called with ``(name, doc)`` of the result run.
+        Each is called as ``sink(name, doc)`` with the documents of the result run.
 
     Raises
     ------
     AnalysisError
-        The documents contain no finished map run that asks for analysis.
+        There is no finished map run that asks for analysis among the documents.
+    FileFormatError
+        `run` is neither a run nor a path of one, or the file is damaged.
     """
     from xrf_sr_plans.store.documents import documents
 
@@ -62,18 +66,18 @@ def replay(
     summaries: list[AnalysisSummary] = []
     chain = AnalysisChain(settings, lambda name, doc: result.append((name, doc)), summaries.append)
     for name, doc in documents(run):
-        chain(name, _asking(doc, request) if name == "start" and request else doc)
+        chain(name, _with_request(doc, request) if name == "start" and request else doc)
     if not summaries:
         raise AnalysisError(
             f"{run!r:.200} holds no finished map run that asks for analysis; give `request`"
         )
-    plain: Documents = [(name, as_lists(doc)) for name, doc in result]
+    as_stored: Documents = [(name, as_lists(doc)) for name, doc in result]
     for sink in sinks:
-        for name, doc in plain:
+        for name, doc in as_stored:
             sink(name, doc)
-    return Replay(summaries[-1], plain)
+    return Replay(summaries[-1], as_stored)
 
 
-def _asking(start: dict[str, Any], request: AnalysisRequest) -> dict[str, Any]:
+def _with_request(start: dict[str, Any], request: AnalysisRequest) -> dict[str, Any]:
     metadata = {**start.get("xrf_sr", {}), "analysis": request.model_dump(mode="json")}
     return {**start, "xrf_sr": metadata}

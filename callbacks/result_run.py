@@ -1,8 +1,9 @@
 """The result run: what the analysis found, as a Bluesky run that any consumer can store.
 
-Everything in it follows from the source run, the model and the settings: uids are uuid5, times
-are the source run's. So a replay makes the same documents to the bit, and the same `digest`.
-Arrays are float32 `ndarray` here; `as_lists` turns them into what leaves the analysis.
+Everything in it follows from the source run, the model and the settings. Uids are of the kind
+uuid5, and times are those of the source run, so a replay makes exactly the same documents, with the
+same `digest`. Arrays are `ndarray` here; `as_lists` turns them into lists before they leave the
+analysis.
 """
 
 from __future__ import annotations
@@ -29,10 +30,15 @@ from xrf_sr_plans.schema import (
 )
 
 Documents = list[tuple[str, dict[str, Any]]]
+"""Pairs of a document's name and the document, in the order in which they are emitted."""
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "result.xrf-sr-plans")
+"""Namespace of the uids of result runs."""
 OBJECT = "super_resolution"
+"""Name of the object (in the sense of event descriptors) that all keys belong to."""
 TICK_S = 1e-3
+"""Difference in time between one document of a run and the next."""
 MAP_KEYS = ("estimate", "sigma", "lower", "upper", "baseline", "trusted")
+"""Keys of an event of the enhanced stream whose values are planes (y, x)."""
 
 _REGION_NUMBERS = (
     "x_low_um",
@@ -48,20 +54,23 @@ _REGION_WORDS = ("key", "elements", "reason", "model_sha256", "fallback", "stage
 
 @dataclass(frozen=True)
 class AnalysedMap:
-    """One map run with all that was made of it; what routers after the chain are given.
-
-    `enhanced` is None where the request asked for assembly only, or where `reason` says what
-    went wrong.
-    """
+    """One map run with everything that the analysis made of it."""
 
     start: Mapping[str, Any]
+    """Start document of the map run."""
     end_time: float
+    """When the map run stopped, in seconds since 1970."""
     request: AnalysisRequest
     maps: ElementalMaps | None
+    """The map as measured, or None where it could not be assembled."""
     rows_used: Sequence[int]
+    """Indices of the rows in `maps` with at least one frame."""
     enhanced: EnhancedMaps | None = None
+    """The enhanced map, or None where it was not asked for or `reason` says what went wrong."""
     regions: Sequence[Region] = ()
+    """Regions worth a fine rescan, best first."""
     reason: str = ""
+    """Why the analysis failed; empty where it didn't."""
 
     @property
     def source_uid(self) -> str:
@@ -70,12 +79,12 @@ class AnalysedMap:
 
     @property
     def complete(self) -> bool:
-        """Whether every row was there."""
+        """Whether every row of the map was measured."""
         return self.maps is not None and bool(self.maps.attrs.get("complete"))
 
     @property
     def beam(self) -> dict[str, float | None]:
-        """Dwell and median monitor reading of the map: what its counts are comparable by."""
+        """Dwell time (ms) and median monitor reading, which make the counts of maps comparable."""
         if self.maps is None:
             return {"dwell_ms": None, "i0_median": None}
         monitor = np.asarray(self.maps.i0.values, dtype=float)
@@ -88,24 +97,24 @@ class AnalysedMap:
 
     @property
     def model(self) -> dict[str, Any]:
-        """Name, sha256 and calibration id of what made the estimate."""
+        """Name, sha256 and calibration of the model; empty where there is no enhanced map."""
         return self.enhanced.model if self.enhanced is not None else {}
 
     @property
     def fallback(self) -> str:
-        """Why the model was not used; empty where it was."""
+        """Why the map was enhanced bicubically; empty where the model was used."""
         return self.enhanced.fallback if self.enhanced is not None else ""
 
     @property
     def status(self) -> Literal["done", "fallback", "failed"]:
-        """What the results device reports."""
+        """Status that the analysis device reports for this run."""
         if self.reason:
             return "failed"
         return "fallback" if self.fallback else "done"
 
     @property
     def result_uid(self) -> str:
-        """Uid of the result run; empty where only assembly was asked for."""
+        """Uid of the result run; empty where the map was only to be assembled."""
         if not self.request.enhance:
             return ""
         settings = self.request.model_dump(mode="json")
@@ -113,7 +122,15 @@ class AnalysedMap:
         return str(uuid.uuid5(NAMESPACE, content))
 
     def summary(self, documents: Documents, elapsed_s: float = 0.0) -> AnalysisSummary:
-        """Return what the plan is told."""
+        """Return what a plan is told about this run.
+
+        Parameters
+        ----------
+        documents
+            Documents of the result run, whose digest the summary carries.
+        elapsed_s
+            How long the analysis took, in seconds.
+        """
         return AnalysisSummary(
             source_uid=self.source_uid,
             result_uid=self.result_uid,
@@ -127,14 +144,17 @@ class AnalysedMap:
 
 
 def result_documents(analysed: AnalysedMap) -> Documents:
-    """Return the whole result run of an analysed map; [] where only assembly was asked for."""
+    """Return the documents of the result run, or [] where the map was only to be assembled."""
     if not analysed.request.enhance:
         return []
     return _run(analysed, analysed.result_uid, STREAM_ENHANCED)
 
 
 def preview_documents(analysed: AnalysedMap) -> Documents:
-    """Return a preview of an unfinished map: a run of its own, for live displays only."""
+    """Return the documents of a preview of an unfinished map.
+
+    A preview is a run of its own, meant for live displays only.
+    """
     label = f"preview {len(analysed.rows_used)} {analysed.result_uid}"
     return _run(analysed, str(uuid.uuid5(NAMESPACE, label)), STREAM_PREVIEW)
 
@@ -144,15 +164,14 @@ def _run(analysed: AnalysedMap, uid: str, stream: str) -> Documents:
     documents: Documents = [("start", _start(analysed, uid, stream))]
     counts: dict[str, int] = {}
     if analysed.enhanced is not None:
-        events = [_map_event(analysed.enhanced, index) for index in range(_number(analysed))]
-        described = _map_stream(analysed.enhanced)
-        documents += stream_documents(
-            uid, time, stream, described, _axes(analysed.enhanced), events
-        )
+        enhanced = analysed.enhanced
+        events = [_map_event(enhanced, index) for index in range(len(enhanced.elements))]
+        keys = _map_keys(enhanced)
+        documents += stream_documents(uid, time, stream, keys, _axes(enhanced), events)
         counts[stream] = len(events)
     if analysed.regions:
         events = [_region_event(region) for region in analysed.regions]
-        documents += stream_documents(uid, time, STREAM_REGIONS, _region_stream(), {}, events)
+        documents += stream_documents(uid, time, STREAM_REGIONS, _region_keys(), {}, events)
         counts[STREAM_REGIONS] = len(events)
     stop = {
         "uid": child_uid(uid, "stop"),
@@ -163,10 +182,6 @@ def _run(analysed: AnalysedMap, uid: str, stream: str) -> Documents:
         "num_events": counts,
     }
     return in_order([*documents, ("stop", stop)])
-
-
-def _number(analysed: AnalysedMap) -> int:
-    return len(analysed.enhanced.elements) if analysed.enhanced is not None else 0
 
 
 def _start(analysed: AnalysedMap, uid: str, stream: str) -> dict[str, Any]:
@@ -197,7 +212,7 @@ def _start(analysed: AnalysedMap, uid: str, stream: str) -> dict[str, Any]:
 
 
 def in_order(documents: Documents) -> Documents:
-    """Let each document be `TICK_S` later than the one before: stores give them back by time."""
+    """Make each document `TICK_S` later than the one before, as stores sort documents by time."""
     first = documents[0][1]["time"]
     return [
         (name, {**doc, "time": first + TICK_S * number})
@@ -213,7 +228,23 @@ def stream_documents(
     configuration: dict[str, Any],
     rows: list[dict[str, Any]],
 ) -> Documents:
-    """Return descriptor and events of one stream, all at one time, with uids from the run's."""
+    """Return the descriptor and the events of one stream.
+
+    Parameters
+    ----------
+    uid
+        Uid of the run, from which those of the documents follow.
+    time
+        Time of all documents, in seconds since 1970.
+    name
+        Name of the stream.
+    data_keys
+        Descriptions of the events' keys.
+    configuration
+        Configuration of the object that the keys belong to; {} where it has none.
+    rows
+        Data of each event.
+    """
     descriptor_uid = child_uid(uid, name)
     descriptor = {
         "uid": descriptor_uid,
@@ -240,7 +271,7 @@ def stream_documents(
     return documents
 
 
-def _map_stream(enhanced: EnhancedMaps) -> dict[str, Any]:
+def _map_keys(enhanced: EnhancedMaps) -> dict[str, Any]:
     keys: dict[str, Any] = {"element": data_key("string", [])}
     for name in MAP_KEYS:
         keys[name] = {
@@ -253,6 +284,7 @@ def _map_stream(enhanced: EnhancedMaps) -> dict[str, Any]:
 
 
 def _axes(enhanced: EnhancedMaps) -> dict[str, Any]:
+    """Return the positions of the pixels' centers as an object's configuration."""
     axes = {"y_um": enhanced.grid.slow.centers_um, "x_um": enhanced.grid.fast.centers_um}
     return {
         "data": {name: values.tolist() for name, values in axes.items()},
@@ -265,6 +297,7 @@ def _axes(enhanced: EnhancedMaps) -> dict[str, Any]:
 
 
 def _map_event(enhanced: EnhancedMaps, index: int) -> dict[str, Any]:
+    """Return the data of one event: the planes (y, x) of one element."""
     data: dict[str, Any] = {"element": enhanced.elements[index]}
     for name in MAP_KEYS:
         kind = np.uint8 if name == "trusted" else np.float32
@@ -272,7 +305,7 @@ def _map_event(enhanced: EnhancedMaps, index: int) -> dict[str, Any]:
     return data
 
 
-def _region_stream() -> dict[str, Any]:
+def _region_keys() -> dict[str, Any]:
     numbers = {name: data_key("number", []) for name in _REGION_NUMBERS}
     return {**numbers, **{name: data_key("string", []) for name in _REGION_WORDS}}
 
@@ -292,17 +325,17 @@ def _region_event(region: Region) -> dict[str, Any]:
 
 
 def data_key(dtype: str, shape: list[int]) -> dict[str, Any]:
-    """Return a descriptor's entry for one key."""
+    """Return the description of one key of a descriptor."""
     return {"source": "xrf_sr_plans", "dtype": dtype, "shape": shape}
 
 
 def child_uid(uid: str, label: str) -> str:
-    """Return the uid of a document within a run."""
+    """Return the uid of a document of a run, where `label` is unique within the run."""
     return str(uuid.uuid5(uuid.UUID(uid), label))
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions that a result may depend on."""
+    """Return the installed versions of the packages that a result depends on."""
     versions = {}
     for package in ("xrf-sr-plans", "numpy", "torch"):
         try:

@@ -1,4 +1,4 @@
-"""`RoiPicker`: an enhanced map to the regions worth a fine rescan."""
+"""`RoiPicker`: choose the regions of an enhanced map that are worth a fine rescan."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from xrf_sr_plans.schema import AnalysisRequest
 
 
 class RoiPicker:
-    """Pick regions as the map's request says.
-
-    Raises
-    ------
-    QueryError
-        The request's element query can't be read or names an element that isn't measured.
-    """
+    """Pick regions as a map's request asks for."""
 
     def __call__(
         self, enhanced: EnhancedMaps, request: AnalysisRequest, source_uid: str
     ) -> list[Region]:
-        """Return regions, best first; none is a normal outcome."""
-        # Imported here so that assembling fine maps doesn't load scikit-image.
+        """Return the regions of a map, best first; there may be none.
+
+        Raises
+        ------
+        QueryError
+            The query of the request can't be read, or it names an element that isn't measured.
+        """
+        # Imported here, so that scikit-image isn't loaded where fine maps are only assembled.
         from xrf_sr_plans.rois.pick import pick_regions
 
         return pick_regions(enhanced, request, source_uid=source_uid)

@@ -1,4 +1,4 @@
-"""`SuperResolution`: a measured map to an enhanced one; always an answer, and why it is which."""
+"""`SuperResolution`: enhance a measured map with the network, or bicubically where that fails."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class SuperResolution:
     Parameters
     ----------
     settings
-        Which model, on which device.
+        Settings of the analysis, of which the model and the device are used.
     fallback_reason
-        Not empty: don't even try the network, and say so.
+        Why the network must not be tried. Empty: it is tried.
     """
 
     def __init__(self, settings: AnalysisSettings, fallback_reason: str = "") -> None:
@@ -28,12 +28,15 @@ class SuperResolution:
         self._fallback_reason = fallback_reason
 
     def __call__(self, maps: ElementalMaps, request: AnalysisRequest) -> EnhancedMaps:
-        """Return the enhanced map; its attribute `fallback` says why the model was not used."""
+        """Return the enhanced map.
+
+        Where it is bicubic, its attribute `fallback` says why.
+        """
         reason = self._fallback_reason
         if not reason:
             try:
                 return self._network(maps, request)
-            except Exception as error:  # whatever it is, a bicubic map is better
+            except Exception as error:  # a bicubic map is better than none, whatever happened
                 logger.warning("bicubic because the network failed", exc_info=True)
                 reason = in_words(error)
         from xrf_sr_plans.sr.bicubic import enhance_bicubic

@@ -1,7 +1,8 @@
-"""`Verification`: a fine map against what had been predicted there; a result run and the ledger.
+"""`Verification`: compare each fine map with what had been predicted there.
 
-The documents follow from the fine run, the prediction and what the ledger knew *before* that run
-(its hash is part of the uid), so a replay gives the same ones to the bit.
+A comparison becomes a run of its own and a line per element in the ledger. Its documents follow
+from the fine run, the prediction and what the ledger knew *before* that run, whose hash is part of
+the uid, so a replay gives exactly the same ones.
 """
 
 from __future__ import annotations
@@ -34,24 +35,26 @@ from xrf_sr_plans.store.verdict import Verdict, judge
 logger = logging.getLogger(__name__)
 
 Recall = Callable[[str], EnhancedMaps | None]
+"""Returns the prediction for a map by the uid of its run, or None where there is none."""
 
 _POOLED = ("coverage_90", "low", "high", "effective_pixels")
 _WORDS = ("judgement", "recommendation", "warning")
+"""Fields of a verdict that are strings."""
 
 
 class Verification:
-    """Remember predictions; when a fine map of a predicted region comes, say how they did.
+    """Remember predictions, and compare each fine map of a predicted region with its prediction.
 
     Parameters
     ----------
     folder
-        Of ledger and predictions (`AnalysisSettings.ledger_dir`); None: both in memory, and
-        only fine maps of the same survey are pooled.
+        Folder of the ledger and the predictions. With None both are kept in memory, and only fine
+        maps of the same survey are pooled.
     emit
-        Takes the documents of verification runs.
+        Called as ``emit(name, doc)`` with the documents of verification runs.
     recall
-        Asked for the prediction of a map (by its uid) that isn't known here, such as from stored
-        result documents (`maps.result.enhanced_from_documents`).
+        Asked for a prediction that isn't known here. It may read it from stored result documents
+        with `maps.result.enhanced_from_documents`.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class Verification:
         self._recall = recall
 
     def __call__(self, analysed: AnalysedMap) -> None:
-        """Take one analysed map; only predictions and fine maps that follow from one matter."""
+        """Remember a prediction, or compare a fine map with one; other maps are ignored."""
         if analysed.enhanced is not None:
             self.predictions.keep(prediction_of(analysed))
         elif _is_fine(analysed):
@@ -77,19 +80,19 @@ class Verification:
         if predicted is None:
             logger.info("fine map %s: nothing was predicted there", analysed.source_uid)
             return
-        found, reason = {}, ""
+        agreements, reason = {}, ""
         try:
             assert analysed.maps is not None
-            found = compare(predicted, analysed.maps)
+            agreements = compare(predicted, analysed.maps)
         except AnalysisError as error:
             reason = str(error)
-        verified = self._verified(analysed, predicted, found, reason)
+        verified = self._verified(analysed, predicted, agreements, reason)
         if verified.overall.warning:
             logger.warning("%s: %s", verified.beamline, verified.overall.warning)
         if self._emit is not None:
             for name, doc in verified.documents():
                 self._emit(name, doc)
-        # Last: a full disk costs the ledger's line, not the documents.
+        # The ledger comes last, so that a full disk doesn't cost the documents.
         self.ledger.append(verified.beamline, predicted.model, verified.entries)
 
     def _predicted(self, metadata: Mapping[str, Any]) -> EnhancedMaps | None:
@@ -102,9 +105,9 @@ class Verification:
         self,
         analysed: AnalysedMap,
         predicted: EnhancedMaps,
-        found: Mapping[str, Agreement],
+        agreements: Mapping[str, Agreement],
         reason: str,
-    ) -> Verified:
+    ) -> VerifiedMap:
         metadata = analysed.start["xrf_sr"]
         beamline, survey = str(metadata["beamline"]), str(metadata.get("survey_uid") or "")
         history = self.ledger.before(
@@ -112,36 +115,44 @@ class Verification:
         )
         if self.ledger.folder is None:
             history = [entry for entry in history if entry.survey_uid == survey]
-        entries = [_entry(analysed, predicted, survey, one) for one in found.values()]
-        return Verified(analysed, predicted, beamline, found, entries, history, reason)
+        entries = [
+            _entry(analysed, predicted, survey, agreement) for agreement in agreements.values()
+        ]
+        return VerifiedMap(analysed, predicted, beamline, agreements, entries, history, reason)
 
 
 @dataclass(frozen=True, eq=False)
-class Verified:
-    """One fine map compared with its prediction, element by element, and the pool so far."""
+class VerifiedMap:
+    """One fine map compared with its prediction, and the comparisons that came before."""
 
     analysed: AnalysedMap
+    """The fine map."""
     predicted: EnhancedMaps
+    """What had been predicted there."""
     beamline: str
-    found: Mapping[str, Agreement]
+    agreements: Mapping[str, Agreement]
+    """The comparison by element; empty where `reason` says why there is none."""
     entries: Sequence[Entry]
+    """What the ledger gets about this map."""
     history: Sequence[Entry]
+    """What the ledger knew about the model before this map, in order of time."""
     reason: str
+    """Why the maps could not be compared; empty where they were."""
 
     @property
     def overall(self) -> Verdict:
-        """Verdict over all elements."""
+        """Verdict on the model over all elements, with this map included."""
         return judge([*self.history, *self.entries])
 
     def documents(self) -> Documents:
-        """Return the verification run: one event per element."""
+        """Return the documents of the verification run, which has one event per element."""
         time, history = self.analysed.end_time, content_key(self.history)
         facts = [self.analysed.source_uid, self.predicted.model, self.predicted.factor, history]
         uid = str(uuid.uuid5(NAMESPACE, json.dumps(["verification", facts], sort_keys=True)))
         documents: Documents = [("start", self._start(uid, history))]
-        rows = [self._row(element) for element in self.found]
+        rows = [self._row(element) for element in self.agreements]
         if rows:
-            keys = {name: _described(value) for name, value in rows[0].items()}
+            keys = {name: _key_of(value) for name, value in rows[0].items()}
             documents += stream_documents(uid, time, STREAM_VERIFICATION, keys, {}, rows)
         stop = {
             "uid": child_uid(uid, "stop"),
@@ -182,11 +193,14 @@ class Verified:
         verdict = judge([*self.history, *self.entries], element).to_dict()
         pooled = {f"pooled_{name}": verdict[name] for name in _POOLED}
         words = {name: verdict[name] for name in _WORDS}
-        return {**self.found[element].to_dict(), **pooled, **words}
+        return {**self.agreements[element].to_dict(), **pooled, **words}
 
 
 def prediction_of(analysed: AnalysedMap) -> EnhancedMaps:
-    """Return the enhanced map with what a later comparison needs to know."""
+    """Return the enhanced map with the attributes that a later comparison needs.
+
+    These are the uids of the map run and of the result run, the dwell time and the beam intensity.
+    """
     assert analysed.enhanced is not None
     dataset = analysed.enhanced.dataset.assign_attrs(
         source_uid=analysed.source_uid, result_uid=analysed.result_uid, **analysed.beam
@@ -196,13 +210,14 @@ def prediction_of(analysed: AnalysedMap) -> EnhancedMaps:
 
 def _is_fine(analysed: AnalysedMap) -> bool:
     metadata = analysed.start.get("xrf_sr", {})
-    wanted = metadata.get("purpose") == "fine" and bool(metadata.get("parent_uid"))
-    return wanted and analysed.maps is not None and bool(analysed.rows_used)
+    follows = metadata.get("purpose") == "fine" and bool(metadata.get("parent_uid"))
+    return follows and analysed.maps is not None and bool(analysed.rows_used)
 
 
 def _entry(
-    analysed: AnalysedMap, predicted: EnhancedMaps, survey_uid: str, found: Agreement
+    analysed: AnalysedMap, predicted: EnhancedMaps, survey_uid: str, agreement: Agreement
 ) -> Entry:
+    figures = agreement.to_dict()
     return Entry(
         time=analysed.end_time,
         fine_uid=analysed.source_uid,
@@ -212,9 +227,9 @@ def _entry(
         model=predicted.model["name"],
         model_sha256=predicted.model["sha256"],
         calibration=predicted.model["calibration"],
-        **{name: value for name, value in found.to_dict().items() if name in Entry.model_fields},
+        **{name: value for name, value in figures.items() if name in Entry.model_fields},
     )
 
 
-def _described(value: Any) -> dict[str, Any]:
+def _key_of(value: str | float) -> dict[str, Any]:
     return data_key("string" if isinstance(value, str) else "number", [])

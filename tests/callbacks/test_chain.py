@@ -168,7 +168,7 @@ def test_interleaved_runs_are_kept_apart(bicubic_model):
 def test_a_router_that_raises_concerns_nobody(bicubic_model):
     seen, summaries = [], []
     chain = AnalysisChain(finished=summaries.append)
-    chain.routers += [lambda _: 1 / 0, seen.append]
+    chain.consumers += [lambda _: 1 / 0, seen.append]
     for name, doc in map_run(GRID, COUNTS):
         chain(name, doc)
     assert summaries[0].status == "done"

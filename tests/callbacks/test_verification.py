@@ -166,7 +166,7 @@ def test_a_prediction_read_back_from_stored_result_documents_gives_the_same(orac
     stored.dataset.attrs["result_uid"] = result[0][1]["uid"]
     documents = []
     chain = AnalysisChain()
-    chain.routers.append(
+    chain.consumers.append(
         Verification(None, lambda name, doc: documents.append((name, doc)), lambda uid: stored)
     )
     for name, doc in fine_run():
