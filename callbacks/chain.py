@@ -21,7 +21,6 @@ from xrf_sr_plans.callbacks.result_run import (
     result_documents,
 )
 from xrf_sr_plans.callbacks.roi_picker import RoiPicker
-from xrf_sr_plans.callbacks.routing import RunIndex
 from xrf_sr_plans.callbacks.super_resolution import SuperResolution
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
@@ -29,6 +28,7 @@ from xrf_sr_plans.errors import in_words
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.maps.run_index import MAX_OPEN_RUNS, RunIndex, wants_analysis
 from xrf_sr_plans.schema import AnalysisRequest
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class AnalysisChain:
         self._warm_up = warm_up
         self._enhance = SuperResolution(self.settings, fallback_reason)
         self._pick = RoiPicker()
-        self._index = RunIndex()
+        self._index = RunIndex(wants_analysis, MAX_OPEN_RUNS)
         self._runs: dict[str, MapAssembler | AnalysedMap] = {}
         self._pace = _Pace()
         self._warmed: set[tuple[int, int]] = set()
@@ -104,21 +104,29 @@ class AnalysisChain:
             self.consumers.append(Verification(self.settings.ledger_dir, emit))
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Take one document of any run."""
+        """Take one document of any run; runs that ask for no analysis are left alone."""
         try:
-            uid = self._index.owner(name, doc)
-            if uid is None:
-                return
-            if name == "start":
-                self._begin(uid, doc)
-                return
-            run = self._runs.get(uid)
-            if run is not None and isinstance(run, MapAssembler):
-                run(name, doc)
+            run = self._index.run_of(name, doc)
         except Exception:  # one bad document must not cost the other runs
             logger.exception("a %s document was not understood", name)
+            return
+        if run is not None:
+            self.take(run, name, doc)
+
+    def take(self, run: str, name: str, doc: Mapping[str, Any]) -> None:
+        """Take one document of the run with that uid, which asks for analysis.
+
+        What goes wrong ends up in the summary of that run.
+        """
+        try:
+            if name == "start":
+                self._begin(run, doc)
+            elif isinstance(assembler := self._runs.get(run), MapAssembler):
+                assembler(name, doc)
+        except Exception:  # one bad document must not cost the other runs
+            logger.exception("a %s document of run %s was not understood", name, run)
         if name == "stop":
-            self._end(doc)
+            self._end(run)
 
     def _begin(self, uid: str, start: Mapping[str, Any]) -> None:
         try:
@@ -144,8 +152,8 @@ class AnalysisChain:
         except Exception as error:  # noqa: BLE001 - the map itself will fail likewise and tell why
             logger.info("warming up: %s", error)
 
-    def _end(self, stop: Mapping[str, Any]) -> None:
-        run = self._runs.pop(stop.get("run_start", ""), None)
+    def _end(self, uid: str) -> None:
+        run = self._runs.pop(uid, None)
         if isinstance(run, AnalysedMap):
             self._publish(run, time.perf_counter())
         elif run is not None and not run.published:

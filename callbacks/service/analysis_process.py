@@ -21,7 +21,6 @@ from concurrent.futures import Future
 from typing import Any, Self
 
 from xrf_sr_plans.callbacks.result_run import Documents
-from xrf_sr_plans.callbacks.routing import RunIndex
 from xrf_sr_plans.callbacks.service import messages as wire
 from xrf_sr_plans.callbacks.service.bicubic_fallback import BicubicFallback
 from xrf_sr_plans.callbacks.service.journal import Journal
@@ -73,7 +72,6 @@ class AnalysisProcess:
             lambda run: self._inbox.append(("forget", run)),
         )
         self._inbox: deque[tuple[str, Any]] = deque()
-        self._index = RunIndex()
         self._keeper = WorkerSupervisor(
             self.settings, self.journal, self.board, self.sinks, self._post, command
         )
@@ -101,12 +99,12 @@ class AnalysisProcess:
         """How many workers there have been."""
         return self._keeper.starts
 
-    def submit(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Take a document; microseconds, never raises, never blocks."""
+    def submit(self, run: str, name: str, doc: Mapping[str, Any]) -> None:
+        """Take a document of the run with that uid; microseconds, never raises, never blocks."""
         if self._closed or os.getpid() != self._pid:
             return
         if len(self._inbox) < MAX_INBOX:
-            self._inbox.append(("doc", (name, doc)))
+            self._inbox.append(("doc", (run, name, doc)))
         else:
             self._overrun = True
 
@@ -176,11 +174,8 @@ class AnalysisProcess:
                 logger.exception("supervising the analysis process")
                 time.sleep(POLL_S)
 
-    def _on_doc(self, content: tuple[str, Mapping[str, Any]]) -> None:
-        name, doc = content
-        run = self._index.owner(name, doc)
-        if run is None:
-            return
+    def _on_doc(self, content: tuple[str, str, Mapping[str, Any]]) -> None:
+        run, name, doc = content
         number = self.journal.next_number()
         try:
             frame = wire.pack(["doc", number, run, name, doc])

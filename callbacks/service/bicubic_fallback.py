@@ -65,7 +65,7 @@ class BicubicFallback:
             )
             documents = self._documents_of(source_uid)
             for name, doc in documents:
-                chain(name, doc)
+                chain.take(source_uid, name, doc)
             if not summaries:
                 why = "the run is not over yet" if documents else "no documents of it are at hand"
                 summaries.append(failed(source_uid, f"{reason}; {why} (run {source_uid})"))

@@ -16,7 +16,6 @@ from typing import Any, Self
 
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.result_run import Documents
-from xrf_sr_plans.callbacks.routing import RunIndex
 from xrf_sr_plans.callbacks.service.bicubic_fallback import BicubicFallback
 from xrf_sr_plans.callbacks.service.journal import Journal
 from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
@@ -55,7 +54,6 @@ class LocalAnalysis:
             backlog=lambda: self._inbox.qsize(),
         )
         self._fall_back = BicubicFallback(self.settings, self.board, self.sinks, self._documents_of)
-        self._index = RunIndex()
         self._inbox: SimpleQueue[tuple[str, str, Mapping[str, Any]] | None] = SimpleQueue()
         self._result: Documents = []
         self._in_time = False
@@ -63,10 +61,9 @@ class LocalAnalysis:
         self._thread = threading.Thread(target=self._work, name="xrf-sr-analysis", daemon=True)
         self._thread.start()
 
-    def submit(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Take a document; microseconds, never raises, never blocks."""
-        run = self._index.owner(name, doc)
-        if run is None or self._closed:
+    def submit(self, run: str, name: str, doc: Mapping[str, Any]) -> None:
+        """Take a document of the run with that uid; microseconds, never raises, never blocks."""
+        if self._closed:
             return
         if self.journal.append(run, name, doc, rough_size(doc)) is not None:
             self._inbox.put((run, name, doc))
@@ -121,7 +118,7 @@ class LocalAnalysis:
             run, name, doc = item
             self._in_time = False
             self._result = []
-            self.chain(name, doc)
+            self.chain.take(run, name, doc)
             if name == "stop":
                 if self._in_time:
                     self.sinks.deliver(self._result)

@@ -75,7 +75,7 @@ class Worker:
                 # Should this map be the end of us, then it is the one to blame.
                 self._acknowledge()
             if name and self._run not in self._forgotten:
-                chain(name, doc)
+                chain.take(self._run, name, doc)
             self._done = max(self._done, number)
             if name == "stop":
                 self._say(["done", self._run])

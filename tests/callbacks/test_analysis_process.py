@@ -114,12 +114,12 @@ def test_killed_at_any_document_the_result_is_the_same(start, expected):
         run = f"killed at {at}"
         documents = list(map_run(GRID, COUNTS, run))
         for name, doc in documents[: at + 1]:
-            analysis.submit(name, doc)
+            analysis.submit(run, name, doc)
         assert analysis._drained(WAIT_S)
         until(lambda: analysis.pid is not None)
         os.kill(analysis.pid, signal.SIGKILL)
         for name, doc in documents[at + 1 :]:
-            analysis.submit(name, doc)
+            analysis.submit(run, name, doc)
         assert result(analysis, run).digest == expected(run)
     assert analysis.starts > DOCUMENTS - 2
 
@@ -223,7 +223,7 @@ def test_closing_is_quick_even_when_the_worker_is_stopped(start):
     analysis.close(0.2)
     assert time.monotonic() - began < 4.0
     assert not running(pid)
-    analysis.submit("start", {"uid": "after closing"})
+    analysis.submit("after closing", "start", {"uid": "after closing"})
     names = {thread.name for thread in threading.enumerate() if thread.is_alive()}
     assert not {"xrf-sr-supervisor", "xrf-sr-results"} & names
 
@@ -287,13 +287,13 @@ def test_a_flood_of_documents_gives_up_the_run_and_not_the_next(start, monkeypat
     monkeypatch.setattr("xrf_sr_plans.callbacks.service.analysis_process.MAX_INBOX", 5)
     analysis = start()
     documents = list(map_run(GRID, COUNTS, "flood"))
-    analysis.submit(*documents[0])
+    analysis.submit("flood", *documents[0])
     assert analysis._drained(WAIT_S)
     for _ in range(50):
-        analysis.submit(*documents[1])
+        analysis.submit("flood", *documents[1])
     assert "faster" in result(analysis, "flood").reason
     for name, doc in map_run(GRID, COUNTS, "calm"):
-        analysis.submit(name, doc)
+        analysis.submit("calm", name, doc)
         assert analysis._drained(WAIT_S)
     assert result(analysis, "calm").status == "done"
 

@@ -8,7 +8,6 @@ import time
 import pytest
 
 from support.row_documents import map_run, small_grid, truth
-from xrf_sr_plans.callbacks.routing import MAX_OPEN_RUNS, RunIndex
 from xrf_sr_plans.callbacks.service.local_analysis import LocalAnalysis
 from xrf_sr_plans.callbacks.tap import Tap
 from xrf_sr_plans.config import AnalysisSettings
@@ -21,7 +20,8 @@ class Recorder:
     def __init__(self):
         self.taken = []
 
-    def submit(self, name, doc):
+    def submit(self, run, name, doc):
+        assert run == (doc["uid"] if name == "start" else self.taken[0][1]["uid"])
         self.taken.append((name, doc))
 
 
@@ -42,7 +42,7 @@ def test_the_tap_passes_on_only_runs_that_ask_for_analysis():
 
 def test_the_tap_swallows_what_the_link_raises(caplog):
     class Broken:
-        def submit(self, name, doc):
+        def submit(self, run, name, doc):
             raise OSError(28, "No space left on device")
 
     tap = feed(Broken(), map_run(GRID, COUNTS))
@@ -65,25 +65,6 @@ def test_what_others_do_to_a_documents_data_later_is_not_seen():
         if name == "event_page":
             doc["data"].clear()
     assert all(doc["data"] for name, doc in link.taken if name == "event_page")
-
-
-def test_external_assets_belong_to_their_run_too():
-    index = RunIndex()
-    index.owner("start", {"uid": "r", "xrf_sr": {"analysis": {}}})
-    index.owner("descriptor", {"uid": "d", "run_start": "r"})
-    assert index.owner("stream_resource", {"uid": "s", "run_start": "r"}) == "r"
-    assert index.owner("stream_datum", {"stream_resource": "s", "descriptor": "d"}) == "r"
-    assert index.owner("resource", {"uid": "f", "run_start": "r"}) == "r"
-    assert index.owner("datum", {"resource": "f"}) == "r"
-    assert index.owner("stop", {"run_start": "r"}) == "r"
-    assert index.owner("event", {"descriptor": "d"}) is None
-
-
-def test_runs_that_never_stop_do_not_pile_up():
-    index = RunIndex()
-    for number in range(10 * MAX_OPEN_RUNS):
-        index.owner("start", {"uid": f"run {number}", "xrf_sr": {"analysis": {}}})
-    assert len(index._uids) <= MAX_OPEN_RUNS
 
 
 def test_a_document_costs_the_run_engine_microseconds(bicubic_model):

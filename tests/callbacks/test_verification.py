@@ -18,6 +18,7 @@ from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.digest import digest
 from xrf_sr_plans.callbacks.list_documents import as_lists
 from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
+from xrf_sr_plans.callbacks.tap import Tap
 from xrf_sr_plans.callbacks.verification import Verification
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
@@ -258,8 +259,10 @@ def test_a_killed_analysis_process_still_knows_what_was_predicted(tmp_path):
 
 
 def send(analysis, run):
+    tap = Tap(analysis)
     for name, doc in run:
-        analysis.submit(name, doc)
+        tap(name, doc)
+    assert tap.errors == 0
     time.sleep(0)
 
 

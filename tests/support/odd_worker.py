@@ -56,16 +56,11 @@ def odd_chain() -> None:
     begun: dict[str, int] = {}
 
     class OddChain(chain.AnalysisChain):
-        def __call__(self, name, doc):
-            run = (
-                doc.get("uid")
-                if name == "start"
-                else self._index._owner.get(doc.get("run_start") or doc.get("descriptor"), "?")
-            )
+        def take(self, run, name, doc):
             number = begun[run] = begun.get(run, -1) + 1
             if number == AT and run.startswith("odd"):
                 misbehave(run)
-            super().__call__(name, doc)
+            super().take(run, name, doc)
 
     chain.AnalysisChain = OddChain
 

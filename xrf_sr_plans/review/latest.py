@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from xrf_sr_plans.errors import RefusedError
+from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.review.picture import SurveyView, draw_survey
 from xrf_sr_plans.review.record import SurveyRecord, left_out, read_survey, regions_of
-from xrf_sr_plans.store.jsonl import run_uid
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class LatestSurvey:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._survey_uid = ""
-        self._runs: dict[str, str] = {}
+        self._index = RunIndex()
         self._documents: list[tuple[str, str, dict[str, Any]]] = []
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
@@ -56,8 +56,8 @@ class LatestSurvey:
                 if "original_run_uid" in doc:
                     # A result of the survey before, which came late.
                     return
-                self._survey_uid, self._runs, self._documents = survey_uid, {}, []
-        uid = run_uid(name, doc, self._runs)
+                self._survey_uid, self._index, self._documents = survey_uid, RunIndex(), []
+        uid = self._index.run_of(name, doc)
         if uid is None:
             return
         if name == "start" and doc.get("purpose") == "preview":

@@ -12,6 +12,7 @@ from xrf_sr_plans.maps.assemble import MapBuilder
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.maps.result import enhanced_from_documents
+from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.metrics.agreement import compare
 
 Document = tuple[str, Mapping[str, Any]]
@@ -66,16 +67,11 @@ def read_survey(documents: Iterable[Document]) -> SurveyRecord:
         different runs may be interleaved.
     """
     runs: dict[str, list[Document]] = {}
-    owner: dict[str, str] = {}
+    index = RunIndex()
     for name, doc in documents:
-        if name == "start":
-            owner[doc["uid"]] = doc["uid"]
-        parent = doc.get("run_start") or doc.get("descriptor") or doc.get("resource")
-        uid = doc["uid"] if name == "start" else owner.get(str(parent))
-        if uid is None:
-            continue
-        owner.setdefault(str(doc.get("uid")), uid)
-        runs.setdefault(uid, []).append((name, doc))
+        uid = index.run_of(name, doc)
+        if uid is not None:
+            runs.setdefault(uid, []).append((name, doc))
     return _from_runs(runs)
 
 

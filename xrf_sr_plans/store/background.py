@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from xrf_sr_plans.store.jsonl import forget_run, run_uid
+from xrf_sr_plans.maps.run_index import RunIndex
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class BackgroundSink:
         self._handed = 0
         self._seen = 0
         self._closed = False
-        self._runs: dict[str, str] = {}
+        self._index = RunIndex()
         self._given_up: set[str] = set()
         self._gave_up = False
         # A daemon: a sink that hangs on a dead server must not keep the interpreter alive.
@@ -133,7 +133,7 @@ class BackgroundSink:
             number, name, doc = item
             if number != self._seen + 1:
                 # Nobody knows which run the dropped documents belonged to: it may be any open one.
-                open_runs = set(self._runs.values())
+                open_runs = set(self._index.open_runs)
                 self._give_up(open_runs, f"{number - self._seen - 1} documents were dropped")
             self._seen = number
             try:
@@ -142,7 +142,7 @@ class BackgroundSink:
                 logger.exception("%s: %s document", self._name, name)
 
     def _handle(self, name: str, doc: dict[str, Any]) -> None:
-        uid = run_uid(name, doc, self._runs)
+        uid = self._index.run_of(name, doc)
         if uid is None:
             logger.error("%s: %s document of a run whose start was not seen", self._name, name)
             return
@@ -154,7 +154,6 @@ class BackgroundSink:
         if name == "stop":
             complete = uid not in self._given_up
             self._given_up.discard(uid)
-            forget_run(uid, self._runs)
             if self._finished is not None:
                 self._finished(uid, complete)
 

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.maps.run_index import RunIndex
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class JsonlWriter:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._files: dict[str, TextIO] = {}
-        self._runs: dict[str, str] = {}
+        self._index = RunIndex()
 
     def path(self, run_uid: str) -> Path:
         """Return the file that a run is, or would be, written to.
@@ -61,7 +62,7 @@ class JsonlWriter:
         OSError
             The disk is full, or writing is not permitted.
         """
-        uid = run_uid(name, doc, self._runs)
+        uid = self._index.run_of(name, doc)
         if uid is None:
             raise FileFormatError(f"{name} document of a run that was never started: {doc!r:.200}")
         if name == "start":
@@ -72,37 +73,12 @@ class JsonlWriter:
         file.flush()
         if name == "stop":
             self._files.pop(uid).close()
-            forget_run(uid, self._runs)
 
     def close(self) -> None:
         """Close the files of runs that have not stopped."""
         for file in self._files.values():
             file.close()
         self._files.clear()
-
-
-def run_uid(name: str, doc: dict[str, Any], runs: dict[str, str]) -> str | None:
-    """Return the uid of the run that a document belongs to, None where it isn't known.
-
-    `runs` is the caller's memory, from the uids that other documents refer to, to run uids.
-    """
-    if name == "start":
-        runs[doc["uid"]] = doc["uid"]
-        return doc["uid"]
-    parent = next(
-        (doc[key] for key in ("run_start", "descriptor", "resource", "stream_resource")
-         if doc.get(key)), "",
-    )  # fmt: skip
-    uid = runs.get(parent)
-    if uid is not None and name in ("descriptor", "resource", "stream_resource"):
-        runs[doc["uid"]] = uid
-    return uid
-
-
-def forget_run(uid: str, runs: dict[str, str]) -> None:
-    """Drop what `run_uid` remembers of a run that has stopped."""
-    for key in [key for key, run in runs.items() if run == uid]:
-        del runs[key]
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,0 +1,94 @@
+"""`RunIndex`: which run a document belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+MAX_OPEN_RUNS = 64
+"""Number of open runs that the live analysis follows at a time."""
+
+_PARENT = {
+    "descriptor": "run_start",
+    "resource": "run_start",
+    "stream_resource": "run_start",
+    "stop": "run_start",
+    "event": "descriptor",
+    "event_page": "descriptor",
+    "stream_datum": "descriptor",
+    "datum": "resource",
+    "datum_page": "resource",
+}
+"""Kind of document -> the key under which it names the document that it follows from."""
+
+_HAS_CHILDREN = ("descriptor", "resource", "stream_resource")
+
+
+def wants_analysis(start: Mapping[str, Any]) -> bool:
+    """Return whether a start document carries a request to the analysis."""
+    metadata = start.get("xrf_sr")
+    return isinstance(metadata, Mapping) and metadata.get("analysis") is not None
+
+
+class RunIndex:
+    """Follow the uids of open runs from start to descriptor to event.
+
+    A document costs a few dictionary look-ups. A run is forgotten at its stop document.
+
+    Parameters
+    ----------
+    wanted
+        Called with each start document. The documents of a run for which it returns False are
+        treated as unknown. None: every run is followed.
+    most_open
+        A run that never stops is forgotten when this many others have been opened after it.
+        None: there is no such limit.
+    """
+
+    def __init__(
+        self,
+        wanted: Callable[[Mapping[str, Any]], bool] | None = None,
+        most_open: int | None = None,
+    ) -> None:
+        self._wanted = wanted
+        self._most_open = most_open
+        self._run_of: dict[str, str] = {}
+        self._uids: dict[str, list[str]] = {}
+
+    @property
+    def open_runs(self) -> list[str]:
+        """Uids of the runs that are followed at the moment, the oldest first."""
+        return list(self._uids)
+
+    def run_of(self, name: str, doc: Mapping[str, Any]) -> str | None:
+        """Return the uid of the run that a document belongs to.
+
+        Documents of one run have to come in their order. The answer is None where the run's start
+        document was not seen or not wanted, and where the kind of document is unknown.
+        """
+        if name == "start":
+            return self._open(doc) if self._wanted is None or self._wanted(doc) else None
+        if name not in _PARENT:
+            return None
+        run = self._run_of.get(doc.get(_PARENT[name], ""))
+        if run is None:
+            return None
+        if name in _HAS_CHILDREN:
+            self._run_of[doc["uid"]] = run
+            self._uids[run].append(doc["uid"])
+        elif name == "stop":
+            self._forget(run)
+        return run
+
+    def _open(self, start: Mapping[str, Any]) -> str:
+        run = start["uid"]
+        self._forget(run)
+        if self._most_open is not None and len(self._uids) >= self._most_open:
+            self._forget(next(iter(self._uids)))
+        self._run_of[run] = run
+        self._uids[run] = [run]
+        return run
+
+    def _forget(self, run: str) -> None:
+        for uid in self._uids.pop(run, ()):
+            self._run_of.pop(uid, None)
