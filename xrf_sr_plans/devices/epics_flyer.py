@@ -124,7 +124,7 @@ class EpicsRowFlyer(RowDevice):
         if path is None:
             raise LimitsError(f"flyer {self.name!r}: kickoff without prepare")
         self.stop()
-        self._attempt, self._frames = self._ledger.begin(path.request), None
+        self._attempt, self._frames = self._attempts.begin(path.request), None
         flying, flown = Status(self), Status(self)
         self._flown = flown
         self._begin(lambda job: self._fly(job, path, flying), flying, flown)

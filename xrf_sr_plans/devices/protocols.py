@@ -1,4 +1,4 @@
-"""What the plans need of a beamline: small protocols, and the composite that holds them."""
+"""What plans need of a beamline: small protocols, and the composite that holds the devices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
-from bluesky.protocols import Collectable, Flyable, Preparable
+from bluesky.protocols import Collectable, Flyable, Movable, NamedMovable, Preparable, Readable
 from bluesky.utils import MsgGenerator
 
 from xrf_sr_plans.errors import ConfigError
@@ -15,33 +15,38 @@ from xrf_sr_plans.maps.region import Region
 
 
 class RowRequest(TypedDict):
-    """What a row flyer is told in `prepare`; plain JSON, in um and ms.
-
-    `first_um` and `last_um` are the *centres* of the first and last pixels in the order of
-    flight (first > last where direction is -1). `map_key` differs from map to map, so that the
-    flyer can count the attempts at one row of one map.
-    """
+    """One attempt at one row, as a row flyer is told in `prepare`; it is plain JSON."""
 
     map_key: str
+    """Differs from map to map, so that the flyer can count the attempts at one row of one map."""
     row: int
+    """Index of the row along the slow axis, from 0."""
     direction: int
+    """+1 where the row is flown from low to high positions, -1 where it is flown back."""
     first_um: float
+    """Center of the first pixel in the order of flight, in um of the stage."""
     last_um: float
+    """Center of the last pixel in the order of flight; it is below `first_um` on the way back."""
     step_um: float
+    """Distance between two pixels in um; it is positive in either direction."""
     num: int
+    """Number of pixels."""
     dwell_ms: float
+    """Time at each pixel, in ms."""
     run_up_um: float
+    """Distance in um that the fast axis has before and after the row to speed up and brake."""
     slow_um: float
+    """Position of the row on the slow axis, in um of the stage."""
 
 
 @runtime_checkable
 class RowFlyer(Flyable, Preparable, Collectable, Protocol):
-    """A device that flies one row: prepare(RowRequest), kickoff, complete, collect.
+    """A device that flies one row: ``prepare(RowRequest)``, ``kickoff``, ``complete``, ``collect``.
 
-    `collect` yields exactly one event of the shape `schema.row_keys` describes, as Python lists,
-    and nothing at all unless the row is complete. `hints` is ``{"fields": []}`` lest
-    BestEffortCallback plots every column. ``stage`` forgets all attempts; ``stop`` (bluesky's
-    Stoppable) leaves the axis still.
+    `collect` yields exactly one event, with the keys that `schema.row_keys` describes and Python
+    lists as values. It yields nothing at all unless the row is complete. `hints` is
+    ``{"fields": []}``, because BestEffortCallback would plot every column otherwise. ``stage``
+    forgets all attempts, and ``stop`` (bluesky's Stoppable) leaves the axis still.
     """
 
     elements: list[str]
@@ -49,16 +54,40 @@ class RowFlyer(Flyable, Preparable, Collectable, Protocol):
 
 @runtime_checkable
 class HasRowPlan(Protocol):
-    """A flyer whose row is made of ordinary plan messages (step scanning)."""
+    """A flyer whose rows are ordinary plan messages, as in step scanning."""
 
     def row_plan(self, request: RowRequest) -> MsgGenerator[None]:
-        """Measure the row; used between prepare and collect instead of kickoff/complete."""
+        """Measure the row, between prepare and collect, in place of kickoff and complete."""
         ...
+
+
+class SettableReadable(Readable[Any], Movable[Mapping[str, Any]], Protocol):
+    """A device that is set to a request, and whose reading is the answer."""
 
 
 @dataclass(frozen=True)
 class AnalysisSummary:
-    """What came of the analysis of one map."""
+    """What came of the analysis of one map.
+
+    Parameters
+    ----------
+    source_uid
+        Uid of the map's run.
+    result_uid
+        Uid of the result run; "" where there is none.
+    status
+        "done", "fallback" (bicubic maps in place of the model's) or "failed".
+    reason
+        Why it is not "done", for the user to read.
+    regions
+        The regions worth a closer look, best first.
+    model
+        Name and sha256 of the model, by the keys "name" and "sha256".
+    digest
+        Sha256 of the result documents; "" where there are none.
+    elapsed_s
+        How long the analysis took, in seconds.
+    """
 
     source_uid: str
     result_uid: str
@@ -71,24 +100,36 @@ class AnalysisSummary:
 
 
 class ResultsSource(Protocol):
-    """Where the results device gets its results: the analysis process or the in-process one."""
+    """Where the analysis device gets its results from: another process or this one."""
 
     def request(self, source_uid: str) -> Future[AnalysisSummary]:
         """Return a future of the final result of a run; asking twice is harmless."""
         ...
 
     def fall_back(self, source_uid: str, reason: str) -> Future[AnalysisSummary]:
-        """Give up on the model for this run: the same chain with bicubic, here and now."""
+        """Give up on the model for this run, and analyze it with bicubic interpolation at once.
+
+        `reason` says why, and becomes the reason of the summary.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class RowTimeModel:
-    """Time that a row takes besides its dwell.
+    """How long a row takes: ``num * dwell * dwell_scale + overhead_s``.
 
-    ``row = num * dwell * dwell_scale + overhead_s``; plans recalibrate it from finished rows
-    (`plans.timing.recalibrated`). A row that takes longer than `patience` times that and `grace_s`
-    on top is given up.
+    Plans recalibrate it from finished rows (`plans.timing.recalibrated`).
+
+    Parameters
+    ----------
+    overhead_s
+        Seconds that a row takes besides its dwell, for run-up, return and readout.
+    dwell_scale
+        Real time per pixel, as a multiple of the dwell.
+    patience
+        A row is given up after this multiple of its expected time ...
+    grace_s
+        ... and this many seconds on top.
     """
 
     overhead_s: float = 0.1
@@ -97,50 +138,67 @@ class RowTimeModel:
     grace_s: float = 10.0
 
     def row_s(self, num: int, dwell_ms: float) -> float:
-        """Return the seconds for one row."""
+        """Return the expected seconds for a row of `num` pixels."""
         return num * dwell_ms * 1e-3 * self.dwell_scale + self.overhead_s
 
     def timeout_s(self, expected_s: float) -> float:
-        """Return how long to wait for what should take `expected_s` seconds."""
+        """Return how many seconds to wait for what should take `expected_s` seconds."""
         return self.patience * expected_s + self.grace_s
 
 
 @dataclass(frozen=True)
 class Beamline:
-    """The devices and facts that plans are bound to; made once, in the profile.
+    """The devices and facts that plans are bound to; it is made once, in the profile.
 
     Parameters
     ----------
-    fast, slow
-        The stage axes (bluesky Movable with `position`, `limits`, `velocity`, `egu`).
+    fast
+        The stage axis that moves along a row (bluesky Movable; its `position`, `limits`,
+        `velocity` and `egu` are looked up where it has them).
+    slow
+        The stage axis that moves from row to row, of the same kind.
     flyer
         A `RowFlyer`.
     analysis
-        The results device; None: surveys run without enhancement.
+        The analysis device; None: surveys run without enhancement.
     shutter
-        Movable that takes "open" and "close".
+        A Movable that takes "open" and "close"; None: there is none to operate.
+    name
+        Name of the beamline, which goes into start documents.
     safe_box_um
-        ((x low, x high), (y low, y high)): used where the axes know no limits, and in any case
-        the intersection counts.
+        ((x low, x high), (y low, y high)) that no axis may leave. It is needed where the axes
+        know no limits; where they do, the intersection counts.
     reach_um
-        Largest (width, height) that one map may have; larger surveys are tiled.
+        Largest (width, height) that one map may have. Larger surveys are flown as tiles.
     max_rate_hz
         Highest frame rate of the detectors.
     max_points
         Highest number of pixels that one map may have.
     max_velocity_um_s
-        Highest fly velocity; None: what the fast axis says.
+        Highest velocity of the fast axis in a row; None: what the axis itself says.
+    run_up_um
+        Distance before and after each row in which the fast axis speeds up and brakes; None:
+        computed from velocity and acceleration.
     probe_fwhm_um
-        Size of the beam.
+        Size of the beam (FWHM); None: unknown.
     flux_ph_s
-        Incoming flux, for dose estimates.
+        Incoming flux in photons/s, for dose estimates in photons; None: unknown.
+    time_model
+        How long a row takes.
+    rescan_queue
+        A `RescanQueue`, for surveys with ``rescan="queue"``.
+
+    Raises
+    ------
+    ConfigError
+        `max_rate_hz` is not above 0.
     """
 
-    fast: Any
-    slow: Any
-    flyer: Any
-    analysis: Any = None
-    shutter: Any = None
+    fast: NamedMovable[float]
+    slow: NamedMovable[float]
+    flyer: RowFlyer
+    analysis: SettableReadable | None = None
+    shutter: Movable[str] | None = None
     name: str = "beamline"
     safe_box_um: tuple[tuple[float, float], tuple[float, float]] | None = None
     reach_um: tuple[float, float] | None = None
@@ -151,13 +209,13 @@ class Beamline:
     probe_fwhm_um: float | None = None
     flux_ph_s: float | None = None
     time_model: RowTimeModel = field(default_factory=RowTimeModel)
-    rescan_queue: Any = None
+    rescan_queue: SettableReadable | None = None
 
     def __post_init__(self) -> None:
         if self.max_rate_hz <= 0:
             raise ConfigError(f"beamline {self.name!r}: max_rate_hz is {self.max_rate_hz}")
 
     @property
-    def staged_devices(self) -> Iterator[Any]:
-        """Every device that a map stages."""
+    def staged_devices(self) -> Iterator[RowFlyer | Movable[str]]:
+        """The devices that every map stages: the flyer, and the shutter where there is one."""
         return (device for device in (self.flyer, self.shutter) if device is not None)

@@ -13,6 +13,7 @@ import numpy as np
 from bluesky.protocols import Locatable, Stageable, Stoppable, Triggerable
 from bluesky.protocols import Status as AnyStatus
 from bluesky.utils import Msg, MsgGenerator, short_uid
+from event_model import PartialEvent
 from ophyd.status import Status, StatusBase
 
 from xrf_sr_plans.devices.axes import um_per_unit
@@ -88,7 +89,7 @@ class StepFlyer:
         self._exposure = tuple(exposure)
         self._live_time_key = live_time_key
         self._timeout_s = timeout_s
-        self._ledger = AttemptCounter()
+        self._attempts = AttemptCounter()
         self._request: RowRequest | None = None
         self._attempt = 0
         self._readings: dict[int, dict[str, Any]] = {}
@@ -97,7 +98,7 @@ class StepFlyer:
 
     def stage(self) -> StatusBase:
         """Forget all attempts; stage the detectors."""
-        self._ledger.reset()
+        self._attempts.reset()
         self._request = None
         self._readings = {}
         self._keys_checked = False
@@ -118,7 +119,7 @@ class StepFlyer:
     def prepare(self, value: RowRequest) -> Status:
         """Begin one more attempt at a row; nothing moves yet."""
         self._request = value
-        self._attempt = self._ledger.begin(value)
+        self._attempt = self._attempts.begin(value)
         self._readings = {}
         return self._finished()
 
@@ -190,7 +191,7 @@ class StepFlyer:
         """Nothing to wait for: the row is `row_plan`."""
         return self._finished()
 
-    def collect(self) -> Iterator[dict[str, Any]]:
+    def collect(self) -> Iterator[PartialEvent]:
         """Yield the row as one event, once; nothing where a pixel is missing."""
         request, readings = self._request, self._readings
         # The slow position is the last thing read at a pixel.

@@ -49,6 +49,7 @@ def queue_rescans(
     if not rescans:
         return []
     sink = maps.beamline.rescan_queue
+    assert sink is not None, "a survey that queues is refused where there is no rescan_queue"
     group = f"queue-{uuid.uuid4().hex[:8]}"
     items = [queue_item(maps, one) for one in rescans]
     yield from bps.checkpoint()

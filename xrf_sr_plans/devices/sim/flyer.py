@@ -70,7 +70,7 @@ class SimRowFlyer(RowDevice):
             raise LimitsError(f"flyer {self.name!r}: kickoff without prepare")
         self._abandon()
         self._frames = None
-        self._attempt = self._ledger.begin(self._path.request)
+        self._attempt = self._attempts.begin(self._path.request)
         self._motion = Motion(Status(self))
         self._flying = True
         if not self._clock.instant:
