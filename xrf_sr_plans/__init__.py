@@ -1,6 +1,7 @@
 """Survey an XRF sample coarsely, super-resolve it with honest error bars, rescan what matters.
 
-The public names are loaded on first use: importing this package imports neither torch nor tiled.
+The public names are loaded when they are first used, so that importing this package imports
+neither torch nor tiled.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+# Where each public name is defined.
 _HOMES = {
     "AnalysisSettings": "xrf_sr_plans.config",
     "Beamline": "xrf_sr_plans.devices.protocols",

@@ -1,25 +1,33 @@
-"""`xrf-sr`: the commands a user types outside of a bluesky session."""
+"""The command line `xrf-sr`: what a user types outside of a bluesky session."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xrf_sr_plans.errors import ConfigError, XrfSrError
 from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, alternatives, checked_sampling
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
 
-JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the figures here as JSON.")]
+JsonOut = Annotated[Path | None, typer.Option("--json", help="JSON file to write the figures to.")]
 _TABLE_WIDTH = 160
-_FACTORS = f"{alternatives(FACTORS)}."
+"""Width of a table that goes to a file or a pipe, where 80 columns would cut every figure short."""
+_FACTOR_HELP = f"How many times finer than the map itself: {alternatives(FACTORS)}."
+_MODEL_HELP = "Name of a model or a weights file; without it, the default model."
+_SAMPLING_HELP = f"What a pixel averages over: {alternatives(SAMPLINGS)}."
+_PROBE_HELP = "Full width at half maximum of the probe, in um."
+_SEED_HELP = "Seed of the random noise."
 
 
 def main() -> None:
-    """Run the command line; errors of ours are one line, not a traceback."""
+    """Run the command line, where a known error is one line and no traceback."""
     from rich.console import Console
 
     try:
@@ -31,13 +39,13 @@ def main() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for survey.png and report.json.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of survey.png and report.json.")] = Path(
         "out/demo"
     ),
-    factor: Annotated[int, typer.Option(help=_FACTORS)] = 2,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    factor: Annotated[int, typer.Option(help=_FACTOR_HELP)] = 2,
+    seed: Annotated[int, typer.Option(help=_SEED_HELP)] = 0,
 ) -> None:
-    """Survey a real map on the simulated beamline, from coarse scan to fine rescans."""
+    """Survey a real map on the simulated beamline, from the coarse scan to the fine rescans."""
     from rich.console import Console
 
     from xrf_sr_plans.demo import run_demo, summary_table
@@ -50,20 +58,21 @@ def demo(
 
 @app.command()
 def evaluate(
-    files: Annotated[list[Path], typer.Argument(help="npz, MAPS, PyXRF or NeXus files.")],
-    factor: Annotated[int, typer.Option(help=_FACTORS)] = 2,
+    files: Annotated[
+        list[Path], typer.Argument(help="Files of the kinds npz, MAPS, PyXRF or NeXus.")
+    ],
+    factor: Annotated[int, typer.Option(help=_FACTOR_HELP)] = 2,
     counts: Annotated[
-        float | None, typer.Option(help="Photons at the 99th percentile; none: no noise.")
+        float | None,
+        typer.Option(help="Photons at the 99th percentile of each map; without it, no noise."),
     ] = None,
-    probe_um: Annotated[float | None, typer.Option(help="Probe FWHM.")] = None,
-    sampling: Annotated[str, typer.Option(help=f"{alternatives(SAMPLINGS)}.")] = "fly",
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
-    model: Annotated[str | None, typer.Option(help="Name or file; none: the default.")] = None,
+    probe_um: Annotated[float | None, typer.Option(help=_PROBE_HELP)] = None,
+    sampling: Annotated[str, typer.Option(help=_SAMPLING_HELP)] = "fly",
+    seed: Annotated[int, typer.Option(help=_SEED_HELP)] = 0,
+    model: Annotated[str | None, typer.Option(help=_MODEL_HELP)] = None,
     json_out: JsonOut = None,
 ) -> None:
-    """Degrade measured maps, enhance them again, and compare with the other methods."""
-    from rich.console import Console
-
+    """Degrade measured maps, enhance them again, and compare with other methods."""
     from xrf_sr_plans.evaluation.own_map import evaluate_file
     from xrf_sr_plans.evaluation.table import render, to_dict
 
@@ -79,10 +88,7 @@ def evaluate(
         )
         for path in files
     ]
-    console = Console()
-    if not console.is_terminal:
-        # Into a file or a pipe: 80 columns would cut every figure short.
-        console = Console(width=_TABLE_WIDTH)
+    console = _table_console()
     for table in tables:
         console.print(render(table))
     if json_out is not None:
@@ -91,15 +97,17 @@ def evaluate(
 
 @app.command()
 def enhance(
-    file: Annotated[Path, typer.Argument(help="npz, MAPS, PyXRF or NeXus file with counts.")],
-    factor: Annotated[int, typer.Option(help=_FACTORS)] = 2,
-    probe_um: Annotated[float | None, typer.Option(help="Probe FWHM.")] = None,
+    file: Annotated[Path, typer.Argument(help="File with counts (npz, MAPS, PyXRF or NeXus).")],
+    factor: Annotated[int, typer.Option(help=_FACTOR_HELP)] = 2,
+    probe_um: Annotated[float | None, typer.Option(help=_PROBE_HELP)] = None,
     step_um: Annotated[
-        float | None, typer.Option(help="Step of the scan, where the file doesn't say.")
+        float | None, typer.Option(help="Step of the scan in um, where the file doesn't give it.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="HDF5 file; default: beside the input.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="HDF5 file to write; default: beside the input.")
+    ] = None,
 ) -> None:
-    """Super-resolve a measured map and save estimate, interval and trust."""
+    """Super-resolve a measured map, and save the estimate, its interval and its trust."""
     from rich.console import Console
 
     from xrf_sr_plans.maps.files import read_maps
@@ -126,10 +134,10 @@ def enhance(
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(help="JSONL file of one run's documents.")],
-    out: Annotated[Path | None, typer.Option(help="Write the result documents here.")] = None,
+    file: Annotated[Path, typer.Argument(help="JSON-lines file of one run's documents.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the result's documents.")] = None,
 ) -> None:
-    """Run the analysis again on a stored run; prints the result's digest."""
+    """Run the analysis again on a stored run, and print the digest of the result."""
     from rich.console import Console
 
     from xrf_sr_plans.callbacks.replay import replay as replay_run
@@ -143,32 +151,38 @@ def replay(
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="Run folder; a run found there is resumed.")],
-    recipe: Annotated[str, typer.Option(help="ours, or notes (the published recipe).")] = "ours",
-    architecture: Annotated[str, typer.Option(help="set (ours), notes or srcnn.")] = "set",
-    factor: Annotated[int | None, typer.Option(help=f"For the peers: 1, {_FACTORS}")] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the training run; a run found there is resumed.")
+    ],
+    recipe: Annotated[str, typer.Option(help="'ours' or 'notes' (the published recipe).")] = "ours",
+    architecture: Annotated[str, typer.Option(help="'set' (ours), 'notes' or 'srcnn'.")] = "set",
+    factor: Annotated[
+        int | None, typer.Option(help=f"Factor of 'notes' and 'srcnn': 1, {alternatives(FACTORS)}.")
+    ] = None,
     real_maps: Annotated[Path | None, typer.Option(help="Folder of measured maps.")] = None,
     method: Annotated[
         str,
-        typer.Option(help="supervised; or, to adapt a model, self-supervised or unpaired."),
+        typer.Option(help="'supervised'; to adapt a model, 'self-supervised' or 'unpaired'."),
     ] = "supervised",
     start: Annotated[
         str | None,
-        typer.Option("--from", help="Model to go on from, or to adapt (none: the default)."),
+        typer.Option(
+            "--from", help="Model to continue from, or to adapt; without it, the default."
+        ),
     ] = None,
     maps: Annotated[
-        list[Path] | None, typer.Option(help="Coarse maps to adapt to, in photons; repeatable.")
+        list[Path] | None, typer.Option(help="Coarse map to adapt to, in photons; repeatable.")
     ] = None,
     fine: Annotated[
         list[Path] | None,
-        typer.Option(help="Fine maps of other samples to adapt with; repeatable."),
+        typer.Option(help="Fine map of another sample to adapt with; repeatable."),
     ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any field of TrainingConfig or AdaptationConfig: steps=600."),
     ] = None,
 ) -> None:
-    """Train a network, or adapt one to a sample without pairs; weights appear in the folder."""
+    """Train a network, or adapt one to a sample of which there are no pairs."""
     from pydantic import ValidationError
 
     from xrf_sr_plans.training.training_config import TrainingConfig
@@ -210,19 +224,19 @@ def _adapt(given: dict[str, object]) -> None:
         config = AdaptationConfig.model_validate(given)
     except ValidationError as error:
         raise ConfigError(f"settings of the adaptation: {error}") from error
-    done = adapt(config)
-    for line in verdict(done, config):
+    adapted = adapt(config)
+    for line in verdict(adapted, config):
         Console().print(line, soft_wrap=True)
 
 
 @app.command()
 def calibrate(
-    pair_dirs: Annotated[list[Path], typer.Argument(help="Folders of the pair store.")],
+    pair_dirs: Annotated[list[Path], typer.Argument(help="Folders of pair stores.")],
     out: Annotated[Path, typer.Option(help="Folder for the model with its new calibration.")],
-    model: Annotated[str | None, typer.Option(help="Name or file; none: the default.")] = None,
+    model: Annotated[str | None, typer.Option(help=_MODEL_HELP)] = None,
     json_out: JsonOut = None,
 ) -> None:
-    """Widen or narrow the intervals until they cover 90 % of your own coarse and fine pairs."""
+    """Widen or narrow the intervals until they cover 90 % of your own pairs of maps."""
     from dataclasses import asdict
 
     from rich.console import Console
@@ -235,11 +249,11 @@ def calibrate(
     table = Table(title=f"Coverage of 90 % intervals, calibration {report.calibration}")
     for column in columns:
         table.add_column(column, justify="right")
-    for one in report.factors:
-        shares = (one.coverage_before, one.coverage_after, one.coverage_left_out)
+    for row in report.factors:
+        shares = (row.coverage_before, row.coverage_after, row.coverage_left_out)
         texts = [f"{share:.3f}" for share in shares]
-        numbers = [str(one.factor), str(one.pairs), str(one.maps)]
-        table.add_row(*numbers, *texts, f"{one.stretch:.2f}", one.reason)
+        numbers = [str(row.factor), str(row.pairs), str(row.maps)]
+        table.add_row(*numbers, *texts, f"{row.stretch:.2f}", row.reason)
     console = Console()
     console.print(table)
     console.print(f"select it with the setting model = {str(report.model)!r}", soft_wrap=True)
@@ -249,13 +263,14 @@ def calibrate(
 
 @app.command()
 def hallucinate(
-    model: Annotated[str | None, typer.Option(help="Name or file; none: the default.")] = None,
-    quick: Annotated[bool, typer.Option(help="A few cells only.")] = False,
-    write: Annotated[bool, typer.Option(help="Put the boundary beside the weights.")] = False,
+    model: Annotated[str | None, typer.Option(help=_MODEL_HELP)] = None,
+    quick: Annotated[
+        bool, typer.Option(help="Only measure a few combinations of settings.")
+    ] = False,
+    write: Annotated[bool, typer.Option(help="Save the boundary beside the weights.")] = False,
     json_out: JsonOut = None,
 ) -> None:
-    """Measure what a model invents, loses and leaks on known samples; fit its trust boundary."""
-    from rich.console import Console
+    """Measure what a model invents and loses in known samples, and fit its trust boundary."""
     from rich.table import Table
 
     from xrf_sr_plans.evaluation.feature_sweep import QUICK, cells
@@ -263,31 +278,40 @@ def hallucinate(
     from xrf_sr_plans.evaluation.fit_boundary import hallucinate as measure
     from xrf_sr_plans.sr.registry import model_path
 
-    found = measure(model, wanted=list(cells(**QUICK)) if quick else None)
+    measured = measure(model, wanted=list(cells(**QUICK)) if quick else None)
     table = Table(title="Features of known samples, % (95 % interval)")
     for column in ("factor", "method", "standard", "probe", *SHOWN):
         table.add_column(column, justify="right")
-    for line in found.summary():
-        rates = [line[name] for name in SHOWN]
-        texts = [
-            f"{100 * r['rate']:.1f} ({100 * r['low']:.1f}-{100 * r['high']:.1f})"
-            if r["of"]
-            else "-"
-            for r in rates
-        ]
+    for line in measured.summary():
+        texts = [_percent(line[name]) for name in SHOWN]
         probe = f"{line['probe']:g}"
         table.add_row(str(line["factor"]), line["method"], line["standard"], probe, *texts)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_TABLE_WIDTH)
+    console = _table_console()
     console.print(table)
     if write:
         file = model_path(model).with_suffix(".trust.json")
-        file.write_text(json.dumps(found.boundary.model_dump(mode="json"), indent=1) + "\n")
+        file.write_text(json.dumps(measured.boundary.model_dump(mode="json"), indent=1) + "\n")
         console.print(str(file), soft_wrap=True)
     if json_out is not None:
-        report = {"boundary": found.boundary.model_dump(mode="json"), "summary": found.summary()}
+        report = {
+            "boundary": measured.boundary.model_dump(mode="json"),
+            "summary": measured.summary(),
+        }
         json_out.write_text(json.dumps(report, indent=1))
+
+
+def _percent(rate: dict[str, float]) -> str:
+    """Return a proportion and its interval in percent, or "-" where nothing was tried."""
+    if not rate["of"]:
+        return "-"
+    return f"{100 * rate['rate']:.1f} ({100 * rate['low']:.1f}-{100 * rate['high']:.1f})"
+
+
+def _table_console() -> Console:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=_TABLE_WIDTH)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The demo: a whole survey of a real map on the simulated beamline, with a picture and a report."""
+"""`run_demo`: survey a real map on the simulated beamline, and leave a picture and a report."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from xrf_sr_plans.review.picture import SurveyView, draw_survey
 from xrf_sr_plans.review.record import SurveyRecord, left_out, read_survey, regions_of
 from xrf_sr_plans.session import start_session
 
+# Arguments of `coarse_survey_with_sr`, except for the step and the factor.
 SURVEY = {
     "x_center_um": 0.0,
     "y_center_um": 0.0,
@@ -32,22 +33,24 @@ SURVEY = {
     "budget_s": 90.0,
 }
 FINE_STEP_UM = 0.5
+"""Step of the fine rescans; the survey's step is `factor` times as large."""
 
 
 def run_demo(out: Path | str, *, factor: int = 2, seed: int = 0) -> dict[str, Any]:
-    """Survey, enhance, choose, rescan inline, compare; leave ``survey.png`` and ``report.json``.
+    """Fly a survey with inline rescans, and compare its maps with the truth.
 
-    The sample is the measured map that ships with the package; its pixel size and photon rates
-    are pretended. Truth is the noise-free fine map that the simulated microscope would give.
+    The sample is the measured map that ships with the package. Its elements and their distribution
+    are real, but its pixel size and photon rates were made up. The truth is the noise-free fine map
+    that the simulated microscope would give.
 
     Parameters
     ----------
     out
-        Folder, made if need be.
+        Folder in which ``survey.png`` and ``report.json`` are left. It is made if need be.
     factor
-        2 or 4; the fine step stays 0.5 um.
+        How many times finer the enhanced map is; the fine step is 0.5 um in any case.
     seed
-        Of the simulator's noise.
+        Seed of the simulator's noise.
 
     Returns
     -------
@@ -76,17 +79,38 @@ def run_demo(out: Path | str, *, factor: int = 2, seed: int = 0) -> dict[str, An
 
 
 def expected_counts(beamline: SimBeamline, grid: ScanGrid, dwell_ms: float) -> np.ndarray:
-    """Return what a noise-free map on `grid` would count: (element, y, x) photons per pixel."""
+    """Return the expected photons per pixel of a map on `grid`, as an array (element, y, x).
+
+    Parameters
+    ----------
+    beamline
+        The simulated beamline with its sample.
+    grid
+        Grid of the map.
+    dwell_ms
+        Time per pixel in ms.
+    """
     edges = grid.fast.edges_um
     rows = [
         beamline.microscope.rates_cps(edges[:-1], edges[1:], float(slow_um))
         for slow_um in grid.slow.centers_um
     ]
+    # Each row is (element, x), in counts per second.
     return np.stack(rows, axis=1) * dwell_ms * 1e-3
 
 
 def make_report(record: SurveyRecord, beamline: SimBeamline, *, factor: int) -> dict[str, Any]:
-    """Return the figures of a survey on the simulated beamline, as JSON types."""
+    """Return the figures of a survey on the simulated beamline, as JSON types.
+
+    Parameters
+    ----------
+    record
+        The survey, with one coarse map.
+    beamline
+        The simulated beamline that it was flown on.
+    factor
+        Factor of the enhancement.
+    """
     ((_, enhanced),) = record.enhanced.items()
     ((_, coarse),) = record.coarse.items()
     dwell_ms = float(SURVEY["dwell_ms"])
@@ -108,8 +132,8 @@ def make_report(record: SurveyRecord, beamline: SimBeamline, *, factor: int) -> 
         "regions": list(record.regions),
         "agreement": agreements,
         "run_uids": dict(record.run_uids),
-        "sample": "Zagami meteorite (EPMA-WDS, pixlise/core, Apache-2.0); pixel size and "
-        "photon rates are pretended",
+        "sample": "Zagami meteorite (EPMA-WDS, pixlise/core, Apache-2.0) with made-up pixel size "
+        "and photon rates",
     }
 
 
@@ -136,6 +160,7 @@ def _beam_time(
     coarse_grid: ScanGrid,
     dwell_ms: float,
 ) -> dict[str, float]:
+    """Return beam times in seconds, and how many times longer a fine map of everything takes."""
     coarse = map_cost(beamline, coarse_grid, dwell_ms).time_s
     fine = sum(map_cost(beamline, maps.grid, dwell_ms).time_s for maps in record.fine.values())
     full = map_cost(beamline, fine_grid, dwell_ms).time_s
@@ -171,7 +196,7 @@ def _view(record: SurveyRecord, beamline: SimBeamline, report: dict[str, Any]) -
 
 
 def summary_table(report: dict[str, Any]) -> Table:
-    """Return the report's main figures as a table for the terminal."""
+    """Return the main figures of a report as a table for the terminal."""
     table = Table(title=f"Survey at {report['factor']}x, model {report['model']['name']}")
     for column in ("element", "bicubic (dB)", "enhanced (dB)", "truth inside 90 %"):
         table.add_column(column, justify="right")

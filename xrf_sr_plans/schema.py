@@ -1,7 +1,7 @@
-"""The documents' vocabulary: names of plans, streams and keys, and the `xrf_sr` metadata.
+"""The vocabulary of documents: names of plans, streams and keys, and the `xrf_sr` metadata.
 
-Whatever writes or reads a document takes its names from here, so that a live run, a replayed
-one and a result run can't drift apart.
+Whatever writes or reads a document takes its names from here, so that live runs, replayed runs
+and result runs can't drift apart.
 """
 
 from __future__ import annotations
@@ -28,19 +28,32 @@ STREAM_ANALYSIS = "analysis"
 STREAM_VERIFICATION = "verification"
 
 Purpose = Literal["coarse", "fine", "pair_coarse", "pair_fine", "map"]
+"""What a map is for: a survey, a rescan, either half of a pair, or just a map."""
 RescanMode = Literal["inline", "queue", "propose"]
-
+"""What is done with the chosen regions: fly them at once, queue them, or only name them."""
 Disposition = Literal["rescanned", "queued", "proposed", "refused", "failed"]
+"""What became of a region."""
 
 
 def row_keys(detector: str) -> dict[str, str]:
-    """Return the event keys of one row, by role.
+    """Return the keys of a row's event by role.
 
-    Every array is in order of *acquisition* (a reversed row runs from high to low) and padded
-    with NaN to nx. Roles: ``counts`` [element, nx] detected photons; ``i0`` [nx];
-    ``live_time`` [nx] seconds; ``fast_um``, ``slow_um`` [nx] encoder positions; and the ledger:
-    ``row`` (index in the slow axis), ``attempt`` (0, 1, ... the last one wins), ``direction``
-    (+1 or -1) and ``n_frames`` (frames really taken).
+    Arrays are in order of *acquisition*, so a reversed row runs from high to low positions. Frames
+    that were not taken are NaN at the end. The roles are
+
+    - ``counts``: detected photons, (element, frame);
+    - ``i0``: readings of the beam monitor, (frame,);
+    - ``live_time``: live times in seconds, (frame,);
+    - ``fast_um`` and ``slow_um``: encoder positions in um, (frame,);
+    - ``row``: index of the row along the slow axis;
+    - ``attempt``: 0, 1 and so on, where the last attempt at a row counts;
+    - ``direction``: +1, or -1 for a reversed row;
+    - ``n_frames``: number of frames that were taken.
+
+    Parameters
+    ----------
+    detector
+        Name of the detector, which each key begins with.
     """
     roles = ("counts", "i0", "live_time", "fast_um", "slow_um")
     ledger = ("row", "attempt", "direction", "n_frames")
@@ -53,27 +66,28 @@ def elements_key(detector: str) -> str:
 
 
 class AnalysisRequest(BaseModel):
-    """What the analysis is asked to do with one map; it travels in the map's start document.
+    """What the analysis is asked to do with one map.
 
-    So a replay of the stored run gives what the live run gave.
+    The request is in the start document of the map's run, so that a replay of the stored run does
+    the same as the live analysis did.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     enhance: bool = True
-    """False: only assemble the map (fine maps, pairs)."""
+    """Whether to enhance the map; fine maps and pairs are only assembled."""
     factor: Factor = 2
     """How many times finer the enhanced grid is, along each axis."""
     find: str | None = None
-    """Element query of the region picker, such as "Fe and not Zn"; None: any element."""
+    """Element query of the region picker, such as "Fe and not Zn"; None stands for any element."""
     pad_um: float = Field(default=0.0, ge=0)
-    """Margin added on every side of a region."""
+    """Margin in um that is added on every side of a region."""
     min_size_um: float = Field(default=0.0, ge=0)
-    """Smallest side of a region; smaller finds are grown to it."""
+    """Shortest side of a region in um, to which smaller ones are grown."""
     max_regions: int = Field(default=20, ge=1, le=1000)
-    """At most so many regions are proposed for one map, best first."""
+    """Largest number of regions that are proposed for one map; the best ones are kept."""
     preview_every_rows: int = Field(default=0, ge=0)
-    """Enhance the map so far every so many rows; 0: only at the end."""
+    """Number of rows after which the unfinished map is enhanced each time; 0 means never."""
 
 
 class TileIndex(BaseModel):
@@ -82,36 +96,42 @@ class TileIndex(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     index: int = Field(ge=0)
+    """Number of the tile, counted from 0."""
     of: int = Field(ge=1)
+    """How many tiles the survey has."""
 
 
 class MapMetadata(BaseModel):
-    """The `xrf_sr` namespace of a map run's start document (schema 1)."""
+    """The metadata `xrf_sr` in the start document of a map run (schema 1)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     purpose: Purpose = "map"
     survey_uid: str | None = None
-    """Shared by all runs of one survey: tiles, decisions, rescans."""
+    """Uid of the survey, which its tiles, decisions and rescans share."""
     parent_uid: str | None = None
-    """Run uid of the map from whose analysis this one follows."""
+    """Uid of the run of the map whose analysis led to this one."""
     region: dict[str, Any] | None = None
-    """The `Region` that a fine rescan covers."""
+    """The `Region` that a fine rescan covers, as a dict."""
     tile: TileIndex | None = None
     grid: dict[str, Any]
-    """`ScanGrid.to_dict()`."""
+    """The `ScanGrid`, as a dict."""
     elements: list[str]
     step_um: float
     probe_fwhm_um: float | None = None
+    """Full width at half maximum of the probe; None where it is not known."""
     dwell_ms: float
+    """Time per pixel in ms."""
     sampling: Sampling = "fly"
     beamline: str = "unknown"
     analysis: AnalysisRequest | None = None
-    """None: the analysis leaves this run alone."""
+    """What to do with the map; with None, the analysis ignores the run."""
     user_input: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the plan as they were given."""
     derived_input: dict[str, Any] = Field(default_factory=dict)
+    """What the plan worked out from them."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types, with the key ``schema`` as documents carry it."""
+        """Return the metadata as JSON types, under the keys that documents use."""
         return self.model_dump(mode="json", by_alias=True)

@@ -1,4 +1,4 @@
-"""Wire a RunEngine, a beamline and the analysis together: what a profile calls, once."""
+"""`start_session`: connect a RunEngine, a beamline and the analysis; a profile calls it once."""
 
 from __future__ import annotations
 
@@ -23,16 +23,22 @@ DocumentSink = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """Plans bound to a beamline, with the analysis listening.
+    """Plans bound to a beamline, and the analysis of their maps.
+
+    It can be used in a ``with`` statement, which closes it.
 
     Attributes
     ----------
-    plans
-        The bound plans by name; a profile puts them into its namespace.
-    analysis
-        The results device; also one of the names that a profile exposes.
+    run_engine
+        The RunEngine whose documents are analyzed.
+    beamline
+        The beamline that the plans use.
     link
-        The analysis process (or thread) behind it.
+        The analysis process, or thread, behind the device `analysis`.
+    analysis
+        The device whose readings are the results. A profile puts it into its namespace.
+    plans
+        The bound plans by name. A profile puts them into its namespace.
     """
 
     run_engine: RunEngine
@@ -43,7 +49,13 @@ class Session:
     _tokens: Sequence[int] = ()
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Stop listening and end the analysis; documents under way get `timeout_s` seconds."""
+        """Unsubscribe from the RunEngine and end the analysis.
+
+        Parameters
+        ----------
+        timeout_s
+            How long to wait, in seconds, for documents that are still being analyzed.
+        """
         atexit.unregister(self.close)
         for token in self._tokens:
             self.run_engine.unsubscribe(token)
@@ -64,21 +76,31 @@ def start_session(
     in_process: bool = False,
     result_sinks: Sequence[DocumentSink] = (),
 ) -> Session:
-    """Start the analysis, subscribe its tap, and bind the plans.
+    """Start the analysis, subscribe it to the RunEngine, and bind the plans.
 
     Parameters
     ----------
     run_engine
-        The session's own; this package never makes one.
+        The RunEngine of the session, as this package never makes one itself.
     beamline
-        Its `analysis` device is replaced by one that reads this session's analysis.
+        The beamline, of which the device `analysis` is replaced by that of this session.
     settings
-        Of the analysis; default: environment and built-in values.
+        Settings of the analysis; by default those of the environment.
     in_process
-        Run the analysis in a thread of this process instead of its own process.
+        Whether the analysis runs in a thread of this process, instead of in a process of its own.
     result_sinks
-        Take the documents of result runs, such as a `TiledWriter` (called in a thread of their
-        own; an exception is logged).
+        Each is called as ``sink(name, doc)`` with the documents of result runs, in a thread in
+        which an exception is only logged.
+
+    Returns
+    -------
+    Session
+        The session, which is closed when the interpreter exits at the latest.
+
+    Raises
+    ------
+    ConfigError
+        A setting in the environment is not allowed.
     """
     settings = settings or AnalysisSettings.load()
     link = _link(settings, result_sinks, in_process=in_process)

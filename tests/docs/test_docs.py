@@ -140,7 +140,8 @@ def test_the_generated_parts_name_every_command_setting_and_model(
     sys.modules.pop("generated_pages")
     commands = (tmp_path / "command-line.md").read_text(encoding="utf-8")
     assert all(f"## `xrf-sr {name}`" in commands for name in ("demo", "evaluate", "replay"))
-    assert "| `--factor` | `2` | 2 or 4. |" in commands
+    explained = "How many times finer than the map itself: 2 or 4."
+    assert f"| `--factor` | `2` | {explained} |" in commands
     settings = (tmp_path / "settings.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in settings for name in AnalysisSettings.model_fields)
     cards = (tmp_path / "model-card.md").read_text(encoding="utf-8")
