@@ -27,7 +27,8 @@ from xrf_sr_plans.measurement import (
     factor_not_allowed,
 )
 from xrf_sr_plans.plans.binding import bind_plans
-from xrf_sr_plans.plans.paired import acquire_pair, collect_pairs
+from xrf_sr_plans.plans.collect import collect_pairs
+from xrf_sr_plans.plans.pair import acquire_pair
 from xrf_sr_plans.plans.preview import preview
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
 from xrf_sr_plans.sr.predict import enhance

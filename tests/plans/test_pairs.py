@@ -8,7 +8,8 @@ from bluesky import RunEngine
 
 from support.plan_support import Recorder, small_beamline
 from xrf_sr_plans.errors import BudgetError, ConfigError
-from xrf_sr_plans.plans.paired import acquire_pair, collect_pairs
+from xrf_sr_plans.plans.collect import collect_pairs
+from xrf_sr_plans.plans.pair import acquire_pair
 
 PAIR = {"width_um": 8, "height_um": 4, "fine_step_um": 0.5, "dwell_ms": 10}
 HERE = {"x_center_um": 0.0, "y_center_um": 0.0}

@@ -7,7 +7,7 @@ from bluesky import RunEngine
 
 from support.plan_support import small_beamline, small_survey
 from xrf_sr_plans.devices.protocols import RowTimeModel
-from xrf_sr_plans.plans.paired import acquire_pair
+from xrf_sr_plans.plans.pair import acquire_pair
 from xrf_sr_plans.plans.timing import RowProgress, recalibrated
 from xrf_sr_plans.plans.xrf_map import xrf_map
 

@@ -17,7 +17,7 @@ from support.plan_support import (
 )
 from xrf_sr_plans.devices.sim.faults import HungFlyer, StuckMotor
 from xrf_sr_plans.errors import FlightError
-from xrf_sr_plans.plans.paired import acquire_pair
+from xrf_sr_plans.plans.pair import acquire_pair
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
 from xrf_sr_plans.plans.xrf_map import xrf_map
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.plans.arguments import checked_arguments
-from xrf_sr_plans.plans.paired import acquire_pair, collect_pairs
+from xrf_sr_plans.plans.collect import collect_pairs
+from xrf_sr_plans.plans.pair import acquire_pair
 from xrf_sr_plans.plans.rescan import rescan_regions
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
 from xrf_sr_plans.plans.xrf_map import xrf_map, xrf_map_start_stop

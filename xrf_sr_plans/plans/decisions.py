@@ -1,4 +1,4 @@
-"""What a survey decided, and on what ground, as events of its summary run."""
+"""What a survey decided, and on what grounds, as events of its summary run."""
 
 from __future__ import annotations
 
@@ -16,24 +16,42 @@ from bluesky.utils import MsgGenerator, RunEngineControlException
 from xrf_sr_plans import schema
 from xrf_sr_plans.errors import GridError, in_words
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.plans.fine_maps import RegionOutcome
 from xrf_sr_plans.plans.fly_map import ROW_FAILURES
-from xrf_sr_plans.plans.plan_record import Record, write_down
-from xrf_sr_plans.plans.rescan import RegionOutcome
+from xrf_sr_plans.plans.plan_record import PlanRecord, record_event
 from xrf_sr_plans.plans.safeguard import all_in_turn
 from xrf_sr_plans.plans.start_document import plain_region
 
 logger = logging.getLogger(__name__)
 
 RUN_KEY = "survey"
-"""The summary run stays open while fine maps are flown as runs of their own."""
+"""Run key of the summary run, which stays open while fine maps are flown as other runs."""
 _GRACE_S = 15.0
+"""Seconds beyond its own timeouts after which a results device counts as hung."""
 _FALLBACK_S = 30.0
+"""Timeout of the bicubic result for results devices that don't tell theirs, in seconds."""
 _READ_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
 class TileAnalysis:
-    """What the results device said about one tile; `status` is done, fallback or failed."""
+    """What the results device said about one tile.
+
+    Attributes
+    ----------
+    source_uid
+        Uid of the tile's run.
+    status
+        "done", "fallback" (bicubic, without the model) or "failed".
+    reason
+        Why it is not "done"; empty where it is.
+    result_uid
+        Uid of the result run; empty where there is none.
+    model
+        Name of what made the enhanced map.
+    regions
+        Regions that are proposed, best first.
+    """
 
     source_uid: str
     status: str
@@ -43,8 +61,8 @@ class TileAnalysis:
     regions: tuple[Region, ...] = ()
 
 
-def keyed(part: MsgGenerator[Any]) -> MsgGenerator[Any]:
-    """Let the messages of `part` belong to the summary run."""
+def in_summary_run(part: MsgGenerator[Any]) -> MsgGenerator[Any]:
+    """Run `part` with all its messages in the summary run."""
     return (yield from bpp.set_run_key_wrapper(part, RUN_KEY))
 
 
@@ -53,38 +71,50 @@ def summary_run(
     md: Mapping[str, Any],
     settle: Callable[[Exception], MsgGenerator[None]],
 ) -> MsgGenerator[tuple[str, Any]]:
-    """Open the summary run around `part`, whose own messages may open other runs.
+    """Run `part` with the summary run open around it; `part` may open and close other runs.
 
-    `settle` is a plan that writes down what is left to say when `part` ends early; after a halt
-    there are no plans any more. Returns the summary's uid and what `part` returned.
+    Parameters
+    ----------
+    part
+        The messages in between.
+    md
+        The summary run's start document.
+    settle
+        A plan that records what is left to say when `part` ends early with this error. After a
+        halt no plan is run any more.
+
+    Returns
+    -------
+    tuple of str and Any
+        The summary's uid and what `part` returned.
     """
 
     def failed(error: Exception) -> MsgGenerator[None]:
         yield from all_in_turn(lambda: settle(error))
         control = isinstance(error, RunEngineControlException)
         status = getattr(error, "exit_status", "abort") if control else "fail"
-        yield from keyed(bps.close_run(status, "" if control else str(error)))
+        yield from in_summary_run(bps.close_run(status, "" if control else str(error)))
 
     def done() -> MsgGenerator[None]:
         yield from bps.checkpoint()
-        yield from keyed(bps.close_run())
+        yield from in_summary_run(bps.close_run())
         yield from bps.checkpoint()
 
-    uid = yield from keyed(bps.open_run(dict(md)))
+    uid = yield from in_summary_run(bps.open_run(dict(md)))
     returned = yield from bpp.contingency_wrapper(part, except_plan=failed, else_plan=done)
     return str(uid), returned
 
 
 class RegionLog:
-    """Writes one event per region and change of its disposition.
+    """Records what becomes of each region: one event whenever its disposition changes.
 
-    What was proposed, and what could not be written down because the plan was interrupted just
-    then, stays open until there is another word on it (`settle`).
+    A region stays open while it is only proposed, or while its outcome could not be recorded
+    because the plan was interrupted just then. `settle` closes what is still open.
     """
 
     def __init__(self) -> None:
         self._open: dict[str, RegionOutcome] = {}
-        self._record = Record(
+        self._record = PlanRecord(
             "region",
             {
                 "key": "",
@@ -102,7 +132,7 @@ class RegionLog:
         )
 
     def note(self, outcome: RegionOutcome) -> MsgGenerator[None]:
-        """Write down what became of a region."""
+        """Record what became of a region."""
         region = outcome.region
         values = {
             "key": region.key,
@@ -119,23 +149,32 @@ class RegionLog:
         }
         logger.info("%s", outcome)
         self._open[region.key] = outcome
-        yield from keyed(write_down(self._record, schema.STREAM_REGIONS, values))
+        yield from in_summary_run(record_event(self._record, schema.STREAM_REGIONS, values))
         if outcome.disposition != "proposed":
             del self._open[region.key]
 
     def settle(self, reason: str) -> MsgGenerator[None]:
-        """Write down the last word on every open region: "failed" where it was only proposed."""
+        """Record the outcome of every open region: "failed" where it was only proposed."""
         for outcome in list(self._open.values()):
             if outcome.disposition == "proposed":
                 outcome = replace(outcome, disposition="failed", reason=reason)
             yield from self.note(outcome)
 
 
-def look_at_tile(device: Any, source_uid: str, timeout_s: float) -> MsgGenerator[TileAnalysis]:
-    """Trigger the results device for one tile and record what it reads.
+def wait_for_analysis(device: Any, source_uid: str, timeout_s: float) -> MsgGenerator[TileAnalysis]:
+    """Trigger the results device for one tile, wait for it, and record what it reads.
 
-    The device itself falls back when its time is over; should even that fail, the survey goes
-    on without this tile's regions.
+    The device itself falls back to bicubic when its time is over. If even that fails, the
+    analysis has failed and the survey goes on without this tile's regions.
+
+    Parameters
+    ----------
+    device
+        The results device, such as `AnalysisDevice`.
+    source_uid
+        Uid of the tile's run.
+    timeout_s
+        How many seconds to wait for the model's result.
     """
     group = f"analysis-{uuid.uuid4().hex[:8]}"
     request = {"source_uids": [source_uid], "timeout_s": timeout_s}
@@ -153,18 +192,18 @@ def look_at_tile(device: Any, source_uid: str, timeout_s: float) -> MsgGenerator
         yield from bps.checkpoint()
         return TileAnalysis(source_uid, "failed", reason)
     reading = yield from _recorded_reading(device)
-    return _understood(device.name, source_uid, reading)
+    return _tile_analysis(device.name, source_uid, reading)
 
 
 def _recorded_reading(device: Any) -> MsgGenerator[Mapping[str, Any]]:
-    def record() -> MsgGenerator[Mapping[str, Any] | None]:
+    def event() -> MsgGenerator[Mapping[str, Any] | None]:
         yield from bps.create(schema.STREAM_ANALYSIS)
         reading = yield from bps.read(device)
         yield from bps.save()
         return reading
 
-    reading = yield from keyed(record())
-    # A pause in mid-read replays the message, but its answer doesn't reach the plan.
+    reading = yield from in_summary_run(event())
+    # After a pause in the middle of it the message is repeated, but its answer gets lost.
     for _ in range(_READ_ATTEMPTS):
         if reading is not None:
             break
@@ -173,12 +212,14 @@ def _recorded_reading(device: Any) -> MsgGenerator[Mapping[str, Any]]:
     return reading or {}
 
 
-def _understood(name: str, source_uid: str, reading: Mapping[str, Any]) -> TileAnalysis:
+def _tile_analysis(name: str, source_uid: str, reading: Mapping[str, Any]) -> TileAnalysis:
+    """Return what a reading of the results device `name` says."""
+
     def value(key: str) -> Any:
         return reading.get(f"{name}_{key}", {}).get("value", "")
 
     try:
-        regions = tuple(Region.from_dict(one) for one in json.loads(value("regions") or "[]"))
+        regions = tuple(Region.from_dict(plain) for plain in json.loads(value("regions") or "[]"))
     except (ValueError, TypeError, GridError) as error:
         logger.error("%s gave no sound regions for %s: %r", name, source_uid, error)
         return TileAnalysis(source_uid, "failed", f"{name}_regions: {error}")

@@ -1,180 +1,177 @@
-"""What a survey would do, worked out before anything moves; shared by the plan and `preview`."""
+"""Designs: what a plan would fly, what it costs and what forbids it, before anything moves.
+
+There is one function per kind of plan which makes its design: `design_map` and `design_survey`
+here, `rescan.design_rescans`, `pair.design_pair` and `collect.design_pairs`. The plan refuses or
+flies what that function returns, and `preview` shows it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import get_args
 
 from pydantic import ValidationError
 
 from xrf_sr_plans import schema
-from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import ConfigError, GridError, QueryError, RefusedError
 from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.measurement import FACTORS, Factor
+from xrf_sr_plans.measurement import FACTORS
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.arguments import refusal
 from xrf_sr_plans.plans.preflight import Problem
+from xrf_sr_plans.plans.request import SingleMapRequest, SurveyRequest
 from xrf_sr_plans.plans.tiles import Tile, split_into_tiles
 from xrf_sr_plans.rois.query import parse_query
 
 
 @dataclass(frozen=True)
-class Area:
-    """A rectangle in the vocabulary of 2-ID: centre (None: here), width, height and step, in um."""
+class PlannedMap:
+    """One map that would be flown; `what` tells it from the other maps of its design.
 
-    width_um: float
-    height_um: float
-    step_um: float
-    x_center_um: float | None = None
-    y_center_um: float | None = None
+    `time_s` is its beam time in seconds, and `dose` is in the beamline's unit
+    (`preflight.dose_unit`).
+    """
 
-    def grid(self, beamline: Beamline, dwell_ms: float) -> ScanGrid:
-        """Return the pixels, with the run-up that the axis needs.
-
-        Raises
-        ------
-        RefusedError
-            A number that isn't finite and positive, or a step larger than the area.
-        """
-        sizes = {name: getattr(self, name) for name in ("width_um", "height_um", "step_um")}
-        problems = preflight.number_problems({**sizes, "dwell_ms": dwell_ms})
-        fast, slow = axis_facts(beamline.fast), axis_facts(beamline.slow)
-        # "Here" to a nanometre: what lies below is encoder noise.
-        x_center = round(fast.position_um, 3) if self.x_center_um is None else self.x_center_um
-        y_center = round(slow.position_um, 3) if self.y_center_um is None else self.y_center_um
-        for facts, center in ((fast, x_center), (slow, y_center)):
-            if not math.isfinite(center):
-                problems.append(Problem(GridError, f"axis {facts.name!r}: centre is {center} um"))
-        preflight.refuse(problems)
-        for name in ("width_um", "height_um"):
-            if self.step_um > sizes[name] * (1 + 1e-9):
-                text = f"step_um {self.step_um:g} is larger than {name} {sizes[name]:g}"
-                problems.append(Problem(GridError, text))
-        preflight.refuse(problems)
-        return ScanGrid.from_center(
-            x_center_um=x_center,
-            y_center_um=y_center,
-            width_um=self.width_um,
-            height_um=self.height_um,
-            step_um=self.step_um,
-            fast=fast.name,
-            slow=slow.name,
-            run_up_um=preflight.run_up_um(beamline, fast, self.step_um, dwell_ms),
-        )
+    what: str
+    grid: ScanGrid
+    dwell_ms: float
+    time_s: float
+    dose: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Design:
-    """One or more maps that belong together: what they cost, and what forbids them."""
+    """The maps that one plan would fly.
 
-    title: str
+    Attributes
+    ----------
+    maps
+        In the order of flight.
+    time_s
+        Beam time of all maps together, in seconds.
+    dose
+        Highest dose that any point of the sample would get, in the beamline's unit.
+    problems
+        What forbids to fly it; empty where the plan would start.
+    notes
+        What else a person should know.
+    """
+
+    maps: tuple[PlannedMap, ...]
+    time_s: float
+    dose: float
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyDesign(Design):
+    """The coarse part of a survey, which is known before it is flown; the rescans are not.
+
+    Attributes
+    ----------
+    grid
+        The pixels of the whole survey.
+    tiles
+        The maps that it is flown as.
+    analysis
+        What the analysis is asked; None where `problems` say that it can't be asked that.
+    fine_step_um, fine_dwell_ms
+        How the rescans would be flown.
+    """
+
     grid: ScanGrid
     tiles: tuple[Tile, ...]
-    dwell_ms: float
-    cost: preflight.MapCost
-    time_s: float
-    problems: tuple[Problem, ...] = ()
-    analysis: schema.AnalysisRequest | None = None
-    fine_step_um: float | None = None
-    fine_dwell_ms: float | None = None
+    analysis: schema.AnalysisRequest | None
+    fine_step_um: float
+    fine_dwell_ms: float
 
 
-@dataclass(frozen=True)
-class SurveyWishes:
-    """Everything a user says about a survey; see `coarse_survey_with_sr` for the meaning."""
-
-    area: Area
-    dwell_ms: float
-    find: str | None = None
-    factor: Factor = 2
-    fine_step_um: float | None = None
-    fine_dwell_ms: float | None = None
-    budget_s: float | None = None
-    max_dose: float | None = None
-    rescan: schema.RescanMode = "inline"
-    tile_um: float | None = None
-    pad_um: float = 0.0
-    min_size_um: float = 0.0
-    max_regions: int = 20
-    preview_every_rows: int = 0
-    analysis_timeout_s: float = 60.0
-
-
-def design_map(
-    beamline: Beamline,
-    grid: ScanGrid,
-    dwell_ms: float,
-    *,
-    title: str = "map",
-    tile_um: float | None = None,
-    budget_s: float | None = None,
-    max_dose: float | None = None,
-    tiled: bool = False,
-) -> Design:
-    """Return the design of a map; what forbids it is in `problems`, never raised."""
-    problems: list[Problem] = []
-    tiles = [Tile(grid, 0, 0)]
-    try:
-        if tiled:
-            tiles = split_into_tiles(grid, _reach(beamline, tile_um))
-    except RefusedError as error:
-        problems.append(Problem(type(error), str(error)))
-    for tile in tiles:
-        problems += preflight.map_problems(beamline, tile.grid, dwell_ms)
+def planned_map(beamline: Beamline, what: str, grid: ScanGrid, dwell_ms: float) -> PlannedMap:
+    """Return one map with what it costs on this beamline."""
     cost = preflight.map_cost(beamline, grid, dwell_ms)
-    time_s = sum(preflight.map_cost(beamline, tile.grid, dwell_ms).time_s for tile in tiles)
-    problems += preflight.budget_problems(time_s, cost, budget_s=budget_s, max_dose=max_dose)
-    return Design(title, grid, tuple(tiles), dwell_ms, cost, time_s, tuple(dict.fromkeys(problems)))
+    return PlannedMap(what, grid, dwell_ms, cost.time_s, cost.dose)
 
 
-def design_survey(beamline: Beamline, wishes: SurveyWishes) -> Design:
-    """Return the design of a survey's coarse part; what forbids it is in `problems`.
+def design_map(beamline: Beamline, request: SingleMapRequest) -> Design:
+    """Return the design of a single map.
 
     Raises
     ------
     RefusedError
-        There isn't even a grid to speak of.
+        If there isn't even a grid to speak of; all else is in the design's `problems`.
     """
-    grid = wishes.area.grid(beamline, wishes.dwell_ms)
-    design = design_map(
-        beamline,
-        grid,
-        wishes.dwell_ms,
-        title="survey",
-        tile_um=wishes.tile_um,
-        budget_s=wishes.budget_s,
-        max_dose=wishes.max_dose,
-        tiled=True,
+    planned = planned_map(beamline, "map", request.pixels(beamline), request.dwell_ms)
+    problems = _flight_problems(beamline, [planned.grid], request, planned.time_s)
+    return Design(
+        maps=(planned,), time_s=planned.time_s, dose=planned.dose, problems=_once(problems)
     )
-    problems = [*design.problems, *_wish_problems(beamline, wishes)]
-    analysis = None
-    try:
-        analysis = schema.AnalysisRequest(
-            factor=wishes.factor,
-            find=wishes.find,
-            pad_um=wishes.pad_um,
-            min_size_um=wishes.min_size_um,
-            max_regions=wishes.max_regions,
-            preview_every_rows=wishes.preview_every_rows,
-        )
-    except ValidationError as error:
-        problems += [
-            Problem(ConfigError, refusal(str(one["loc"][0]), one["input"], one))
-            for one in error.errors()
-        ]
-    factor = wishes.factor if wishes.factor in FACTORS else FACTORS[0]
-    fine_step = wishes.fine_step_um
-    return replace(
-        design,
-        problems=tuple(problems),
+
+
+def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
+    """Return the design of a survey's coarse part.
+
+    Raises
+    ------
+    RefusedError
+        If there isn't even a grid to speak of; all else is in the design's `problems`.
+    """
+    grid = request.area.grid(beamline, request.dwell_ms)
+    tiles, problems = _tiles(beamline, grid, request.tile_um)
+    titles = [f"tile {number}/{len(tiles)}" for number in range(1, len(tiles) + 1)]
+    maps = tuple(
+        planned_map(beamline, title, tile.grid, request.dwell_ms)
+        for title, tile in zip(titles if len(tiles) > 1 else ["survey"], tiles, strict=True)
+    )
+    time_s = sum(planned.time_s for planned in maps)
+    problems += _flight_problems(beamline, [tile.grid for tile in tiles], request, time_s)
+    analysis, analysis_problems = _analysis(request)
+    fine_step_um = request.fine_step_um
+    if fine_step_um is None:
+        factor = request.factor if request.factor in FACTORS else FACTORS[0]
+        fine_step_um = request.step_um / factor
+    return SurveyDesign(
+        maps=maps,
+        time_s=time_s,
+        dose=maps[0].dose,
+        problems=_once([*problems, *_survey_problems(beamline, request), *analysis_problems]),
+        notes=tuple(_survey_notes(beamline, request, fine_step_um, time_s)),
+        grid=grid,
+        tiles=tuple(tiles),
         analysis=analysis,
-        fine_step_um=wishes.area.step_um / factor if fine_step is None else fine_step,
-        fine_dwell_ms=wishes.dwell_ms if wishes.fine_dwell_ms is None else wishes.fine_dwell_ms,
+        fine_step_um=fine_step_um,
+        fine_dwell_ms=request.dwell_ms if request.fine_dwell_ms is None else request.fine_dwell_ms,
     )
+
+
+def _flight_problems(
+    beamline: Beamline,
+    grids: Sequence[ScanGrid],
+    request: SingleMapRequest | SurveyRequest,
+    time_s: float,
+) -> list[Problem]:
+    """Return what forbids to fly all `grids`, which share step and dwell, in `time_s` seconds."""
+    problems: list[Problem] = []
+    for grid in grids:
+        problems += preflight.map_problems(beamline, grid, request.dwell_ms)
+    cost = preflight.map_cost(beamline, grids[0], request.dwell_ms)
+    problems += preflight.budget_problems(
+        time_s, cost, budget_s=request.budget_s, max_dose=request.max_dose
+    )
+    return problems
+
+
+def _tiles(
+    beamline: Beamline, grid: ScanGrid, tile_um: float | None
+) -> tuple[list[Tile], list[Problem]]:
+    """Return the tiles of a survey, or one tile and why it can't be cut as asked."""
+    try:
+        return split_into_tiles(grid, _reach(beamline, tile_um)), []
+    except RefusedError as error:
+        return [Tile(grid, 0, 0)], [Problem(type(error), str(error))]
 
 
 def _reach(beamline: Beamline, tile_um: float | None) -> tuple[float, float] | None:
@@ -187,27 +184,38 @@ def _reach(beamline: Beamline, tile_um: float | None) -> tuple[float, float] | N
     return min(tile_um, reach[0]), min(tile_um, reach[1])
 
 
-def _wish_problems(beamline: Beamline, wishes: SurveyWishes) -> list[Problem]:
-    numbers: Mapping[str, Any] = {
-        "fine_step_um": wishes.fine_step_um,
-        "fine_dwell_ms": wishes.fine_dwell_ms,
-        "analysis_timeout_s": wishes.analysis_timeout_s,
+def _analysis(request: SurveyRequest) -> tuple[schema.AnalysisRequest | None, list[Problem]]:
+    """Return what the analysis is asked, or why it can't be asked that."""
+    names = [name for name in schema.AnalysisRequest.model_fields if hasattr(request, name)]
+    try:
+        return schema.AnalysisRequest(**{name: getattr(request, name) for name in names}), []
+    except ValidationError as error:
+        return None, [
+            Problem(ConfigError, refusal(str(wrong["loc"][0]), wrong["input"], wrong))
+            for wrong in error.errors()
+        ]
+
+
+def _survey_problems(beamline: Beamline, request: SurveyRequest) -> list[Problem]:
+    """Return what forbids the survey apart from the flight of its tiles."""
+    numbers = {
+        name: getattr(request, name)
+        for name in ("fine_step_um", "fine_dwell_ms", "analysis_timeout_s")
     }
     problems = preflight.number_problems(numbers)
-    step_um, fine_step_um = wishes.area.step_um, wishes.fine_step_um
+    step_um, fine_step_um = request.step_um, request.fine_step_um
     if not problems and fine_step_um is not None and fine_step_um > step_um * (1 + 1e-9):
         text = f"fine_step_um {fine_step_um:g} is larger than step_um {step_um:g}"
         problems.append(Problem(GridError, text))
-    modes: tuple[Literal["inline", "queue", "propose"], ...] = ("inline", "queue", "propose")
-    if wishes.rescan not in modes:
-        problems.append(
-            Problem(ConfigError, f"rescan is {wishes.rescan!r}; it must be one of {modes}")
-        )
-    if wishes.rescan == "queue" and beamline.rescan_queue is None:
+    modes = get_args(schema.RescanMode)
+    if request.rescan not in modes:
+        text = f"rescan is {request.rescan!r}; it must be one of {modes}"
+        problems.append(Problem(ConfigError, text))
+    if request.rescan == "queue" and beamline.rescan_queue is None:
         text = f"rescan is 'queue', but {beamline.name} has no rescan_queue to queue with"
         problems.append(Problem(ConfigError, text))
-    if wishes.find is not None:
-        problems += _query_problems(wishes.find, list(beamline.flyer.elements))
+    if request.find is not None:
+        problems += _query_problems(request.find, list(beamline.flyer.elements))
     return problems
 
 
@@ -220,3 +228,19 @@ def _query_problems(find: str, elements: list[str]) -> list[Problem]:
         Problem(QueryError, f"find {find!r}: nobody measures {name!r}; there are {elements}")
         for name in unknown
     ]
+
+
+def _survey_notes(
+    beamline: Beamline, request: SurveyRequest, fine_step_um: float, time_s: float
+) -> Iterable[str]:
+    what = "whatever stands out" if request.find is None else f"what matches {request.find!r}"
+    yield f"rescans ({request.rescan}) at {fine_step_um:g} um of {what}"
+    if request.budget_s is not None:
+        yield f"{max(request.budget_s - time_s, 0.0):.1f} s left for rescans"
+    if beamline.analysis is None:
+        yield "no analysis device: nothing will be enhanced, no region proposed"
+
+
+def _once(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Return each problem once, in order: tiles often have the same one."""
+    return tuple(dict.fromkeys(problems))

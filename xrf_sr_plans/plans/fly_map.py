@@ -20,22 +20,27 @@ from xrf_sr_plans.errors import FlightError, in_words
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.plan_record import Record, write_down
-from xrf_sr_plans.plans.safeguard import Safeguard, all_in_turn, still, velocity_signal
+from xrf_sr_plans.plans.design import design_map
+from xrf_sr_plans.plans.plan_record import PlanRecord, record_event
+from xrf_sr_plans.plans.request import GridRequest
+from xrf_sr_plans.plans.safeguard import Safeguard, all_in_turn, stop_all, velocity_signal
 from xrf_sr_plans.plans.start_document import map_start, plain_region
 
 logger = logging.getLogger(__name__)
 
 ROW_ATTEMPTS = 3
+"""How often a failing row is flown, unless the user says otherwise."""
 LOST_IN_SUCCESSION = 3
-_SETTLE_S = 1.0
+"""So many lost rows in succession end a map: by then the hardware is broken, not the row."""
 ROW_FAILURES = (FailedStatus, TimeoutError)
 """What a hung or failing device looks like in a plan."""
+_SETTLE_S = 1.0
+"""Seconds for which late failures of a row that was given up are waited for, per group."""
 
 
 @dataclass(frozen=True)
 class FlownMap:
-    """What came of one map run."""
+    """What came of one map run: rows that were lost, and seconds that each other row took."""
 
     uid: str
     lost_rows: tuple[int, ...]
@@ -43,8 +48,26 @@ class FlownMap:
 
 
 @dataclass(frozen=True)
-class MapOrder:
-    """One map to fly, and what its start document says about why."""
+class MapRun:
+    """One map that is to be flown as one run, and what its start document says about why.
+
+    Attributes
+    ----------
+    grid
+        The pixels, in um of the stage.
+    dwell_ms
+        Time at each pixel in ms.
+    purpose, survey_uid, parent_uid, region, tile, analysis
+        As in `schema.MapMetadata`.
+    user_input
+        What the user asked, by parameter.
+    derived_input
+        What the plan made of it; time, dose, velocity and run-up are added.
+    row_attempts
+        How often a failing row is flown before it is left missing.
+    md
+        The user's metadata, which override the plan's own.
+    """
 
     beamline: Beamline
     grid: ScanGrid
@@ -101,26 +124,32 @@ def fly_map(
     budget_s: float | None = None,
     max_dose: float | None = None,
     row_attempts: int = ROW_ATTEMPTS,
-    md: Mapping[str, Any] | None = None,
+    md: dict[str, Any] | None = None,
 ) -> MsgGenerator[str]:
     """Fly one map as one run.
 
-    A row that fails or hangs is flown again, up to `row_attempts` times; then it stays missing,
-    is noted in the stream ``lost_rows``, and the map goes on. Three lost rows in succession end
-    the map with `FlightError`.
+    A row that fails or hangs is flown again, up to `row_attempts` times. Then it is left missing
+    and noted in the stream ``lost_rows``, and the map goes on.
 
     Parameters
     ----------
     grid
         The pixels, in um of the stage.
     dwell_ms
-        Time at each pixel.
+        Time at each pixel in ms.
+    purpose
+        What the map is for, in the start document.
     analysis
         What the analysis shall do with the map; None: leave it alone.
-    budget_s, max_dose
-        Refuse a map that needs more beam time (s) or dose (`preflight.MapCost`).
+    budget_s
+        Beam time in seconds that the map may take; None: no limit.
+    max_dose
+        Dose that the map may give: incoming photons per um^2 where the beamline knows its flux,
+        else seconds of beam per um^2; None: no limit.
+    row_attempts
+        How often a failing row is flown before it is left missing.
     md
-        Goes into the start document, last.
+        Metadata for the start document, where it overrides the plan's own.
 
     Returns
     -------
@@ -130,63 +159,64 @@ def fly_map(
     Raises
     ------
     RefusedError
-        Before anything moves; the message lists all that is wrong.
+        If anything is wrong with the request; nothing has moved, and the message lists all of it.
     FlightError
-        Too many rows in succession could not be measured.
+        If three rows in succession can't be measured.
     """
-    problems = preflight.map_problems(beamline, grid, dwell_ms)
-    if not problems:
-        cost = preflight.map_cost(beamline, grid, dwell_ms)
-        problems += preflight.budget_problems(
-            cost.time_s, cost, budget_s=budget_s, max_dose=max_dose
-        )
-    preflight.refuse(problems)
-    order = MapOrder(
+    request = GridRequest.from_arguments(locals())
+    preflight.refuse(design_map(beamline, request).problems)
+    run = MapRun(
         beamline,
-        grid,
-        dwell_ms,
-        purpose=purpose,
-        analysis=analysis,
-        row_attempts=row_attempts,
-        md=dict(md or {}),
+        request.grid,
+        request.dwell_ms,
+        purpose=request.purpose,
+        analysis=request.analysis,
+        row_attempts=request.row_attempts,
+        md=request.md or {},
     )
-    flown = yield from fly(order)
-    return flown.uid
+    return (yield from fly(run)).uid
 
 
-def fly(order: MapOrder, rows_done: set[int] | None = None) -> MsgGenerator[FlownMap]:
-    """Check and fly `order`; what all plans of this package that measure go through.
+def fly(run: MapRun, rows_done: set[int] | None = None) -> MsgGenerator[FlownMap]:
+    """Check a map once more and fly it: every plan of this package measures through here.
 
-    Rows are added to `rows_done` as they are measured, so that the caller of a map that is
-    interrupted knows how far it came.
+    Parameters
+    ----------
+    run
+        The map.
+    rows_done
+        Rows are added to it as they are measured, so that the caller of a map that is
+        interrupted knows how far it came.
 
     Raises
     ------
-    RefusedError, FlightError
-        As `fly_map`.
+    RefusedError
+        If the map can't be flown as things stand now; nothing has moved.
+    FlightError
+        If too many rows in succession can't be measured.
     """
-    beamline = order.beamline
+    beamline = run.beamline
     facts = axis_facts(beamline.fast), axis_facts(beamline.slow)
     preflight.refuse(
         [
-            *preflight.attempt_problems(order.row_attempts),
-            *preflight.map_problems(beamline, order.grid, order.dwell_ms, facts=facts),
+            *preflight.attempt_problems(run.row_attempts),
+            *preflight.map_problems(beamline, run.grid, run.dwell_ms, facts=facts),
         ]
     )
-    flight = _Flight(order, slow=facts[1], rows_done=set() if rows_done is None else rows_done)
+    flight = _Flight(run, slow=facts[1], rows_done=set() if rows_done is None else rows_done)
     plan_args = {
-        "grid": order.grid.to_dict(),
-        "dwell_ms": order.dwell_ms,
-        "purpose": order.purpose,
-        "row_attempts": order.row_attempts,
+        "grid": run.grid.to_dict(),
+        "dwell_ms": run.dwell_ms,
+        "purpose": run.purpose,
+        "row_attempts": run.row_attempts,
     }
-    start = map_start(beamline, order.grid, order.metadata(), plan_args=plan_args)
+    start = map_start(beamline, run.grid, run.metadata(), plan_args=plan_args)
 
     @bpp.stage_decorator([flight.guard, *beamline.staged_devices])
-    @bpp.run_decorator(md={**start, **order.md})
+    @bpp.run_decorator(md={**start, **run.md})
     def inner() -> MsgGenerator[None]:
         yield from bpp.contingency_wrapper(
-            flight.rows(), except_plan=flight.rest, final_plan=flight.close
+            flight.rows(), except_plan=flight.stop_motion, final_plan=flight.leave_safe
         )
 
     uid = yield from inner()
@@ -196,18 +226,18 @@ def fly(order: MapOrder, rows_done: set[int] | None = None) -> MsgGenerator[Flow
 class _Flight:
     """The rows of one map in flight."""
 
-    def __init__(self, order: MapOrder, *, slow: AxisFacts, rows_done: set[int]) -> None:
-        self.order = order
-        self.beamline = order.beamline
-        self.guard = Safeguard(order.beamline)
+    def __init__(self, run: MapRun, *, slow: AxisFacts, rows_done: set[int]) -> None:
+        self.run = run
+        self.beamline = run.beamline
+        self.guard = Safeguard(run.beamline)
         self.lost: list[int] = []
         self.rows_s: list[float] = []
         self._rows_done = rows_done
         self._slow = slow
         self._map_key = uuid.uuid4().hex
         self._groups: list[str] = []
-        self._record = Record(
-            f"{order.beamline.flyer.name}_lost", {"row": 0, "attempts": 0, "reason": ""}
+        self._lost_row = PlanRecord(
+            f"{run.beamline.flyer.name}_lost", {"row": 0, "attempts": 0, "reason": ""}
         )
 
     def rows(self) -> MsgGenerator[None]:
@@ -217,19 +247,19 @@ class _Flight:
         if velocity is not None:
             self.guard.velocity = yield from bps.rd(velocity, default_value=None)
         in_succession = 0
-        for row in range(self.order.grid.slow.num):
+        for row in range(self.run.grid.slow.num):
             reason = yield from self._row(row)
             in_succession = in_succession + 1 if reason else 0
-            if in_succession >= min(LOST_IN_SUCCESSION, self.order.grid.slow.num):
+            if in_succession >= min(LOST_IN_SUCCESSION, self.run.grid.slow.num):
                 raise FlightError(
                     f"{self.beamline.flyer.name}: rows {self.lost[-in_succession:]} could not be"
-                    f" measured in {self.order.row_attempts} attempts each; the last one: {reason}"
+                    f" measured in {self.run.row_attempts} attempts each; the last one: {reason}"
                 )
 
     def _row(self, row: int) -> MsgGenerator[str]:
-        """Measure a row, trying again where it fails; return why it was lost, or ""."""
+        """Measure a row, again where it fails; return why it was lost, or "" where it was not."""
         failures: list[str] = []
-        while len(failures) < self.order.row_attempts:
+        while len(failures) < self.run.row_attempts:
             interruptions = self.guard.interruptions
             started = time.monotonic()
             try:
@@ -247,12 +277,12 @@ class _Flight:
         self.lost.append(row)
         logger.error("row %d is left missing after %d attempts", row, len(failures))
         values = {"row": row, "attempts": len(failures), "reason": failures[-1]}
-        yield from write_down(self._record, schema.STREAM_LOST_ROWS, values)
+        yield from record_event(self._lost_row, schema.STREAM_LOST_ROWS, values)
         return failures[-1]
 
     def _attempt(self, row: int) -> MsgGenerator[None]:
         """Fly a row once; from one checkpoint to the next, so that a pause re-flies just it."""
-        flyer, request = self.beamline.flyer, self._request(row)
+        flyer, request = self.beamline.flyer, self._row_request(row)
         patience = self.beamline.time_model.timeout_s
         row_s = self.beamline.time_model.row_s(request["num"], request["dwell_ms"])
         group = f"row-{uuid.uuid4().hex[:8]}"
@@ -261,10 +291,10 @@ class _Flight:
         yield from bps.mv(
             self.beamline.slow,
             request["slow_um"] / self._slow.um_per_unit,
-            timeout=patience(self._way_s()),
+            timeout=patience(self._travel_s()),
         )
         yield from bps.prepare(flyer, request, group=preparing)
-        # Only now, beside the sample's place of the row: no dose on the way there.
+        # The shutter opens only when the slow axis is at the row: the way there gives no dose.
         yield from bps.abs_set(self.guard, "open", group=preparing)
         yield from bps.wait(preparing, timeout=patience(row_s))
         if isinstance(flyer, HasRowPlan):
@@ -284,8 +314,8 @@ class _Flight:
                 f"{self.beamline.flyer.name} completed row {row} but has nothing to collect"
             )
 
-    def _request(self, row: int) -> RowRequest:
-        grid = self.order.grid
+    def _row_request(self, row: int) -> RowRequest:
+        grid = self.run.grid
         direction = grid.direction(row)
         ends = grid.fast.start_um, grid.fast.stop_um
         first_um, last_um = ends if direction > 0 else ends[::-1]
@@ -297,23 +327,23 @@ class _Flight:
             last_um=last_um,
             step_um=grid.fast.step_um,
             num=grid.fast.num,
-            dwell_ms=self.order.dwell_ms,
+            dwell_ms=self.run.dwell_ms,
             run_up_um=grid.run_up_um,
             slow_um=float(grid.slow.centers_um[row]),
         )
 
-    def _way_s(self) -> float:
-        """Seconds for the longest way the slow axis may have to go for a row."""
-        slow = self.order.grid.slow
+    def _travel_s(self) -> float:
+        """Return the seconds that the longest move of the slow axis to a row takes."""
+        slow = self.run.grid.slow
         velocity = self._slow.velocity_um_s
         if not velocity:
             return 0.0
-        way_um = max(abs(edge - self._slow.position_um) for edge in (slow.low_um, slow.high_um))
-        return max(way_um, slow.high_um - slow.low_um) / velocity
+        first_um = max(abs(edge - self._slow.position_um) for edge in (slow.low_um, slow.high_um))
+        return max(first_um, slow.high_um - slow.low_um) / velocity
 
     def _recover(self) -> MsgGenerator[None]:
         """Bring a hung flyer and the axes to rest, and let late failures pass."""
-        yield from still(self.beamline.flyer, self.beamline.slow)
+        yield from stop_all(self.beamline.flyer, self.beamline.slow)
         timeout = min(_SETTLE_S, self.beamline.time_model.grace_s)
         waits = [
             lambda group=group: bps.wait(group, timeout=timeout, error_on_timeout=False)
@@ -321,12 +351,12 @@ class _Flight:
         ]
         yield from all_in_turn(*waits, bps.checkpoint)
 
-    def rest(self, error: Exception) -> MsgGenerator[None]:
+    def stop_motion(self, error: Exception) -> MsgGenerator[None]:
         """Stop everything that may be moving, after a failure."""
         logger.warning("map ended early: %r", error)
-        yield from still(self.beamline.flyer, self.beamline.fast, self.beamline.slow)
+        yield from stop_all(self.beamline.flyer, self.beamline.fast, self.beamline.slow)
 
-    def close(self) -> MsgGenerator[None]:
+    def leave_safe(self) -> MsgGenerator[None]:
         """Close the shutter and restore the fast axis's velocity, however the map ended."""
         timeout = self.beamline.time_model.timeout_s(0.0)
         steps = [bps.checkpoint, lambda: bps.mv(self.guard, "close", timeout=timeout)]

@@ -1,4 +1,4 @@
-"""A device that holds what a plan decided, so that decisions are events like everything else."""
+"""`PlanRecord`: what a plan decided, as events of its run like everything that is measured."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ logger = logging.getLogger(__name__)
 _DTYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
 
-class Record:
-    """Named values of fixed types, set all at once.
+class PlanRecord:
+    """A device of the plan's own which holds named values of fixed types.
 
     Parameters
     ----------
     name
         Prefix of the data keys.
     fields
-        Field names with a first value each, which fixes the type: str, bool, int or float.
+        A first value for each field by name; it fixes the type, which is str, bool, int or float.
     """
 
     parent = None
@@ -37,7 +37,13 @@ class Record:
         self._time = time.time()
 
     def set(self, values: Mapping[str, Any]) -> Status:
-        """Take new values for the fields named."""
+        """Take new values for some of the fields.
+
+        Raises
+        ------
+        KeyError
+            If the record has no field of that name.
+        """
         unknown = set(values) - set(self._values)
         if unknown:
             raise KeyError(f"{self.name} has no {sorted(unknown)}; it has {sorted(self._values)}")
@@ -74,8 +80,20 @@ class Record:
         return {}
 
 
-def write_down(record: Record, stream: str, values: Mapping[str, Any]) -> MsgGenerator[None]:
-    """Emit one event of `record` with `values`; a pause within repeats the event, no more."""
+def record_event(record: PlanRecord, stream: str, values: Mapping[str, Any]) -> MsgGenerator[None]:
+    """Emit one event that holds the values of `record`.
+
+    A pause in the middle of it repeats the event and nothing else.
+
+    Parameters
+    ----------
+    record
+        The device that is read.
+    stream
+        Name of the event's stream.
+    values
+        New values, by field; the other fields keep theirs.
+    """
 
     def event() -> MsgGenerator[None]:
         yield from bps.create(stream)
@@ -89,7 +107,7 @@ def write_down(record: Record, stream: str, values: Mapping[str, Any]) -> MsgGen
 
 
 def _drop(error: Exception) -> MsgGenerator[None]:
-    """Leave no half event behind: whoever cleans up may have another one to emit."""
+    """Drop an event that was begun, because the clean-up may have an event to emit itself."""
     try:
         yield from bps.drop()
     except IllegalMessageSequence:

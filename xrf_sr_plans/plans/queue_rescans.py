@@ -1,4 +1,4 @@
-"""Handing rescans to the queue server, through the beamline's rescan sink."""
+"""`queue_rescans`: rescans as items of the queue server, through the beamline's rescan queue."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from bluesky import plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
 from xrf_sr_plans.errors import in_words
-from xrf_sr_plans.maps.region import Rescan
+from xrf_sr_plans.maps.region import Region, Rescan
+from xrf_sr_plans.plans.fine_maps import FineMaps, RegionOutcome
 from xrf_sr_plans.plans.fly_map import ROW_FAILURES
-from xrf_sr_plans.plans.rescan import FineMaps, RegionOutcome
 from xrf_sr_plans.plans.start_document import plain_region
 
 logger = logging.getLogger(__name__)
 
 PLAN_NAME = "rescan_regions"
+"""The plan that the queued items call."""
 _TIMEOUT_S = 120.0
+"""Seconds for which the rescan queue is waited for."""
 _DISPOSITIONS = ("queued", "refused", "failed")
 
 
 def queue_item(maps: FineMaps, rescan: Rescan) -> dict[str, Any]:
-    """Return the plan call, in JSON, that maps one region; as the queue server takes it."""
+    """Return the queue server item that maps one region, in JSON types."""
     return {
         "name": PLAN_NAME,
         "kwargs": {
@@ -45,39 +47,58 @@ def queue_rescans(
     rescans: Sequence[Rescan],
     note: Callable[[RegionOutcome], MsgGenerator[None]],
 ) -> MsgGenerator[list[RegionOutcome]]:
-    """Give all rescans to the sink at once, and record which of them are queued."""
+    """Give all rescans to the rescan queue at once, and record what became of each.
+
+    Parameters
+    ----------
+    maps
+        How they are flown, and the beamline whose `rescan_queue` takes them.
+    rescans
+        What shall be queued; nothing is done where there is none.
+    note
+        A plan that records an outcome.
+
+    Returns
+    -------
+    list of RegionOutcome
+        "queued" or "refused" as the queue says, "failed" where it doesn't answer.
+    """
     if not rescans:
         return []
-    sink = maps.beamline.rescan_queue
-    assert sink is not None, "a survey that queues is refused where there is no rescan_queue"
+    queue = maps.beamline.rescan_queue
+    assert queue is not None, "a survey that queues is refused where there is no rescan_queue"
     group = f"queue-{uuid.uuid4().hex[:8]}"
-    items = [queue_item(maps, one) for one in rescans]
+    items = [queue_item(maps, rescan) for rescan in rescans]
     yield from bps.checkpoint()
     try:
-        order = {"items": items, "survey_uid": maps.survey_uid}
-        yield from bps.abs_set(sink, order, group=group)
+        submission = {"items": items, "survey_uid": maps.survey_uid}
+        yield from bps.abs_set(queue, submission, group=group)
         yield from bps.wait(group, timeout=_TIMEOUT_S)
         yield from bps.checkpoint()
-        answers = _answers(sink.name, (yield from bps.read(sink)))
-        problem = ""
+        answers = _answers(queue.name, (yield from bps.read(queue)))
+        problem = f"no answer of {queue.name}"
     except ROW_FAILURES as error:
         answers = {}
-        problem = f"{sink.name}: {in_words(error)}"
+        problem = f"{queue.name}: {in_words(error)}"
         logger.error("rescans not known to be queued: %s", problem)
     outcomes = []
-    for one in rescans:
-        answer = answers.get(one.region.key, {})
-        disposition = answer.get("disposition", "failed")
-        if disposition not in _DISPOSITIONS:
-            disposition = "failed"
-        unknown = "" if disposition == "queued" else problem or f"no answer of {sink.name}"
-        reason = str(answer.get("reason") or unknown or one.region.reason)
-        outcome = RegionOutcome(one.region, disposition, reason)
+    for rescan in rescans:
+        outcome = _outcome(rescan.region, answers.get(rescan.region.key, {}), problem)
         outcomes.append(outcome)
         yield from note(outcome)
     return outcomes
 
 
+def _outcome(region: Region, answer: Mapping[str, Any], problem: str) -> RegionOutcome:
+    """Return what the queue answered for a region; `problem` says why there is no answer."""
+    disposition = answer.get("disposition", "failed")
+    if disposition not in _DISPOSITIONS:
+        disposition = "failed"
+    unknown = "" if disposition == "queued" else problem
+    return RegionOutcome(region, disposition, str(answer.get("reason") or unknown or region.reason))
+
+
 def _answers(name: str, reading: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Return the answers in a reading of the rescan queue `name`, by key of the region."""
     plain = (reading or {}).get(f"{name}_dispositions", {}).get("value", "[]")
     return {answer["key"]: answer for answer in json.loads(plain)}

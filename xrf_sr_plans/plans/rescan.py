@@ -1,163 +1,27 @@
-"""Fine maps of chosen regions: fitted to what the stage allows, checked, flown, accounted for."""
+"""`rescan_regions`: fine maps of regions that a survey proposed or a person typed."""
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from bluesky import preprocessors as bpp
 from bluesky.utils import MsgGenerator, plan
 
-from xrf_sr_plans import schema
-from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
-from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
-from xrf_sr_plans.errors import FlightError, GridError, RefusedError, in_words
-from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
-from xrf_sr_plans.maps.region import Region, Rescan
+from xrf_sr_plans.devices.protocols import Beamline
+from xrf_sr_plans.errors import RefusedError
+from xrf_sr_plans.maps.region import Rescan
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES, MapOrder, fly
-from xrf_sr_plans.plans.safeguard import all_in_turn, what_ended
+from xrf_sr_plans.plans.design import Design, planned_map
+from xrf_sr_plans.plans.fine_maps import (
+    FineMaps,
+    RegionOutcome,
+    read_regions,
+    stage_position_um,
+)
+from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS
+from xrf_sr_plans.plans.preflight import Problem
+from xrf_sr_plans.plans.request import RescanRequest
 from xrf_sr_plans.rois.budget import spend_budget
-
-logger = logging.getLogger(__name__)
-
-_WHOLE = 1e-6
-"""How far from a whole number of pixels still counts as whole."""
-
-
-@dataclass(frozen=True)
-class RegionOutcome:
-    """What became of one region, and why; `run_uid` is empty where nothing was flown."""
-
-    region: Region
-    disposition: schema.Disposition
-    reason: str
-    run_uid: str = ""
-
-    def __str__(self) -> str:
-        """Return one line for a person."""
-        one = self.region
-        where = (
-            f"x {one.x_low_um:.4g}..{one.x_high_um:.4g}, y {one.y_low_um:.4g}..{one.y_high_um:.4g}"
-        )
-        what = ",".join(one.elements) or "any element"
-        return f"region {where} um ({what}): {self.disposition}: {self.reason}"
-
-
-@dataclass(frozen=True)
-class FineMaps:
-    """How fine maps are flown, whoever asks for them."""
-
-    beamline: Beamline
-    fine_step_um: float
-    dwell_ms: float
-    survey_uid: str | None = None
-    parent_uid: str | None = None
-    row_attempts: int = ROW_ATTEMPTS
-    md: Mapping[str, Any] = field(default_factory=dict)
-
-    def candidates(
-        self, regions: Iterable[Region], time_model: RowTimeModel | None = None
-    ) -> tuple[list[Rescan], list[RegionOutcome]]:
-        """Return what could be flown, and what can't with the reason; never raises for a region."""
-        possible: list[Rescan] = []
-        refused: list[RegionOutcome] = []
-        for region in regions:
-            try:
-                possible.append(self.rescan(region, time_model))
-            except RefusedError as error:
-                refused.append(RegionOutcome(region, "refused", str(error)))
-        return possible, refused
-
-    def rescan(self, region: Region, time_model: RowTimeModel | None = None) -> Rescan:
-        """Return the fine grid of a region and its cost.
-
-        Raises
-        ------
-        RefusedError
-            Nothing of the region can be flown.
-        """
-        grid = fine_grid(
-            self.beamline, region, fine_step_um=self.fine_step_um, dwell_ms=self.dwell_ms
-        )
-        preflight.refuse(preflight.map_problems(self.beamline, grid, self.dwell_ms))
-        cost = preflight.map_cost(self.beamline, grid, self.dwell_ms, time_model)
-        return Rescan(region, grid, self.dwell_ms, cost.time_s, cost.dose)
-
-    def fly_each(
-        self,
-        rescans: Sequence[Rescan],
-        note: Callable[[RegionOutcome], MsgGenerator[None]] | None = None,
-    ) -> MsgGenerator[list[RegionOutcome]]:
-        """Fly the rescans one after the other; one that fails doesn't take the others with it.
-
-        `note` is a plan that records each outcome, also that of a rescan which is interrupted.
-        """
-        note = note or _only_logged
-        outcomes = []
-        for position, rescan in enumerate(rescans):
-            rows: set[int] = set()
-
-            def cut_short(
-                error: Exception, rescan: Rescan = rescan, rows: set[int] = rows
-            ) -> MsgGenerator[None]:
-                so_far = f"{len(rows)} of {rescan.grid.shape[0]} rows"
-                reason = f"interrupted after {so_far}: {what_ended(error)}"
-                outcome = RegionOutcome(rescan.region, "failed", reason)
-                yield from all_in_turn(lambda: note(outcome))
-
-            outcome = yield from bpp.contingency_wrapper(
-                self._fly_one(rescan, rows, (position, len(rescans))), except_plan=cut_short
-            )
-            outcomes.append(outcome)
-            yield from note(outcome)
-        return outcomes
-
-    def _fly_one(
-        self, rescan: Rescan, rows: set[int], place: tuple[int, int]
-    ) -> MsgGenerator[RegionOutcome]:
-        region = rescan.region
-        try:
-            # Again, for the stage may have been given other limits since the region was chosen.
-            grid = self.rescan(region).grid
-            flown = yield from fly(self._order(region, grid, place), rows)
-        except RefusedError as error:
-            return RegionOutcome(region, "refused", str(error))
-        except (FlightError, *ROW_FAILURES) as error:
-            return RegionOutcome(region, "failed", in_words(error))
-        reason = shrink_note(region, grid)
-        if flown.lost_rows:
-            reason = "; ".join(filter(None, [reason, f"rows {list(flown.lost_rows)} lost"]))
-        return RegionOutcome(region, "rescanned", reason or region.reason, flown.uid)
-
-    def _order(self, region: Region, grid: ScanGrid, place: tuple[int, int]) -> MapOrder:
-        return MapOrder(
-            self.beamline,
-            grid,
-            self.dwell_ms,
-            purpose="fine",
-            survey_uid=self.survey_uid,
-            parent_uid=region.source_uid or self.parent_uid,
-            region=region,
-            # Assembled, not enhanced: a fine map is what predictions are compared with.
-            analysis=schema.AnalysisRequest(enhance=False),
-            derived_input={
-                "region_key": region.key,
-                "shrunk": shrink_note(region, grid),
-                "rescan_position": place[0],
-                "rescan_maps": place[1],
-            },
-            row_attempts=self.row_attempts,
-            md=self.md,
-        )
-
-
-def _only_logged(outcome: RegionOutcome) -> MsgGenerator[None]:
-    logger.info("%s", outcome)
-    yield from ()
 
 
 @plan
@@ -176,26 +40,32 @@ def rescan_regions(
 ) -> MsgGenerator[tuple[RegionOutcome, ...]]:
     """Map regions finely, each as a run of its own.
 
-    Regions that reach beyond the limits are shrunk to what the stage allows; what can't be flown
+    A region that reaches beyond the limits is shrunk to what the stage allows. What can't be flown
     is reported as refused.
 
     Parameters
     ----------
     regions
-        `Region.to_dict()` of each; of a region typed by hand the four edges are enough
-        (x_low_um, x_high_um, y_low_um, y_high_um).
+        `Region.to_dict()` of each region, or just its four edges in um: x_low_um, x_high_um,
+        y_low_um and y_high_um.
     fine_step_um
-        Pixel size.
+        Pixel size in um.
     dwell_ms
-        Time at each pixel.
-    survey_uid, parent_uid
-        What the regions follow from; they go into the start documents.
-    budget_s, max_dose
-        Best regions first, as long as they last.
+        Time at each pixel in ms.
+    survey_uid
+        The survey that the regions come from, for the start documents.
+    parent_uid
+        Run uid of the map that the regions come from, where they don't say it themselves.
+    budget_s
+        Beam time in seconds for all regions together, spent on the best ones first; None: no
+        limit.
+    max_dose
+        Highest dose at any point: incoming photons per um^2 where the beamline knows its flux,
+        else seconds of beam per um^2; None: no limit.
     row_attempts
         How often a failing row is flown before it is left missing.
     md
-        Goes into the start documents, last.
+        Metadata for the start documents, where it overrides the plan's own.
 
     Returns
     -------
@@ -205,106 +75,77 @@ def rescan_regions(
     Raises
     ------
     RefusedError
-        Before anything moves: a malformed region, or none of the regions can be flown.
+        If a region is malformed, or if none of the regions can be flown; nothing has moved.
     """
-    maps = FineMaps(
-        beamline,
-        fine_step_um,
-        dwell_ms,
-        survey_uid=survey_uid,
-        parent_uid=parent_uid,
-        row_attempts=row_attempts,
-        md=dict(md or {}),
-    )
-    wanted = read_regions(regions, parent_uid)
-    possible, refused = maps.candidates(wanted)
-    here = axis_facts(beamline.fast).position_um, axis_facts(beamline.slow).position_um
-    spending = spend_budget(possible, budget_s=budget_s, max_dose=max_dose, start_um=here)
-    refused += [RegionOutcome(one.region, "refused", why) for one, why in spending.refused]
-    if not spending.chosen:
-        reasons = "; ".join(f"region {one.region.key}: {one.reason}" for one in refused)
-        raise RefusedError(f"none of {len(wanted)} regions can be flown: {reasons or 'none given'}")
-    flown = yield from maps.fly_each(spending.chosen)
-    return (*flown, *refused)
+    request = RescanRequest.from_arguments(locals())
+    design = design_rescans(beamline, request)
+    preflight.refuse(design.problems)
+    flown = yield from _fine_maps(beamline, request).fly_each(design.rescans)
+    return (*flown, *design.refused)
 
 
-def read_regions(regions: Iterable[Mapping[str, Any]], parent_uid: str | None) -> list[Region]:
-    """Return regions from JSON, with defaults for what a person doesn't type.
+@dataclass(frozen=True, kw_only=True)
+class RescanDesign(Design):
+    """The rescans that would be flown, and the regions that would be refused.
 
-    Raises
-    ------
-    GridError
-        A region without edges, with NaN or with unknown fields.
+    `dose` is the highest of a single map; where regions overlap, their doses add up.
     """
-    defaults = {"elements": (), "score": 1.0, "reason": "asked for", "source_uid": parent_uid or ""}
-    return [Region.from_dict({**defaults, **region}) for region in regions]
+
+    rescans: tuple[Rescan, ...]
+    refused: tuple[RegionOutcome, ...]
 
 
-def fine_grid(
-    beamline: Beamline, region: Region, *, fine_step_um: float, dwell_ms: float
-) -> ScanGrid:
-    """Return the fine pixels that cover a region, as far as limits and reach allow.
+def design_rescans(beamline: Beamline, request: RescanRequest) -> RescanDesign:
+    """Return the design of the rescans of given regions.
 
-    The lattice begins at the region's lower edges, so that fine pixels nest in the pixels of the
-    map that the region was found in.
+    Regions that can't be flown are refused one by one and are notes of the design. They are its
+    problem where no region is left.
 
     Raises
     ------
     RefusedError
-        Not even one pixel is allowed.
+        If a region is malformed, or if a budget is not 0 or more.
     """
-    numbers = {"fine_step_um": fine_step_um, "dwell_ms": dwell_ms}
-    preflight.refuse(preflight.number_problems(numbers))
-    fast, slow = axis_facts(beamline.fast), axis_facts(beamline.slow)
-    run_up = preflight.run_up_um(beamline, fast, fine_step_um, dwell_ms)
-    reach = beamline.reach_um or (math.inf, math.inf)
-    x_edges = region.x_low_um, region.x_high_um
-    y_edges = region.y_low_um, region.y_high_um
-    x_box = preflight.allowed_box(beamline, fast, is_fast=True)
-    y_box = preflight.allowed_box(beamline, slow, is_fast=False)
-    return ScanGrid(
-        _fitted(fast, x_box, x_edges, fine_step_um, reach[0], run_up),
-        _fitted(slow, y_box, y_edges, fine_step_um, reach[1], 0.0),
-        run_up_um=run_up,
+    regions = read_regions(request.regions, request.parent_uid)
+    possible, refused = _fine_maps(beamline, request).candidates(regions)
+    spending = spend_budget(
+        possible,
+        budget_s=request.budget_s,
+        max_dose=request.max_dose,
+        start_um=stage_position_um(beamline),
+    )
+    refused += [RegionOutcome(rescan.region, "refused", why) for rescan, why in spending.refused]
+    problems: tuple[Problem, ...] = ()
+    if not spending.chosen:
+        reasons = "; ".join(f"region {outcome.region.key}: {outcome.reason}" for outcome in refused)
+        text = f"none of {len(regions)} regions can be flown: {reasons or 'none given'}"
+        problems = (Problem(RefusedError, text),)
+    maps = tuple(
+        planned_map(beamline, rescan.region.key[:8], rescan.grid, rescan.dwell_ms)
+        for rescan in spending.chosen
+    )
+    return RescanDesign(
+        maps=maps,
+        time_s=sum(planned.time_s for planned in maps),
+        dose=max((planned.dose for planned in maps), default=0.0),
+        problems=problems,
+        notes=() if problems else tuple(_left_out(outcome) for outcome in refused),
+        rescans=spending.chosen,
+        refused=tuple(refused),
     )
 
 
-def _fitted(
-    facts: AxisFacts,
-    box: preflight.Box | preflight.Problem,
-    edges: tuple[float, float],
-    step_um: float,
-    reach_um: float,
-    run_up: float,
-) -> AxisGrid:
-    if isinstance(box, preflight.Problem):
-        raise box.kind(box.text)
-    lowest, highest = box.low_um + run_up, box.high_um - run_up
-    low, high = edges
-    if low < lowest:
-        # Whole pixels are left out, so that those which remain stay on the region's lattice.
-        low += math.ceil((lowest - low) / step_um - _WHOLE) * step_um
-    most = math.floor((min(highest - low, reach_um)) / step_um + _WHOLE)
-    num = min(math.ceil((high - low) / step_um - _WHOLE), most)
-    if num < 1:
-        raise GridError(
-            f"axis {facts.name!r}: no pixel of {edges[0]:g}..{edges[1]:g} um lies within"
-            f" {lowest:g}..{highest:g} um ({box.source}, {run_up:g} um run-up)"
-        )
-    return AxisGrid(facts.name, low + step_um / 2, step_um, num)
+def _left_out(outcome: RegionOutcome) -> str:
+    return f"left out: region {outcome.region.key[:8]}: {outcome.reason}"
 
 
-def shrink_note(region: Region, grid: ScanGrid) -> str:
-    """Say in words what of a region its grid leaves out; empty where it covers all."""
-    notes = []
-    for axis, low, high in (
-        (grid.fast, region.x_low_um, region.x_high_um),
-        (grid.slow, region.y_low_um, region.y_high_um),
-    ):
-        slack = _WHOLE * axis.step_um
-        if axis.low_um > low + slack or axis.high_um < high - slack:
-            notes.append(
-                f"axis {axis.name!r}: {low:g}..{high:g} um shrunk to"
-                f" {axis.low_um:g}..{axis.high_um:g} um"
-            )
-    return "; ".join(notes)
+def _fine_maps(beamline: Beamline, request: RescanRequest) -> FineMaps:
+    return FineMaps(
+        beamline,
+        request.fine_step_um,
+        request.dwell_ms,
+        survey_uid=request.survey_uid,
+        parent_uid=request.parent_uid,
+        row_attempts=request.row_attempts,
+        md=request.md or {},
+    )

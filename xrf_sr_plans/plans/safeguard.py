@@ -22,12 +22,19 @@ _TRIES = 3
 
 
 class Safeguard:
-    """A device of the plan's own that is staged around a map.
+    """A device of the plan's own that is staged around a map and leaves the beamline safe.
 
-    After a halt no plan runs any more, but the RunEngine still unstages: then this stops the
-    flyer, closes the shutter and restores the fast axis's velocity. On a pause it closes the
-    shutter, lest the sample is exposed while somebody thinks; so rows open the shutter through
-    it, which is a message that gets replayed.
+    After a halt no plan is run any more, but the RunEngine still unstages devices: this one then
+    stops the flyer, closes the shutter and restores the fast axis's velocity. When the plan is
+    paused it closes the shutter, so that the sample gets no dose meanwhile. The shutter is opened
+    through this device too, because that message is repeated when the plan is resumed.
+
+    Attributes
+    ----------
+    velocity
+        Velocity of the fast axis before the map, in its own units; None: not known.
+    interruptions
+        How often the map was paused so far.
     """
 
     parent = None
@@ -41,25 +48,25 @@ class Safeguard:
         self.interruptions = 0
 
     def stage(self) -> list[object]:
-        """Arm."""
+        """Make sure that `unstage` leaves everything safe."""
         self._armed = True
         return [self]
 
     def unstage(self) -> list[object]:
         """Leave everything safe, unless a plan has already done so (`stand_down`)."""
         if self._armed:
-            self._now("stop the flyer", lambda: _stopped(self._beamline.flyer))
-            self._now("close the shutter", self._close_now)
-            self._now("restore the velocity", self._restore_velocity_now)
+            self._try_now("stop the flyer", lambda: _stopped(self._beamline.flyer))
+            self._try_now("close the shutter", self._close_now)
+            self._try_now("restore the velocity", self._restore_velocity_now)
         self._armed = False
         return [self]
 
     def stand_down(self) -> None:
-        """Note that everything is safe."""
+        """Note that everything is safe, so that `unstage` has nothing to do."""
         self._armed = False
 
     def set(self, value: str) -> Any:
-        """Open or close the shutter ("open", "close"); opening an open one does nothing."""
+        """Open or close the shutter ("open", "close"); one that is open already is left alone."""
         shutter = self._beamline.shutter
         wanted = value == "open"
         if shutter is None or (wanted and self._open):
@@ -77,9 +84,9 @@ class Safeguard:
         """Stop what the RunEngine doesn't stop by itself, and close the shutter."""
         self.interruptions += 1
         if not isinstance(self._beamline.flyer, Pausable):
-            self._now("stop the flyer", lambda: _stopped(self._beamline.flyer))
+            self._try_now("stop the flyer", lambda: _stopped(self._beamline.flyer))
         if self._open:
-            self._now("close the shutter", self._close_now)
+            self._try_now("close the shutter", self._close_now)
 
     def resume(self) -> None:
         """Do nothing: the replayed row opens the shutter again."""
@@ -94,7 +101,7 @@ class Safeguard:
         if signal is not None and self.velocity is not None:
             signal.set(self.velocity)
 
-    def _now(self, what: str, action: Callable[[], object]) -> None:
+    def _try_now(self, what: str, action: Callable[[], object]) -> None:
         try:
             action()
         except Exception:
@@ -102,16 +109,16 @@ class Safeguard:
 
 
 def velocity_signal(axis: Any) -> Any | None:
-    """Return the settable velocity of an axis, or None."""
+    """Return the signal that holds the velocity of an axis, or None where it can't be set."""
     signal = getattr(axis, "velocity", None)
     return signal if hasattr(signal, "set") and hasattr(signal, "read") else None
 
 
 def all_in_turn(*steps: Callable[[], MsgGenerator[Any]]) -> MsgGenerator[None]:
-    """Run every step, whatever happened to the others.
+    """Run each step, whatever happens to the others; what goes wrong is logged.
 
-    A status that fails late is thrown into whatever message comes next, so a step is tried again
-    before it is given up.
+    The RunEngine throws the error of a status that fails late into whatever message comes next,
+    so each step is tried up to three times.
     """
     for step in steps:
         for attempt in range(_TRIES):
@@ -130,8 +137,8 @@ def what_ended(error: BaseException) -> str:
     return by_hand.get(type(error)) or in_words(error)
 
 
-def still(*devices: Any) -> MsgGenerator[None]:
-    """Stop every device that can be stopped."""
+def stop_all(*devices: Any) -> MsgGenerator[None]:
+    """Stop each device that can be stopped."""
     stops = [
         lambda device=device: bps.stop(device) for device in devices if hasattr(device, "stop")
     ]

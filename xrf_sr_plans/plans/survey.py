@@ -6,22 +6,23 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from bluesky import plan_stubs as bps
 from bluesky.utils import MsgGenerator, plan
 
 from xrf_sr_plans import schema
-from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
+from xrf_sr_plans.maps.region import Rescan
 from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.decisions import RegionLog, TileAnalysis, look_at_tile, summary_run
-from xrf_sr_plans.plans.design import Area, Design, SurveyWishes, design_survey
-from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, FlownMap, MapOrder, fly
+from xrf_sr_plans.plans.decisions import RegionLog, TileAnalysis, summary_run, wait_for_analysis
+from xrf_sr_plans.plans.design import SurveyDesign, design_survey
+from xrf_sr_plans.plans.fine_maps import FineMaps, RegionOutcome, stage_position_um
+from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, FlownMap, MapRun, fly
 from xrf_sr_plans.plans.queue_rescans import queue_rescans
-from xrf_sr_plans.plans.rescan import FineMaps, RegionOutcome
+from xrf_sr_plans.plans.request import SurveyRequest
 from xrf_sr_plans.plans.return_to_start import returning_to_start
 from xrf_sr_plans.plans.safeguard import what_ended
 from xrf_sr_plans.plans.timing import recalibrated
@@ -30,13 +31,33 @@ from xrf_sr_plans.rois.budget import Spending, spend_budget
 logger = logging.getLogger(__name__)
 
 _LEAST_WAIT_S = 1.0
+"""Seconds that each tile's analysis is waited for even when the survey's timeout is over."""
 _UNSETTLED = {"inline": "not begun", "queue": "not known to be queued"}
-"""What an interrupted survey says of regions it had chosen; to propose is all that was asked."""
+"""What an interrupted survey says, by rescan mode, of the regions that it had chosen.
+
+In the mode "propose" it says nothing: the proposals are recorded, and no more was asked.
+"""
 
 
 @dataclass(frozen=True)
 class SurveyOutcome:
-    """What a survey measured and decided."""
+    """What a survey measured and decided.
+
+    Attributes
+    ----------
+    survey_uid
+        It is in the metadata of all runs of the survey.
+    summary_uid
+        Uid of the run that records analyses and regions.
+    tile_uids
+        Uids of the coarse maps' runs, in the order of flight.
+    analyses
+        What came of the analysis of each tile.
+    regions
+        What became of each region, those that were refused last.
+    lost_rows
+        Rows that could not be measured, by the uid of the tile's run.
+    """
 
     survey_uid: str
     summary_uid: str
@@ -44,12 +65,11 @@ class SurveyOutcome:
     analyses: tuple[TileAnalysis, ...]
     regions: tuple[RegionOutcome, ...]
     lost_rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Rows that could not be measured, by the uid of the tile's run."""
 
     @property
     def rescan_uids(self) -> tuple[str, ...]:
         """Uids of the fine maps."""
-        return tuple(one.run_uid for one in self.regions if one.run_uid)
+        return tuple(outcome.run_uid for outcome in self.regions if outcome.run_uid)
 
 
 @plan
@@ -80,115 +100,104 @@ def coarse_survey_with_sr(
 ) -> MsgGenerator[SurveyOutcome]:
     """Survey an area coarsely, super-resolve it, and map finely what is worth it.
 
-    Areas beyond the flyer's reach are flown as tiles; a tile is analysed while the next one is
-    flown. Without analysis, or when it fails or is late, the survey goes on and says so.
+    Areas beyond the flyer's reach are flown as tiles. A tile is analysed while the next one is
+    flown. Without analysis, or when it fails or is late, the survey goes on and says so. The stage
+    is brought back along each axis without a centre once the survey is complete, but not after an
+    abort, a stop, a halt or a failure.
 
     Parameters
     ----------
-    width_um, height_um, step_um, dwell_ms
-        Area, pixel size and time at each pixel of the coarse survey.
-    x_center_um, y_center_um
-        Centre of the area; None: where the stage is, and is brought back to once the survey is
-        complete (not after an abort, a stop, a halt or a failure).
+    width_um
+        Width of the area along the fast axis, in um.
+    height_um
+        Height of the area along the slow axis, in um.
+    step_um
+        Pixel size of the coarse survey in um, along both axes.
+    dwell_ms
+        Time at each pixel of the coarse survey in ms.
+    x_center_um
+        Centre of the area along the fast axis in um; None: where the stage is.
+    y_center_um
+        Centre of the area along the slow axis in um; None: where the stage is.
     find
-        Element query, such as "Fe and not Zn"; None: whatever stands out.
+        Element query such as "Fe and not Zn" that a region must match; None: whatever stands out.
     factor
-        How many times finer the enhanced maps are: 2 or 4.
-    fine_step_um, fine_dwell_ms
-        Of the rescans; None: step_um / factor, and dwell_ms.
-    budget_s, max_dose
-        Beam time for everything (the coarse part alone must fit; rescans spend what is left), and
-        the highest dose at any point, coarse and fine together: incoming photons per um^2 where
-        the beamline knows its flux, else seconds of beam per um^2.
+        How many times finer than the survey the enhanced maps are: 2 or 4.
+    fine_step_um
+        Pixel size of the rescans in um; None: step_um / factor.
+    fine_dwell_ms
+        Time at each pixel of the rescans in ms; None: dwell_ms.
+    budget_s
+        Beam time in seconds for everything. The coarse survey alone must fit, and the rescans
+        spend what is left. None: no limit.
+    max_dose
+        Highest dose at any point, coarse and fine together: incoming photons per um^2 where the
+        beamline knows its flux, else seconds of beam per um^2; None: no limit.
     rescan
-        "inline": now; "queue": hand them to the queue server; "propose": only record them.
-    tile_um, pad_um, min_size_um, max_regions
-        Largest side of a tile (None: as large as the flyer reaches), margin around regions, their
-        smallest side, and how many a tile may propose.
+        What is done with the regions: "inline" maps them now, "queue" hands them to the queue
+        server, "propose" only records them.
+    tile_um
+        Largest side of a tile in um; None: as large as the flyer reaches.
+    pad_um
+        Margin in um that is added on every side of a region.
+    min_size_um
+        Smallest side of a region in um; smaller finds are grown to it.
+    max_regions
+        How many regions each tile may propose, best first.
     preview_every_rows
-        Enhance a tile so far every so many rows; 0: only when it is complete.
-    analysis_timeout_s, row_attempts
-        How long to wait for the analysis after the last row, all tiles together, and how often a
-        failing row is flown before it is left missing.
+        Enhance the unfinished tile each time so many more rows are measured; 0: only when it is
+        complete.
+    analysis_timeout_s
+        How many seconds to wait for the analysis of all tiles together after the last row.
+    row_attempts
+        How often a failing row is flown before it is left missing.
     md
-        Goes into the start documents, last.
+        Metadata for the start documents, where it overrides the plan's own.
 
     Returns
     -------
     SurveyOutcome
-        Run uids, analyses, and what became of each region; none is a normal outcome.
+        Run uids, analyses, and what became of each region. No region is a normal outcome.
 
     Raises
     ------
     RefusedError
-        Before anything moves; the message lists all that is wrong.
+        If anything is wrong with the request; nothing has moved, and the message lists all of it.
     FlightError
-        The hardware failed on too many rows in succession, or the stage doesn't come back.
+        If too many rows in succession can't be measured, or if the stage doesn't come back.
     """
-    wishes = SurveyWishes(
-        Area(width_um, height_um, step_um, x_center_um, y_center_um),
-        dwell_ms,
-        find=find,
-        factor=factor,
-        fine_step_um=fine_step_um,
-        fine_dwell_ms=fine_dwell_ms,
-        budget_s=budget_s,
-        max_dose=max_dose,
-        rescan=rescan,
-        tile_um=tile_um,
-        pad_um=pad_um,
-        min_size_um=min_size_um,
-        max_regions=max_regions,
-        preview_every_rows=preview_every_rows,
-        analysis_timeout_s=analysis_timeout_s,
-    )
-    return (yield from _surveyed(beamline, wishes, row_attempts, dict(md or {})))
-
-
-def _surveyed(
-    beamline: Beamline, wishes: SurveyWishes, row_attempts: int, md: Mapping[str, Any]
-) -> MsgGenerator[SurveyOutcome]:
-    """Refuse, or fly the survey and bring the stage back."""
-    design = design_survey(beamline, wishes)
+    request = SurveyRequest.from_arguments(locals())
+    design = design_survey(beamline, request)
     preflight.refuse(design.problems)
-    survey = _Survey(beamline, wishes, design, row_attempts=row_attempts, md=md)
-    return (yield from returning_to_start(beamline, wishes.area, survey.run()))
+    survey = _Survey(beamline, request, design)
+    return (yield from returning_to_start(beamline, request.area, survey.run()))
 
 
 class _Survey:
     """One survey in flight."""
 
-    def __init__(
-        self,
-        beamline: Beamline,
-        wishes: SurveyWishes,
-        design: Design,
-        *,
-        row_attempts: int,
-        md: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, beamline: Beamline, request: SurveyRequest, design: SurveyDesign) -> None:
         self.beamline = beamline
-        self.wishes = wishes
+        self.request = request
         self.design = design
         self.uid = str(uuid.uuid4())
-        self.row_attempts = row_attempts
-        self.md = md
-        self.log = RegionLog()
+        self.md = dict(request.md or {})
+        self.region_log = RegionLog()
         self.fine = FineMaps(
             beamline,
-            design.fine_step_um or wishes.area.step_um,
-            design.fine_dwell_ms or wishes.dwell_ms,
+            design.fine_step_um,
+            design.fine_dwell_ms,
             survey_uid=self.uid,
-            row_attempts=row_attempts,
-            md=md,
+            row_attempts=request.row_attempts,
+            md=self.md,
         )
 
     def run(self) -> MsgGenerator[SurveyOutcome]:
         """Fly the tiles, then decide."""
         flown: list[FlownMap] = []
         for index in range(len(self.design.tiles)):
-            flown.append((yield from fly(self._tile(index))))
-        tile_uids = tuple(one.uid for one in flown)
+            flown.append((yield from fly(self._tile_run(index))))
+        tile_uids = tuple(tile.uid for tile in flown)
         summary_uid, (analyses, regions) = yield from summary_run(
             self._decide(tile_uids, self._time_model(flown)),
             self._summary(tile_uids),
@@ -200,34 +209,32 @@ class _Survey:
             tile_uids,
             tuple(analyses),
             tuple(regions),
-            {one.uid: one.lost_rows for one in flown if one.lost_rows},
+            {tile.uid: tile.lost_rows for tile in flown if tile.lost_rows},
         )
 
-    def _tile(self, index: int) -> MapOrder:
+    def _tile_run(self, index: int) -> MapRun:
         tile = self.design.tiles[index]
-        return MapOrder(
+        return MapRun(
             self.beamline,
             tile.grid,
-            self.wishes.dwell_ms,
+            self.request.dwell_ms,
             purpose="coarse",
             survey_uid=self.uid,
             tile=schema.TileIndex(index=index, of=len(self.design.tiles)),
             analysis=self.design.analysis,
-            user_input=self._user_input(),
+            user_input=self.request.user_input(),
             derived_input={
                 "survey_grid": self.design.grid.to_dict(),
                 "first_row": tile.first_row,
                 "first_column": tile.first_column,
             },
-            row_attempts=self.row_attempts,
+            row_attempts=self.request.row_attempts,
             md=self.md,
         )
 
-    def _user_input(self) -> dict[str, Any]:
-        plain = asdict(self.wishes)
-        return {**plain.pop("area"), **plain, "row_attempts": self.row_attempts}
-
     def _summary(self, tile_uids: Sequence[str]) -> dict[str, Any]:
+        """Return the start document of the summary run."""
+        user_input = self.request.user_input()
         facts = {
             "schema": schema.SCHEMA_VERSION,
             "purpose": "survey",
@@ -235,41 +242,44 @@ class _Survey:
             "tiles": list(tile_uids),
             "grid": self.design.grid.to_dict(),
             "elements": list(self.beamline.flyer.elements),
-            "rescan": self.wishes.rescan,
-            "fine_step_um": self.fine.fine_step_um,
-            "fine_dwell_ms": self.fine.dwell_ms,
+            "rescan": self.request.rescan,
+            "fine_step_um": self.design.fine_step_um,
+            "fine_dwell_ms": self.design.fine_dwell_ms,
             "analysed_by": getattr(self.beamline.analysis, "name", ""),
             "beamline": self.beamline.name,
-            "user_input": self._user_input(),
+            "user_input": user_input,
         }
         return {
             "plan_name": schema.PLAN_SURVEY,
-            "plan_args": self._user_input(),
+            "plan_args": user_input,
             "xrf_sr": facts,
             **self.md,
         }
 
     def _time_model(self, flown: Sequence[FlownMap]) -> RowTimeModel:
-        rows_s = [row_s for one in flown for row_s in one.rows_s]
+        """Return the beamline's time model, corrected by how long the tiles' rows took."""
+        rows_s = [row_s for tile in flown for row_s in tile.rows_s]
         widest = max(tile.grid.fast.num for tile in self.design.tiles)
-        return recalibrated(self.beamline.time_model, widest, self.wishes.dwell_ms, rows_s)
+        return recalibrated(self.beamline.time_model, widest, self.request.dwell_ms, rows_s)
 
     def _decide(
         self, tile_uids: Sequence[str], time_model: RowTimeModel
     ) -> MsgGenerator[tuple[list[TileAnalysis], list[RegionOutcome]]]:
+        """Wait for the analyses, choose among their regions and have the chosen ones mapped."""
         analyses = yield from self._analyses(tile_uids)
-        found = [region for analysis in analyses for region in analysis.regions]
-        candidates, refused = self.fine.candidates(found, time_model)
+        regions = [region for analysis in analyses for region in analysis.regions]
+        candidates, refused = self.fine.candidates(regions, time_model)
         spending = self._spend(candidates, time_model)
-        refused += [RegionOutcome(one.region, "refused", why) for one, why in spending.refused]
+        refused += [
+            RegionOutcome(rescan.region, "refused", why) for rescan, why in spending.refused
+        ]
         for outcome in refused:
-            yield from self.log.note(outcome)
-        for one in spending.chosen:
-            proposed = RegionOutcome(one.region, "proposed", one.region.reason)
-            yield from self.log.note(proposed)
-        chosen = yield from self._act(spending)
-        logger.info("survey %s: %d regions found, %d refused", self.uid, len(found), len(refused))
-        return analyses, [*chosen, *refused]
+            yield from self.region_log.note(outcome)
+        for proposal in _proposals(spending):
+            yield from self.region_log.note(proposal)
+        settled = yield from self._act(spending)
+        logger.info("survey %s: %d regions found, %d refused", self.uid, len(regions), len(refused))
+        return analyses, [*settled, *refused]
 
     def _analyses(self, tile_uids: Sequence[str]) -> MsgGenerator[list[TileAnalysis]]:
         device = self.beamline.analysis
@@ -277,39 +287,44 @@ class _Survey:
             return []
         yield from bps.checkpoint()
         # One deadline for all: a hung analysis must not cost its timeout once per tile.
-        deadline = time.monotonic() + self.wishes.analysis_timeout_s
+        deadline = time.monotonic() + self.request.analysis_timeout_s
         analyses = []
         for uid in tile_uids:
             left_s = max(deadline - time.monotonic(), _LEAST_WAIT_S)
-            analyses.append((yield from look_at_tile(device, uid, left_s)))
+            analyses.append((yield from wait_for_analysis(device, uid, left_s)))
         return analyses
 
-    def _spend(self, candidates: Sequence[Any], time_model: RowTimeModel) -> Spending:
-        wishes, design = self.wishes, self.design
-        budget_s, max_dose = wishes.budget_s, wishes.max_dose
+    def _spend(self, candidates: Sequence[Rescan], time_model: RowTimeModel) -> Spending:
+        """Choose among the rescans with the beam time and dose that the tiles left over."""
+        request, design = self.request, self.design
+        budget_s, max_dose = request.budget_s, request.max_dose
         if budget_s is not None:
             costs = [
-                preflight.map_cost(self.beamline, tile.grid, wishes.dwell_ms, time_model)
+                preflight.map_cost(self.beamline, tile.grid, request.dwell_ms, time_model)
                 for tile in design.tiles
             ]
             budget_s = max(budget_s - sum(cost.time_s for cost in costs), 0.0)
         if max_dose is not None:
-            max_dose = max(max_dose - design.cost.dose, 0.0)
-        here = (
-            axis_facts(self.beamline.fast).position_um,
-            axis_facts(self.beamline.slow).position_um,
-        )
-        return spend_budget(candidates, budget_s=budget_s, max_dose=max_dose, start_um=here)
+            max_dose = max(max_dose - design.dose, 0.0)
+        start_um = stage_position_um(self.beamline)
+        return spend_budget(candidates, budget_s=budget_s, max_dose=max_dose, start_um=start_um)
 
     def _settle(self, error: Exception) -> MsgGenerator[None]:
-        """Say of the regions that nothing became of why that is."""
-        unsettled = _UNSETTLED.get(self.wishes.rescan)
+        """Record of the regions that nothing became of why that is."""
+        unsettled = _UNSETTLED.get(self.request.rescan)
         if unsettled:
-            yield from self.log.settle(f"{unsettled}: {what_ended(error)}")
+            yield from self.region_log.settle(f"{unsettled}: {what_ended(error)}")
 
     def _act(self, spending: Spending) -> MsgGenerator[list[RegionOutcome]]:
-        if self.wishes.rescan == "inline":
-            return (yield from self.fine.fly_each(spending.chosen, self.log.note))
-        if self.wishes.rescan == "queue":
-            return (yield from queue_rescans(self.fine, spending.chosen, self.log.note))
-        return [RegionOutcome(one.region, "proposed", one.region.reason) for one in spending.chosen]
+        """Do with the chosen regions what the request says."""
+        if self.request.rescan == "inline":
+            return (yield from self.fine.fly_each(spending.chosen, self.region_log.note))
+        if self.request.rescan == "queue":
+            return (yield from queue_rescans(self.fine, spending.chosen, self.region_log.note))
+        return _proposals(spending)
+
+
+def _proposals(spending: Spending) -> list[RegionOutcome]:
+    """Return the chosen regions as proposals, for the reasons for which they were picked."""
+    regions = [rescan.region for rescan in spending.chosen]
+    return [RegionOutcome(region, "proposed", region.reason) for region in regions]

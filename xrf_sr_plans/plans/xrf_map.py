@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from bluesky.utils import MsgGenerator, plan
 
-from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline
-from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.design import Area, design_map
-from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, MapOrder, fly
+from xrf_sr_plans.plans.design import Design, design_map
+from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, MapRun, fly
+from xrf_sr_plans.plans.request import MapRequest, SingleMapRequest, StartStopRequest
 from xrf_sr_plans.plans.return_to_start import returning_to_start
 
 
@@ -34,21 +31,32 @@ def xrf_map(
 ) -> MsgGenerator[str]:
     """Fly one map around a centre.
 
+    The stage is brought back along each axis without a centre once the map is complete, but not
+    after an abort, a stop, a halt or a failure.
+
     Parameters
     ----------
-    width_um, height_um, step_um
-        Area and pixel size; the number of pixels is rounded up.
+    width_um
+        Width of the area along the fast axis in um, rounded up to whole pixels.
+    height_um
+        Height of the area along the slow axis in um, rounded up to whole pixels.
+    step_um
+        Pixel size in um, along both axes.
     dwell_ms
-        Time at each pixel.
-    x_center_um, y_center_um
-        None: where the stage is, and where it is brought back to once the map is complete (not
-        after an abort, a stop, a halt or a failure).
-    budget_s, max_dose
-        Refuse a map that needs more beam time (s) or dose.
+        Time at each pixel in ms.
+    x_center_um
+        Centre along the fast axis in um; None: where the stage is.
+    y_center_um
+        Centre along the slow axis in um; None: where the stage is.
+    budget_s
+        Beam time in seconds that the map may take; None: no limit.
+    max_dose
+        Dose that the map may give: incoming photons per um^2 where the beamline knows its flux,
+        else seconds of beam per um^2; None: no limit.
     row_attempts
         How often a failing row is flown before it is left missing.
     md
-        Goes into the start document, last.
+        Metadata for the start document, where it overrides the plan's own.
 
     Returns
     -------
@@ -58,15 +66,13 @@ def xrf_map(
     Raises
     ------
     RefusedError
-        Before anything moves; the message lists all that is wrong.
+        If anything is wrong with the request; nothing has moved, and the message lists all of it.
     FlightError
-        The hardware failed on too many rows in succession, or the stage doesn't come back.
+        If too many rows in succession can't be measured, or if the stage doesn't come back.
     """
-    area = Area(width_um, height_um, step_um, x_center_um, y_center_um)
-    costs = {"dwell_ms": dwell_ms, "budget_s": budget_s, "max_dose": max_dose}
-    grid = area.grid(beamline, dwell_ms)
-    flight = _fly(beamline, grid, vars(area), costs, row_attempts, md)
-    return (yield from returning_to_start(beamline, area, flight))
+    request = MapRequest.from_arguments(locals())
+    flight = _flown(beamline, request, design_map(beamline, request))
+    return (yield from returning_to_start(beamline, request.area, flight))
 
 
 @plan
@@ -89,18 +95,29 @@ def xrf_map_start_stop(
 
     Parameters
     ----------
-    x_start_um, x_stop_um, x_num
-        Centres of the first and last pixel of a row, and how many there are.
-    y_start_um, y_stop_um, y_num
-        The same for the rows.
+    x_start_um
+        Centre of the first pixel of a row in um.
+    x_stop_um
+        Centre of the last pixel of a row in um.
+    x_num
+        Number of pixels in a row.
+    y_start_um
+        Centre of the first row in um.
+    y_stop_um
+        Centre of the last row in um.
+    y_num
+        Number of rows.
     dwell_ms
-        Time at each pixel.
-    budget_s, max_dose
-        Refuse a map that needs more beam time (s) or dose.
+        Time at each pixel in ms.
+    budget_s
+        Beam time in seconds that the map may take; None: no limit.
+    max_dose
+        Dose that the map may give: incoming photons per um^2 where the beamline knows its flux,
+        else seconds of beam per um^2; None: no limit.
     row_attempts
         How often a failing row is flown before it is left missing.
     md
-        Goes into the start document, last.
+        Metadata for the start document, where it overrides the plan's own.
 
     Returns
     -------
@@ -110,54 +127,23 @@ def xrf_map_start_stop(
     Raises
     ------
     RefusedError
-        Before anything moves; the message lists all that is wrong.
+        If anything is wrong with the request; nothing has moved, and the message lists all of it.
     FlightError
-        The hardware failed on too many rows in succession.
+        If too many rows in succession can't be measured.
     """
-    spans = {
-        "x_start_um": x_start_um,
-        "x_stop_um": x_stop_um,
-        "x_num": x_num,
-        "y_start_um": y_start_um,
-        "y_stop_um": y_stop_um,
-        "y_num": y_num,
-    }
-    costs = {"dwell_ms": dwell_ms, "budget_s": budget_s, "max_dose": max_dose}
-    grid = grid_start_stop(beamline, spans, dwell_ms)
-    return (yield from _fly(beamline, grid, spans, costs, row_attempts, md))
+    request = StartStopRequest.from_arguments(locals())
+    return (yield from _flown(beamline, request, design_map(beamline, request)))
 
 
-def grid_start_stop(beamline: Beamline, spans: Mapping[str, Any], dwell_ms: float) -> ScanGrid:
-    """Return the pixels of `xrf_map_start_stop`, with the run-up that the axis needs.
-
-    Raises
-    ------
-    RefusedError
-        Ends and numbers of pixels that make no grid.
-    """
-    preflight.refuse(preflight.number_problems({"dwell_ms": dwell_ms}))
-    fast, slow = axis_facts(beamline.fast), axis_facts(beamline.slow)
-    grid = ScanGrid.from_start_stop(*spans.values(), fast=fast.name, slow=slow.name)
-    run_up = preflight.run_up_um(beamline, fast, grid.fast.step_um, dwell_ms)
-    return replace(grid, run_up_um=run_up)
-
-
-def _fly(
-    beamline: Beamline,
-    grid: ScanGrid,
-    where: Mapping[str, Any],
-    costs: Mapping[str, Any],
-    row_attempts: int,
-    md: Mapping[str, Any] | None,
-) -> MsgGenerator[str]:
-    """Fly `grid`; `where` and `costs` are what the user said of it."""
-    preflight.refuse(design_map(beamline, grid, **costs).problems)
-    order = MapOrder(
+def _flown(beamline: Beamline, request: SingleMapRequest, design: Design) -> MsgGenerator[str]:
+    """Refuse the map, or fly it and return the uid of its run."""
+    preflight.refuse(design.problems)
+    run = MapRun(
         beamline,
-        grid,
-        costs["dwell_ms"],
-        user_input={**where, **costs},
-        row_attempts=row_attempts,
-        md=dict(md or {}),
+        design.maps[0].grid,
+        request.dwell_ms,
+        user_input=request.user_input(),
+        row_attempts=request.row_attempts,
+        md=request.md or {},
     )
-    return (yield from fly(order)).uid
+    return (yield from fly(run)).uid

@@ -1,0 +1,159 @@
+"""`collect_pairs`: a pair of coarse and fine maps of each of several regions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from bluesky.utils import MsgGenerator, plan
+
+from xrf_sr_plans.devices.protocols import Beamline
+from xrf_sr_plans.errors import FlightError, RefusedError, in_words
+from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.measurement import Factor
+from xrf_sr_plans.plans import preflight
+from xrf_sr_plans.plans.design import Design, PlannedMap
+from xrf_sr_plans.plans.fine_maps import RegionOutcome, read_regions
+from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES
+from xrf_sr_plans.plans.pair import PairDesign, design_pair, fly_pair
+from xrf_sr_plans.plans.preflight import Problem
+from xrf_sr_plans.plans.request import CollectRequest, PairRequest
+
+logger = logging.getLogger(__name__)
+
+
+class RegionPair(NamedTuple):
+    """What would be flown of one region, or why nothing would be."""
+
+    region: Region
+    request: PairRequest
+    design: PairDesign | None
+    refusal: RefusedError | None = None
+
+
+@plan
+def collect_pairs(
+    beamline: Beamline,
+    regions: list[dict[str, Any]],
+    *,
+    fine_step_um: float,
+    dwell_ms: float,
+    factors: list[Factor] | tuple[Factor, ...] = (2,),
+    coarse_dwell_ms: float | None = None,
+    bracket: bool = False,
+    budget_s: float | None = None,
+    max_dose: float | None = None,
+    row_attempts: int = ROW_ATTEMPTS,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[tuple[RegionOutcome, ...]]:
+    """Acquire a pair of each region, in the order given, as long as the budget lasts.
+
+    Parameters
+    ----------
+    regions
+        `Region.to_dict()` of each region, or just its four edges in um: x_low_um, x_high_um,
+        y_low_um and y_high_um.
+    fine_step_um
+        Pixel size of the fine maps in um.
+    dwell_ms
+        Time at each pixel of the fine maps in ms.
+    factors
+        How many times coarser the coarse maps are: 2, 4 or both.
+    coarse_dwell_ms
+        Time at each pixel of the coarse maps in ms; None: as in the fine maps.
+    bracket
+        Fly the coarse maps of each pair again after the fine one, so that drift shows.
+    budget_s
+        Beam time in seconds for all pairs together, where a pair that no longer fits is left out;
+        None: no limit.
+    max_dose
+        Dose that all maps of one pair together may give: incoming photons per um^2 where the
+        beamline knows its flux, else seconds of beam per um^2; None: no limit.
+    row_attempts
+        How often a failing row is flown before it is left missing.
+    md
+        Metadata for the start documents, where it overrides the plan's own.
+
+    Returns
+    -------
+    tuple of RegionOutcome
+        One per region; its `run_uid` is that of the fine map.
+
+    Raises
+    ------
+    RefusedError
+        If a region is malformed; nothing has moved.
+    """
+    request = CollectRequest.from_arguments(locals())
+    outcomes = []
+    for pair in pairs_in_turn(beamline, request):
+        outcome = yield from _collected(beamline, pair)
+        reason = outcome.reason
+        logger.info("pair of region %s %s: %s", pair.region.key, outcome.disposition, reason)
+        outcomes.append(outcome)
+    return tuple(outcomes)
+
+
+def _collected(beamline: Beamline, pair: RegionPair) -> MsgGenerator[RegionOutcome]:
+    """Fly the pair of one region; whatever becomes of it doesn't concern the other regions."""
+    if pair.design is None:
+        return RegionOutcome(pair.region, "refused", str(pair.refusal))
+    try:
+        done = yield from fly_pair(beamline, pair.request, pair.design, pair.region)
+    except RefusedError as error:
+        return RegionOutcome(pair.region, "refused", str(error))
+    except (FlightError, *ROW_FAILURES) as error:
+        return RegionOutcome(pair.region, "failed", in_words(error))
+    return RegionOutcome(pair.region, "rescanned", f"pair {done.pair_uid}", done.fine_uid)
+
+
+def pairs_in_turn(beamline: Beamline, request: CollectRequest) -> Iterator[RegionPair]:
+    """Yield the pair of each region, designed when it is its turn.
+
+    A pair that can be flown takes its time out of the budget of those which follow.
+
+    Raises
+    ------
+    GridError
+        If a region is malformed; this comes before the first pair.
+    """
+    left_s = request.budget_s
+    for region in read_regions(request.regions, None):
+        pair_request = request.pair_of(region)
+        try:
+            design = design_pair(beamline, replace(pair_request, budget_s=left_s))
+            preflight.refuse(design.problems)
+        except RefusedError as error:
+            yield RegionPair(region, pair_request, None, error)
+            continue
+        left_s = None if left_s is None else left_s - design.time_s
+        yield RegionPair(region, pair_request, design)
+
+
+def design_pairs(beamline: Beamline, request: CollectRequest) -> Design:
+    """Return the maps of all pairs that would be flown; `dose` is that of the most exposed pair.
+
+    Regions that would be left out are notes. They are problems where no pair at all is left.
+
+    Raises
+    ------
+    GridError
+        If a region is malformed.
+    """
+    pairs = list(pairs_in_turn(beamline, request))
+    designs = [pair.design for pair in pairs if pair.design is not None]
+    left_out = [
+        Problem(type(pair.refusal), f"region {pair.region.key[:8]}: {pair.refusal}")
+        for pair in pairs
+        if pair.refusal is not None
+    ]
+    maps: tuple[PlannedMap, ...] = tuple(planned for design in designs for planned in design.maps)
+    return Design(
+        maps=maps,
+        time_s=sum(design.time_s for design in designs),
+        dose=max((design.dose for design in designs), default=0.0),
+        problems=() if designs else tuple(left_out),
+        notes=tuple(f"left out: {problem.text}" for problem in left_out) if designs else (),
+    )

@@ -1,0 +1,293 @@
+"""`FineMaps`: fine maps of regions, fitted to what the stage allows, flown and accounted for."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bluesky import preprocessors as bpp
+from bluesky.utils import MsgGenerator
+
+from xrf_sr_plans import schema
+from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
+from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
+from xrf_sr_plans.errors import FlightError, GridError, RefusedError, in_words
+from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
+from xrf_sr_plans.maps.region import Region, Rescan
+from xrf_sr_plans.plans import preflight
+from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES, MapRun, fly
+from xrf_sr_plans.plans.safeguard import all_in_turn, what_ended
+
+logger = logging.getLogger(__name__)
+
+_WHOLE = 1e-6
+"""So far from a whole number of pixels, in pixels, still counts as whole."""
+
+
+@dataclass(frozen=True)
+class RegionOutcome:
+    """What became of one region and why; `run_uid` is empty where no map was flown."""
+
+    region: Region
+    disposition: schema.Disposition
+    reason: str
+    run_uid: str = ""
+
+    def __str__(self) -> str:
+        region = self.region
+        x = f"x {region.x_low_um:.4g}..{region.x_high_um:.4g}"
+        y = f"y {region.y_low_um:.4g}..{region.y_high_um:.4g}"
+        what = ",".join(region.elements) or "any element"
+        return f"region {x}, {y} um ({what}): {self.disposition}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class FineMaps:
+    """How fine maps of regions are flown, be it for a survey or for `rescan_regions`.
+
+    Attributes
+    ----------
+    fine_step_um
+        Pixel size in um.
+    dwell_ms
+        Time at each pixel in ms.
+    survey_uid
+        The survey that the regions come from; it goes into the start documents.
+    parent_uid
+        Uid of the map that those regions come from which don't say it themselves.
+    row_attempts
+        How often a failing row is flown before it is left missing.
+    md
+        The user's metadata for the start documents.
+    """
+
+    beamline: Beamline
+    fine_step_um: float
+    dwell_ms: float
+    survey_uid: str | None = None
+    parent_uid: str | None = None
+    row_attempts: int = ROW_ATTEMPTS
+    md: Mapping[str, Any] = field(default_factory=dict)
+
+    def candidates(
+        self, regions: Iterable[Region], time_model: RowTimeModel | None = None
+    ) -> tuple[list[Rescan], list[RegionOutcome]]:
+        """Return the rescans that are possible, and the regions that are refused, with the reason.
+
+        Parameters
+        ----------
+        regions
+            Regions of the stage; none of them makes this raise.
+        time_model
+            How long rows take; None: as the beamline says.
+        """
+        possible: list[Rescan] = []
+        refused: list[RegionOutcome] = []
+        for region in regions:
+            try:
+                possible.append(self.rescan(region, time_model))
+            except RefusedError as error:
+                refused.append(RegionOutcome(region, "refused", str(error)))
+        return possible, refused
+
+    def rescan(self, region: Region, time_model: RowTimeModel | None = None) -> Rescan:
+        """Return a region with its fine grid and what that costs.
+
+        Raises
+        ------
+        RefusedError
+            If nothing of the region can be flown.
+        """
+        grid = fine_grid(
+            self.beamline, region, fine_step_um=self.fine_step_um, dwell_ms=self.dwell_ms
+        )
+        preflight.refuse(preflight.map_problems(self.beamline, grid, self.dwell_ms))
+        cost = preflight.map_cost(self.beamline, grid, self.dwell_ms, time_model)
+        return Rescan(region, grid, self.dwell_ms, cost.time_s, cost.dose)
+
+    def fly_each(
+        self,
+        rescans: Sequence[Rescan],
+        note: Callable[[RegionOutcome], MsgGenerator[None]] | None = None,
+    ) -> MsgGenerator[list[RegionOutcome]]:
+        """Fly the rescans one after the other; one that fails doesn't end the others.
+
+        Parameters
+        ----------
+        rescans
+            In the order of flight.
+        note
+            A plan that records an outcome. It is called once per rescan, also for the one that
+            is interrupted. None: outcomes are only logged.
+        """
+        note = note or _only_logged
+        outcomes = []
+        for position, rescan in enumerate(rescans):
+            rows: set[int] = set()
+
+            def cut_short(
+                error: Exception, rescan: Rescan = rescan, rows: set[int] = rows
+            ) -> MsgGenerator[None]:
+                so_far = f"{len(rows)} of {rescan.grid.shape[0]} rows"
+                reason = f"interrupted after {so_far}: {what_ended(error)}"
+                outcome = RegionOutcome(rescan.region, "failed", reason)
+                yield from all_in_turn(lambda: note(outcome))
+
+            outcome = yield from bpp.contingency_wrapper(
+                self._fly_one(rescan, rows, (position, len(rescans))), except_plan=cut_short
+            )
+            outcomes.append(outcome)
+            yield from note(outcome)
+        return outcomes
+
+    def _fly_one(
+        self, rescan: Rescan, rows: set[int], place: tuple[int, int]
+    ) -> MsgGenerator[RegionOutcome]:
+        region = rescan.region
+        try:
+            # Once more: the limits may have changed since the region was chosen.
+            grid = self.rescan(region).grid
+            flown = yield from fly(self._run(region, grid, place), rows)
+        except RefusedError as error:
+            return RegionOutcome(region, "refused", str(error))
+        except (FlightError, *ROW_FAILURES) as error:
+            return RegionOutcome(region, "failed", in_words(error))
+        reason = shrink_note(region, grid)
+        if flown.lost_rows:
+            reason = "; ".join(filter(None, [reason, f"rows {list(flown.lost_rows)} lost"]))
+        return RegionOutcome(region, "rescanned", reason or region.reason, flown.uid)
+
+    def _run(self, region: Region, grid: ScanGrid, place: tuple[int, int]) -> MapRun:
+        return MapRun(
+            self.beamline,
+            grid,
+            self.dwell_ms,
+            purpose="fine",
+            survey_uid=self.survey_uid,
+            parent_uid=region.source_uid or self.parent_uid,
+            region=region,
+            # Assembled, not enhanced: a fine map is what predictions are compared with.
+            analysis=schema.AnalysisRequest(enhance=False),
+            derived_input={
+                "region_key": region.key,
+                "shrunk": shrink_note(region, grid),
+                "rescan_position": place[0],
+                "rescan_maps": place[1],
+            },
+            row_attempts=self.row_attempts,
+            md=self.md,
+        )
+
+
+def _only_logged(outcome: RegionOutcome) -> MsgGenerator[None]:
+    logger.info("%s", outcome)
+    yield from ()
+
+
+def stage_position_um(beamline: Beamline) -> tuple[float, float]:
+    """Return where the stage is, in um along the fast and the slow axis."""
+    return axis_facts(beamline.fast).position_um, axis_facts(beamline.slow).position_um
+
+
+def read_regions(regions: Iterable[Mapping[str, Any]], parent_uid: str | None) -> list[Region]:
+    """Return regions from JSON, with defaults for what a person doesn't type.
+
+    Parameters
+    ----------
+    regions
+        `Region.to_dict()` of each, or at least the four edges.
+    parent_uid
+        Run uid of the map that those regions come from which don't say it themselves.
+
+    Raises
+    ------
+    GridError
+        If a region lacks edges, holds NaN or has fields that aren't known.
+    """
+    defaults = {"elements": (), "score": 1.0, "reason": "asked for", "source_uid": parent_uid or ""}
+    return [Region.from_dict({**defaults, **region}) for region in regions]
+
+
+def fine_grid(
+    beamline: Beamline, region: Region, *, fine_step_um: float, dwell_ms: float
+) -> ScanGrid:
+    """Return the fine pixels that cover a region, as far as limits and reach allow.
+
+    The lattice begins at the region's lower edges, so that fine pixels nest in the pixels of the
+    map that the region was found in.
+
+    Parameters
+    ----------
+    beamline
+        Its limits, reach and run-up count.
+    region
+        The rectangle to be covered.
+    fine_step_um
+        Pixel size in um.
+    dwell_ms
+        Time at each pixel in ms.
+
+    Raises
+    ------
+    RefusedError
+        If not even one pixel is allowed.
+    """
+    numbers = {"fine_step_um": fine_step_um, "dwell_ms": dwell_ms}
+    preflight.refuse(preflight.number_problems(numbers))
+    fast, slow = axis_facts(beamline.fast), axis_facts(beamline.slow)
+    run_up = preflight.run_up_um(beamline, fast, fine_step_um, dwell_ms)
+    reach = beamline.reach_um or (math.inf, math.inf)
+    x_edges = region.x_low_um, region.x_high_um
+    y_edges = region.y_low_um, region.y_high_um
+    x_box = preflight.allowed_box(beamline, fast, is_fast=True)
+    y_box = preflight.allowed_box(beamline, slow, is_fast=False)
+    return ScanGrid(
+        _fitted(fast, x_box, x_edges, fine_step_um, reach[0], run_up),
+        _fitted(slow, y_box, y_edges, fine_step_um, reach[1], 0.0),
+        run_up_um=run_up,
+    )
+
+
+def _fitted(
+    facts: AxisFacts,
+    box: preflight.Box | preflight.Problem,
+    edges: tuple[float, float],
+    step_um: float,
+    reach_um: float,
+    run_up: float,
+) -> AxisGrid:
+    """Return the pixels along one axis between `edges`, as far as box, run-up and reach allow."""
+    if isinstance(box, preflight.Problem):
+        raise box.kind(box.text)
+    lowest, highest = box.low_um + run_up, box.high_um - run_up
+    low, high = edges
+    if low < lowest:
+        # Only whole pixels are left out, so that the others stay on the region's lattice.
+        low += math.ceil((lowest - low) / step_um - _WHOLE) * step_um
+    most = math.floor((min(highest - low, reach_um)) / step_um + _WHOLE)
+    num = min(math.ceil((high - low) / step_um - _WHOLE), most)
+    if num < 1:
+        raise GridError(
+            f"axis {facts.name!r}: no pixel of {edges[0]:g}..{edges[1]:g} um lies within"
+            f" {lowest:g}..{highest:g} um ({box.source}, {run_up:g} um run-up)"
+        )
+    return AxisGrid(facts.name, low + step_um / 2, step_um, num)
+
+
+def shrink_note(region: Region, grid: ScanGrid) -> str:
+    """Return in words what of a region its grid leaves out; empty where it covers all."""
+    notes = []
+    for axis, low, high in (
+        (grid.fast, region.x_low_um, region.x_high_um),
+        (grid.slow, region.y_low_um, region.y_high_um),
+    ):
+        slack = _WHOLE * axis.step_um
+        if axis.low_um > low + slack or axis.high_um < high - slack:
+            notes.append(
+                f"axis {axis.name!r}: {low:g}..{high:g} um shrunk to"
+                f" {axis.low_um:g}..{axis.high_um:g} um"
+            )
+    return "; ".join(notes)

@@ -1,0 +1,236 @@
+"""`acquire_pair`: coarse and fine maps of one area, for training and calibration."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bluesky.utils import MsgGenerator, plan
+
+from xrf_sr_plans import schema
+from xrf_sr_plans.devices.axes import axis_facts
+from xrf_sr_plans.devices.protocols import Beamline
+from xrf_sr_plans.errors import BudgetError, ConfigError
+from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.measurement import FACTORS, Factor, factor_not_allowed, not_allowed
+from xrf_sr_plans.plans import preflight
+from xrf_sr_plans.plans.design import Design, PlannedMap, planned_map
+from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, MapRun, fly
+from xrf_sr_plans.plans.preflight import Problem
+from xrf_sr_plans.plans.request import PairRequest
+from xrf_sr_plans.plans.return_to_start import returning_to_start
+
+
+@dataclass(frozen=True)
+class PairOutcome:
+    """The runs of one pair.
+
+    Attributes
+    ----------
+    pair_uid
+        It is in the metadata of all runs of the pair.
+    fine_uid
+        Uid of the fine map's run.
+    coarse_uids
+        Uids of the coarse maps' runs that were flown before the fine map, by factor.
+    bracket_uids
+        Uids of those that were flown again after it, by factor.
+    """
+
+    pair_uid: str
+    fine_uid: str
+    coarse_uids: Mapping[int, str]
+    bracket_uids: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PairMap(PlannedMap):
+    """One map of a pair; its pixels are `factor` times as large as those of the fine map."""
+
+    factor: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairDesign(Design):
+    """The maps of one pair; `dose` is that of all of them, for they share one area."""
+
+    maps: tuple[PairMap, ...]
+
+
+@plan
+def acquire_pair(
+    beamline: Beamline,
+    *,
+    width_um: float,
+    height_um: float,
+    fine_step_um: float,
+    dwell_ms: float,
+    x_center_um: float | None = None,
+    y_center_um: float | None = None,
+    factors: list[Factor] | tuple[Factor, ...] = (2,),
+    coarse_dwell_ms: float | None = None,
+    bracket: bool = False,
+    budget_s: float | None = None,
+    max_dose: float | None = None,
+    row_attempts: int = ROW_ATTEMPTS,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[PairOutcome]:
+    """Map one area coarsely and finely, with pixels that nest exactly.
+
+    The stage is brought back along each axis without a centre once all maps are complete, but not
+    after an abort, a stop, a halt or a failure.
+
+    Parameters
+    ----------
+    width_um
+        Width of the area in um, rounded up to whole pixels of the coarsest map.
+    height_um
+        Height of the area in um, rounded up likewise.
+    fine_step_um
+        Pixel size of the fine map in um.
+    dwell_ms
+        Time at each pixel of the fine map in ms.
+    x_center_um
+        Centre along the fast axis in um; None: where the stage is.
+    y_center_um
+        Centre along the slow axis in um; None: where the stage is.
+    factors
+        How many times coarser the coarse maps are: 2, 4 or both.
+    coarse_dwell_ms
+        Time at each pixel of the coarse maps in ms; None: as in the fine map.
+    bracket
+        Fly the coarse maps again after the fine one, so that drift shows and can be corrected.
+    budget_s
+        Beam time in seconds that all maps together may take; None: no limit.
+    max_dose
+        Dose that all maps together may give: incoming photons per um^2 where the beamline knows
+        its flux, else seconds of beam per um^2; None: no limit.
+    row_attempts
+        How often a failing row is flown before it is left missing.
+    md
+        Metadata for the start documents, where it overrides the plan's own.
+
+    Returns
+    -------
+    PairOutcome
+        The uids of the runs.
+
+    Raises
+    ------
+    RefusedError
+        If anything is wrong with the request; nothing has moved, and the message lists all of it.
+    FlightError
+        If too many rows in succession can't be measured, or if the stage doesn't come back.
+    """
+    request = PairRequest.from_arguments(locals())
+    design = design_pair(beamline, request)
+    preflight.refuse(design.problems)
+    flight = fly_pair(beamline, request, design)
+    return (yield from returning_to_start(beamline, request.area, flight))
+
+
+def design_pair(beamline: Beamline, request: PairRequest) -> PairDesign:
+    """Return the design of a pair: coarse maps, the fine map, and the coarse ones again if wanted.
+
+    Raises
+    ------
+    RefusedError
+        If factors or sizes make no grids; all else is in the design's `problems`.
+    """
+    coarse_dwell_ms = request.coarse_dwell_ms
+    if coarse_dwell_ms is None:
+        coarse_dwell_ms = request.dwell_ms
+    numbers = {"dwell_ms": request.dwell_ms, "coarse_dwell_ms": coarse_dwell_ms}
+    preflight.refuse(preflight.number_problems(numbers))
+    factors = tuple(sorted(request.factors))
+    grids = _nested_grids(beamline, request, factors, coarse_dwell_ms)
+    facts = axis_facts(beamline.fast)
+
+    def pair_map(factor: int, dwell_ms: float) -> PairMap:
+        step_um = grids[factor].fast.step_um
+        run_up_um = preflight.run_up_um(beamline, facts, step_um, dwell_ms)
+        what = "fine" if factor == 1 else f"coarse {factor}x"
+        grid = replace(grids[factor], run_up_um=run_up_um)
+        return PairMap(**vars(planned_map(beamline, what, grid, dwell_ms)), factor=factor)
+
+    coarse = [pair_map(factor, coarse_dwell_ms) for factor in factors]
+    again = reversed(coarse) if request.bracket else ()
+    maps = (*coarse, pair_map(1, request.dwell_ms), *again)
+    return PairDesign(
+        maps=maps,
+        time_s=sum(planned.time_s for planned in maps),
+        dose=sum(planned.dose for planned in maps),
+        problems=tuple(_problems(beamline, request, maps)),
+    )
+
+
+def _nested_grids(
+    beamline: Beamline, request: PairRequest, factors: tuple[int, ...], coarse_dwell_ms: float
+) -> dict[int, ScanGrid]:
+    """Return grids of the same outer edges by factor, 1 being the fine one."""
+    if not factors:
+        raise ConfigError(not_allowed("factors", [], f"at least one of {FACTORS}"))
+    wrong = [factor for factor in factors if factor not in FACTORS]
+    if wrong:
+        raise ConfigError("; ".join(factor_not_allowed(factor) for factor in wrong))
+    coarsest = max(factors)
+    coarse_area = replace(request.area, step_um=request.fine_step_um * coarsest)
+    grid = coarse_area.grid(beamline, coarse_dwell_ms)
+    return {
+        factor: grid if factor == coarsest else grid.refined(coarsest // factor)
+        for factor in (*factors, 1)
+    }
+
+
+def _problems(beamline: Beamline, request: PairRequest, maps: tuple[PairMap, ...]) -> list[Problem]:
+    problems: list[Problem] = []
+    for planned in maps:
+        problems += preflight.map_problems(beamline, planned.grid, planned.dwell_ms)
+    cost = preflight.map_cost(beamline, maps[0].grid, request.dwell_ms)
+    time_s = sum(planned.time_s for planned in maps)
+    problems += preflight.budget_problems(time_s, cost, budget_s=request.budget_s)
+    dose = sum(planned.dose for planned in maps)
+    if request.max_dose is not None and not dose <= request.max_dose:
+        limit = f"max_dose is {request.max_dose:.4g}"
+        text = f"dose {dose:.4g} {cost.dose_unit} of all maps; {limit}"
+        problems.append(Problem(BudgetError, text))
+    return list(dict.fromkeys(problems))
+
+
+def fly_pair(
+    beamline: Beamline, request: PairRequest, design: PairDesign, region: Region | None = None
+) -> MsgGenerator[PairOutcome]:
+    """Fly all maps of a pair that was designed and not refused.
+
+    `region` is what the pair was made of, where it was made of one; it goes into the start
+    documents.
+    """
+    pair_uid = str(uuid.uuid4())
+    uids: list[tuple[int, str]] = []
+    for position, planned in enumerate(design.maps):
+        run = MapRun(
+            beamline,
+            planned.grid,
+            planned.dwell_ms,
+            purpose="pair_fine" if planned.factor == 1 else "pair_coarse",
+            parent_uid=None if region is None else region.source_uid or None,
+            region=region,
+            # Assembled only: the pair is what an enhancement is judged by.
+            analysis=schema.AnalysisRequest(enhance=False),
+            user_input=request.user_input(),
+            derived_input={
+                "pair_uid": pair_uid,
+                "pair_position": position,
+                "pair_maps": len(design.maps),
+                "pair_factor": planned.factor,
+            },
+            row_attempts=request.row_attempts,
+            md={"pair_uid": pair_uid, **(request.md or {})},
+        )
+        flown = yield from fly(run)
+        uids.append((planned.factor, flown.uid))
+    fine = [factor for factor, _ in uids].index(1)
+    return PairOutcome(pair_uid, uids[fine][1], dict(uids[:fine]), dict(uids[fine + 1 :]))

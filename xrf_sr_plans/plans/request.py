@@ -1,0 +1,217 @@
+"""Requests: what was asked of a plan, as one frozen object per plan.
+
+A plan's signature is the one place where parameters, their types and their defaults are listed
+for the user and for the queue server. A request has a field for each of them. The first statement
+of a plan makes its request (`PlanRequest.from_arguments`), and so does `preview`; design, flight
+and metadata are given the request, never the parameters one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+from xrf_sr_plans import schema
+from xrf_sr_plans.devices.axes import axis_facts
+from xrf_sr_plans.devices.protocols import Beamline
+from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.measurement import Factor
+from xrf_sr_plans.plans import preflight
+from xrf_sr_plans.plans.area import Area
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """What every plan that measures is asked; the plans describe each parameter."""
+
+    dwell_ms: float
+    budget_s: float | None
+    max_dose: float | None
+    row_attempts: int
+    md: dict[str, Any] | None
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Self:
+        """Return the request that a plan's arguments make.
+
+        Parameters
+        ----------
+        arguments
+            All arguments of the plan by name, defaults included: ``locals()`` in the first
+            statement of the plan, or `inspect.BoundArguments.arguments` outside it. The request
+            takes those that it has a field for, which is all but the beamline.
+        """
+        return cls(**{field.name: arguments[field.name] for field in fields(cls)})
+
+    def user_input(self) -> dict[str, Any]:
+        """Return what the user asked, by parameter, for start documents.
+
+        `md` is left out because it becomes part of the start document itself.
+        """
+        return {
+            field.name: _plain(getattr(self, field.name))
+            for field in fields(self)
+            if field.name != "md"
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class AreaRequest(PlanRequest):
+    """What plans are asked that map an area around a centre."""
+
+    width_um: float
+    height_um: float
+    step_um: float
+    x_center_um: float | None
+    y_center_um: float | None
+
+    @property
+    def area(self) -> Area:
+        """The area to be mapped."""
+        return Area(**{field.name: getattr(self, field.name) for field in fields(Area)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyRequest(AreaRequest):
+    """What was asked of `coarse_survey_with_sr`."""
+
+    find: str | None
+    factor: Factor
+    fine_step_um: float | None
+    fine_dwell_ms: float | None
+    rescan: schema.RescanMode
+    tile_um: float | None
+    pad_um: float
+    min_size_um: float
+    max_regions: int
+    preview_every_rows: int
+    analysis_timeout_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleMapRequest(PlanRequest):
+    """What was asked of a plan that flies exactly one map."""
+
+    def pixels(self, beamline: Beamline) -> ScanGrid:
+        """Return the pixels of the map, with the run-up that the fast axis needs.
+
+        Raises
+        ------
+        RefusedError
+            If the numbers make no grid.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapRequest(AreaRequest, SingleMapRequest):
+    """What was asked of `xrf_map`."""
+
+    def pixels(self, beamline: Beamline) -> ScanGrid:
+        """Return the pixels that cover the area."""
+        return self.area.grid(beamline, self.dwell_ms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartStopRequest(SingleMapRequest):
+    """What was asked of `xrf_map_start_stop`: the ends of rows and columns."""
+
+    x_start_um: float
+    x_stop_um: float
+    x_num: int
+    y_start_um: float
+    y_stop_um: float
+    y_num: int
+
+    def pixels(self, beamline: Beamline) -> ScanGrid:
+        """Return the pixels between the two ends of each axis."""
+        preflight.refuse(preflight.number_problems({"dwell_ms": self.dwell_ms}))
+        fast, slow = axis_facts(beamline.fast), axis_facts(beamline.slow)
+        grid = ScanGrid.from_start_stop(
+            self.x_start_um,
+            self.x_stop_um,
+            self.x_num,
+            self.y_start_um,
+            self.y_stop_um,
+            self.y_num,
+            fast=fast.name,
+            slow=slow.name,
+        )
+        run_up_um = preflight.run_up_um(beamline, fast, grid.fast.step_um, self.dwell_ms)
+        return replace(grid, run_up_um=run_up_um)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridRequest(SingleMapRequest):
+    """What was asked of `fly_map`: the pixels themselves."""
+
+    grid: ScanGrid
+    purpose: schema.Purpose
+    analysis: schema.AnalysisRequest | None
+
+    def pixels(self, beamline: Beamline) -> ScanGrid:
+        """Return the pixels that were given."""
+        preflight.refuse(preflight.number_problems({"dwell_ms": self.dwell_ms}))
+        return self.grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescanRequest(PlanRequest):
+    """What was asked of `rescan_regions`."""
+
+    regions: list[dict[str, Any]]
+    fine_step_um: float
+    survey_uid: str | None
+    parent_uid: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyPairRequest(PlanRequest):
+    """What `acquire_pair` and `collect_pairs` are both asked: how the maps of a pair are flown."""
+
+    fine_step_um: float
+    factors: list[Factor] | tuple[Factor, ...]
+    coarse_dwell_ms: float | None
+    bracket: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairRequest(AnyPairRequest):
+    """What was asked of `acquire_pair`."""
+
+    width_um: float
+    height_um: float
+    x_center_um: float | None
+    y_center_um: float | None
+
+    @property
+    def area(self) -> Area:
+        """The area to be mapped, with the fine step."""
+        return Area(
+            self.width_um, self.height_um, self.fine_step_um, self.x_center_um, self.y_center_um
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectRequest(AnyPairRequest):
+    """What was asked of `collect_pairs`."""
+
+    regions: list[dict[str, Any]]
+
+    def pair_of(self, region: Region) -> PairRequest:
+        """Return what the pair of one region is asked; the rectangle of `region` is its area."""
+        shared = {field.name: getattr(self, field.name) for field in fields(AnyPairRequest)}
+        return PairRequest(
+            **shared,
+            width_um=region.width_um,
+            height_um=region.height_um,
+            x_center_um=region.x_center_um,
+            y_center_um=region.y_center_um,
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON gives it back: tuples become lists."""
+    return list(value) if isinstance(value, tuple) else value
