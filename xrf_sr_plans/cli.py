@@ -101,7 +101,7 @@ def enhance(
     factor: Annotated[int, typer.Option(help=_FACTOR_HELP)] = 2,
     probe_um: Annotated[float | None, typer.Option(help=_PROBE_HELP)] = None,
     step_um: Annotated[
-        float | None, typer.Option(help="Step of the scan in um, where the file doesn't give it.")
+        float | None, typer.Option(help="Step of the scan in um; replaces what the file gives.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="HDF5 file to write; default: beside the input.")
@@ -114,10 +114,10 @@ def enhance(
     from xrf_sr_plans.sr.predict import enhance as enhance_counts
     from xrf_sr_plans.store.export import write_enhanced
 
-    measured = read_maps(file)
+    measured = read_maps(file, step_um=step_um)
     for note in measured.meta.get("notes", ()):
         Console(stderr=True).print(f"{file}: {note}", soft_wrap=True)
-    step = measured.pixel_size_um if step_um is None else step_um
+    step = measured.pixel_size_um
     if not step > 0:
         raise ConfigError(f"{file}: the step is {step} um; the file doesn't say it: give --step-um")
     enhanced = enhance_counts(

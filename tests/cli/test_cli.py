@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import typer
@@ -98,3 +99,58 @@ def test_a_file_without_pixel_size_is_enhanced_when_the_step_is_given(tmp_path: 
     done = run("enhance", str(file), "--step-um", "0.5")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "map_x2.h5").exists()
+
+
+def nexus_file(path: Path, unit: str, step: float, size: int = 16) -> Path:
+    """A NeXus file whose pixels are `step` wide in `unit`."""
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("entry/maps")
+        group.attrs["NX_class"], group.attrs["signal"] = "NXdata", "data"
+        group.attrs["axes"] = ["element", "y", "x"]
+        group["data"] = rng.poisson(rng.gamma(2.0, 20.0, (1, size, size)))
+        group["element"] = np.array([b"Fe"])
+        for axis in "xy":
+            group[axis] = step * np.arange(size)
+            group[axis].attrs["units"] = unit
+    return path
+
+
+UNITS = [("nanometer", 2000.0), ("millimeter", 2e-3), ("micrometre", 2.0), ("MICRONS", 2.0)]
+
+
+@pytest.mark.parametrize(("unit", "step"), UNITS)
+def test_enhance_knows_the_unit_of_the_axes(tmp_path: Path, unit: str, step: float) -> None:
+    file = nexus_file(tmp_path / "map.nxs", unit, step)
+    done = CliRunner().invoke(app, ["enhance", str(file)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    with h5py.File(tmp_path / "map_x2.h5") as enhanced:
+        x = enhanced["enhanced/x"][()]
+    np.testing.assert_allclose(np.diff(x), 1.0)
+
+
+@pytest.mark.parametrize(("unit", "step"), UNITS)
+def test_evaluate_knows_the_unit_of_the_axes(tmp_path: Path, unit: str, step: float) -> None:
+    file = nexus_file(tmp_path / "map.nxs", unit, step, size=48)
+    figures = tmp_path / "figures.json"
+    done = CliRunner().invoke(
+        app, ["evaluate", str(file), "--json", str(figures)], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    (table,) = json.loads(figures.read_text())
+    assert table["conditions"]["pixel_um"] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("command", ["enhance", "evaluate"])
+def test_axes_in_an_unknown_unit_are_refused(tmp_path: Path, command: str) -> None:
+    file = nexus_file(tmp_path / "map.nxs", "px", 1.0)
+    done = run(command, str(file))
+    assert done.returncode == 2
+    assert "unit is 'px'; one of pm, angstrom, nm, um" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_given_step_replaces_axes_in_an_unknown_unit(tmp_path: Path) -> None:
+    file = nexus_file(tmp_path / "map.nxs", "px", 1.0)
+    done = CliRunner().invoke(app, ["enhance", str(file), "--step-um", "2"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output

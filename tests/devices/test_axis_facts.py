@@ -11,7 +11,7 @@ from bluesky import RunEngine
 from ophyd import EpicsMotor
 from ophyd.sim import SynAxis, make_fake_device
 
-from xrf_sr_plans.devices.axes import AxisFacts, axis_facts, read_axis_facts, um_per_unit
+from xrf_sr_plans.devices.axes import AxisFacts, axis_facts, axis_scale, read_axis_facts
 from xrf_sr_plans.errors import ConfigError
 
 
@@ -30,12 +30,30 @@ def fake_epics_motor(low: float, high: float) -> Any:
     [("um", 1), ("µm", 1), ("mm", 1e3), ("MM", 1e3), ("m", 1e6), ("nm", 1e-3), ("", 1), (None, 1)],
 )
 def test_units_of_length_are_known(unit: str | None, factor: float) -> None:
-    assert um_per_unit(unit, "x") == factor
+    assert axis_scale(unit, "x") == factor
 
 
 def test_an_angle_is_no_length() -> None:
     with pytest.raises(ConfigError, match=r"'theta': unit is 'deg'; one of .*mm.* is needed"):
-        um_per_unit("deg", "theta")
+        axis_scale("deg", "theta")
+
+
+@pytest.mark.parametrize(
+    ("egu", "factor"),
+    [("nanometer", 1e-3), ("millimetre", 1e3), (b"mm", 1e3), (" mm", 1e3), (" ", 1), (b"", 1)],
+)
+def test_the_unit_of_a_positioner_is_read_however_it_is_spelled(egu: Any, factor: float) -> None:
+    facts = axis_facts(SimpleNamespace(name="y", position=2.0, egu=egu))
+    assert (facts.position_um, facts.um_per_unit) == (2.0 * factor, factor)
+
+
+@pytest.mark.parametrize("egu", ["px", "counts", "degrees", b"steps", "Mm"])
+def test_a_positioner_in_an_unknown_unit_is_refused_in_and_outside_a_plan(egu: Any) -> None:
+    theta = SimpleNamespace(name="theta", position=2.0, egu=egu)
+    with pytest.raises(ConfigError, match=r"axis 'theta': unit is '.*'; one of .* is needed"):
+        axis_facts(theta)
+    with pytest.raises(ConfigError, match="axis 'theta'"):
+        RunEngine({})(read_axis_facts(theta))
 
 
 def test_a_synthetic_axis_knows_its_position_but_no_limits() -> None:

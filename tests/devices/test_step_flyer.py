@@ -64,6 +64,18 @@ def test_axes_in_millimetres_are_sent_to_micrometres() -> None:
     assert np.isnan(row["i0"]).all()
 
 
+def test_an_axis_in_an_unknown_unit_is_refused_before_anything_moves() -> None:
+    fast, slow = SynAxis(name="mx", egu="counts"), SynAxis(name="my", egu="mm")
+    moves: list[Any] = []
+    for axis in (fast, slow):
+        axis.subscribe(lambda **kwargs: moves.append(kwargs["value"]), run=False)
+    detector = SynSignal(name="det", func=lambda: 1.0)
+    flyer = StepFlyer("step", [detector], fast, slow, counts={"Fe": "det"})
+    with pytest.raises(ConfigError, match=r"axis 'mx': unit is 'counts'; one of .*mm.* is needed"):
+        fly(flyer, GRID)
+    assert not moves
+
+
 def test_an_array_reading_is_summed_over_detector_elements() -> None:
     channels = SynSignal(name="roi", func=lambda: np.array([1.0, 2.0, 3.0]))
     flyer = StepFlyer(

@@ -94,8 +94,12 @@ def test_a_grid_scan_that_was_aborted_and_one_that_was_rewound() -> None:
 
 def test_what_is_missing_is_named() -> None:
     docs = fly_grid_scan(egu="turns")
-    with pytest.raises(AssemblyError, match="units are 'turns'"):
+    with pytest.raises(
+        AssemblyError, match=r"samy': unit is 'turns'; one of .*mm.*; or give um_per_unit"
+    ):
         list(adapt_grid_scan(docs, {"Fe": "iron"}, dwell_ms=100))
+    with pytest.raises(AssemblyError, match=r"samy': the unit is missing; .*; or give um_per_unit"):
+        list(adapt_grid_scan(fly_grid_scan(egu=""), {"Fe": "iron"}, dwell_ms=100))
     given = adapt_grid_scan(docs, {"Fe": "iron"}, dwell_ms=100, um_per_unit=10.0)
     assert assembled(given).grid.fast.step_um == pytest.approx(1.0)
     with pytest.raises(AssemblyError, match="no data key 'zinc'"):
@@ -104,8 +108,21 @@ def test_what_is_missing_is_named() -> None:
         list(adapt_grid_scan([("start", {"uid": "a", "time": 0})], {}, dwell_ms=100))
 
 
+@pytest.mark.parametrize(
+    ("egu", "step_um"), [("MM", 100), ("micrometre", 0.1), ("nanometer", 1e-4)]
+)
+def test_a_grid_scan_is_read_in_whatever_unit_its_motors_spell(egu: str, step_um: float) -> None:
+    maps = assembled(adapt_grid_scan(fly_grid_scan(egu=egu), {"Fe": "iron"}, dwell_ms=100))
+    assert maps.grid.fast.step_um == pytest.approx(step_um)
+    np.testing.assert_array_equal(maps.counts.values[0], EXPECTED)
+
+
 def row_run(
-    rows: Iterable[tuple[int, list[float]]], *, snake: bool = True, stream: str = "stream0"
+    rows: Iterable[tuple[int, list[float]]],
+    *,
+    snake: bool = True,
+    stream: str = "stream0",
+    axis: dict[str, Any] | None = None,
 ) -> Iterator[Document]:
     """Rows of a fly scan as SRX records them; positions from 10 to 14 um and 0 to 6 um."""
     keys = {
@@ -113,8 +130,9 @@ def row_run(
         for key in ("fe_counts", "i0", "enc1")
     }
     scan = {"type": "XRF_FLY", "scan_input": [10.0, 14.0, 5, 0.0, 6.0, 4, 0.05],
-            "shape": [5, 4], "snake": int(snake), "fast_axis": {"motor_name": "nano_x",
-            "units": "um"}, "slow_axis": {"motor_name": "nano_y", "units": "um"}}  # fmt: skip
+            "shape": [5, 4], "snake": int(snake),
+            "fast_axis": {"motor_name": "nano_x", **({"units": "um"} if axis is None else axis)},
+            "slow_axis": {"motor_name": "nano_y", "units": "um"}}  # fmt: skip
     run = compose_run(metadata={"scan": scan})
     yield "start", run.start_doc
     described = run.compose_descriptor(name=stream, data_keys=keys)
@@ -159,3 +177,18 @@ def test_row_events_that_are_not_there_or_not_filled_are_named() -> None:
         list(adapt_row_events(row_run(unfilled), {"Fe": "fe_counts"}))
     with pytest.raises(AssemblyError, match="scan_input"):
         list(adapt_row_events([("start", {"uid": "a", "time": 0})], {"Fe": "x"}))
+
+
+@pytest.mark.parametrize(
+    ("axis", "step_um"),
+    [({}, 1.0), ({"units": ""}, 1.0), ({"units": None}, 1.0), ({"units": "millimetre"}, 1e3)],
+)
+def test_axes_of_row_events_without_units_count_as_um(axis: dict[str, Any], step_um: float) -> None:
+    adapted = adapt_row_events(row_run([(1, [1.0])], axis=axis), {"Fe": "fe_counts"})
+    grid = assembled(adapted).grid
+    assert (grid.fast.step_um, grid.slow.step_um) == (step_um, 2.0)
+
+
+def test_axes_of_row_events_in_an_unknown_unit_are_refused() -> None:
+    with pytest.raises(AssemblyError, match=r"scan.fast_axis: unit is 'px'; one of .* is needed"):
+        list(adapt_row_events(row_run([], axis={"units": "px"}), {"Fe": "fe_counts"}))

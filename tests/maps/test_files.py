@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.errors import ConfigError, FileFormatError
 from xrf_sr_plans.maps.files import read_maps
 from xrf_sr_plans.maps.files.model import is_element
 
@@ -128,6 +128,82 @@ def test_nexus_maps_with_an_element_axis(tmp_path):
     assert found.elements == ("Fe", "Zn", "Cu")
     assert found.pixel_size_um == pytest.approx(0.5)
     assert found.meta["pixel_size_y_um"] == pytest.approx(0.25)
+
+
+def write_nexus(path, unit, step=0.5, where="entry/maps", mode="w", elements=(b"Fe", b"Zn")):
+    """NeXus maps with pixels of `step` in `unit`; None: without the attribute."""
+    with h5py.File(path, mode) as file:
+        group = nexus_group(file, where)
+        group.attrs["signal"], group.attrs["axes"] = "data", ["element", "y", "x"]
+        group["data"], group["element"] = COUNTS[: len(elements)], np.array(elements)
+        group["x"], group["y"] = step * np.arange(16), step * np.arange(12)
+        if unit is not None:
+            group["x"].attrs["units"] = group["y"].attrs["units"] = unit
+    return path
+
+
+@pytest.mark.parametrize(
+    ("unit", "step"),
+    [("nanometer", 2000.0), ("nanometre", 2000.0), ("millimeter", 2e-3), ("micrometre", 2.0),
+     ("microns", 2.0), ("MM", 2e-3), ("m", 2e-6), ("angstrom", 2e4), (np.bytes_(b"mm"), 2e-3),
+     (np.array([b"nm"]), 2000.0)],
+)  # fmt: skip
+def test_a_step_of_two_micrometres_is_one_in_whatever_unit_it_is_written(tmp_path, unit, step):
+    found = read_maps(write_nexus(tmp_path / "scan.nxs", unit, step))
+    assert found.pixel_size_um == pytest.approx(2.0)
+    assert found.meta["pixel_size_y_um"] == pytest.approx(2.0)
+    assert found.meta["notes"] == []
+
+
+@pytest.mark.parametrize("unit", [None, "", " "])
+def test_axes_without_unit_count_as_um_and_a_note_says_so(tmp_path, unit):
+    found = read_maps(write_nexus(tmp_path / "scan.nxs", unit))
+    assert found.pixel_size_um == pytest.approx(0.5)
+    assert found.meta["notes"] == ["axes without unit: taken as um"]
+
+
+def write_with_unit(path, layout, unit):
+    """A file of one of the three HDF5 layouts whose axes have a unit."""
+    if layout == "nexus":
+        return write_nexus(path, unit)
+    places = {"maps": ["MAPS/Scan/x_axis", "MAPS/Scan/y_axis"], "pyxrf": ["xrfmap/positions/pos"]}
+    (write_maps if layout == "maps" else write_pyxrf)(path)
+    with h5py.File(path, "a") as file:
+        for place in places[layout]:
+            file[place].attrs["units"] = unit
+    return path
+
+
+@pytest.mark.parametrize("layout", ["maps", "pyxrf", "nexus"])
+def test_the_unit_of_an_axis_is_read_in_every_layout(tmp_path, layout):
+    found = read_maps(write_with_unit(tmp_path / "scan.h5", layout, "millimetres"))
+    assert found.pixel_size_um == pytest.approx(500.0)
+    assert found.meta["notes"] == []
+
+
+@pytest.mark.parametrize("layout", ["maps", "pyxrf", "nexus"])
+def test_an_unknown_unit_is_refused_in_every_layout_unless_the_step_is_given(tmp_path, layout):
+    path = write_with_unit(tmp_path / "scan.h5", layout, "px")
+    message = r"scan\.h5: axis '\S+': unit is 'px'; one of .*um.* is needed"
+    with pytest.raises(FileFormatError, match=message):
+        read_maps(path)
+    found = read_maps(path, step_um=0.3)
+    assert (found.pixel_size_um, found.meta["pixel_size_y_um"]) == (0.3, 0.3)
+    assert found.meta["notes"] == []
+
+
+@pytest.mark.parametrize("step_um", [0.0, -1.0, np.nan, np.inf])
+def test_a_step_that_is_none_is_refused(tmp_path, step_um):
+    with pytest.raises(ConfigError, match="step_um is"):
+        read_maps(write_nexus(tmp_path / "scan.nxs", "um"), step_um=step_um)
+
+
+def test_maps_that_are_not_read_may_have_any_unit(tmp_path):
+    path = write_nexus(tmp_path / "scan.nxs", "px", where="entry/raw", elements=(b"Fe",))
+    write_nexus(path, "nm", where="entry/fitted", mode="a")
+    found = read_maps(path)
+    assert found.meta["layout"] == "NXdata /entry/fitted"
+    assert found.pixel_size_um == pytest.approx(0.5e-3)
 
 
 def test_nexus_maps_as_one_signal_per_element_on_the_default_path(tmp_path):

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"torch", "tiled", "databroker", "lightning", "bluesky_queueserver_api", "matplotlib"}
+HEAVY = {
+    "torch",
+    "tiled",
+    "databroker",
+    "lightning",
+    "bluesky_queueserver_api",
+    "matplotlib",
+    "pint",
+}
 
 
 def modules_after(statement: str) -> set[str]:

@@ -13,40 +13,29 @@ import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
 from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.maps.units import um_per_unit, unit_name
 
 logger = logging.getLogger(__name__)
 
-_UM_PER_UNIT = {
-    "nm": 1e-3,
-    "um": 1.0,
-    "µm": 1.0,
-    "μm": 1.0,
-    "micron": 1.0,
-    "microns": 1.0,
-    "micrometer": 1.0,
-    "mm": 1e3,
-    "millimeter": 1e3,
-    "cm": 1e4,
-    "m": 1e6,
-}
 
+def axis_scale(unit: Any, axis: str) -> float:
+    """Return how many micrometres one unit of an axis is.
 
-def um_per_unit(unit: str | None, axis: str) -> float:
-    """Return the micrometres in a unit of length.
+    An axis without a unit counts as one in micrometres, the unit of this package.
 
-    No unit at all ("" or None) counts as micrometres, which is what this package speaks.
+    Parameters
+    ----------
+    unit
+        What the axis gives as its unit (``egu``); None or "" where it gives none.
+    axis
+        Name of the axis, for the message.
 
     Raises
     ------
     ConfigError
-        A unit that is no known length.
+        A unit that is not in `units.ALLOWED`.
     """
-    name = (unit or "um").strip()
-    for spelling in (name, name.lower()):
-        if spelling in _UM_PER_UNIT:
-            return _UM_PER_UNIT[spelling]
-    known = ", ".join(sorted(set(_UM_PER_UNIT)))
-    raise ConfigError(f"axis {axis!r}: unit is {unit!r}; one of {known} is needed")
+    return um_per_unit(unit, f"axis {axis!r}", error=ConfigError)
 
 
 @dataclass(frozen=True)
@@ -122,7 +111,7 @@ _ASKED = (
 
 
 def _facts(name: str, probe: _Probe) -> AxisFacts:
-    scale = um_per_unit(probe.unit(), name)
+    scale = axis_scale(probe.unit(), name)
 
     def length(*names: str) -> float | None:
         value = probe.number(*names)
@@ -171,11 +160,11 @@ class _Probe:
                 return number
         return None
 
-    def unit(self) -> str | None:
-        """Return the unit of positions."""
+    def unit(self) -> Any:
+        """Return the unit of positions as the device spells it; None where it gives none."""
         for name in ("egu", "motor_egu", "units"):
             value = self.value(name)
-            if isinstance(value, str) and value:
+            if isinstance(value, (str, bytes)) and unit_name(value):
                 return value
         # ophyd-async's simulated motor knows its unit only as metadata of its readback.
         described = self._answers.get("described")

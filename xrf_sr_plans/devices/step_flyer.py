@@ -16,7 +16,7 @@ from bluesky.utils import Msg, MsgGenerator, short_uid
 from event_model import PartialEvent
 from ophyd.status import Status, StatusBase
 
-from xrf_sr_plans.devices.axes import um_per_unit
+from xrf_sr_plans.devices.axes import axis_scale
 from xrf_sr_plans.devices.protocols import RowRequest
 from xrf_sr_plans.devices.rows import (
     AttemptCounter,
@@ -27,6 +27,7 @@ from xrf_sr_plans.devices.rows import (
     row_event,
 )
 from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.maps.units import unit_name
 
 logger = logging.getLogger(__name__)
 
@@ -129,15 +130,15 @@ class StepFlyer:
         Raises
         ------
         ConfigError
-            The detectors' readings lack a key that was asked for; found out before the first
-            pixel, from what the detectors describe.
+            The detectors' readings lack a key that was asked for, or the unit of an axis is no
+            length. Both are found out from descriptions, before anything moves.
         """
         yield from self._check_keys()
         for role, axis in self._axes.items():
             unit = getattr(axis, "egu", None)
-            if unit is None:
+            if not unit_name(unit):
                 unit = yield from _described_unit(axis)
-            self._scale[role] = um_per_unit(unit, axis.name)
+            self._scale[role] = axis_scale(unit, axis.name)
         for movable in self._exposure:
             yield from self._move(movable, request["dwell_ms"] * 1e-3)
         yield from self._move(self._axes["slow"], request["slow_um"] / self._scale["slow"])

@@ -8,7 +8,7 @@ from typing import Any
 from ophyd import Component, Device, Signal
 from ophyd.status import MoveStatus, Status
 
-from xrf_sr_plans.devices.axes import um_per_unit
+from xrf_sr_plans.devices.axes import axis_scale
 from xrf_sr_plans.devices.sim.motion import Motion
 from xrf_sr_plans.devices.sim.stage import StageAxis
 from xrf_sr_plans.errors import LimitsError
@@ -86,7 +86,7 @@ class SimAxis(Device):
     def __init__(self, *, name: str, axis: StageAxis, egu: str = "um", **kwargs: Any) -> None:
         self.axis = axis
         self.egu = egu
-        self.um_per_unit = um_per_unit(egu, name)
+        self.um_per_unit = axis_scale(egu, name)
         self._motion: Motion | None = None
         super().__init__(name=name, **kwargs)
         self.readback.name = name

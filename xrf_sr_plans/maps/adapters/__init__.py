@@ -1,7 +1,7 @@
 """Other people's map runs as row documents of ours, so that the same chain reads them.
 
-An adapter is a generator from documents to documents: ``replay(adapt_grid_scan(documents(run),
-{"Fe": "xs_fe"}, dwell_ms=100))`` enhances a run that knows nothing of this package.
+An adapter is a generator from documents to documents. For example, ``replay(adapt_grid_scan(
+documents(run), {"Fe": "xs_fe"}, dwell_ms=100))`` enhances a run that knows nothing of this package.
 """
 
 from xrf_sr_plans.maps.adapters.grid_scan import adapt_grid_scan

@@ -1,4 +1,7 @@
-"""What both adapters end in: rows of arrays, told as the documents of a map run."""
+"""A foreign map run, row by row, and its telling in the documents of a map run of ours.
+
+Both adapters fill an `AdaptedMap` with rows and let it yield the documents.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,34 @@ from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.measurement import Sampling
 
 Document = tuple[str, dict[str, Any]]
+"""The name of a document ("start", "event", ...) and the document itself."""
 
 DETECTOR = "xrf"
+"""Name of the detector in the documents that an adapter yields."""
+
+# Part of every uid that an adapter makes: the same run always gets the same uids.
 _NAMESPACE = uuid.UUID("8f0c6a52-7b0e-5b52-9d1c-6f2f0a8d1e90")
-_UM_PER_UNIT = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0,
-                "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "m": 1e6}  # fmt: skip
 
 
 @dataclass
 class FlownRow:
-    """One row in order of acquisition; counts (element, frame), NaN where a frame is missing."""
+    """One row of a map, its frames in order of acquisition.
+
+    Parameters
+    ----------
+    counts
+        Detected photons [element, frame]; NaN where a frame is missing.
+    i0
+        Flux monitor [frame]; NaN where unknown.
+    fast_um, slow_um
+        Measured position of each frame [frame], in um; NaN where unknown.
+    direction
+        1 where the row ran from low to high, else -1.
+    attempt
+        Number of earlier attempts at this row.
+    time
+        Time of the row's last event, in seconds since 1970.
+    """
 
     counts: np.ndarray
     i0: np.ndarray
@@ -36,14 +57,32 @@ class FlownRow:
 
     @property
     def n_frames(self) -> int:
-        """Frames up to the last one with any counts."""
+        """Number of frames up to the last one in which any element has counts."""
         measured = np.flatnonzero(np.isfinite(self.counts).any(axis=0))
         return int(measured[-1]) + 1 if measured.size else 0
 
 
 @dataclass
 class AdaptedMap:
-    """A map run in the making: rows by index along the slow axis."""
+    """A foreign map run while its rows are being collected.
+
+    Parameters
+    ----------
+    start
+        Start document of the foreign run.
+    grid
+        Pixels of the map.
+    elements
+        Element names, in the order of the rows' counts.
+    dwell_ms
+        Time at each pixel.
+    sampling
+        How a pixel was measured: "fly", "area" or "point".
+    analysis
+        What the analysis is to do with the map.
+    rows
+        The rows so far, by index along the slow axis.
+    """
 
     start: Mapping[str, Any]
     grid: ScanGrid
@@ -54,7 +93,13 @@ class AdaptedMap:
     rows: dict[int, FlownRow] = field(default_factory=dict)
 
     def documents(self, stop: Mapping[str, Any] | None) -> Iterator[Document]:
-        """Yield the run: the source's own start and stop, with our rows between them."""
+        """Yield the run: its own start and stop documents with our rows between them.
+
+        Parameters
+        ----------
+        stop
+            Stop document of the foreign run; None where the run was cut off.
+        """
         metadata = schema.MapMetadata(
             purpose="map",
             grid=self.grid.to_dict(),
@@ -67,18 +112,19 @@ class AdaptedMap:
         yield "start", {**self.start, "xrf_sr": metadata.to_dict()}
         descriptor = self._descriptor()
         yield "descriptor", descriptor
-        for number, index in enumerate(sorted(self.rows), start=1):
-            yield "event", self._event(descriptor["uid"], number, index)
+        for seq_num, index in enumerate(sorted(self.rows), start=1):
+            yield "event", self._event(descriptor["uid"], seq_num, index)
         if stop is not None:
             yield "stop", dict(stop)
 
     def _descriptor(self) -> dict[str, Any]:
         keys = schema.row_keys(DETECTOR)
-        columns = self.grid.fast.num
-        shapes = {"counts": [len(self.elements), columns]} | {
-            role: [columns] for role in ("i0", "live_time", "fast_um", "slow_um")
+        num = self.grid.fast.num
+        # Counts are [element, frame], what a frame has once is [frame]; the rest are numbers.
+        shapes = {"counts": [len(self.elements), num]} | {
+            role: [num] for role in ("i0", "live_time", "fast_um", "slow_um")
         }
-        facts = {
+        data_keys = {
             key: {
                 "source": "adapter",
                 "dtype": "array" if role in shapes else "integer",
@@ -94,8 +140,8 @@ class AdaptedMap:
             "run_start": self.start["uid"],
             "name": schema.STREAM_ROWS,
             "time": time,
-            "data_keys": facts,
-            "object_keys": {DETECTOR: list(facts)},
+            "data_keys": data_keys,
+            "object_keys": {DETECTOR: list(data_keys)},
             "hints": {DETECTOR: {"fields": []}},
             "configuration": {
                 DETECTOR: {
@@ -106,7 +152,7 @@ class AdaptedMap:
             },
         }
 
-    def _event(self, descriptor: str, number: int, index: int) -> dict[str, Any]:
+    def _event(self, descriptor: str, seq_num: int, index: int) -> dict[str, Any]:
         row, keys = self.rows[index], schema.row_keys(DETECTOR)
         data = {
             keys["counts"]: row.counts.tolist(),
@@ -122,7 +168,7 @@ class AdaptedMap:
         return {
             "uid": str(uuid.uuid5(_NAMESPACE, f"{descriptor}/{index}")),
             "descriptor": descriptor,
-            "seq_num": number,
+            "seq_num": seq_num,
             "time": row.time,
             "data": data,
             "timestamps": dict.fromkeys(data, row.time),
@@ -131,49 +177,58 @@ class AdaptedMap:
 
 
 def axis_between(name: str, first_um: float, last_um: float, num: int) -> AxisGrid:
-    """Return the axis whose first and last pixels are centred there, in either order."""
-    if num < 1:
-        raise AssemblyError(f"axis {name!r} has {num} pixels")
-    step = abs(last_um - first_um) / (num - 1) if num > 1 else 1.0
-    return AxisGrid(name, min(first_um, last_um), step, num)
+    """Return the axis whose outermost pixels are centred on two positions.
 
-
-def length_scale(units: str | None, given: float | None, what: str) -> float:
-    """Return the factor to um; `given` wins.
+    Parameters
+    ----------
+    name
+        Name of the axis.
+    first_um, last_um
+        Centres of the first and the last pixel, in either order.
+    num
+        Number of pixels. A single pixel is centred on the lower position and 1 um wide.
 
     Raises
     ------
     AssemblyError
-        Units that are missing or unknown, and none given.
+        There is no pixel.
+    GridError
+        The positions are not finite, or the same for several pixels.
     """
-    if given is not None:
-        return given
-    if units not in _UM_PER_UNIT:
-        raise AssemblyError(
-            f"{what}: units are {units!r}; known: {', '.join(_UM_PER_UNIT)}; or give um_per_unit"
-        )
-    return _UM_PER_UNIT[units]
+    if num < 1:
+        raise AssemblyError(f"axis {name!r} has {num} pixels; at least 1 is needed")
+    step = abs(last_um - first_um) / (num - 1) if num > 1 else 1.0
+    return AxisGrid(name, min(first_um, last_um), step, num)
 
 
-def split(documents: Iterator[Document]) -> Iterator[Document]:
-    """Yield documents with pages taken apart into events."""
+def without_pages(documents: Iterator[Document]) -> Iterator[Document]:
+    """Yield documents with every event page taken apart into its events."""
     for name, doc in documents:
         if name != "event_page":
             yield name, doc
             continue
         for place in range(len(doc["seq_num"])):
             event = {key: doc[key][place] for key in ("uid", "seq_num", "time")}
-            data = {key: column[place] for key, column in doc["data"].items()}
+            data = {key: values[place] for key, values in doc["data"].items()}
             yield "event", {**event, "descriptor": doc["descriptor"], "data": data}
 
 
-def column(data: Mapping[str, Any], key: str, num: int | None = None) -> np.ndarray:
-    """Return a data key as floats, cut or NaN-padded to `num`.
+def numbers(data: Mapping[str, Any], key: str, num: int | None = None) -> np.ndarray:
+    """Return the values of a data key as floats [frame].
+
+    Parameters
+    ----------
+    data
+        The data of an event.
+    key
+        The data key.
+    num
+        Number of values to return: more are cut off, missing ones are NaN. None: all there are.
 
     Raises
     ------
     AssemblyError
-        A key that isn't there, or holds no numbers (an external array that was not filled).
+        The key isn't there, or holds no numbers (an external array that was not filled).
     """
     if key not in data:
         raise AssemblyError(f"no data key {key!r}; there are {', '.join(data)}")

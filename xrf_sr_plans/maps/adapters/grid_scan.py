@@ -9,14 +9,14 @@ import numpy as np
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.errors import AssemblyError
+from xrf_sr_plans.maps import units
 from xrf_sr_plans.maps.adapters.adapted_map import (
     AdaptedMap,
     Document,
     FlownRow,
     axis_between,
-    column,
-    length_scale,
-    split,
+    numbers,
+    without_pages,
 )
 from xrf_sr_plans.maps.grid import ScanGrid
 
@@ -32,31 +32,35 @@ def adapt_grid_scan(
 ) -> Iterator[Document]:
     """Yield a two-dimensional `grid_scan` as the documents of a map of ours.
 
-    A pixel's place follows from its ``seq_num``, the trajectory and the measured position; of
-    two events with one ``seq_num`` (a rewind) the later one counts. The start document keeps
-    its uid.
+    The place of a pixel follows from its ``seq_num``, the trajectory and the measured position.
+    Of two events with the same ``seq_num`` (a rewind) the later one counts. The start document
+    keeps its uid.
 
     Parameters
     ----------
+    documents
+        The documents of one run, in order.
     channels
-        Element -> data key with its detected photons.
+        The data key of each element's detected photons, by element.
     dwell_ms
         Time at each pixel.
     i0_key
-        Data key of the flux monitor.
+        Data key of the flux monitor; None: there is none.
     um_per_unit
-        Where the motors don't say their units.
+        Micrometres in a unit of both motors. It replaces the units that the documents give, and
+        is needed where they give none.
     analysis
         What the analysis is to do; None: its defaults.
 
     Raises
     ------
     AssemblyError
-        No two-dimensional grid, unknown units, or a data key that isn't there.
+        The run is no two-dimensional grid scan, lacks a data key, or gives no known units and
+        `um_per_unit` isn't given.
     """
     pixels: dict[int, Mapping[str, Any]] = {}
     start, descriptor, stop = {}, {}, None
-    for name, doc in split(iter(documents)):
+    for name, doc in without_pages(iter(documents)):
         if name == "start":
             start = doc
         elif name == "descriptor" and doc["name"] == schema.STREAM_ROWS and not descriptor:
@@ -70,27 +74,37 @@ def adapt_grid_scan(
             f"run {start.get('uid')}: no two-dimensional grid scan (shape {start.get('shape')})"
         )
     fields = _position_fields(start)
+    # Micrometres in a unit of the slow and of the fast motor.
     scales = [
-        length_scale(descriptor["data_keys"].get(field, {}).get("units"), um_per_unit, field)
-        for field in fields
+        _scale(start, descriptor, field) if um_per_unit is None else um_per_unit for field in fields
     ]
-    adapted = _map(start, scales, list(channels), dwell_ms, analysis)
-    for number in sorted(pixels):
-        data = pixels[number]["data"]
-        row, place = _place(adapted, number)
+    adapted = _empty_map(start, scales, list(channels), dwell_ms, analysis)
+    for seq_num in sorted(pixels):
+        data = pixels[seq_num]["data"]
+        row, place = _place(adapted, seq_num)
         if row is None:
             continue
-        row.counts[:, place] = [column(data, key)[0] for key in channels.values()]
+        row.counts[:, place] = [numbers(data, key)[0] for key in channels.values()]
         row.slow_um[place], row.fast_um[place] = (
-            column(data, field)[0] * scale for field, scale in zip(fields, scales, strict=True)
+            numbers(data, field)[0] * scale for field, scale in zip(fields, scales, strict=True)
         )
         if i0_key is not None:
-            row.i0[place] = column(data, i0_key)[0]
-        row.time = float(pixels[number]["time"])
+            row.i0[place] = numbers(data, i0_key)[0]
+        row.time = float(pixels[seq_num]["time"])
     yield from adapted.documents(stop)
 
 
-def _map(
+def _scale(start: Mapping[str, Any], descriptor: Mapping[str, Any], field: str) -> float:
+    return units.um_per_unit(
+        descriptor["data_keys"].get(field, {}).get("units"),
+        f"run {start.get('uid')}, data key {field!r}",
+        missing_um=None,
+        error=AssemblyError,
+        otherwise="or give um_per_unit",
+    )
+
+
+def _empty_map(
     start: Mapping[str, Any],
     scales: list[float],
     elements: list[str],
@@ -108,17 +122,20 @@ def _map(
     return AdaptedMap(start, grid, elements, dwell_ms, "point", request)
 
 
-def _place(adapted: AdaptedMap, number: int) -> tuple[FlownRow | None, int]:
-    """Return the row of event `number` and its place in order of acquisition."""
+def _place(adapted: AdaptedMap, seq_num: int) -> tuple[FlownRow | None, int]:
+    """Return the row of an event and the event's place in it, in order of acquisition.
+
+    The row is None where the event is not of this grid.
+    """
     grid = adapted.grid
     (y_first, y_last), (x_first, x_last) = adapted.start["extents"]
-    line, place = divmod(number - 1, grid.fast.num)
+    line, place = divmod(seq_num - 1, grid.fast.num)
     if not 0 <= line < grid.slow.num:
         return None, 0
     forward = (x_first <= x_last) != (grid.snake and line % 2 == 1)
     index = line if y_first <= y_last else grid.slow.num - 1 - line
-    empty = _empty(len(adapted.elements), grid.fast.num, forward)
-    return adapted.rows.setdefault(index, empty), place
+    row = _empty_row(len(adapted.elements), grid.fast.num, forward)
+    return adapted.rows.setdefault(index, row), place
 
 
 def _position_fields(start: Mapping[str, Any]) -> list[str]:
@@ -129,7 +146,7 @@ def _position_fields(start: Mapping[str, Any]) -> list[str]:
     return list(start["motors"])
 
 
-def _empty(elements: int, num: int, forward: bool) -> FlownRow:
+def _empty_row(elements: int, num: int, forward: bool) -> FlownRow:
     return FlownRow(
         counts=np.full((elements, num), np.nan),
         i0=np.full(num, np.nan),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,20 @@ from xrf_sr_plans.maps.adapters.adapted_map import (
     Document,
     FlownRow,
     axis_between,
-    column,
-    length_scale,
-    split,
+    numbers,
+    without_pages,
 )
 from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.maps.units import um_per_unit
+
+
+@dataclass(frozen=True)
+class _DataKeys:
+    """The data keys of a row event: one for each element, flux monitor, fast encoder."""
+
+    channels: list[str]
+    i0: str | None
+    fast: str | None
 
 
 def adapt_row_events(
@@ -32,43 +42,49 @@ def adapt_row_events(
 ) -> Iterator[Document]:
     """Yield a fly scan with row events as the documents of a map of ours.
 
-    ``scan.scan_input`` is [x first, x last, nx, y first, y last, ny, dwell in s] (centres of the
-    first and last pixels); ``seq_num`` is the row; of two events with one ``seq_num`` the later
-    one counts. Rows are in order of acquisition; short ones are padded with NaN.
+    ``scan.scan_input`` is [x first, x last, nx, y first, y last, ny, dwell in s], where first and
+    last are the centres of the outermost pixels, in the ``units`` of ``scan.fast_axis`` and
+    ``scan.slow_axis``. Axes without units count as um. ``seq_num`` is the row, and of two events
+    with the same ``seq_num`` the later one counts. The values of a row are in order of
+    acquisition; rows that are too short are filled up with NaN.
 
     Parameters
     ----------
+    documents
+        The documents of one run, in order.
     channels
-        Element -> data key with the detected photons of a row's pixels; external arrays have
-        to be filled (`event_model.Filler`).
+        The data key of the detected photons of a row's pixels, by element. External arrays have
+        to be filled first (`event_model.Filler`).
     stream
-        Stream with the row events.
-    i0_key, fast_key
-        Data keys of the flux monitor and of the fast axis' encoder (in the axis' units).
+        Name of the stream with the row events.
+    i0_key
+        Data key of the flux monitor; None: there is none.
+    fast_key
+        Data key of the fast axis's encoder, in the axis's units; None: there is none.
     analysis
         What the analysis is to do; None: its defaults.
 
     Raises
     ------
     AssemblyError
-        No ``scan`` of that kind, no such stream, or a data key that isn't there or isn't filled.
+        There is no ``scan`` of that kind or no such stream, an axis has an unknown unit, or a
+        data key isn't there or isn't filled.
     """
-    start, stop, ours = {}, None, set()
+    keys = _DataKeys(list(channels.values()), i0_key, fast_key)
+    start, stop = {}, None
+    descriptors: set[str] = set()
     adapted: AdaptedMap | None = None
-    scale = 1.0
-    for name, doc in split(iter(documents)):
+    for name, doc in without_pages(iter(documents)):
         if name == "start":
             start = doc
-            scale = length_scale(_axis(doc, "fast").get("units", "um"), None, "scan.fast_axis")
-            adapted = _map(doc, list(channels), analysis)
+            adapted = _empty_map(doc, list(channels), analysis)
         elif name == "descriptor" and doc["name"] == stream:
-            ours.add(doc["uid"])
-        elif name == "event" and doc["descriptor"] in ours and adapted is not None:
-            keys = (list(channels.values()), i0_key, fast_key)
-            _take(adapted, doc, keys, scale, bool(start["scan"].get("snake")))
+            descriptors.add(doc["uid"])
+        elif name == "event" and doc["descriptor"] in descriptors and adapted is not None:
+            _take(adapted, doc, keys)
         elif name == "stop":
             stop = doc
-    if adapted is None or not ours:
+    if adapted is None or not descriptors:
         raise AssemblyError(f"run {start.get('uid')}: no stream {stream!r} with row events")
     yield from adapted.documents(stop)
 
@@ -77,7 +93,16 @@ def _axis(start: Mapping[str, Any], which: str) -> Mapping[str, Any]:
     return start.get("scan", {}).get(f"{which}_axis") or {}
 
 
-def _map(
+def _scale(start: Mapping[str, Any], which: str) -> float:
+    """Return how many um one unit of the "fast" or the "slow" axis is."""
+    return um_per_unit(
+        _axis(start, which).get("units"),
+        f"run {start.get('uid')}, scan.{which}_axis",
+        error=AssemblyError,
+    )
+
+
+def _empty_map(
     start: Mapping[str, Any], elements: list[str], analysis: schema.AnalysisRequest | None
 ) -> AdaptedMap:
     inputs = start.get("scan", {}).get("scan_input") or ()
@@ -86,20 +111,14 @@ def _map(
             f"run {start.get('uid')}: scan.scan_input is {inputs!r}; "
             "[x first, x last, nx, y first, y last, ny, dwell] is needed"
         )
-    scales = [
-        length_scale(_axis(start, which).get("units", "um"), None, f"scan.{which}_axis")
-        for which in ("fast", "slow")
-    ]
     fast, slow = (
         axis_between(
             str(_axis(start, which).get("motor_name", which)),
-            float(first) * scale,
-            float(last) * scale,
+            float(first) * _scale(start, which),
+            float(last) * _scale(start, which),
             int(num),
         )
-        for which, scale, (first, last, num) in zip(
-            ("fast", "slow"), scales, (inputs[:3], inputs[3:6]), strict=True
-        )
+        for which, (first, last, num) in (("fast", inputs[:3]), ("slow", inputs[3:6]))
     )
     return AdaptedMap(
         start,
@@ -111,29 +130,26 @@ def _map(
     )
 
 
-def _take(
-    adapted: AdaptedMap,
-    doc: Mapping[str, Any],
-    keys: tuple[list[str], str | None, str | None],
-    scale: float,
-    snake: bool,
-) -> None:
-    channels, i0_key, fast_key = keys
-    num, rows = adapted.grid.fast.num, adapted.grid.slow.num
+def _take(adapted: AdaptedMap, event: Mapping[str, Any], keys: _DataKeys) -> None:
+    """Add the row of an event to the map, as the next attempt where the row is there already."""
+    data, num, rows = event["data"], adapted.grid.fast.num, adapted.grid.slow.num
     inputs = adapted.start["scan"]["scan_input"]
-    line = int(doc["seq_num"]) - 1
+    line = int(event["seq_num"]) - 1
     if not 0 <= line < rows:
         return
     index = line if inputs[3] <= inputs[4] else rows - 1 - line
-    forward = (inputs[0] <= inputs[1]) != (snake and line % 2 == 1)
+    forward = (inputs[0] <= inputs[1]) != (adapted.grid.snake and line % 2 == 1)
     before = adapted.rows.get(index)
     unknown = np.full(num, np.nan)
+    fast_um = unknown
+    if keys.fast:
+        fast_um = numbers(data, keys.fast, num) * _scale(adapted.start, "fast")
     adapted.rows[index] = FlownRow(
-        counts=np.stack([column(doc["data"], key, num) for key in channels]),
-        i0=column(doc["data"], i0_key, num) if i0_key else unknown,
-        fast_um=column(doc["data"], fast_key, num) * scale if fast_key else unknown,
+        counts=np.stack([numbers(data, key, num) for key in keys.channels]),
+        i0=numbers(data, keys.i0, num) if keys.i0 else unknown,
+        fast_um=fast_um,
         slow_um=unknown,
         direction=1 if forward else -1,
         attempt=0 if before is None else before.attempt + 1,
-        time=float(doc["time"]),
+        time=float(event["time"]),
     )

@@ -1,17 +1,21 @@
-"""What every reader returns, and the cleaning that every file needs."""
+"""What every reader returns, and the checks and the cleaning that every file needs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.maps.units import missing_unit_notes, um_per_unit
 
 MAX_VALUES = 2**29
+"""Largest number of values that an array in a file may have: 4 GiB as floats."""
+
+# MAPS files write 1.8e308 where they have no value.
 _ABSURD = 1e30
 _SYMBOLS_IN_ORDER = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se"
@@ -29,20 +33,41 @@ class MapsFile:
     Parameters
     ----------
     maps
-        (element, y, x) float; NaN where the file has no usable value.
+        Counts or concentrations [element, row, column] as floats; NaN where the file has no
+        usable value.
     elements
         Channel names as in the file, in the order of `maps`.
     pixel_size_um
         Step along the fast axis; NaN where the file doesn't say.
     meta
-        ``layout``, ``path``, ``units`` and what else the layout offers: ``pixel_size_y_um``,
-        ``skipped`` (channels that are no elements), ``notes``.
+        What else is known: ``layout`` (which arrays were read), ``path``, ``units`` (of the
+        values), ``pixel_size_y_um``, ``skipped`` (channels that are no elements) and ``notes``
+        (what the user should know about how the file was read).
     """
 
     maps: np.ndarray
     elements: tuple[str, ...]
     pixel_size_um: float
     meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class FileAxis:
+    """The pixel centres along one axis, as a file has them.
+
+    Parameters
+    ----------
+    centers
+        Positions [pixel] in the file's unit.
+    unit
+        The ``units`` attribute; None where there is none.
+    place
+        Name of the array in the file, for messages.
+    """
+
+    centers: np.ndarray
+    unit: Any
+    place: str
 
 
 def is_element(name: str) -> bool:
@@ -56,28 +81,53 @@ def symbol(name: str) -> str:
     return match.group(1) if match is not None and match.group(1) in _SYMBOLS else ""
 
 
+def element_channels(names: Sequence[str]) -> list[int]:
+    """Return the indices of the channels that are elements', or of all where none is."""
+    return [index for index, name in enumerate(names) if is_element(name)] or list(
+        range(len(names))
+    )
+
+
 def build(
     maps: np.ndarray,
     elements: Sequence[str],
     *,
     layout: str,
     path: str,
-    axes_um: Mapping[str, np.ndarray] | None = None,
-    pixel_size_um: float = float("nan"),
+    axes: Mapping[str, FileAxis] | None = None,
+    step_um: float | None = None,
     keep_all: bool = False,
     meta: Mapping[str, Any] | None = None,
 ) -> MapsFile:
-    """Clean and check what a reader found.
+    """Return clean and checked maps from the arrays of a file.
 
-    Values that are not finite or absurdly large (1.8e308 stands for "no value" in MAPS files)
-    become NaN. Channels that are no elements (scatter peaks, fit residuals) are left out unless
-    nothing else is there or `keep_all`. `axes_um` are the pixel centres along ``x`` and ``y``
-    where the file has them, `pixel_size_um` is what counts where it hasn't.
+    Values that are not finite or absurdly large become NaN. Channels that are no elements
+    (scatter peaks, fit residuals) are left out, unless nothing else is there.
+
+    Parameters
+    ----------
+    maps
+        Values [element, row, column].
+    elements
+        Name of each channel.
+    layout
+        Which arrays were read, for the user.
+    path
+        The file, for messages.
+    axes
+        The pixel centres along ``x`` and ``y``, as far as the file has them. An axis without
+        unit counts as one in um, and a note says so.
+    step_um
+        Step along both axes that counts instead of the axes; None: none is known.
+    keep_all
+        Keep channels that are no elements.
+    meta
+        What else to put into `MapsFile.meta`.
 
     Raises
     ------
     FileFormatError
-        The arrays don't fit together.
+        The arrays don't fit together, or an axis has an unknown unit.
     """
     maps = np.asarray(maps)
     if maps.ndim != 3 or len(elements) != maps.shape[0] or min(maps.shape[1:], default=0) < 1:
@@ -86,77 +136,62 @@ def build(
             " names; (element, y, x) is needed"
         )
     names = [str(name) for name in elements]
-    chosen = [index for index, name in enumerate(names) if keep_all or is_element(name)]
-    chosen = chosen or list(range(len(names)))
+    chosen = list(range(len(names))) if keep_all else element_channels(names)
     clean = maps[chosen].astype(float)
     clean[~(np.abs(clean) < _ABSURD)] = np.nan
-    axes_um = axes_um or {}
-    step_x = _step(axes_um.get("x"), pixel_size_um)
+    otherwise = float("nan") if step_um is None else step_um
+    axes = (axes or {}) if step_um is None else {}
+    step_x = _step_um(axes.get("x"), path, otherwise)
     facts = {
         "layout": layout,
         "path": path,
-        "pixel_size_y_um": _step(axes_um.get("y"), step_x),
+        "pixel_size_y_um": _step_um(axes.get("y"), path, step_x),
         "skipped": [name for index, name in enumerate(names) if index not in set(chosen)],
+        "notes": missing_unit_notes(axis.unit for axis in axes.values()),
         **(meta or {}),
     }
     return MapsFile(clean, tuple(names[index] for index in chosen), step_x, facts)
 
 
-def _step(axis_um: np.ndarray | None, otherwise: float) -> float:
-    if axis_um is None:
+def _step_um(axis: FileAxis | None, path: str, otherwise: float) -> float:
+    """Return the median step of an axis, and `otherwise` where no two positions differ."""
+    if axis is None:
         return otherwise
-    steps = np.abs(np.diff(np.asarray(axis_um, dtype=float)))
-    steps = steps[np.isfinite(steps) & (steps > 0) & (steps < _ABSURD)]
-    return float(np.median(steps)) if steps.size else otherwise
+    scale = um_per_unit(axis.unit, f"{path}: axis {axis.place!r}", error=FileFormatError)
+    steps_um = np.abs(np.diff(np.asarray(axis.centers * scale, dtype=float)))
+    steps_um = steps_um[np.isfinite(steps_um) & (steps_um > 0) & (steps_um < _ABSURD)]
+    return float(np.median(steps_um)) if steps_um.size else otherwise
 
 
 def read_array(dataset: Any, path: str) -> np.ndarray:
-    """Read an HDF5 dataset of numbers, refusing what can't be a map.
+    """Return an HDF5 dataset of numbers as an array.
+
+    Parameters
+    ----------
+    dataset
+        The dataset, or whatever else is found in its place.
+    path
+        The file, for messages.
 
     Raises
     ------
     FileFormatError
-        Not a dataset of numbers, or one that claims more than 2^29 values.
+        It is no dataset of numbers, or one of more than `MAX_VALUES` values.
     """
     shape, dtype = getattr(dataset, "shape", None), getattr(dataset, "dtype", None)
     if shape is None or dtype is None or dtype.kind not in "fiu":
         raise FileFormatError(f"{path}: {getattr(dataset, 'name', dataset)!r} holds no numbers")
     if int(np.prod(shape, dtype=object)) > MAX_VALUES:
-        raise FileFormatError(f"{path}: {dataset.name!r} has the shape {shape}: too large")
+        raise FileFormatError(
+            f"{path}: {dataset.name!r} has the shape {shape}: too large, at most {MAX_VALUES}"
+            " values are read"
+        )
     return np.asarray(dataset[()])
 
 
 def read_names(dataset: Any) -> list[str]:
-    """Read an HDF5 dataset of strings, of fixed or variable length."""
+    """Return the texts in an HDF5 dataset of strings, of fixed or variable length."""
     return [
         (raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)).strip("\0 ")
         for raw in np.ravel(dataset[()])
     ]
-
-
-_MICROMETRES = {
-    **{"m": 1e6, "mm": 1e3, "nm": 1e-3, "pm": 1e-6, "cm": 1e4},
-    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometre"), 1.0),
-}
-
-
-def micrometres_per(unit: Any) -> float:
-    """Return how many um one `unit` is; units that are missing or unknown count as um."""
-    return _MICROMETRES.get(_unit(unit), 1.0)
-
-
-def unit_notes(units: Iterable[Any]) -> list[str]:
-    """Return what to tell the user about axes whose `units` are missing or unknown."""
-    strange = dict.fromkeys(_unit(unit) for unit in units if _unit(unit) not in _MICROMETRES)
-    return [
-        f"the axes have the unit {unit!r}: taken as um"
-        if unit
-        else "axes without unit: taken as um"
-        for unit in strange
-    ]
-
-
-def _unit(unit: Any) -> str:
-    if isinstance(unit, bytes):
-        unit = unit.decode("utf-8", "replace")
-    return "" if unit is None else str(unit).strip()

@@ -11,13 +11,20 @@ from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.maps.files.model import MapsFile, build
 
 
-def read_npz(path: Path) -> MapsFile:
-    """Read an npz archive; objects inside are refused, never unpickled.
+def read_npz(path: Path, step_um: float | None = None) -> MapsFile:
+    """Return the maps of an npz archive; objects inside are refused, never unpickled.
+
+    Parameters
+    ----------
+    path
+        The archive.
+    step_um
+        Step that counts instead of the archive's ``pixel_size_um``; None: that counts.
 
     Raises
     ------
     FileFormatError
-        Not an npz archive, or without ``maps``.
+        It is no npz archive, or one without ``maps``.
     """
     try:
         # Opened here: numpy leaves the file open where the archive is damaged.
@@ -29,7 +36,7 @@ def read_npz(path: Path) -> MapsFile:
             maps = np.asarray(archive["maps"])
             names = archive["elements"] if "elements" in archive.files else None
             pixel = archive["pixel_size_um"] if "pixel_size_um" in archive.files else np.nan
-            text = {
+            texts = {
                 key: str(archive[key]) for key in ("units", "source", "license") if key in archive
             }
     except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
@@ -41,13 +48,16 @@ def read_npz(path: Path) -> MapsFile:
     if maps.ndim == 2:
         maps = maps[None]
     elements = [f"channel {n}" for n in range(len(maps))] if names is None else np.ravel(names)
-    size = np.ravel(np.asarray(pixel, dtype=float))
+    # One size, or those along y and x.
+    sizes_um = np.ravel(np.asarray(pixel, dtype=float))
+    if step_um is None and sizes_um.size:
+        step_um = float(sizes_um[-1])
     return build(
         maps,
         [str(name) for name in elements],
         layout="npz",
         path=str(path),
-        pixel_size_um=float(size[-1]) if size.size else float("nan"),
+        step_um=step_um,
         keep_all=True,
-        meta=text,
+        meta=texts,
     )

@@ -7,25 +7,29 @@ from typing import Any
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
-from xrf_sr_plans.maps.files.model import (
-    MapsFile,
-    build,
-    micrometres_per,
-    read_array,
-    read_names,
-    unit_notes,
-)
+from xrf_sr_plans.maps.files.model import FileAxis, MapsFile, build, read_array, read_names
 
 
-def read_pyxrf_h5(file: Any, path: str) -> MapsFile | None:
-    """Read an open HDF5 file; None where it isn't of this layout.
+def read_pyxrf_h5(file: Any, path: str, step_um: float | None = None) -> MapsFile | None:
+    """Return the fitted maps of an open HDF5 file, or None where it isn't of this layout.
 
-    The sum of the detectors where it was fitted, else the sum of the fits of each detector.
+    The fits of the summed spectra are read where they are there, else the fits of each detector,
+    added up.
+
+    Parameters
+    ----------
+    file
+        The open file.
+    path
+        Its path, for messages.
+    step_um
+        Step that counts instead of the file's positions; None: the positions count.
 
     Raises
     ------
     FileFormatError
-        A PyXRF file that holds spectra but no fitted maps.
+        The file holds spectra but no fitted maps, its arrays don't fit together, or its positions
+        have an unknown unit.
     """
     if "xrfmap" not in file:
         return None
@@ -47,26 +51,26 @@ def read_pyxrf_h5(file: Any, path: str) -> MapsFile | None:
         read_names(groups[0]["xrf_fit_name"]),
         layout=f"xrfmap/{'+'.join(chosen)}/xrf_fit",
         path=path,
-        axes_um=_axes(file, path),
-        meta={"units": "counts", "notes": _notes(file)},
+        axes=_axes(file, path),
+        step_um=step_um,
+        meta={"units": "counts"},
     )
 
 
-def _axes(file: Any, path: str) -> dict[str, np.ndarray]:
-    if "xrfmap/positions/pos" not in file:
+def _axes(file: Any, path: str) -> dict[str, FileAxis]:
+    place = "xrfmap/positions/pos"
+    if place not in file:
         return {}
-    positions = file["xrfmap/positions/pos"]
     names = read_names(file["xrfmap/positions/name"]) if "xrfmap/positions/name" in file else []
-    unit = micrometres_per(positions.attrs.get("units"))
-    values = read_array(positions, path)
-    if values.ndim != 3 or values.shape[0] < 2:
+    # One plane [row, column] of measured positions for each axis.
+    positions = read_array(file[place], path)
+    if positions.ndim != 3 or positions.shape[0] < 2:
         return {}
     # By name, since the order of x and y differs between beamlines.
     y_first = bool(names) and "y" in names[0].lower()
-    x, y = (values[1], values[0]) if y_first else (values[0], values[1])
-    return {"x": np.median(x, axis=0) * unit, "y": np.median(y, axis=1) * unit}
-
-
-def _notes(file: Any) -> list[str]:
-    place = "xrfmap/positions/pos"
-    return unit_notes([file[place].attrs.get("units")]) if place in file else []
+    x, y = (positions[1], positions[0]) if y_first else (positions[0], positions[1])
+    unit = file[place].attrs.get("units")
+    return {
+        "x": FileAxis(np.median(x, axis=0), unit, place),
+        "y": FileAxis(np.median(y, axis=1), unit, place),
+    }
