@@ -54,7 +54,7 @@ def never(job: Job) -> None:
 def test_the_status_finishes_with_the_last_step() -> None:
     bench = Bench(lambda job: job.wait(done(Status()), 5.0, "a move"))
     bench.status.wait(5)
-    assert bench.job.over
+    assert bench.job.done
     assert bench.cleaned_up == 0
 
 
@@ -96,7 +96,7 @@ def test_a_stopped_job_finishes_its_status_without_error_and_does_no_further_ste
     bench.status.wait(1)
     following = Bench(lambda job: None, after=bench.job)
     following.status.wait(1)
-    assert bench.job.over
+    assert bench.job.done
     assert not further.is_set()
     assert bench.cleaned_up == 0
 

@@ -1,4 +1,4 @@
-"""A row flyer over EPICS: a motor record's axis, and a detector that serves rows as waveforms."""
+"""A row flyer over EPICS: motor records, and a detector that serves each row as waveforms."""
 
 from __future__ import annotations
 
@@ -22,31 +22,36 @@ from xrf_sr_plans.errors import ConfigError, FlightError, LimitsError, MissingEx
 
 logger = logging.getLogger(__name__)
 
-_PLACE_TOLERANCE = 0.1
-"""In steps: an axis farther than that from where it was sent didn't get there."""
+_PLACE_TOLERANCE_STEPS = 0.1
+"""How far from its target an axis may end up, in steps of the row, and still count as there."""
 
 
 class EpicsRowFlyer(RowDevice):
     """A `RowFlyer` over Channel Access.
 
-    `prepare` writes the row's settings and goes to where the run-up begins; `kickoff` arms the
-    detector and flies once it is armed; `complete` ends when axis and detector are done and the
-    waveforms are read. What waits does so in a thread, with a timeout, and fails at once when an
-    IOC goes away. Between rows the fast axis has the velocity that it was staged with.
+    `prepare` writes the row's settings and goes to where the run-up begins. `kickoff` arms the
+    detector, and sets the axis in motion once it is armed. `complete` ends when axis and
+    detector are done and the waveforms are read. All waiting is done in a thread, with a timeout,
+    and ends at once when an IOC goes away. Between rows the fast axis has the velocity that it
+    was staged with.
 
     Parameters
     ----------
     pvs
         The detector's PVs.
-    fast, slow
-        The axes: `ophyd.EpicsMotor` or alike. `velocity` of the fast one is a signal.
+    name
+        Prefix of the event keys.
+    fast
+        The fast axis, an `ophyd.EpicsMotor` or the like, whose `velocity` is a signal.
+    slow
+        The slow axis, an `ophyd.EpicsMotor` or the like.
     timeout_s
-        Longest wait for a PV, and for a move or a row beyond what it should take.
+        Longest wait for a PV, and for a move or a row beyond what it should take, in seconds.
 
     Raises
     ------
     ConfigError
-        No elements.
+        `pvs` names no elements.
     MissingExtraError
         Neither pyepics nor caproto is installed.
     """
@@ -72,31 +77,38 @@ class EpicsRowFlyer(RowDevice):
         self._fast, self._slow = fast, slow
         self._timeout_s = timeout_s
         self._facts: dict[str, AxisFacts] = {}
-        self._cruise: float | None = None
+        self._staged_velocity: float | None = None  # in units of the axis
         self._job: Job | None = None
-        self._flown: Status | None = None
+        self._row_status: Status | None = None
 
     @property
     def connected(self) -> bool:
-        """Whether all PVs answer, the axes' too."""
+        """Whether all PVs of the detector and of the axes answer."""
         return all(part.connected for part in (self.detector, self._fast, self._slow))
 
     def wait_for_connection(self, all_signals: bool = False, timeout: float | None = None) -> None:
-        """Wait for all PVs, the axes' too.
+        """Wait for all PVs of the detector and of the axes.
+
+        Parameters
+        ----------
+        all_signals
+            True: wait for signals that are connected lazily as well.
+        timeout
+            Longest wait for each of the three devices, in s; None: the flyer's own timeout.
 
         Raises
         ------
         TimeoutError
-            Names those that don't answer; `timeout` is in s, None the flyer's own.
+            Some PVs don't answer; the message names them.
         """
         timeout = self._timeout_s if timeout is None else timeout
         for part in (self.detector, self._fast, self._slow):
             part.wait_for_connection(all_signals=all_signals, timeout=timeout)
 
     def stage(self) -> list[Any]:
-        """Forget all attempts."""
+        """Forget all attempts, and remember the velocity to return to between rows."""
         staged = super().stage()
-        self._flown, self._cruise = None, self._fast.velocity.get()
+        self._row_status, self._staged_velocity = None, self._fast.velocity.get()
         return staged
 
     def prepare(self, value: RowRequest) -> Status:
@@ -105,58 +117,70 @@ class EpicsRowFlyer(RowDevice):
         Raises
         ------
         LimitsError
-            The row with its run-up is beyond the axes' limits.
+            The row with its run-up goes beyond the axes' limits.
         """
         self.stop()
         path = RowPath.from_request(value)
         self._facts = {"fast": axis_facts(self._fast), "slow": axis_facts(self._slow)}
-        _check(self._facts["fast"], path.start_um, "row start with run-up")
-        _check(self._facts["fast"], path.end_um, "row end with run-up")
-        _check(self._facts["slow"], value["slow_um"], "row height")
-        self._path, self._flown, self._frames = path, None, None
+        _check_limits(self._facts["fast"], path.start_um, "row start with run-up")
+        _check_limits(self._facts["fast"], path.end_um, "row end with run-up")
+        _check_limits(self._facts["slow"], value["slow_um"], "row height")
+        self._path, self._row_status, self._frames = path, None, None
         status = Status(self)
-        self._begin(lambda job: self._go_to_start(job, path), status)
+        self._start_job(lambda job: self._go_to_start(job, path), status)
         return status
 
     def kickoff(self) -> Status:
-        """Begin the row, one more attempt at it; done once it flies."""
+        """Begin one more attempt at the row; the status finishes once the axis is in motion.
+
+        Raises
+        ------
+        LimitsError
+            No row was prepared.
+        """
         path = self._path
         if path is None:
             raise LimitsError(f"flyer {self.name!r}: kickoff without prepare")
         self.stop()
         self._attempt, self._frames = self._attempts.begin(path.request), None
-        flying, flown = Status(self), Status(self)
-        self._flown = flown
-        self._begin(lambda job: self._fly(job, path, flying), flying, flown)
-        return flying
+        started, self._row_status = Status(self), Status(self)
+        self._start_job(lambda job: self._fly(job, path, started), started, self._row_status)
+        return started
 
     def complete(self) -> Status:
-        """Return a status that finishes with the row."""
-        if self._flown is None:
+        """Return a status that finishes with the row.
+
+        Raises
+        ------
+        LimitsError
+            No row was begun.
+        """
+        if self._row_status is None:
             raise LimitsError(f"flyer {self.name!r}: complete without kickoff")
-        return self._flown
+        return self._row_status
 
     def stop(self, *, success: bool = False) -> None:
-        """Stand still; a row under way is lost, a complete one may still be collected.
+        """Stop axes and detector. A row under way is lost, a complete one can still be collected.
 
-        The status of `complete` finishes without error, so that a plan which gave up waiting
-        isn't failed by it afterwards; the missing event tells.
+        The status of `complete` finishes without error, so that a plan which has given up waiting
+        isn't failed by it afterwards. That the row is lost shows in its missing event.
         """
-        if self._job is not None and not self._job.over:
+        if self._job is not None and not self._job.done:
             self._job.stop()
             self._halt()
 
-    def _begin(self, steps: Callable[[Job], None], *statuses: Status) -> None:
+    def _start_job(self, steps: Callable[[Job], None], *statuses: Status) -> None:
+        """Do steps in a thread, after those of the job before have come to their end."""
         assert self._path is not None
         name = f"{self.name}, row {self._path.request['row']}"
-        before, self._job = (
-            self._job,
-            Job(name, steps, statuses, connected=lambda: self.connected, clean_up=self._halt),
+        job_before = self._job
+        self._job = Job(
+            name, steps, statuses, connected=lambda: self.connected, clean_up=self._halt
         )
-        self._job.start(before, self._timeout_s)
+        self._job.start(job_before, self._timeout_s)
 
     def _halt(self) -> None:
-        """Stop axes and detector without waiting for it."""
+        """Tell axes and detector to stop, without waiting until they have."""
         actions = {
             self._fast.name: lambda: self._fast.stop(success=True),
             self._slow.name: lambda: self._slow.stop(success=True),
@@ -170,7 +194,8 @@ class EpicsRowFlyer(RowDevice):
                 logger.warning("%s: can't stop %s: %r", self.name, name, error)
 
     def _go_to_start(self, job: Job, path: RowPath) -> None:
-        job.until(self._at_rest, self._timeout_s, "earlier moves")
+        """Write the settings of a row, and move both axes to where its run-up begins."""
+        job.wait_until(self._at_rest, self._timeout_s, "earlier moves")
         request, fast = path.request, self._facts["fast"]
         for k, value in enumerate(self.pvs.before_row.values()):
             self._write(job, f"before_{k}", value)
@@ -178,46 +203,49 @@ class EpicsRowFlyer(RowDevice):
         self._write(job, "dwell", request["dwell_ms"] * 1e-3)
         self._write(job, "start", path.first_edge_um / fast.um_per_unit)
         self._write(job, "step", request["direction"] * request["step_um"] / fast.um_per_unit)
-        if self._cruise:
-            self._go_at(job, self._cruise)
-        tolerance_um = request["step_um"] * _PLACE_TOLERANCE
+        if self._staged_velocity:
+            self._set_velocity(job, self._staged_velocity)
+        tolerance_um = request["step_um"] * _PLACE_TOLERANCE_STEPS
         self._move(job, "fast", path.start_um, tolerance_um)
         self._move(job, "slow", request["slow_um"], tolerance_um)
 
-    def _fly(self, job: Job, path: RowPath, flying: Status) -> None:
+    def _fly(self, job: Job, path: RowPath, started: Status) -> None:
+        """Fly the row and read its frames; finish `started` once the detector is armed."""
         fast = self._facts["fast"]
         row_s = abs(path.end_um - path.start_um) / path.velocity_um_s
         try:
-            self._go_at(job, path.velocity_um_s / fast.um_per_unit)
-            done = self.detector.arm.set(1)
-            job.until(lambda: self._reads("busy") != 0, self._timeout_s, "arming")
-            job.finish(flying)
-            reached = self._fast.set(path.end_um / fast.um_per_unit)
-            job.wait(reached, self._timeout_s + 2 * row_s, f"flying {fast.name}")
-            job.wait(done, self._timeout_s, "the detector's end of the row")
-            job.until(lambda: self._reads("busy") == 0, self._timeout_s, "the row's waveforms")
+            self._set_velocity(job, path.velocity_um_s / fast.um_per_unit)
+            # Put-completion: this status finishes when the detector has counted the row.
+            acquisition = self.detector.arm.set(1)
+            job.wait_until(lambda: self._value("busy") != 0, self._timeout_s, "arming")
+            job.finish(started)
+            motion = self._fast.set(path.end_um / fast.um_per_unit)
+            job.wait(motion, self._timeout_s + 2 * row_s, f"flying {fast.name}")
+            job.wait(acquisition, self._timeout_s, "the detector's end of the row")
+            job.wait_until(lambda: self._value("busy") == 0, self._timeout_s, "the row's waveforms")
         finally:
-            if self._cruise and self.connected:
-                self._fast.velocity.put(self._cruise)
+            if self._staged_velocity and self.connected:
+                self._fast.velocity.put(self._staged_velocity)
         frames = self._read(job, path.request)
         with self._frames_lock:
             self._frames = frames
 
     def _read(self, job: Job, request: RowRequest) -> RowFrames:
+        """Return the frames of the row from the detector's waveforms, in um, s and counts/s."""
         num = request["num"]
-        if self.pvs.taken is not None and (taken := int(self._reads("taken"))) != num:
+        if self.pvs.taken is not None and (taken := int(self._value("taken"))) != num:
             raise FlightError(f"{job.name}: {taken} of {num} frames were taken")
 
         def column(role: str) -> np.ndarray:
-            values = np.atleast_1d(np.asarray(self._reads(role), dtype=float))
+            values = np.atleast_1d(np.asarray(self._value(role), dtype=float))
             if len(values) < num:
                 pv = getattr(self.detector, role).pvname
                 raise FlightError(f"{job.name}: {pv} has {len(values)} of {num} frames")
             return values[:num]
 
-        def optional(role: str, scale: float, otherwise: float) -> np.ndarray:
-            known = getattr(self.pvs, role) is not None
-            return column(role) * scale if known else np.full(num, otherwise)
+        def optional(role: str, scale: float, default: float) -> np.ndarray:
+            has_pv = getattr(self.pvs, role) is not None
+            return column(role) * scale if has_pv else np.full(num, default)
 
         dwell_s = request["dwell_ms"] * 1e-3
         counts = [
@@ -233,19 +261,20 @@ class EpicsRowFlyer(RowDevice):
         )
 
     def _move(self, job: Job, role: str, target_um: float, tolerance_um: float) -> None:
-        """Move an axis, and make sure that it is there."""
+        """Move an axis, and make sure that it has arrived."""
         axis, facts = {"fast": self._fast, "slow": self._slow}[role], self._facts[role]
-        way_um = abs(axis.position * facts.um_per_unit - target_um)
-        if role == "slow" and way_um <= tolerance_um:
+        distance_um = abs(axis.position * facts.um_per_unit - target_um)
+        if role == "slow" and distance_um <= tolerance_um:
             return
-        way_s = way_um / facts.velocity_um_s if facts.velocity_um_s else 0.0
+        move_s = distance_um / facts.velocity_um_s if facts.velocity_um_s else 0.0
         what = f"moving {facts.name} to {target_um:g} um"
-        job.wait(axis.set(target_um / facts.um_per_unit), self._timeout_s + 2 * way_s, what)
-        place_um = axis.position * facts.um_per_unit
-        if abs(place_um - target_um) > tolerance_um:
-            raise FlightError(f"{job.name}: {what}: it is at {place_um:g} um")
+        job.wait(axis.set(target_um / facts.um_per_unit), self._timeout_s + 2 * move_s, what)
+        position_um = axis.position * facts.um_per_unit
+        if abs(position_um - target_um) > tolerance_um:
+            raise FlightError(f"{job.name}: {what}: it is at {position_um:g} um")
 
-    def _go_at(self, job: Job, velocity: float) -> None:
+    def _set_velocity(self, job: Job, velocity: float) -> None:
+        """Set the velocity of the fast axis, in its own units per second."""
         if self._fast.velocity.get() != velocity:
             status = self._fast.velocity.set(velocity)
             job.wait(status, self._timeout_s, f"setting the velocity of {self._fast.name}")
@@ -254,15 +283,16 @@ class EpicsRowFlyer(RowDevice):
         return not (self._fast.moving or self._slow.moving)
 
     def _write(self, job: Job, role: str, value: Any) -> None:
+        """Write a detector's PV; do nothing where the detector lacks it."""
         signal = getattr(self.detector, role, None)
         if signal is not None:
             job.wait(signal.set(value), self._timeout_s, f"writing {signal.pvname}")
 
-    def _reads(self, role: str) -> Any:
+    def _value(self, role: str) -> Any:
         return getattr(self.detector, role).get(timeout=self._timeout_s, use_monitor=False)
 
 
-def _check(facts: AxisFacts, target_um: float, what: str) -> None:
+def _check_limits(facts: AxisFacts, target_um: float, what: str) -> None:
     low, high = facts.low_um, facts.high_um
     if low is not None and high is not None and not low <= target_um <= high:
         raise LimitsError(

@@ -1,4 +1,4 @@
-"""Steps of a device, one after another in a thread of their own."""
+"""Work of a device that waits for hardware, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -6,40 +6,41 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import ophyd
-from ophyd.status import Status
+from ophyd.status import Status, StatusBase
 
 from xrf_sr_plans.errors import FlightError, in_words
 
 logger = logging.getLogger(__name__)
 
 _CONNECTION_POLL_S = 0.1
+"""How often a wait for a status looks whether the connection is still there."""
 
 
-class Stopped(Exception):
-    """Ends a job that somebody stopped."""
+class JobStopped(Exception):
+    """Ends a job that somebody has stopped, from within its steps."""
 
 
 class Job:
     """Steps that wait for hardware, so that the RunEngine doesn't have to.
 
-    Its statuses finish when the last step is done or the job is stopped; they fail with
-    `FlightError` when a step does.
+    The statuses of a job finish when its last step is done or when it is stopped. They fail with
+    `FlightError` when a step fails.
 
     Parameters
     ----------
     name
-        Begins every message.
+        Name of the job, with which every message begins.
     steps
-        What is done; it waits by `wait` and `until`, so that it can be stopped.
+        The function that does the work. It waits with `wait` and `wait_until` alone, so that it
+        can be stopped.
     statuses
-        What finishes with the job; a step may `finish` some of them earlier.
+        Statuses that finish with the job; a step may `finish` some of them earlier.
     connected
-        Whether there is a point in waiting.
+        Tells whether the hardware can be reached; where it can't, every wait ends at once.
     clean_up
-        Done where a step has failed, before the statuses do.
+        Called where a step has failed, before the statuses do.
     """
 
     def __init__(
@@ -59,34 +60,41 @@ class Job:
         self._clean_up = clean_up
         self._wake = threading.Event()
         self._stopped = False
-        self._over = False
+        self._done = False
         self._lock = threading.Lock()
-        self._thread: Any = None
 
     @property
-    def over(self) -> bool:
-        """Whether nothing more will be done."""
-        return self._over
+    def done(self) -> bool:
+        """Whether the job has ended, in whatever way."""
+        return self._done
 
     def start(self, after: Job | None, timeout_s: float) -> None:
-        """Begin as soon as another job, which should be about to end, is over."""
-        # The control layer's own kind of thread: Channel Access has a context per thread.
-        self._thread = ophyd.get_cl().thread_class(
+        """Begin to work, in a thread.
+
+        Parameters
+        ----------
+        after
+            A job to wait for, which should be about to end; None: begin at once.
+        timeout_s
+            How long to wait for it before this job fails.
+        """
+        # Channel Access has a context per thread; threads of this class share the first one's.
+        thread = ophyd.get_cl().thread_class(
             target=self._run, args=(after, timeout_s), name=self.name, daemon=True
         )
-        self._thread.start()
+        thread.start()
 
     def stop(self) -> None:
-        """Let it end at its next wait; the statuses finish now."""
+        """Make the job end at its next wait, and finish its statuses now."""
         self._stopped = True
         self._wake.set()
         self.finish(*self._statuses)
 
     def finish(self, *statuses: Status, error: Exception | None = None) -> None:
-        """Finish those statuses that are still open, or fail them."""
+        """Finish those of the statuses that are still open, or fail them with an error."""
         with self._lock:
             for status in statuses:
-                # `done` turns true a moment later than a status is finished.
+                # A status can't be asked instead: its `done` turns true a moment too late.
                 if status not in self._open:
                     continue
                 self._open.remove(status)
@@ -95,30 +103,38 @@ class Job:
                 else:
                     status.set_exception(error)
 
-    def wait(self, status: Any, timeout_s: float, what: str) -> None:
-        """Wait for a status.
+    def wait(self, status: StatusBase, timeout_s: float, what: str) -> None:
+        """Wait for a status; `what` names it in messages.
 
         Raises
         ------
         FlightError
-            It failed or took too long, or the connection was lost.
-        Stopped
-            Somebody stopped the job.
+            The status failed or took too long, or the connection was lost.
+        JobStopped
+            Somebody has stopped the job.
         """
         status.add_callback(lambda *_: self._wake.set())
-        self.until(lambda: status.done, timeout_s, what, poll_s=_CONNECTION_POLL_S)
+        self.wait_until(lambda: status.done, timeout_s, what, poll_s=_CONNECTION_POLL_S)
         if not status.success:
             raise FlightError(f"{self.name}: {what}: {in_words(status.exception(timeout_s))}")
 
-    def until(
+    def wait_until(
         self, condition: Callable[[], bool], timeout_s: float, what: str, poll_s: float = 0.01
     ) -> None:
-        """Wait until something is true; errors as in `wait`."""
+        """Wait until a condition is true, looking every `poll_s` seconds; `what` names it.
+
+        Raises
+        ------
+        FlightError
+            It took too long, or the connection was lost.
+        JobStopped
+            Somebody has stopped the job.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             self._wake.clear()
             if self._stopped:
-                raise Stopped
+                raise JobStopped
             if not self._connected():
                 raise FlightError(f"{self.name}: {what}: the connection is lost")
             if condition():
@@ -131,13 +147,14 @@ class Job:
         error: Exception | None = None
         try:
             if after is not None:
-                self.until(lambda: after.over, timeout_s, "the end of what was stopped")
+                self.wait_until(lambda: after.done, timeout_s, "the end of what was stopped")
             self._steps(self)
-        except Stopped:
+        except JobStopped:
             logger.debug("%s: stopped", self.name)
-        except Exception as raised:  # noqa: BLE001 - whatever it is belongs into the statuses
-            ours = isinstance(raised, FlightError)
-            error = raised if ours else FlightError(f"{self.name}: {in_words(raised)}")
+        except Exception as raised:  # noqa: BLE001 - whatever it is must reach the statuses
+            # The job's own FlightErrors begin with its name already.
+            is_named = isinstance(raised, FlightError)
+            error = raised if is_named else FlightError(f"{self.name}: {in_words(raised)}")
             self._clean_up()
-        self._over = True
+        self._done = True
         self.finish(*self._statuses, error=error)
