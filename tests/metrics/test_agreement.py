@@ -8,13 +8,9 @@ import pytest
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.metrics.agreement import (
-    compare,
-    detail_share,
-    effective_size,
-    overlap_matrix,
-)
+from xrf_sr_plans.metrics.agreement import compare, detail_share, effective_size
 from xrf_sr_plans.metrics.calibration import Z_90
+from xrf_sr_plans.metrics.common_pixels import overlap_matrix
 
 COARSE = ScanGrid.from_center(
     x_center_um=0, y_center_um=0, width_um=48, height_um=48, step_um=2, fast="x", slow="y"

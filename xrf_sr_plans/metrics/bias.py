@@ -1,4 +1,4 @@
-"""Do the quantities that scientists read off a map survive: totals, ratios, measured counts."""
+"""How far an estimate changes what is read off a map: totals, ratios, and the measured counts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ import numpy as np
 
 
 def count_bias(estimate: np.ndarray, reference: np.ndarray) -> float:
-    """Return (sum of the estimate) / (sum of the reference) - 1, over pixels finite in both.
+    """Return the relative error of a map's total counts, (estimate / reference) - 1.
 
-    NaN where the reference sums to 0. Maps of different sizes compare by their means (both are
-    in counts per coarse pixel), each over its own finite pixels.
+    Maps of one shape are compared over the pixels that are finite in both. Maps of different shapes
+    are compared by the means of their own finite pixels, as both are in counts per coarse pixel.
+
+    Parameters
+    ----------
+    estimate, reference
+        Maps (y, x) of one element.
+
+    Returns
+    -------
+    float
+        NaN where the reference sums to 0.
     """
     estimate, reference = np.asarray(estimate, dtype=float), np.asarray(reference, dtype=float)
     if estimate.shape == reference.shape:
@@ -23,38 +33,47 @@ def count_bias(estimate: np.ndarray, reference: np.ndarray) -> float:
     return float(estimate.mean() / reference.mean() - 1)
 
 
-def ratio_bias(
-    estimate: np.ndarray,
-    reference: np.ndarray,
-    other_estimate: np.ndarray,
-    other_reference: np.ndarray,
-) -> float:
-    """Return the relative error of the ratio of two elements' total counts."""
-    mine = 1 + count_bias(estimate, reference)
-    others = 1 + count_bias(other_estimate, other_reference)
-    return float(mine / others - 1) if others > 0 else float("nan")
-
-
 def worst_ratio_bias(
     estimate: np.ndarray | Sequence[np.ndarray], reference: np.ndarray | Sequence[np.ndarray]
 ) -> float:
-    """Return the largest relative error of any element-to-element ratio of totals.
+    """Return the largest relative error of the ratio of any two elements' total counts.
 
-    For maps (y, x) in the order of the elements; elements without counts are left out. NaN where
-    fewer than two are left.
+    Parameters
+    ----------
+    estimate, reference
+        One map (y, x) per element, in the same order. Elements without counts are left out.
+
+    Returns
+    -------
+    float
+        NaN where fewer than two elements are left.
     """
-    biases = [count_bias(mine, true) for mine, true in zip(estimate, reference, strict=True)]
-    shares = np.array([1 + bias for bias in biases if np.isfinite(bias) and bias > -1])
-    return float(shares.max() / shares.min() - 1) if shares.size > 1 else float("nan")
+    biases = [count_bias(*maps) for maps in zip(estimate, reference, strict=True)]
+    # The error of a ratio of totals is the ratio of the errors of both.
+    factors = np.array([1 + bias for bias in biases if np.isfinite(bias) and bias > -1])
+    return float(factors.max() / factors.min() - 1) if factors.size > 1 else float("nan")
 
 
 def reduced_chi2(measured: np.ndarray, expected: np.ndarray, *, min_counts: float = 0.5) -> float:
-    """Return the mean of (measured - expected)^2 / expected over pixels with enough counts.
+    """Return the mean of (measured - expected)^2 / expected.
 
-    `expected` is the estimate degraded by the forward model to the coarse grid. About 1: the
-    estimate explains the measurement within counting noise; well below 1: it follows the noise;
-    above: it contradicts what was measured. Pixels expecting fewer than `min_counts` photons are
-    left out: there the ratio has a tail that drowns the rest. NaN where none is left.
+    Near 1, the estimate explains the measurement within counting noise. Well below 1 it follows the
+    noise, and well above 1 it contradicts what was measured.
+
+    Parameters
+    ----------
+    measured
+        Measured counts of the coarse pixels.
+    expected
+        Counts that the estimate means for the same pixels, by the forward model.
+    min_counts
+        Pixels with fewer expected counts are left out, as their ratios have a tail that drowns the
+        others.
+
+    Returns
+    -------
+    float
+        NaN where no pixel is left.
     """
     measured, expected = np.asarray(measured, dtype=float), np.asarray(expected, dtype=float)
     valid = np.isfinite(measured) & np.isfinite(expected) & (expected >= min_counts)

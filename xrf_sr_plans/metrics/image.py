@@ -1,8 +1,9 @@
-"""How close an image is to a reference: PSNR and SSIM with a stated data range.
+"""PSNR and SSIM: how close an image is to a reference.
 
-Every figure of this package uses the data range p99.9 - p0.1 of the *reference*, per element,
-so that figures of different methods and runs can be put side by side. SSIM of a sparse map is
-mostly background; it is always given over the foreground as well.
+All figures of this package use the data range of the *reference*, from the 0.1th to the 99.9th
+percentile and for each element by itself, so that figures of different methods and runs can be
+compared. SSIM of a sparse map is mostly that of its background, and is therefore always given over
+the foreground as well.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from xrf_sr_plans.errors import GridError
 from xrf_sr_plans.physics.resample import fill_unmeasured
 
 FOREGROUND_LEVEL = 0.1
+"""Height above the background from which a pixel is foreground, as a part of the data range."""
 SPIKE_RATIO = 4.0
+"""How many times higher than its neighbors a pixel may be."""
 
 
 def _finite_pair(estimate: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +28,7 @@ def _finite_pair(estimate: np.ndarray, reference: np.ndarray) -> tuple[np.ndarra
 
 
 def data_range(reference: np.ndarray) -> float:
-    """Return p99.9 - p0.1 of the finite values; 0.0 where there are none."""
+    """Return the 99.9th minus the 0.1th percentile of the finite values, or 0 if there are none."""
     values = np.asarray(reference, dtype=float)
     values = values[np.isfinite(values)]
     if not values.size:
@@ -35,10 +38,14 @@ def data_range(reference: np.ndarray) -> float:
 
 
 def psnr_db(estimate: np.ndarray, reference: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of one element's map, in dB.
+    """Return the peak signal-to-noise ratio of one element's map, in dB.
 
-    The peak is `data_range(reference)`. Pixels that are NaN in either map don't count.
-    NaN where the reference is constant or nothing is left; inf where both agree exactly.
+    The peak is the `data_range` of the reference. Pixels that are NaN in either map don't count.
+
+    Returns
+    -------
+    float
+        NaN where the reference is constant or no pixel counts, and inf where both maps are equal.
 
     Raises
     ------
@@ -55,7 +62,10 @@ def psnr_db(estimate: np.ndarray, reference: np.ndarray) -> float:
 
 
 def foreground(reference: np.ndarray, level: float = FOREGROUND_LEVEL) -> np.ndarray:
-    """Return where the element is: above p0.1 + `level` x data range of the reference."""
+    """Return the pixels (y, x) in which the element stands out from the background.
+
+    They lie above the 0.1th percentile of the reference by more than `level` times its data range.
+    """
     reference = np.asarray(reference, dtype=float)
     finite = reference[np.isfinite(reference)]
     if not finite.size:
@@ -67,19 +77,27 @@ def foreground(reference: np.ndarray, level: float = FOREGROUND_LEVEL) -> np.nda
 def ssim(
     estimate: np.ndarray, reference: np.ndarray, *, foreground: np.ndarray | None = None
 ) -> float:
-    """Structural similarity of one element's map (Wang et al. 2004, DOI 10.1109/TIP.2003.819861).
+    """Return the structural similarity of one element's map.
 
-    Gaussian window of sigma 1.5 px, data range of the reference.
+    The window is a Gaussian with a sigma of 1.5 pixels (Z. Wang et al., IEEE Trans. Image Process.
+    13 (2004) 600, DOI 10.1109/TIP.2003.819861).
 
     Parameters
     ----------
+    estimate, reference
+        Maps (y, x). Pixels that are NaN in either don't count.
     foreground
-        Boolean mask (y, x): average only there; None: over the whole map. See `foreground`.
+        Mask (y, x) of the pixels to average over, as from `foreground`; with None, the whole map.
 
     Returns
     -------
     float
-        NaN where the reference is constant, the mask is empty, or a side is below 11 px.
+        NaN where the reference is constant, no pixel counts, or a side is below 11 pixels.
+
+    Raises
+    ------
+    GridError
+        The shapes differ.
     """
     estimate, reference = _finite_pair(estimate, reference)
     chosen = np.isfinite(estimate) & np.isfinite(reference)
@@ -90,7 +108,7 @@ def ssim(
 
 
 def ssim_whole_and_foreground(estimate: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-    """Return `ssim` over the whole map and over the `foreground` of the reference, in one go."""
+    """Return the `ssim` over the whole map, and that over the `foreground` of the reference."""
     estimate, reference = _finite_pair(estimate, reference)
     valid = np.isfinite(estimate) & np.isfinite(reference)
     local = _local_ssim(estimate, reference) if valid.any() else None
@@ -101,7 +119,7 @@ def ssim_whole_and_foreground(estimate: np.ndarray, reference: np.ndarray) -> tu
 
 
 def _local_ssim(estimate: np.ndarray, reference: np.ndarray) -> np.ndarray | None:
-    """Return SSIM pixel by pixel; None where it has no meaning."""
+    """Return the SSIM of each pixel (y, x), or None where it has no meaning."""
     from skimage.metrics import structural_similarity
 
     span = data_range(reference)
@@ -120,13 +138,21 @@ def _local_ssim(estimate: np.ndarray, reference: np.ndarray) -> np.ndarray | Non
 
 
 def winsorise(maps: np.ndarray, ratio: float = SPIKE_RATIO) -> np.ndarray:
-    """Cut one-pixel spikes of maps (..., y, x): the one rule that holds for every method.
+    """Cut the one-pixel spikes of maps, by the same rule for whatever the maps are used for.
 
-    A pixel above p99.9 of its map that is more than `ratio` times as high as each of its eight
-    neighbours is lowered to `ratio` times the highest of them, or to p99.9 if that is more.
-    NaN stays.
+    A pixel above the 99.9th percentile of its map that is more than `ratio` times as high as each
+    of its eight neighbors is lowered to `ratio` times the highest of them, or to the percentile
+    if that is higher.
+
+    Parameters
+    ----------
+    maps
+        Maps (..., y, x), in which NaN stays as it is.
+    ratio
+        How many times higher than its neighbors a pixel may be.
     """
     maps = np.array(maps, dtype=float)
+    # The eight neighbors, without the pixel itself.
     ring = np.ones((3, 3), dtype=bool)
     ring[1, 1] = False
     for plane in maps.reshape(-1, *maps.shape[-2:]):
@@ -134,7 +160,7 @@ def winsorise(maps: np.ndarray, ratio: float = SPIKE_RATIO) -> np.ndarray:
         if not finite.any():
             continue
         filled = np.where(finite, plane, np.min(plane[finite]))
-        neighbours = ndimage.maximum_filter(filled, footprint=ring, mode="nearest")
-        cap = np.maximum(ratio * neighbours, np.percentile(plane[finite], 99.9))
+        neighbors = ndimage.maximum_filter(filled, footprint=ring, mode="nearest")
+        cap = np.maximum(ratio * neighbors, np.percentile(plane[finite], 99.9))
         plane[:] = np.where(finite, np.minimum(plane, cap), plane)
     return maps

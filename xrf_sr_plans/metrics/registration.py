@@ -1,4 +1,4 @@
-"""How far a coarse map and a fine map of the same area are displaced against each other."""
+"""`register`: how far a coarse and a fine map of the same area are displaced from each other."""
 
 from __future__ import annotations
 
@@ -13,39 +13,51 @@ from xrf_sr_plans.physics.counting import stabilise
 from xrf_sr_plans.physics.resample import block_mean, fill_unmeasured
 
 MIN_PIXELS = 4
-"""An axis with fewer coarse pixels says nothing about a displacement along it."""
+"""Fewest coarse pixels along an axis from which a displacement can be found."""
 _SUBPIXEL = 50
+"""Displacements are found to one part in this many of a coarse pixel."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """Where the coarse map shows what the fine map shows: ``x_coarse = x_fine + dx_um``.
+    """Displacement between a coarse and a fine map.
 
-    `error` is the normalised root mean square difference after shifting (0: equal up to a
-    factor). NaN where the maps are too small to say.
+    All lengths and the error are NaN where the maps are too small to tell.
     """
 
     factor: int
+    """How many times larger the step of the coarse map is."""
     dx_um: float
+    """What is at x in the fine map is at x + dx_um in the coarse one."""
     dy_um: float
+    """What is at y in the fine map is at y + dy_um in the coarse one."""
     error: float
+    """Normalized root mean square difference after the shift; 0 where equal up to a factor."""
 
     def to_dict(self) -> dict[str, float | int]:
-        """Return JSON types."""
+        """Return the fields as JSON types."""
         return asdict(self)
 
 
 def register(coarse: ElementalMaps, fine: ElementalMaps) -> Registration:
-    """Return the displacement between two maps with the same outer edges, to 1/50 pixel.
+    """Return the displacement between two maps with the same outer edges, to 1/50 coarse pixel.
 
-    The fine map is averaged onto the coarse pixels; both are variance-stabilised, summed over
-    elements and cross-correlated (M. Guizar-Sicairos et al., Opt. Lett. 33 (2008) 156, DOI
-    10.1364/OL.33.000156). Unmeasured pixels take the value of their nearest neighbour.
+    The fine map is averaged onto the coarse pixels. Both are then variance-stabilized, summed over
+    elements and cross-correlated (M. Guizar-Sicairos et al., Opt. Lett. 33 (2008) 156,
+    DOI 10.1364/OL.33.000156). Pixels that weren't measured take the value of their nearest
+    neighbor.
+
+    Parameters
+    ----------
+    coarse
+        The map with the larger step.
+    fine
+        The map whose pixels nest in those of `coarse`, with the same elements.
 
     Raises
     ------
     GridError
-        Grids that don't nest, or different elements.
+        The grids don't nest, or the elements differ.
     """
     factor = fine.grid.fast.num // coarse.grid.fast.num
     if factor < 1 or fine.grid.shape != tuple(factor * num for num in coarse.grid.shape):
@@ -63,25 +75,27 @@ def register(coarse: ElementalMaps, fine: ElementalMaps) -> Registration:
 
 
 def _displacement(reference: np.ndarray, moving: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the shift (y, x) in pixels that puts `moving` on `reference`, and the error left."""
     from skimage.registration import phase_cross_correlation
 
-    # The correlation is cyclic: tapering keeps the edges from matching each other. But a taper
-    # pulls the result towards 0, hence once more with what the first round has found taken out.
+    # The correlation is cyclic, and tapering keeps opposite edges from matching each other. But a
+    # taper also pulls the result towards 0. Each round therefore begins with the shift so far.
     window = np.outer(*(np.hanning(num + 2)[1:-1] for num in reference.shape))
     total, error = np.zeros(2), float("nan")
     for _ in range(3):
         moved = ndimage.shift(moving, total, mode="nearest")
-        found, error, _ = phase_cross_correlation(
+        further, error, _ = phase_cross_correlation(
             reference * window,
             moved * window,
             upsample_factor=_SUBPIXEL,
             normalization=None,  # type: ignore[arg-type]  # its stub forgets None
         )
-        total = total + found
+        total = total + further
     return total, float(error)
 
 
 def _image(maps: ElementalMaps, factor: int) -> np.ndarray:
+    """Return one image (y, x) for all elements, on pixels `factor` times as large."""
     counts = block_mean(fill_unmeasured(maps.counts.values), factor)
     image = stabilise(counts).sum(axis=0)
     return image - image.mean()

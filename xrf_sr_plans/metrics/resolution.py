@@ -1,8 +1,8 @@
-"""How sharp an image is: width of its edges, and Fourier ring correlation.
+"""How sharp an image is: the width of its edges, and Fourier ring correlation.
 
-Either can be fooled alone (an edge can be sharpened into an artefact, a network correlates with
-itself), so give them together with PSNR, never quote an edge below the reference's own, and
-compute a network's ring correlation from two *independent* acquisitions only.
+Either alone can be fooled, as an edge can be sharpened into an artifact and a network correlates
+with itself. Give them together with PSNR, never quote an edge narrower than the reference's own,
+and compute the ring correlation of a network from two *independent* acquisitions only.
 """
 
 from __future__ import annotations
@@ -18,30 +18,39 @@ from xrf_sr_plans.physics.forward import FWHM_PER_SIGMA
 from xrf_sr_plans.physics.resample import fill_unmeasured
 
 PROFILE_PX = 8.0
-_SPACING_PX = 6  # below the margin, so that the slices stay inside
+"""Largest length of an edge's profile to either side of the edge."""
+_SPACING_PX = 6
+"""Smallest distance between edges. It is below `PROFILE_PX`, so that slices stay in the map."""
 _MIN_CONTRAST = 0.25
+"""Smallest height of an edge that is fitted, as a part of the data range."""
 _MIN_R2 = 0.9
+"""Smallest share of a profile's variance that the fit of an edge must explain."""
 _MIN_SCORE = 0.2
+"""Smallest slope of an edge, relative to the steepest one."""
 _TURN = 0.1
+"""How far a profile may turn back before it is cut off, as a part of the data range."""
 _SHORTEST_PX = 4.0
+"""Smallest length of a profile to either side of the edge."""
 _SIGMA_PX = (0.05, PROFILE_PX / 2)
+"""Range of the fitted widths that are credible."""
 _LARGEST_SHIFT_PX = 3.0
+"""Largest distance of a fitted edge from where it was found."""
 
 
 @dataclass(frozen=True)
 class Edge:
-    """A place where a map steps: pixel position and unit normal (uphill), in (y, x) pixels.
-
-    `before_px` and `after_px` are how far the reference's profile runs down- and uphill without
-    turning back: what lies beyond belongs to other grains.
-    """
+    """A place where a map steps from low to high; all lengths are in pixels."""
 
     y: float
     x: float
     normal_y: float
+    """The y component of the unit vector across the edge, which points uphill."""
     normal_x: float
+    """The x component of the unit vector across the edge, which points uphill."""
     before_px: float = PROFILE_PX
+    """How far the profile runs downhill without turning back; beyond that are other grains."""
     after_px: float = PROFILE_PX
+    """How far the profile runs uphill without turning back."""
 
 
 def find_edges(
@@ -51,26 +60,35 @@ def find_edges(
     count: int = 12,
     margin_px: float = PROFILE_PX,
 ) -> list[Edge]:
-    """Find the sharpest straight steps of a map (y, x), best first, well apart.
+    """Find the steepest steps of a map.
 
-    Only steps whose profile stays monotonic for 4 pixels to both sides count.
+    Steps are at least 6 pixels apart, and their profiles monotonic for at least 4 pixels to both
+    sides.
 
     Parameters
     ----------
+    reference
+        The map (y, x).
     partner
-        A second element's map: only interfaces where one falls as the other rises (such as
-        Fe/Zn) count.
+        Map of a second element. If it is given, only interfaces count where one element decreases
+        as the other increases, such as Fe/Zn.
     count
-        At most so many.
+        Largest number of edges.
     margin_px
-        Distance to the border, so that whole profiles fit.
+        Smallest distance to the border, at which whole profiles fit in the map.
+
+    Returns
+    -------
+    list of Edge
+        The edges, steepest first.
     """
-    slopes = [_gradient(reference)] + ([] if partner is None else [_gradient(partner)])
-    (gy, gx), span = slopes[0], data_range(reference)
+    span = data_range(reference)
+    # Slope along y and x, and the score of an edge, in each pixel (y, x).
+    gy, gx = _gradient(reference)
     score = np.hypot(gy, gx)
     if partner is not None:
-        py, px = slopes[1]
-        score = np.sqrt(np.clip(-(gy * py + gx * px), 0, None))
+        partner_gy, partner_gx = _gradient(partner)
+        score = np.sqrt(np.clip(-(gy * partner_gy + gx * partner_gx), 0, None))
     border = max(int(np.ceil(margin_px)), _SPACING_PX)
     if span <= 0 or min(score.shape) <= 2 * border:
         return []
@@ -96,7 +114,10 @@ def find_edges(
 def _profile(
     plane: np.ndarray, edge: Edge, along: np.ndarray, across: np.ndarray, order: int
 ) -> np.ndarray:
-    """Sample along the normal, averaged over the tangent offsets `across`."""
+    """Return the profile (along,) of an edge, averaged over the lines (across,) beside its middle.
+
+    `along` and `across` are distances from the edge in pixels, across it and along it.
+    """
     rows = edge.y + along * edge.normal_y - across[:, None] * edge.normal_x
     columns = edge.x + along * edge.normal_x + across[:, None] * edge.normal_y
     sampled = ndimage.map_coordinates(
@@ -106,10 +127,11 @@ def _profile(
 
 
 def _bounded(smooth: np.ndarray, edge: Edge, span: float) -> Edge:
-    """Shorten an edge's profile to where it doesn't turn back by more than a tenth of the range."""
+    """Return an edge with its profile cut off where it turns back by more than `_TURN` allows."""
     along = np.arange(0, PROFILE_PX + 1e-9, 0.5)
     reach = []
     for sign in (-1, 1):
+        # Signs make both profiles rise away from the edge.
         profile = sign * _profile(smooth, edge, sign * along, np.zeros(1), order=1)
         turned = np.maximum.accumulate(profile) - profile > _TURN * span
         peak = int(np.argmax(profile[: np.argmax(turned)])) if turned.any() else along.size - 1
@@ -124,19 +146,24 @@ def boundary_fwhm_um(
     *,
     tangent_px: float = 1.5,
 ) -> float:
-    """Return the median width of a map's edges, in um: FWHM of the line spread function.
+    """Return the median width of a map's edges, as FWHM of the line spread function in um.
 
-    At each edge the profile along the normal (cubic interpolation, averaged over +-`tangent_px`
-    along the edge) is fitted with ``a + b erf((t - t0) / (sqrt(2) sigma))``, with t within 8
-    pixels of the edge and short of the next grain; FWHM = 2.355 sigma. Fits that explain less
-    than 90 % of the variance, have less contrast than a quarter of the data range, lie 3 pixels
-    off, or are wider than half the profile are dropped.
+    The profile across each edge is fitted with ``a + b erf((t - t0) / (sqrt(2) sigma))``, for t
+    within 8 pixels of the edge and not beyond the next grain, and FWHM = 2.355 sigma. A fit is
+    dropped if it explains less than 90 % of the variance, is lower than a quarter of the data
+    range, lies more than 3 pixels from the edge, or has a sigma of more than half a profile.
 
     Parameters
     ----------
+    image
+        The map (y, x).
+    pixel_um
+        Size of a pixel in um.
     edges
-        From `find_edges` of the *reference*, so that all methods are measured at the same
-        places; None: found in `image` itself.
+        Edges from `find_edges` in the *reference*, so that all methods are measured at the same
+        places; with None, they are found in `image` itself.
+    tangent_px
+        Profiles are averaged over this many pixels along the edge, to both sides.
 
     Returns
     -------
@@ -153,47 +180,47 @@ def boundary_fwhm_um(
 
 
 def _gradient(plane: np.ndarray, sigma_px: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the slopes along y and along x in each pixel (y, x) of the smoothed plane."""
     smooth = ndimage.gaussian_filter(fill_unmeasured(plane), sigma_px, mode="nearest")
     return np.gradient(smooth, axis=0), np.gradient(smooth, axis=1)
 
 
 def _edge_sigma(spline: np.ndarray, edge: Edge, tangent_px: float, span: float) -> float:
-    """Return sigma in pixels, NaN where the profile is no clean step."""
+    """Return the sigma of an edge in pixels, NaN where its profile is not a clean step."""
     along = np.arange(-edge.before_px, edge.after_px + 1e-9, 0.25)
     profile = _profile(spline, edge, along, np.linspace(-tangent_px, tangent_px, 5), order=3)
 
     def deviation(parameters: np.ndarray) -> np.ndarray:
-        low, high, centre, sigma = parameters
+        low, high, center, sigma = parameters
         width = np.sqrt(2) * max(abs(sigma), 1e-3)
-        return low + (high - low) * (1 + special.erf((along - centre) / width)) / 2 - profile
+        return low + (high - low) * (1 + special.erf((along - center) / width)) / 2 - profile
 
     guess = [float(profile[:4].mean()), float(profile[-4:].mean()), 0.0, 1.0]
     fit = optimize.least_squares(deviation, guess, method="lm", max_nfev=400)
-    low, high, centre, sigma = fit.x
-    left = fit.fun
+    low, high, center, sigma = fit.x
     sigma = abs(float(sigma))
-    explained = 1 - np.var(left) / max(float(np.var(profile)), 1e-30)
+    explained = 1 - np.var(fit.fun) / max(float(np.var(profile)), 1e-30)
     clean = explained >= _MIN_R2 and high - low >= _MIN_CONTRAST * span
-    inside = _SIGMA_PX[0] < sigma < _SIGMA_PX[1] and abs(centre) <= _LARGEST_SHIFT_PX
-    return sigma if clean and inside else float("nan")
+    credible = _SIGMA_PX[0] < sigma < _SIGMA_PX[1] and abs(center) <= _LARGEST_SHIFT_PX
+    return sigma if clean and credible else float("nan")
 
 
 @dataclass(frozen=True, eq=False)
 class RingCorrelation:
-    """Fourier ring correlation: one value per ring of spatial frequency.
-
-    `frequency_per_um` and `correlation` have the shape (rings,); `samples` is the number of
-    Fourier coefficients in each.
-    """
+    """Fourier ring correlation, with one value for each ring of spatial frequencies."""
 
     frequency_per_um: np.ndarray
+    """Mean frequency of each ring in 1/um, (ring,)."""
     correlation: np.ndarray
+    """Correlation in each ring, from -1 to 1, (ring,)."""
     samples: np.ndarray
+    """Number of Fourier coefficients in each ring, (ring,)."""
 
     def resolution_um(self, threshold: float = 1 / 7) -> float:
-        """Return the period at which the correlation first falls below `threshold`, in um.
+        """Return the period in um at which the correlation first falls below `threshold`.
 
-        Two Nyquist pixels where it never does; NaN where already the first ring is below.
+        It is two pixels where the correlation never does, and NaN where that of the first ring
+        already is below.
         """
         below = np.nonzero(self.correlation < threshold)[0]
         if not below.size:
@@ -210,10 +237,17 @@ class RingCorrelation:
 def fourier_ring_correlation(
     first: np.ndarray, second: np.ndarray, pixel_um: float
 ) -> RingCorrelation:
-    """Correlate two *independent* acquisitions of one map (y, x), ring by ring.
+    """Correlate two *independent* acquisitions of one map, ring by ring.
 
-    W. O. Saxton and W. Baumeister, J. Microsc. 127 (1982) 127,
-    DOI 10.1111/j.1365-2818.1982.tb00405.x. A Tukey window keeps the borders out.
+    The method is that of W. O. Saxton and W. Baumeister, J. Microsc. 127 (1982) 127,
+    DOI 10.1111/j.1365-2818.1982.tb00405.x. A Tukey window suppresses the borders.
+
+    Parameters
+    ----------
+    first, second
+        The two maps (y, x).
+    pixel_um
+        Size of a pixel in um.
 
     Raises
     ------
@@ -229,16 +263,19 @@ def fourier_ring_correlation(
     height, width = np.shape(first)
     window = np.outer(tukey(height, 0.25), tukey(width, 0.25))
     planes = [fill_unmeasured(plane) for plane in (first, second)]
-    one, two = (np.fft.fft2((plane - plane.mean()) * window) for plane in planes)
+    # Fourier coefficients (ky, kx) of both maps. `radius` is their frequency in 1 / pixel, and
+    # `ring` the number of the ring that each of them, in flat order, belongs to.
+    first_waves, second_waves = (np.fft.fft2((plane - plane.mean()) * window) for plane in planes)
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
     bins = min(height, width) // 2
     ring = np.rint(radius * 2 * bins).astype(int).ravel()
 
     def total(values: np.ndarray) -> np.ndarray:
+        # Without ring 0, the mean, and without the corners beyond the last ring.
         return np.bincount(ring, values.ravel(), minlength=bins + 1)[1 : bins + 1]
 
-    cross = total((one * two.conj()).real)
-    power = np.sqrt(total(np.abs(one) ** 2) * total(np.abs(two) ** 2))
+    cross = total((first_waves * second_waves.conj()).real)
+    power = np.sqrt(total(np.abs(first_waves) ** 2) * total(np.abs(second_waves) ** 2))
     frequency = np.arange(1, bins + 1) / (2 * bins) / pixel_um
     correlation = np.where(power > 0, cross / np.where(power > 0, power, 1.0), 0.0)
     return RingCorrelation(frequency, correlation, total(np.ones(radius.shape)).astype(int))
