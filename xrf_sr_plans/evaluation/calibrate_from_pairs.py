@@ -15,8 +15,8 @@ from xrf_sr_plans.errors import AssemblyError, ConfigError
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.measurement import FACTORS, factor_not_allowed
-from xrf_sr_plans.metrics.common_pixels import CommonPlanes, common_planes
 from xrf_sr_plans.metrics.calibration import covered
+from xrf_sr_plans.metrics.common_pixels import CommonPlanes, common_planes
 from xrf_sr_plans.metrics.deconvolution import hidden_coverage
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.sr.intervals import Calibration, to_json
