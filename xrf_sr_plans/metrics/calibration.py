@@ -1,4 +1,7 @@
-"""Whether predicted intervals cover what a later, itself noisy, measurement found."""
+"""Whether predicted intervals cover, and stated uncertainties rank, the errors of a prediction.
+
+What the errors are is told by a later measurement, which is itself noisy.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from scipy import special
 Z_90 = 1.6448536269514722
 _NODES = 20
 EXACT_BELOW = 50.0
-"""Expected counts below which Poisson distributions aren't taken for normal ones."""
+"""Expected counts below which a Poisson distribution isn't approximated by a normal one."""
 
 
 def covered(
@@ -21,23 +24,31 @@ def covered(
     upper: np.ndarray,
     unit: np.ndarray | float = 1.0,
 ) -> np.ndarray:
-    """Return each pixel's share of coverage, 0..1; its mean is the coverage of 90 % intervals.
+    """Return how far each pixel's 90 % interval covers its measurement, from 0 to 1.
+
+    The mean over all pixels is the coverage, which for a perfectly calibrated prediction is 0.90 at
+    any number of counts.
 
     A measurement differs from the truth by its own counting noise, so an interval for the truth
-    can't be compared with it directly. Here the prediction is widened by the Poisson noise of
-    the measurement; and because counts are whole numbers, each spreads its probability evenly
-    over the step it makes in the predicted distribution (the non-randomised PIT of Czado,
-    Gneiting and Held, Biometrics 65 (2009) 1254, DOI 10.1111/j.1541-0420.2009.01191.x). A
-    perfectly calibrated prediction gets 0.90 on average at any number of counts.
+    can't be compared with it directly. Here the prediction is widened by the Poisson noise of the
+    measurement. Because counts are whole numbers, each one spreads its probability evenly over the
+    step that it makes in the predicted distribution. This is the non-randomized PIT of C. Czado,
+    T. Gneiting and L. Held, Biometrics 65 (2009) 1254, DOI 10.1111/j.1541-0420.2009.01191.x.
 
     Parameters
     ----------
     counts
         Detected photons.
     estimate, lower, upper
-        Prediction and the ends of its 90 % interval for the *mean* of `counts` x `unit`.
+        Prediction for the *mean* of `counts` times `unit`, and the ends of its 90 % interval.
     unit
-        Value of one photon in the units of `estimate` (dwell, I0 and pixel size differ).
+        Value of one photon in the unit of `estimate`, which differs from 1 where dwell time, I0 or
+        pixel size do.
+
+    Returns
+    -------
+    numpy.ndarray
+        One share per pixel, in the shape of `counts`; NaN where something isn't finite.
     """
     unit = np.broadcast_to(np.asarray(unit, dtype=float), np.shape(counts))
     mean = np.clip(estimate / unit, 0, None)
@@ -53,16 +64,23 @@ def covered(
 
 
 def _overlap(below: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """Return which share of [below, above] lies in [0.05, 0.95]."""
+    """Return the share of each interval [below, above] that lies in [0.05, 0.95]."""
     inside = np.clip(np.minimum(above, 0.95) - np.maximum(below, 0.05), 0, None)
     width = above - below
-    plain = (above > 0.05) & (above < 0.95)
-    return np.where(width > 1e-12, inside / np.maximum(width, 1e-12), plain)
+    # An interval without width is inside or outside as a whole.
+    is_inside = (above > 0.05) & (above < 0.95)
+    return np.where(width > 1e-12, inside / np.maximum(width, 1e-12), is_inside)
 
 
 def _normal_coverage(
     counts: np.ndarray, mean: np.ndarray, down: np.ndarray, up: np.ndarray
 ) -> np.ndarray:
+    """Return the coverage where counts are so many that their distribution is a normal one.
+
+    `mean`, `down` and `up` are the predicted mean and its standard deviations to either side, in
+    photons.
+    """
+
     def cdf(value: np.ndarray) -> np.ndarray:
         spread = np.where(value < mean, down, up)
         return special.ndtr((value - mean) / np.sqrt(spread**2 + np.maximum(mean, 1e-12)))
@@ -73,9 +91,11 @@ def _normal_coverage(
 def _poisson_coverage(
     counts: np.ndarray, mean: np.ndarray, down: np.ndarray, up: np.ndarray
 ) -> np.ndarray:
-    """Few counts: average Poisson distributions over a two-sided normal spread of the mean.
+    """Return the coverage for few counts, from Poisson distributions of uncertain mean.
 
-    The nodes have equal probability, and 5 % and 95 % fall half-way between two of them.
+    They are averaged over nodes of equal probability of the mean, whose distribution is a normal
+    one of different widths to either side. The probabilities of 5 % and 95 % fall half-way between
+    two nodes.
     """
     deviates = special.ndtri((np.arange(_NODES) + 0.5) / _NODES)
     below, above = np.zeros_like(mean), np.zeros_like(mean)
@@ -87,11 +107,24 @@ def _poisson_coverage(
 
 
 def error_ranking(error: np.ndarray, sigma: np.ndarray, drop: float = 0.2) -> float:
-    """Return how well the stated uncertainty ranks the errors, against knowing them: 1 is perfect.
+    """Return how well the stated uncertainty ranks the errors: 1 is perfect, and 0 is as chance.
 
-    Without the share `drop` of pixels with the largest `sigma` the mean squared error falls; this
-    is that fall as a share of what dropping the largest errors themselves would bring. 0: no
-    better than dropping at random. NaN where nothing is wrong.
+    The mean squared error falls if the pixels with the largest `sigma` are dropped. The result is
+    this fall as a share of what dropping the largest errors themselves would bring.
+
+    Parameters
+    ----------
+    error
+        Errors of the pixels, of any shape.
+    sigma
+        Stated standard deviations of the same pixels.
+    drop
+        Share of the pixels that are dropped.
+
+    Returns
+    -------
+    float
+        NaN where there are no errors.
     """
     square, sigma = np.square(np.ravel(error)), np.ravel(sigma)
     valid = np.isfinite(square) & np.isfinite(sigma)
@@ -100,7 +133,7 @@ def error_ranking(error: np.ndarray, sigma: np.ndarray, drop: float = 0.2) -> fl
     if not kept or not square.any():
         return float("nan")
     whole = square.mean()
-    # Stable, so that equal sigmas fall as they lie and not as the sort likes.
+    # A stable sort, so that pixels of equal sigma are dropped in a defined order.
     ours = square[np.argsort(sigma, kind="stable")[:kept]].mean()
     oracle = np.sort(square)[:kept].mean()
     return float((whole - ours) / (whole - oracle)) if whole > oracle else float("nan")
@@ -108,29 +141,44 @@ def error_ranking(error: np.ndarray, sigma: np.ndarray, drop: float = 0.2) -> fl
 
 @dataclass(frozen=True)
 class Sparsification:
-    """Error left as the most uncertain pixels are dropped (E. Ilg et al., ECCV 2018).
+    """How the error of a map falls as the most uncertain pixels are dropped.
 
-    See DOI 10.1007/978-3-030-01234-2_40.
+    The method is that of E. Ilg et al., ECCV 2018, DOI 10.1007/978-3-030-01234-2_40. All arrays
+    have one value per step of dropping.
     """
 
     dropped: np.ndarray
-    """Shares of pixels that are dropped, 0 ... 0.99."""
+    """Share of the pixels that are dropped, from 0 up."""
     stated: np.ndarray
-    """Root mean square error of the rest, of that of all pixels, dropped by stated uncertainty."""
+    """Root mean square error of the pixels left, relative to that of all pixels, where those of the
+    largest stated uncertainty are dropped."""
     oracle: np.ndarray
-    """The same, dropped by the errors themselves."""
+    """The same, where those of the largest errors are dropped."""
 
     @property
     def ause(self) -> float:
-        """Area between both curves: 0 is perfect; dropping at random gives 1 minus the oracle's."""
+        """Area between both curves.
+
+        It is 0 where the uncertainty ranks the errors perfectly, and 1 minus the area below
+        `oracle` where pixels are dropped at random.
+        """
         gap = self.stated - self.oracle
         return float(np.mean((gap[1:] + gap[:-1]) / 2))
 
 
 def sparsification(error: np.ndarray, sigma: np.ndarray, steps: int = 100) -> Sparsification:
-    """Return how the error falls as pixels with the largest `sigma` are dropped.
+    """Return how the error of a map falls as the most uncertain pixels are dropped.
 
-    NaN everywhere where nothing is wrong.
+    Both curves are NaN where there are no errors.
+
+    Parameters
+    ----------
+    error
+        Errors of the pixels, of any shape.
+    sigma
+        Stated standard deviations of the same pixels.
+    steps
+        Number of points of the curves.
     """
     square, sigma = np.square(np.ravel(error)), np.ravel(sigma)
     valid = np.isfinite(square) & np.isfinite(sigma)
@@ -141,28 +189,42 @@ def sparsification(error: np.ndarray, sigma: np.ndarray, steps: int = 100) -> Sp
         return Sparsification(dropped, nothing, nothing)
     kept = np.maximum(1, np.round(square.size * (1 - dropped)).astype(int))
 
-    def left(order: np.ndarray) -> np.ndarray:
+    def error_left(order: np.ndarray) -> np.ndarray:
+        # `order` lists the pixels, the one that is kept longest first.
         return np.sqrt(np.cumsum(square[order])[kept - 1] / kept / square.mean())
 
-    # Stable, so that equal sigmas fall as they lie and not as the sort likes.
-    return Sparsification(dropped, left(np.argsort(sigma, kind="stable")), left(np.argsort(square)))
+    # A stable sort, so that pixels of equal sigma are dropped in a defined order.
+    stated = error_left(np.argsort(sigma, kind="stable"))
+    return Sparsification(dropped, stated, error_left(np.argsort(square)))
 
 
 def coverage_by_counts(
     inside: np.ndarray, counts: np.ndarray, edges: tuple[float, ...] = (1, 10, 100, 1000, 10_000)
 ) -> dict[str, tuple[float, int]]:
-    """Return coverage and number of pixels per decade of expected counts.
+    """Return the coverage and the number of pixels for each range of expected counts.
 
-    Keys are "<1", "1-10", ...; decades without pixels are left out.
+    Parameters
+    ----------
+    inside
+        Coverage of each pixel, as from `covered`.
+    counts
+        Expected counts of the same pixels.
+    edges
+        Limits between the ranges.
+
+    Returns
+    -------
+    dict
+        By range, such as "<1" and "1-10". Ranges without pixels are left out.
     """
     valid = np.isfinite(counts)
     group = np.digitize(np.where(valid, counts, 0), edges)
     names = [f"<{edges[0]:g}"]
     names += [f"{low:g}-{high:g}" for low, high in itertools.pairwise(edges)]
     names.append(f">{edges[-1]:g}")
-    found = {}
+    coverage = {}
     for index, name in enumerate(names):
         chosen = inside[valid & (group == index)]
         if chosen.size:
-            found[name] = (float(chosen.mean()), int(chosen.size))
-    return found
+            coverage[name] = (float(chosen.mean()), int(chosen.size))
+    return coverage

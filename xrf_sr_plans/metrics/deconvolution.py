@@ -1,4 +1,4 @@
-"""How large the errors of a prediction are, behind the noise of the measurement that shows them."""
+"""`hidden_coverage`: the coverage of intervals, although the measurement that tells it is noisy."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from scipy import optimize, special
 from xrf_sr_plans.metrics.calibration import EXACT_BELOW, Z_90
 
 SCALES = np.geomspace(0.02, 12.0, 16)
-"""Widths of the normal distributions that make up the errors; 1: as the intervals say."""
+"""Widths of the normal distributions that make up the errors, in units of the intervals' own."""
 FIRST_SPREAD = 0.8
-"""Of the logarithms of the scales that the search for a mixture begins with."""
+"""Spread of the logarithms of the scales in the mixture that the search begins with."""
 GROUPS = 4
+"""Number of groups of pixels, each of which has a mixture of its own."""
 LEAST_GROUP = 50
+"""Smallest mean number of pixels in a group; with fewer, all pixels form one group."""
 _NODES = (np.arange(16) + 0.5) / 16
+"""Probabilities at which the distribution of a mean is sampled for few counts."""
 _ITERATIONS = 300
+"""Iterations of the search for the mixture of largest likelihood."""
 _CHUNK = 2000
+"""Pixels whose likelihoods are computed at a time, which limits the memory for few counts."""
 _LEAST_NOISE = 0.3
+"""Smallest expected count in the noise that an interval is compared with."""
 
 
 def hidden_coverage(
@@ -29,66 +35,85 @@ def hidden_coverage(
     stretch: np.ndarray | float = 1.0,
     unit: np.ndarray | float = 1.0,
 ) -> np.ndarray:
-    """Return which share of the truth lies in 90 % intervals made `stretch` times as wide.
+    """Return the share of the true values that lie in 90 % intervals stretched by a factor.
 
-    What is known of the truth is a noisy measurement. The truth is taken to lie around the
-    estimate by a mixture of two-sided normal distributions, each as wide as the pixel's interval
-    times one of `SCALES`; the measurement adds its Poisson noise. The shares are those of largest
-    likelihood (empirical Bayes, M. Stephens, Biostatistics 18 (2017) 275,
-    DOI 10.1093/biostatistics/kxw041; here without its penalty). Unlike a single width, a mixture
-    can hold many small and few large errors. Pixels whose interval is wide compared with the
-    noise tell more than others and often err differently, so the mixture is inferred in `GROUPS`
-    of pixels by that ratio. One map at a time: in a mixture for several maps those with many
-    photons would speak for those with few.
+    Of the true values only a noisy measurement is known. They are taken to be distributed around
+    the estimates as a mixture of normal distributions of different widths to either side, each as
+    wide as the pixel's interval times one of `SCALES`. The measurement adds Poisson noise. The
+    shares of the mixture are those of largest likelihood. This is empirical Bayes as in
+    M. Stephens, Biostatistics 18 (2017) 275, DOI 10.1093/biostatistics/kxw041, without its penalty.
+
+    Unlike a single width, a mixture can hold many small errors and a few large ones. Pixels whose
+    interval is wide compared with the noise tell more than others, and often err differently, so
+    there is a mixture for each of `GROUPS` groups of pixels by that ratio. Give one map at a time:
+    among several maps, those with many photons would decide for those with few.
 
     Parameters
     ----------
-    counts, estimate, lower, upper, unit
-        As of `metrics.calibration.covered`, one-dimensional. Pixels that aren't finite don't
-        count; where none is left the coverage is NaN.
+    counts, estimate, lower, upper
+        Measurement and prediction (pixel,) as for `metrics.calibration.covered`. Pixels that
+        aren't finite don't count.
+    stretch
+        Factors by which the intervals are stretched.
+    unit
+        Value of one photon, as for `metrics.calibration.covered`.
+
+    Returns
+    -------
+    numpy.ndarray
+        The share for each factor, in the shape of `stretch`; NaN where no pixel counts.
     """
     unit = np.broadcast_to(np.asarray(unit, dtype=float), np.shape(counts))
-    planes = np.array([counts, estimate / unit, lower / unit, upper / unit], dtype=float)
-    planes = planes[:, np.isfinite(planes).all(axis=0)]
-    if not planes.size:
+    # (4, pixel) in photons: counts, estimate, and lower and upper end of the interval.
+    pixels = np.array([counts, estimate / unit, lower / unit, upper / unit], dtype=float)
+    pixels = pixels[:, np.isfinite(pixels).all(axis=0)]
+    if not pixels.size:
         return np.full(np.shape(stretch), np.nan)
-    parts = _groups(planes)
-    found = [part.shape[1] * _coverage(_shares(part), stretch) for part in parts]
-    return np.sum(found, axis=0) / planes.shape[1]
+    covered = [group.shape[1] * _coverage(_mixture(group), stretch) for group in _groups(pixels)]
+    return np.sum(covered, axis=0) / pixels.shape[1]
 
 
-def _groups(planes: np.ndarray) -> list[np.ndarray]:
-    _, mean, lower, upper = planes
-    if planes.shape[1] < GROUPS * LEAST_GROUP:
-        return [planes]
-    clear = (upper - lower) / np.sqrt(np.maximum(mean, _LEAST_NOISE))
-    order = np.argsort(clear, kind="stable")
-    return [planes[:, part] for part in np.array_split(order, GROUPS)]
+def _groups(pixels: np.ndarray) -> list[np.ndarray]:
+    """Split pixels (4, pixel) by the ratio of their interval to the noise of the measurement."""
+    _, mean, lower, upper = pixels
+    if pixels.shape[1] < GROUPS * LEAST_GROUP:
+        return [pixels]
+    ratio = (upper - lower) / np.sqrt(np.maximum(mean, _LEAST_NOISE))
+    order = np.argsort(ratio, kind="stable")
+    return [pixels[:, part] for part in np.array_split(order, GROUPS)]
 
 
-def _shares(planes: np.ndarray) -> np.ndarray:
-    """Return the share of the errors that belongs to each of `SCALES`; the sum is 1."""
-    chunks = range(0, planes.shape[1], _CHUNK)
-    likely = np.concatenate([_likelihood(*planes[:, low : low + _CHUNK]) for low in chunks])
-    shares = _first_shares()
+def _mixture(pixels: np.ndarray) -> np.ndarray:
+    """Return the share of the errors that belongs to each of `SCALES`; their sum is 1.
+
+    The search is expectation maximization, in which a share never becomes negative.
+    """
+    chunks = range(0, pixels.shape[1], _CHUNK)
+    # (pixel, scale)
+    likely = np.concatenate([_likelihood(*pixels[:, low : low + _CHUNK]) for low in chunks])
+    shares = _first_mixture()
     for _ in range(_ITERATIONS):
         shares = shares * ((1 / (likely @ shares)) @ likely) / len(likely)
     return shares
 
 
 @cache
-def _first_shares() -> np.ndarray:
-    """Return errors as the intervals say, of many scales; where noise hides all they stay so."""
+def _first_mixture() -> np.ndarray:
+    """Return a broad mixture with which the intervals cover 90 %.
 
-    def shares(centre: float) -> np.ndarray:
-        found = np.exp(-0.5 * ((np.log(SCALES) - centre) / FIRST_SPREAD) ** 2)
-        return found / found.sum()
+    Where noise hides the errors altogether, the search leaves it as it is.
+    """
 
-    centre = optimize.brentq(lambda x: float(_coverage(shares(x), 1.0)) - 0.9, -3.0, 1.0)
-    return shares(float(centre))
+    def mixture(center: float) -> np.ndarray:
+        shares = np.exp(-0.5 * ((np.log(SCALES) - center) / FIRST_SPREAD) ** 2)
+        return shares / shares.sum()
+
+    center = optimize.brentq(lambda x: float(_coverage(mixture(x), 1.0)) - 0.9, -3.0, 1.0)
+    return mixture(float(center))
 
 
 def _coverage(shares: np.ndarray, stretch: np.ndarray | float) -> np.ndarray:
+    """Return the share of the errors that lie in intervals stretched by each factor."""
     within = Z_90 * np.asarray(stretch, dtype=float)[..., None] / SCALES
     return (special.erf(within / np.sqrt(2)) * shares).sum(axis=-1)
 
@@ -96,7 +121,10 @@ def _coverage(shares: np.ndarray, stretch: np.ndarray | float) -> np.ndarray:
 def _likelihood(
     counts: np.ndarray, estimate: np.ndarray, lower: np.ndarray, upper: np.ndarray
 ) -> np.ndarray:
-    """Return (pixel, scale): how likely the counts are, up to a factor per pixel."""
+    """Return how likely each pixel's counts are with each of `SCALES`, up to a factor per pixel.
+
+    The result is an array (pixel, scale).
+    """
     mean = np.clip(estimate, 0, None)
     spread = np.array([np.clip(estimate - lower, 0, None), np.clip(upper - estimate, 0, None)])
     spread = spread[..., None] / Z_90 * SCALES
@@ -108,6 +136,7 @@ def _likelihood(
 
 
 def _normal(counts: np.ndarray, mean: np.ndarray, down: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the likelihood (pixel, scale) for many counts."""
     noise = np.maximum(mean, 1e-12)
     down, up = (np.sqrt(side**2 + noise) for side in (down, up))
     deviation = (counts - mean) / np.where(counts < mean, down, up)
@@ -115,6 +144,10 @@ def _normal(counts: np.ndarray, mean: np.ndarray, down: np.ndarray, up: np.ndarr
 
 
 def _poisson(counts: np.ndarray, mean: np.ndarray, down: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the likelihood (pixel, scale) for few counts.
+
+    Poisson distributions are averaged over nodes of the mean, so arrays are (pixel, scale, node).
+    """
     deviates = special.ndtri(_NODES)
     rate = mean[..., None] + np.where(deviates < 0, down[..., None], up[..., None]) * deviates
     rate = np.clip(rate, 1e-3, None)

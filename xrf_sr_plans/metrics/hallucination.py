@@ -1,7 +1,7 @@
-"""Features that were predicted but aren't there, and true ones that were lost.
+"""`feature_rates`: how many features a prediction invents, and how many true ones it loses.
 
-On samples of known structure (`metrics.standards`): blobs are detected in the estimate by a
-matched filter, matched one to one with the true ones, and counted with confidence intervals.
+The true features are those of samples of known structure (see `metrics.standards`). Features of
+the estimate are detected by a matched filter and paired one to one with the true ones.
 """
 
 from __future__ import annotations
@@ -63,25 +63,28 @@ NONE = Rate(0, 0)
 class FeatureRates:
     """What became of the features of one or more maps.
 
+    A true feature is one that the sample has, and a false one is predicted but absent.
+
     Parameters
     ----------
     false
-        Predicted but absent, of all that were predicted.
+        False features, of all that were predicted.
     lost
-        True but not predicted, of all true ones.
+        True features that were not predicted, of all true ones.
     leaked
-        Predicted where *another* element has a feature and this one none, of such places.
+        False features where *another* element has one and this element has none, of all such
+        places.
     flagged
-        Of the false ones, those on pixels called untrusted.
+        False features on untrusted pixels, of all false ones.
     false_per_area
-        False ones, of all places (of a feature's size) where one could have been.
+        False features, of all places of a feature's size where one could have been.
     believed
-        False ones on trusted pixels, of all that were predicted there.
+        False features on trusted pixels, of all that were predicted there.
     doubted
-        True ones that were predicted, but on untrusted pixels, of all true ones predicted.
+        True features that were predicted, but on untrusted pixels, of all true ones predicted.
     misplaced
-        Of the false ones on trusted pixels, those not invented but put in a wrong place: within
-        twice the tolerance of a match there is a true one that was lost.
+        False features on trusted pixels that were not invented but put in the wrong place, of all
+        false ones there. Within twice the tolerance of a match there is a true one that was lost.
     """
 
     false: Rate = NONE
@@ -144,23 +147,42 @@ def detect(
 def _between_pixels(
     response: np.ndarray, y: np.ndarray, x: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return how far off the pixel each maximum is, along y and along x; -0.5..0.5."""
+    """Return how far from the center of its pixel (y, x) each maximum lies, from -0.5 to 0.5.
+
+    The maximum is that of a parabola through the pixel and its neighbors, along y and along x.
+    """
     here = response[y, x]
-    found = []
+    offsets = []
     for dy, dx in ((1, 0), (0, 1)):
         before, after = response[y - dy, x - dx], response[y + dy, x + dx]
         bend = np.minimum(before - here + (after - here), -1e-12)
-        found.append(np.clip(0.5 * (before - after) / bend, -0.5, 0.5))
-    return found[0], found[1]
+        offsets.append(np.clip(0.5 * (before - after) / bend, -0.5, 0.5))
+    return offsets[0], offsets[1]
 
 
 def detect_lines(
     image: np.ndarray, radius_px: float, length_px: float, angle: float, threshold: float
 ) -> np.ndarray:
-    """Find bright lines of a given width, length and direction in a map (y, x).
+    """Find bright lines of a given width, length and direction in a map.
 
-    As `detect`, with a filter that is constant along the line: across it a difference of
-    Gaussians, scaled so that such a line answers with its own height.
+    The filter is constant along the line and a difference of Gaussians across it. It is scaled so
+    that such a line answers with its own height above the background.
+
+    Parameters
+    ----------
+    image
+        The map (y, x).
+    radius_px, length_px
+        Half the width of a line, and its length.
+    angle
+        Direction of the lines in radians: 0 is along x, and positive is towards y.
+    threshold
+        Smallest height of a line, in the unit of the map.
+
+    Returns
+    -------
+    numpy.ndarray
+        (line, 3) with the columns y, x and height, highest first.
     """
     kernel, gain = _line_filter(radius_px, length_px, angle)
     reach = len(kernel) // 2
@@ -175,7 +197,8 @@ def detect_lines(
 
 @lru_cache(maxsize=64)
 def _line_filter(radius_px: float, length_px: float, angle: float) -> tuple[np.ndarray, float]:
-    # Not thinner: half a pixel beside the axis the response must still be near its peak.
+    """Return the kernel (y, x) of the filter, and its response to a line of unit height."""
+    # Not thinner, as half a pixel beside the axis the response must still be near its peak.
     inner = max(radius_px / np.sqrt(2), 0.9)
     reach = int(np.ceil(length_px / 2 + 8 * inner))
     line = Feature(0, 0.0, 0.0, radius_px, 1.0, length_px, angle)
@@ -184,7 +207,7 @@ def _line_filter(radius_px: float, length_px: float, angle: float) -> tuple[np.n
     along = rows * np.sin(angle) + columns * np.cos(angle)
     box = np.clip(length_px / 2 + 0.5 - np.abs(along), 0, 1)
     near, far = (np.exp(-0.5 * (across / wide) ** 2) / wide * box for wide in (inner, 2.0 * inner))
-    # Both of the same weight: a flat map has no lines.
+    # Both parts have the same weight, so that a flat map has no lines.
     kernel = near / near.sum() - far / far.sum()
     own = min(1.0, 2 * radius_px) * np.clip(
         max(radius_px, 0.5) + 0.5 - line.distance(rows, columns), 0, 1
@@ -193,14 +216,25 @@ def _line_filter(radius_px: float, length_px: float, angle: float) -> tuple[np.n
 
 
 def match(found: np.ndarray, true: np.ndarray, tolerance_px: float) -> list[tuple[int, int]]:
-    """Pair found (n, >=2) with true places (m, >=2), one to one, at least total distance.
+    """Pair found with true places, one to one, so that the sum of distances is smallest.
 
-    Pairs further apart than `tolerance_px` are none.
+    Parameters
+    ----------
+    found, true
+        Places (place, column), with y and x in the first two columns.
+    tolerance_px
+        Largest distance of a pair.
+
+    Returns
+    -------
+    list of tuple
+        Indices of the found and the true place of each pair.
     """
     if not len(found) or not len(true):
         return []
     distance = np.hypot(found[:, None, 0] - true[None, :, 0], found[:, None, 1] - true[None, :, 1])
-    # A price above any honest pair keeps strangers apart without forbidding them.
+    # A pair beyond the tolerance costs more than any other, so it is made only where the assignment
+    # needs it to be complete. Such pairs are dropped at the end.
     price = np.where(distance <= tolerance_px, distance, 1e3 * (1 + tolerance_px))
     rows, columns = optimize.linear_sum_assignment(price)
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
@@ -217,22 +251,24 @@ def feature_rates(
     tolerance_px: float | None = None,
     line: tuple[float, float] | None = None,
 ) -> FeatureRates:
-    """Count invented, lost and leaked features of an estimate (element, y, x).
+    """Count the invented, lost and leaked features of an estimate.
 
     Parameters
     ----------
+    estimate
+        The estimate (element, y, x).
     features
         All true features, of all elements.
     radius_px, contrast
-        Size and height of the features asked about, `contrast` in the estimate's unit; a blob
-        counts from half that height (`VISIBLE`).
+        Size of the features, and their height in the unit of the estimate. What is detected counts
+        if it has at least the part `VISIBLE` of this height.
     trusted
-        (element, y, x) bool; None: everything is.
+        Pixels (element, y, x) that are trusted (bool); with None, all are.
     tolerance_px
-        Largest distance of a match; None: one radius, at least 2 pixels; of lines half their
-        length.
+        Largest distance of a match. With None it is half the length of a line, and one radius of a
+        dot but at least 2 pixels.
     line
-        Length and angle of the lines asked about; None: dots.
+        Length in pixels and angle in radians of the features if they are lines; None for dots.
     """
     usual = max(radius_px, 2.0) if line is None else line[0] / 2
     tolerance = usual if tolerance_px is None else tolerance_px
@@ -275,7 +311,7 @@ def _places(features: Iterable[Feature]) -> np.ndarray:
 
 
 def _apart(places: np.ndarray, from_: np.ndarray, distance_px: float) -> np.ndarray:
-    """Return the distinct places that are not within a distance of any of `from_`."""
+    """Return those places (place, 2), without repeats, that are far from all of `from_`."""
     distinct = np.unique(places, axis=0)
     if not len(from_) or not len(distinct):
         return distinct

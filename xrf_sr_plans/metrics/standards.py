@@ -1,8 +1,7 @@
 """Samples whose structure is known to the last feature, for measuring hallucination.
 
-Maps are relative intensities on the fine grid, the background at `BACKGROUND` and features above
-it by `contrast`. Everything is drawn with soft edges one pixel wide, so that positions between
-pixels are honest.
+Maps are relative intensities on the fine grid. The background is `BACKGROUND`, and features are
+higher by their contrast. Edges are one pixel wide, so that features may lie between pixels.
 """
 
 from __future__ import annotations
@@ -19,21 +18,23 @@ BACKGROUND = 0.2
 
 @dataclass(frozen=True)
 class Feature:
-    """A dot, or a line, of one element: centre and radius in fine pixels, height above background.
-
-    A line has `length_px` along `angle` (0: along x, towards y) and is two radii wide.
-    """
+    """A dot or a line of one element; lengths are in fine pixels."""
 
     element: int
+    """Index of the element."""
     y: float
     x: float
     radius_px: float
+    """Radius of a dot, or half the width of a line."""
     contrast: float
+    """Height above the background, as a relative intensity."""
     length_px: float = 0.0
+    """Length of a line; 0 for a dot."""
     angle: float = 0.0
+    """Direction of a line in radians: 0 is along x, and positive is towards y."""
 
     def distance(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Return how far places are from the dot's centre, or the line's axis."""
+        """Return the distances of places from the center of the dot, or the axis of the line."""
         along = (y - self.y) * np.sin(self.angle) + (x - self.x) * np.cos(self.angle)
         across = (y - self.y) * np.cos(self.angle) - (x - self.x) * np.sin(self.angle)
         return np.hypot(np.clip(np.abs(along) - self.length_px / 2, 0, None), across)
@@ -41,15 +42,17 @@ class Feature:
 
 @dataclass(frozen=True, eq=False)
 class Standard:
-    """Maps (element, y, x) and the features in them."""
+    """A sample of known structure."""
 
     name: str
     maps: np.ndarray
+    """Relative intensities (element, y, x)."""
     features: tuple[Feature, ...]
+    """All features, of all elements."""
 
 
 def empty_field(size: int, n_elements: int = 2) -> Standard:
-    """Nothing but background: every feature that is found was invented."""
+    """Return a sample with nothing but background, so that any predicted feature is invented."""
     return Standard("empty field", np.full((n_elements, size, size), BACKGROUND), ())
 
 
@@ -63,14 +66,23 @@ def dots(
     gap_px: float | None = None,
     only_element: int | None = None,
 ) -> Standard:
-    """Dots at random places off the grid, each in one element or, by chance, in several.
+    """Return a sample of dots at random places, each in none, one or several elements by chance.
 
     Parameters
     ----------
+    size
+        Side of the square maps in fine pixels.
+    radius_px, contrast
+        Radius of the dots in fine pixels, and their height above the background.
+    rng
+        Source of the random places and elements.
+    n_elements
+        Number of elements.
     gap_px
-        Dots come in pairs, with this distance between their rims; None: alone.
+        Distance between the rims of two dots that form a pair; with None, dots are single.
     only_element
-        All dots in this element, none in the others (what appears there has leaked).
+        Index of the element that has all dots, so that what appears in another one has leaked;
+        with None, each element has some.
 
     Raises
     ------
@@ -85,10 +97,10 @@ def dots(
         raise ConfigError(f"field of {size} px: a dot of radius {radius_px} px needs {pitch:.0f}")
     features: list[Feature] = []
     for cell in np.ndindex(cells, cells):
-        centre = (np.array(cell) + 0.5) * (size / cells) + rng.uniform(-1, 1, 2)
+        center = (np.array(cell) + 0.5) * (size / cells) + rng.uniform(-1, 1, 2)
         angle = rng.uniform(0, 2 * np.pi)
         shift = partner / 2 * np.array([np.sin(angle), np.cos(angle)])
-        places = [centre] if gap_px is None else [centre - shift, centre + shift]
+        places = [center] if gap_px is None else [center - shift, center + shift]
         holders = rng.random(n_elements) < 0.6
         if only_element is not None:
             holders = np.arange(n_elements) == only_element
@@ -107,13 +119,13 @@ def dots(
 def _add_dot(plane: np.ndarray, feature: Feature) -> None:
     reach = feature.radius_px + 2
     inside = tuple(
-        slice(max(0, int(centre - reach)), min(len(plane), int(centre + reach) + 2))
-        for centre in (feature.y, feature.x)
+        slice(max(0, int(center - reach)), min(len(plane), int(center + reach) + 2))
+        for center in (feature.y, feature.x)
     )
     rows, columns = np.mgrid[inside]
     disc = np.clip(feature.radius_px + 0.5 - feature.distance(rows, columns), 0, 1)
     if feature.radius_px < 1 and disc.sum() > 0:
-        # Below a pixel the soft edge would lose area: keep the dot's photons.
+        # A dot smaller than a pixel would lose some of its photons to the soft edge.
         disc *= np.pi * feature.radius_px**2 / disc.sum()
     plane[inside] += feature.contrast * disc
 
@@ -127,7 +139,22 @@ def lines(
     *,
     n_elements: int = 2,
 ) -> Standard:
-    """Lines side by side and apart, all at one random angle, each in an element or in several.
+    """Return a sample of separate lines, all at the same random angle.
+
+    Each line is in none, one or several elements by chance.
+
+    Parameters
+    ----------
+    size
+        Side of the square maps in fine pixels.
+    radius_px, length_px
+        Half the width of the lines, and their length, in fine pixels.
+    contrast
+        Height of the lines above the background.
+    rng
+        Source of the random angle, places and elements.
+    n_elements
+        Number of elements.
 
     Raises
     ------
@@ -145,25 +172,25 @@ def lines(
     for cell in np.ndindex(cells, cells):
         y, x = (np.array(cell) + 0.5) * (size / cells) + rng.uniform(-1, 1, 2)
         holders = np.nonzero(rng.random(n_elements) < 0.6)[0]
-        one = Feature(0, float(y), float(x), radius_px, contrast, length_px, angle)
-        distance = one.distance(rows, columns)
-        # Thinner than a pixel: as many photons per length, over a pixel's width.
+        line = Feature(0, float(y), float(x), radius_px, contrast, length_px, angle)
+        distance = line.distance(rows, columns)
+        # A line thinner than a pixel has as many photons per length, spread over a pixel's width.
         height = contrast * min(1.0, 2 * radius_px)
         for element in holders:
             maps[element] += height * np.clip(max(radius_px, 0.5) + 0.5 - distance, 0, 1)
-            features.append(replace(one, element=int(element)))
+            features.append(replace(line, element=int(element)))
     return Standard("lines", maps, tuple(features))
 
 
 def grating(size: int, period_px: float, contrast: float, angle: float = 0.0) -> np.ndarray:
-    """Return a bar pattern (y, x) of given period."""
+    """Return a pattern of bars (y, x); `angle` is that of their normal, from x towards y."""
     rows, columns = np.mgrid[:size, :size]
     phase = (rows * np.sin(angle) + columns * np.cos(angle)) / period_px
     return BACKGROUND + contrast * (0.5 + 0.5 * np.clip(6 * np.sin(2 * np.pi * phase), -1, 1))
 
 
 def siemens_star(size: int, contrast: float, spokes: int = 18) -> np.ndarray:
-    """Return a star (y, x) whose spokes narrow towards the centre."""
+    """Return a star (y, x) whose spokes become narrower towards the center."""
     rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
     radius, angle = np.hypot(rows, columns), np.arctan2(rows, columns)
     soft = np.clip(radius * np.sin(spokes * angle) / spokes * 2 + 0.5, 0, 1)
