@@ -44,5 +44,6 @@ def _show_refusal(shell, kind, error, traceback, tb_offset=None):
 
 
 RE.log.logger.addFilter(_without_traceback)
-if "get_ipython" in globals():
+# The queue server runs this file too, with a stand-in for IPython that can't be told.
+if "get_ipython" in globals() and hasattr(get_ipython(), "set_custom_exc"):
     get_ipython().set_custom_exc((RefusedError,), _show_refusal)

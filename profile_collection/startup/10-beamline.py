@@ -9,11 +9,11 @@ from xrf_sr_plans.devices.sim import make_beamline
 
 # XRF_SIM_CLOCK is "real", "instant", or a factor such as 10 for ten times as fast as real.
 _clock = os.environ.get("XRF_SIM_CLOCK", "real")
-sim_beamline = make_beamline(
+beamline = make_beamline(
     os.environ.get("XRF_SIM_SAMPLE", "zagami"),
     clock=_clock if _clock in ("real", "instant") else float(_clock),
 )
 
-samx, samy = sim_beamline.fast, sim_beamline.slow
-xrf, shutter = sim_beamline.flyer, sim_beamline.shutter
-i0, xrfdet = sim_beamline.i0, sim_beamline.detector
+samx, samy = beamline.fast, beamline.slow
+xrf, shutter = beamline.flyer, beamline.shutter
+i0, xrfdet = beamline.i0, beamline.detector

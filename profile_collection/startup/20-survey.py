@@ -18,7 +18,7 @@ RE.subscribe(latest_survey)
 # XRF_SR_PAIR_DIR.
 xrf_session = start_session(
     RE,
-    replace(sim_beamline, rescan_queue=rescan_queue),
+    replace(beamline, rescan_queue=rescan_queue),
     settings=AnalysisSettings.load(os.environ.get("XRF_SR_SETTINGS") or None),
     result_sinks=[latest_survey],
 )
