@@ -1,13 +1,16 @@
-"""Parts of the reference that are read from the code: commands, settings, model cards."""
+"""Parts of the reference that are read from the code: plans, commands, settings, model cards."""
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import trust_tables
+from parameter_types import in_words
 
 OUT = Path(__file__).parent / "_build" / "generated"
 _BELIEVED = (
@@ -21,12 +24,58 @@ def write_pages(out: Path = OUT) -> None:
     """Write all parts into a folder."""
     out.mkdir(parents=True, exist_ok=True)
     for name, text in {
+        "plans.md": plans(),
         "command-line.md": command_line(),
         "settings.md": settings(),
         "model-card.md": model_cards(),
         **trust_tables.pages(),
     }.items():
         (out / name).write_text(text, encoding="utf-8")
+
+
+def plans() -> str:
+    """Return the plans with the parameters that a user types: without their beamline."""
+    from xrf_sr_plans.devices.sim import make_beamline
+    from xrf_sr_plans.plans.binding import bind_plans
+
+    return "\n\n".join(_plan(name, plan) for name, plan in bind_plans(make_beamline()).items())
+
+
+def _plan(name: str, plan: Callable[..., Any]) -> str:
+    from numpydoc.docscrape import NumpyDocString
+
+    text = NumpyDocString(inspect.getdoc(plan) or "")
+    parameters = dict(inspect.signature(plan).parameters)
+    rows = ["| parameter | type | default | meaning |", "|---|---|---|---|"]
+    for line in text["Parameters"]:
+        found = [parameters.pop(key.strip()) for key in line.name.split(",")]
+        rows.append(_parameters(found, _flat(line.desc)))
+    rows += [_parameters([one], "") for one in parameters.values()]
+    parts = [
+        f"## `{name}`",
+        _flat(text["Summary"]),
+        "\n".join(text["Extended Summary"]),
+        "\n".join(rows),
+    ]
+    for title in ("Returns", "Raises"):
+        lines = [f"- `{one.type}`: {_flat(one.desc)}" for one in text[title]]
+        parts += [f"{title}:", "\n".join(lines)] if lines else []
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _parameters(found: Sequence[inspect.Parameter], meaning: str) -> str:
+    """Return one row of a table for parameters that are described together."""
+    names = ", ".join(f"`{one.name}`" for one in found)
+    kinds = dict.fromkeys(in_words(one.annotation).replace(" | ", " or ") for one in found)
+    defaults = dict.fromkeys(
+        "must be given" if one.default is inspect.Parameter.empty else f"`{one.default!r}`"
+        for one in found
+    )
+    return f"| {names} | {', '.join(kinds)} | {', '.join(defaults)} | {meaning} |"
+
+
+def _flat(lines: Sequence[str]) -> str:
+    return " ".join(" ".join(lines).split()).replace("|", "\\|")
 
 
 def command_line() -> str:
