@@ -1,143 +1,215 @@
-"""The documentation's own snippets, typed in page by page on the simulated beamline.
+"""The documentation's own code, typed in page by page in the session of the shipped profile.
 
-A block after the line ``% tested`` is executed; ``% tested: SomeError`` says what it must raise,
-``% tested: package`` what it needs. A block after ``% output`` is what the one before printed.
+The line before a block says what becomes of it. ``% tested`` runs it; ``% tested: SomeError`` says
+what it must raise, ``% tested: package`` what it needs. ``% output`` is what the block before
+printed. ``% not run: reason`` is only compiled, and another test runs ``% flown by FILE``. Where
+GitHub shows a page, the mark is an HTML comment, as in ``<!-- tested -->``.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import inspect
+import logging
 import re
+import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bluesky import RunEngine
+import typer
 
+from support.docs_pages import DOCS, README, REPOSITORY, Block, blocks, named, pages, text_of
 from xrf_sr_plans import errors
+from xrf_sr_plans.cli import app
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
-from xrf_sr_plans.plans.preview import preview
-from xrf_sr_plans.review.latest import LatestSurvey
-from xrf_sr_plans.session import start_session
+from xrf_sr_plans.plans.binding import bind_plans
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-_BLOCK = re.compile(
-    r"^% (?P<mark>tested|output)(?:: (?P<what>\w+))?\n```\w+\n(?P<code>.*?)^```$", re.M | re.S
-)
-_CODE = re.compile(r"^```python\n(?P<code>.*?)^```$", re.M | re.S)
-
-
-@dataclass(frozen=True)
-class Snippet:
-    """One marked block of a page."""
-
-    mark: str
-    what: str
-    code: str
-
-
-def snippets(page: Path) -> list[Snippet]:
-    found = _BLOCK.finditer(page.read_text(encoding="utf-8"))
-    return [Snippet(one["mark"], one["what"] or "", one["code"]) for one in found]
-
-
-PAGES = [page for page in sorted(DOCS.rglob("*.md")) if snippets(page)]
+STARTUP = REPOSITORY / "profile_collection" / "startup"
+PAGES = pages()
+FOR_USERS = [
+    page for page in PAGES if page == README or page.parent.name in ("tutorials", "how-to")
+]
+TESTED = [page for page in PAGES if any(block.mark == "tested" for block in blocks(page))]
 
 
 @pytest.fixture
-def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """What a session has: the same names as profile_collection gives, on an instant clock."""
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The names that the shipped profile gives, with its clock set to instant."""
     monkeypatch.chdir(tmp_path)
-    run_engine, latest, beamline = RunEngine({}), LatestSurvey(), make_beamline()
-    run_engine.subscribe(latest)
-    session = start_session(
-        run_engine,
-        beamline,
-        settings=AnalysisSettings(),
-        in_process=True,
-        result_sinks=[latest],
-    )
-    with session:
-        yield {
-            "RE": run_engine,
-            "latest_survey": latest,
-            "beamline": beamline,
-            "analysis": session.analysis,
-            "preview": preview,
-            "_session": session,
-            **session.plans,
-        }
+    monkeypatch.setenv("XRF_SIM_CLOCK", "instant")
+    monkeypatch.setenv("XRF_SR_NICE", "0")
+    plans_logger = logging.getLogger("xrf_sr_plans.plans")
+    level = plans_logger.level
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for startup in sorted(STARTUP.glob("*.py")):
+        exec(compile(startup.read_text(), str(startup), "exec"), names)  # noqa: S102 - our own
+    ours = names["xrf_session"]
+    try:
+        yield names
+    finally:
+        for session in {id(one): one for one in (ours, names.get("session", ours))}.values():
+            session.close()
+        logging.getLogger("xrf_sr_plans").removeHandler(names["_prompt_handler"])
+        names["RE"].log.logger.removeFilter(names["_without_traceback"])
+        plans_logger.setLevel(level)
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("page", TESTED, ids=named)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_snippets_of_a_page_do_what_it_says(page, names, capsys) -> None:
-    for snippet in snippets(page):
-        if snippet.mark == "output":
+def test_the_code_of_a_page_does_what_it_says(page, profile, capsys) -> None:
+    for block in blocks(page):
+        if block.mark == "output":
             shown = capsys.readouterr().out
-            for line in snippet.code.strip().splitlines():
+            for line in block.code.strip().splitlines():
                 assert line in shown
-            continue
-        capsys.readouterr()
-        error = getattr(errors, snippet.what, None)
-        if snippet.what and error is None:
-            pytest.importorskip(snippet.what)
-        code = compile(snippet.code, str(page), "exec")
-        if error is None:
-            exec(code, names)  # noqa: S102 - our own pages
-        else:
-            with pytest.raises(error):
-                exec(code, names)  # noqa: S102 - our own pages
-        # As long as a person takes to read: what is drawn or listed next is in by then.
-        assert names["_session"].link.flush(60)
+        elif block.mark == "tested":
+            capsys.readouterr()
+            run(block, page, profile)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [*sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)],
-    ids=lambda page: page.stem,
-)
+def run(block: Block, page: Path, names: dict[str, Any]) -> None:
+    """Execute a block, and give the analysis as long as a person takes to read on."""
+    error = getattr(errors, block.what, None) if block.what else None
+    if block.what and error is None:
+        pytest.importorskip(block.what)
+    code = compile(block.code, str(page), "exec")
+    with contextlib.nullcontext() if error is None else pytest.raises(error):
+        exec(code, names)  # noqa: S102 - our own pages
+    for session in (names["xrf_session"], names.get("session")):
+        if session is not None and not session.link._closed:
+            assert session.link.flush(60)
+
+
+@pytest.mark.parametrize("page", FOR_USERS, ids=named)
+def test_every_python_block_for_users_is_run_or_says_why_not(page: Path) -> None:
+    for block in blocks(page):
+        if block.language == "python":
+            assert block.mark == "tested" or (
+                block.mark in ("not run", "flown by") and block.what
+            ), block.code
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_python_block_compiles_and_its_imports_of_ours_exist(page: Path) -> None:
-    for block in _CODE.finditer(page.read_text(encoding="utf-8")):
-        code = block["code"].replace("(...", "(None").replace('="..."', '="x"')
+    for block in blocks(page):
+        if block.language != "python":
+            continue
+        code = block.code.replace("(...", "(None").replace('="..."', '="x"')
         compile(code, str(page), "exec")
         for line in code.splitlines():
             if line.startswith("from xrf_sr_plans"):
                 exec(line, {})  # noqa: S102 - an import, of our own pages
 
 
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_command_line_names_what_exists(page: Path) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    targets = set(re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.M))
+    for block in blocks(page):
+        if block.language != "bash":
+            continue
+        for line in block.code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words and re.match(r"[A-Z_]+=", words[0]):
+                del words[0]
+            if words and Path(words[0]).name == "xrf-sr":
+                _, name, *rest = words
+                known = {option for one in commands[name].params for option in one.opts}
+                assert options(rest) <= known, line
+            elif words[:1] == ["make"]:
+                assert {word for word in words[1:] if "=" not in word} <= targets, line
+            for word in words:
+                if word.endswith(".py"):
+                    source = (REPOSITORY / word).read_text(encoding="utf-8")
+                    for option in options(words):
+                        spelt = option.lstrip("-").replace("-", "_")
+                        assert re.search(rf"\b{spelt}\b", source), line
+
+
+def options(words: list[str]) -> set[str]:
+    return {word.partition("=")[0] for word in words if word.startswith("--")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_file_and_module_that_a_page_names_exists(page: Path) -> None:
+    ours = REPOSITORY / "xrf_sr_plans"
+    packages = {path.parent.name for path in ours.glob("*/__init__.py")} | {"callbacks"}
+    for name in re.findall(r"`([\w./-]+)`", text_of(page)):
+        if "/" in name and name.endswith((".py", ".md", ".toml", ".sh")):
+            places = (REPOSITORY, ours, REPOSITORY / "docs")
+            # Old names of files are what the decision on names is about.
+            if page.stem != "0011-layout-and-names":
+                assert any((place / name).exists() for place in places), name
+        elif name.split(".")[0] in packages and "." in name and "/" not in name:
+            assert resolved(f"xrf_sr_plans.{name}"), name
+
+
+def resolved(name: str) -> bool:
+    """Return whether a dotted name is a module or something in one."""
+    module, _, attribute = name.rpartition(".")
+    with contextlib.suppress(ImportError):
+        return importlib.import_module(name) is not None
+    return hasattr(importlib.import_module(module), attribute)
+
+
 def test_every_page_is_in_a_table_of_contents_and_every_link_has_a_target() -> None:
     listed = set(re.findall(r"^(?:tutorials|how-to|explanation|reference)/\S+$", index(), re.M))
-    pages = {
+    written = {
         str(page.relative_to(DOCS).with_suffix(""))
-        for page in DOCS.rglob("*.md")
-        if "_build" not in page.parts and page.name != "index.md" and "decisions" not in page.parts
+        for page in PAGES
+        if page != README and page.name != "index.md" and "decisions" not in page.parts
     }
-    assert pages == listed - {"explanation/decisions/index"}
-    readme = DOCS.parent / "README.md"
-    for page in [readme, *DOCS.rglob("*.md")]:
-        if "_build" in page.parts:
-            continue
-        for target in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text(encoding="utf-8")):
+    assert written == listed - {"explanation/decisions/index"}
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", text_of(page)):
             assert (page.parent / target).exists(), f"{page}: {target}"
 
 
 def index() -> str:
-    return (DOCS / "index.md").read_text(encoding="utf-8")
+    return text_of(DOCS / "index.md")
+
+
+def test_every_picture_is_shown_somewhere() -> None:
+    texts = "".join(map(text_of, PAGES))
+    for picture in (DOCS / "_static").iterdir():
+        assert f"_static/{picture.name}" in texts
+
+
+def test_every_message_on_the_page_on_trouble_is_one_of_the_code() -> None:
+    folders = (REPOSITORY / "xrf_sr_plans", REPOSITORY / "callbacks")
+    sources = [path.read_text(encoding="utf-8") for one in folders for path in one.rglob("*.py")]
+    # Strings that are broken over several lines count as one.
+    code = re.sub(r'"\s+f?"', "", "\n".join(sources))
+    messages = re.findall(
+        r"^### `(.*[^`])`$", text_of(DOCS / "how-to" / "troubleshooting.md"), re.M
+    )
+    assert len(messages) > 30
+    for message in messages:
+        pieces = message.replace("'…'", "…").split("…")
+        pattern = r"[^\n]{0,60}?".join(re.escape(piece) for piece in pieces)
+        assert re.search(pattern, code), message
+
+
+@pytest.fixture
+def generators(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The modules in docs/ that write parts of the reference."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    pytest.importorskip("numpydoc")
+    yield importlib.import_module
+    for name in ("generated_pages", "trust_tables", "parameter_types"):
+        sys.modules.pop(name, None)
 
 
 def test_the_generated_parts_name_every_command_setting_and_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, generators: Any
 ) -> None:
-    monkeypatch.syspath_prepend(str(DOCS))
-    from generated_pages import write_pages
-
-    write_pages(tmp_path)
-    sys.modules.pop("generated_pages")
+    generators("generated_pages").write_pages(tmp_path)
     commands = (tmp_path / "command-line.md").read_text(encoding="utf-8")
     assert all(f"## `xrf-sr {name}`" in commands for name in ("demo", "evaluate", "replay"))
     explained = "How many times finer than the map itself: 2 or 4."
@@ -150,11 +222,32 @@ def test_the_generated_parts_name_every_command_setting_and_model(
     assert (tmp_path / "trust-boundary.md").read_text(encoding="utf-8") in cards
 
 
-def test_trust_tables_show_sizes_rates_and_what_is_missing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.syspath_prepend(str(DOCS))
-    import trust_tables
+def test_plans_are_documented_as_they_are_typed(generators: Any) -> None:
+    text = generators("generated_pages").plans()
+    sections = dict(zip(*[iter(re.split(r"^## `(\w+)`$", text, flags=re.M)[1:])] * 2, strict=True))
+    plans = bind_plans(make_beamline())
+    assert list(sections) == list(plans)
+    for name, plan in plans.items():
+        rows = re.findall(r"^\| (`.*?`) \|", sections[name], re.M)
+        described = [one for row in rows for one in re.findall(r"`(\w+)`", row)]
+        assert sorted(described) == sorted(inspect.signature(plan).parameters)
+        assert "beamline" not in described
+
+
+def test_a_parameter_has_its_type_and_default_in_the_one_table(generators: Any) -> None:
+    def scan(step_um: float, rows: int = 3, *, mode: str | None = None) -> None: ...
+
+    lines = ["Scan.", "", "Parameters", "----------", "step_um", "    Step, in um.", "rows, mode"]
+    lines += ["    How.", "", "Returns", "-------", "rows"]
+    typed = generators("parameter_types").with_types(lines, inspect.signature(scan, eval_str=True))
+    assert typed[4] == "step_um : float"
+    assert typed[6] == "rows, mode : int, str | None"
+    assert typed[7:] == lines[7:]
+    assert 'autodoc_typehints = "none"' in (DOCS / "conf.py").read_text(encoding="utf-8")
+
+
+def test_trust_tables_show_sizes_rates_and_what_is_missing(generators: Any) -> None:
+    trust_tables = generators("trust_tables")
 
     from xrf_sr_plans.sr.trust_boundary import NEVER, TrustBoundary
 
