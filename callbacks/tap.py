@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
+from xrf_sr_plans.callbacks.analysis_link import DocumentLink
 from xrf_sr_plans.maps.run_index import MAX_OPEN_RUNS, RunIndex, wants_analysis
 
 logger = logging.getLogger(__name__)
-
-
-class Link(Protocol):
-    """Where the tap sends documents; microseconds, never raises, never blocks."""
-
-    def submit(self, run: str, name: str, doc: Mapping[str, Any]) -> None:
-        """Take a document of the run with that uid."""
-        ...
 
 
 class Tap:
@@ -25,7 +18,7 @@ class Tap:
     Whatever happens behind it, the RunEngine sees no exception and waits for nothing.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: DocumentLink) -> None:
         self._link = link
         self._index = RunIndex(wants_analysis, MAX_OPEN_RUNS)
         self.errors = 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from bluesky import RunEngine
 
+from xrf_sr_plans.callbacks.analysis_link import AnalysisLink
 from xrf_sr_plans.callbacks.tap import Tap
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.analysis import AnalysisDevice
@@ -43,7 +44,7 @@ class Session:
 
     run_engine: RunEngine
     beamline: Beamline
-    link: Any
+    link: AnalysisLink
     analysis: AnalysisDevice
     plans: Mapping[str, Callable[..., Any]]
     _tokens: Sequence[int] = ()
@@ -112,7 +113,9 @@ def start_session(
     return session
 
 
-def _link(settings: AnalysisSettings, sinks: Sequence[DocumentSink], *, in_process: bool) -> Any:
+def _link(
+    settings: AnalysisSettings, sinks: Sequence[DocumentSink], *, in_process: bool
+) -> AnalysisLink:
     if in_process:
         from xrf_sr_plans.callbacks.service.local_analysis import LocalAnalysis
 

@@ -1,1 +1,1 @@
-"""The process that the analysis runs in: started, watched, restarted, caught up."""
+"""The process that the analysis runs in: how it is started, watched, restarted and caught up."""

@@ -1,4 +1,4 @@
-"""The analysis process, as `AnalysisProcess` starts it."""
+"""Entry point of the analysis process, as `AnalysisProcess` starts it."""
 
 from xrf_sr_plans.callbacks.service.worker import main
 

@@ -5,15 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 
 
+class JournalEntry(NamedTuple, Generic[Item]):
+    """One document in the journal; `item` is the form in which it is kept."""
+
+    number: int
+    run: str
+    name: str
+    item: Item
+
+
 @dataclass
-class _Run(Generic[Item]):
+class _RunInJournal(Generic[Item]):
     size: int = 0
-    entries: list[tuple[int, str, Item]] = field(default_factory=list)
+    entries: list[JournalEntry[Item]] = field(default_factory=list)
     stopped: bool = False
     given_up: str = ""
     abandoned: bool = False
@@ -26,67 +35,72 @@ class _Run(Generic[Item]):
 
 
 class Journal(Generic[Item]):
-    """Documents by run and in their order, numbered through; thread-safe.
+    """The documents of several runs in their order, numbered through. It is thread-safe.
+
+    A run is given up where it exceeds the memory: its documents are let go, and no more of them
+    are kept. A run is abandoned where the analysis process will not be asked about it any more:
+    its documents stay for the bicubic fallback as long as no other run needs the memory.
 
     Parameters
     ----------
     limit_bytes
-        A run whose documents would exceed it is given up: they are let go, and nothing more of
-        that run is kept. Documents of other runs stay, except abandoned ones (below), which make
-        room.
+        Number of bytes that all documents together may take. Abandoned runs make room first. A
+        run whose documents still exceed the limit is given up; other runs stay.
     """
 
     def __init__(self, limit_bytes: float) -> None:
         self.limit_bytes = limit_bytes
-        self._runs: dict[str, _Run[Item]] = {}
+        self._runs: dict[str, _RunInJournal[Item]] = {}
         self._number = 0
         self._lock = threading.Lock()
 
     @property
     def size(self) -> int:
-        """Bytes held."""
+        """Number of bytes held."""
         with self._lock:
             return self._size()
 
     def append(self, run: str, name: str, item: Item, size: int) -> int | None:
-        """Keep a document and return its number; None: this run has been given up."""
+        """Keep a document and return its number, or return None where the run is given up.
+
+        Parameters
+        ----------
+        run
+            Uid of the run that the document belongs to.
+        name
+            Kind of the document, such as "event".
+        item
+            The document in the form in which it is kept.
+        size
+            Number of bytes that it takes.
+        """
         with self._lock:
-            entry = self._runs.setdefault(run, _Run())
-            entry.stopped = entry.stopped or name == "stop"
-            if entry.given_up:
+            known = self._runs.setdefault(run, _RunInJournal())
+            known.stopped = known.stopped or name == "stop"
+            if known.given_up:
                 return None
             if self._size() + size > self.limit_bytes:
                 self._drop_abandoned()
             if self._size() + size > self.limit_bytes:
-                entry.give_up(
+                known.give_up(
                     f"its documents exceed the {self.limit_bytes / 2**20:g} MB that the analysis "
                     "may hold (memory_limit_mb)"
                 )
                 return None
             self._number += 1
-            entry.entries.append((self._number, name, item))
-            entry.size += size
+            known.entries.append(JournalEntry(self._number, run, name, item))
+            known.size += size
             return self._number
 
     def give_up(self, run: str, reason: str) -> None:
         """Let go of a run's documents, and keep no more of them."""
         with self._lock:
-            self._runs.setdefault(run, _Run()).give_up(reason)
-
-    def open(self) -> list[str]:
-        """Return the runs that are not over."""
-        with self._lock:
-            return [uid for uid, run in self._runs.items() if not run.stopped]
+            self._runs.setdefault(run, _RunInJournal()).give_up(reason)
 
     def given_up(self, run: str) -> str:
-        """Return why nothing is kept of a run; empty: it is, or is not known at all."""
+        """Return why a run is given up; empty where it is not, or is not known at all."""
         with self._lock:
             return self._runs[run].given_up if run in self._runs else ""
-
-    def forget(self, run: str) -> None:
-        """Let go of a run whose result is in."""
-        with self._lock:
-            self._runs.pop(run, None)
 
     def abandon(self, run: str) -> None:
         """Keep a run for its fallback only, while there is room."""
@@ -99,31 +113,38 @@ class Journal(Generic[Item]):
         with self._lock:
             return run in self._runs and self._runs[run].abandoned
 
+    def forget(self, run: str) -> None:
+        """Let go of a run whose result is in."""
+        with self._lock:
+            self._runs.pop(run, None)
+
     def next_number(self) -> int:
         """Return the number that the next document will get."""
         with self._lock:
             return self._number + 1
 
-    def waiting(self) -> list[str]:
-        """Return the runs that are over but have no result."""
+    def open_runs(self) -> list[str]:
+        """Return the uids of the runs that have not stopped."""
+        with self._lock:
+            return [uid for uid, run in self._runs.items() if not run.stopped]
+
+    def waiting_runs(self) -> list[str]:
+        """Return the uids of the runs that have stopped and wait for their result."""
         with self._lock:
             return [uid for uid, run in self._runs.items() if run.stopped and not run.abandoned]
 
-    def run(self, run: str) -> list[tuple[int, str, Item]]:
-        """Return (number, name, item) of one run."""
+    def entries_of(self, run: str) -> list[JournalEntry[Item]]:
+        """Return the documents of one run in their order."""
         with self._lock:
             return list(self._runs[run].entries) if run in self._runs else []
 
-    def all(self) -> Iterator[tuple[int, str, str, Item]]:
-        """Yield (number, run, name, item) of all runs not abandoned, in the order they came."""
+    def entries(self) -> Iterator[JournalEntry[Item]]:
+        """Yield the documents of all runs that are not abandoned, in the order they came."""
         with self._lock:
             everything = [
-                (number, uid, name, item)
-                for uid, run in self._runs.items()
-                if not run.abandoned
-                for number, name, item in run.entries
+                entry for run in self._runs.values() if not run.abandoned for entry in run.entries
             ]
-        yield from sorted(everything, key=lambda entry: entry[0])
+        yield from sorted(everything, key=lambda entry: entry.number)
 
     def _drop_abandoned(self) -> None:
         for uid in [uid for uid, run in self._runs.items() if run.abandoned]:

@@ -1,7 +1,7 @@
 """`LocalAnalysis`: the analysis in a thread of this process, for notebooks, replay and tests.
 
-Same interface as `AnalysisProcess`. It shares the interpreter with the RunEngine, so a heavy
-model does slow rows down; at a beamline use the process.
+It has the interface of `AnalysisProcess`. It shares the interpreter with the RunEngine, so that a
+heavy model slows rows down. At a beamline, use the process.
 """
 
 from __future__ import annotations
@@ -26,34 +26,49 @@ from xrf_sr_plans.devices.protocols import AnalysisSummary
 logger = logging.getLogger(__name__)
 
 _BYTES_PER_NUMBER = 32
+"""Rough size of a number in a list."""
 
 
 class LocalAnalysis:
     """Run the analysis chain in a daemon thread.
 
+    It is an `xrf_sr_plans.callbacks.analysis_link.AnalysisLink`.
+
     Parameters
     ----------
     settings
-        Which model on which device.
+        Settings of the analysis.
     sinks
-        Each is called with ``(name, doc)`` of result runs, in a thread of its own.
+        Each is called as ``sink(name, doc)`` with the documents of whole result runs. They share
+        a thread of their own.
+
+    Attributes
+    ----------
+    journal : Journal
+        Documents of the runs whose result is not in yet.
+    sink_thread : SinkThread
+        Where result runs are delivered.
+    chain : AnalysisChain
+        What analyses the documents.
     """
 
     def __init__(
         self, settings: AnalysisSettings | None = None, sinks: Iterable[Sink] = ()
     ) -> None:
         self.settings = settings or AnalysisSettings()
-        self.board = ResultBoard()
-        self.sinks = SinkThread(sinks)
+        self.sink_thread = SinkThread(sinks)
         self.journal: Journal[Mapping[str, Any]] = Journal(self.settings.memory_limit_mb * 2**20)
         self.chain = AnalysisChain(
             self.settings,
             emit=self._collect,
             finished=self._finished,
-            preview=lambda documents: self.sinks.deliver(documents, preview=True),
+            preview=lambda documents: self.sink_thread.deliver(documents, preview=True),
             backlog=lambda: self._inbox.qsize(),
         )
-        self._fall_back = BicubicFallback(self.settings, self.board, self.sinks, self._documents_of)
+        self._results = ResultBoard()
+        self._fall_back = BicubicFallback(
+            self.settings, self._results, self.sink_thread, self._documents_of
+        )
         self._inbox: SimpleQueue[tuple[str, str, Mapping[str, Any]] | None] = SimpleQueue()
         self._result: Documents = []
         self._in_time = False
@@ -68,29 +83,35 @@ class LocalAnalysis:
         if self.journal.append(run, name, doc, rough_size(doc)) is not None:
             self._inbox.put((run, name, doc))
         elif reason := self.journal.given_up(run):
-            self.board.settle(failed(run, reason))
+            self._results.settle(failed(run, reason))
             if name == "stop":
                 self.journal.forget(run)
 
     def request(self, source_uid: str) -> Future[AnalysisSummary]:
-        """Return the future of a run's result."""
-        return self.board.request(source_uid)
+        """Return the future of a run's outcome; asking twice is harmless."""
+        return self._results.request(source_uid)
 
     def fall_back(self, source_uid: str, reason: str) -> Future[AnalysisSummary]:
-        """Give up on the model for this run: bicubic, now, in a thread of its own."""
+        """Stop waiting for the model's result of a run, and make a bicubic one in a thread."""
         return self._fall_back(source_uid, reason)
 
     def flush(self, timeout_s: float = 60.0) -> bool:
-        """Wait until all runs that are over have results and the sinks have them."""
+        """Wait until all runs that are over have results, and the sinks have them.
+
+        Returns
+        -------
+        bool
+            Whether that was so within the time.
+        """
         deadline = time.monotonic() + timeout_s
-        while self.journal.waiting() and self._thread.is_alive():
+        while self.journal.waiting_runs() and self._thread.is_alive():
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.005)
-        return self.sinks.flush(max(0.0, deadline - time.monotonic()))
+        return self.sink_thread.flush(max(0.0, deadline - time.monotonic()))
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Finish what is queued, within the time; then stop."""
+        """Let what is under way finish within the time, then stop."""
         if self._closed:
             return
         self._closed = True
@@ -105,7 +126,7 @@ class LocalAnalysis:
         self.close()
 
     def _documents_of(self, run: str) -> Documents:
-        return [(name, dict(doc)) for _, name, doc in self.journal.run(run)]
+        return [(entry.name, dict(entry.item)) for entry in self.journal.entries_of(run)]
 
     def _work(self) -> None:
         while True:
@@ -121,20 +142,20 @@ class LocalAnalysis:
             self.chain.take(run, name, doc)
             if name == "stop":
                 if self._in_time:
-                    self.sinks.deliver(self._result)
+                    self.sink_thread.deliver(self._result)
                 self.journal.forget(run)
 
     def _collect(self, name: str, doc: dict[str, Any]) -> None:
         self._result.append((name, doc))
 
     def _finished(self, summary: AnalysisSummary) -> None:
-        self._in_time = self.board.settle(summary)
+        self._in_time = self._results.settle(summary)
         if not self._in_time:
             logger.info("result of run %s came after its fallback", summary.source_uid)
 
 
 def rough_size(doc: Mapping[str, Any]) -> int:
-    """Return about how many bytes a document holds, looking at the first of equal items only."""
+    """Return roughly how many bytes a document holds, going by the first item of each list."""
     return 2000 + sum(_rough(value) for value in doc.get("data", {}).values())
 
 

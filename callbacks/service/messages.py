@@ -1,141 +1,184 @@
-"""Frames between the RunEngine's process and the analysis process: length, then msgpack.
+"""What the RunEngine's process and the analysis process say to each other: one class per kind.
 
-Never pickle: what comes out of a pipe is data. Arrays of numbers cross as raw bytes; whatever
-msgpack doesn't know crosses as its `repr`, since one odd value in a user's metadata must not
-cost the map.
+`ToWorker` and `FromWorker` are all that either side may say. `TO_WORKER` and `FROM_WORKER` turn
+such messages into frames and back. A message crosses as a list: the name of its class, then the
+values of its fields in their order.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
-import msgpack
-import numpy as np
-
-from xrf_sr_plans.errors import WorkerError
-
-_LENGTH = struct.Struct("<Q")
-_ARRAY = 1
-MAX_FRAME = 8 * 2**30
+from xrf_sr_plans.callbacks.service.frames import pack
+from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.devices.protocols import AnalysisSummary
+from xrf_sr_plans.errors import WorkerError, in_words
+from xrf_sr_plans.maps.region import Region
 
 
-def pack(message: Any) -> bytes:
-    """Return one frame."""
-    try:
-        body = _packb(message)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        # An int of more than 64 bits, a dict that changed meanwhile, ...: value by value.
-        body = _packb(_plain(message))
-    return _LENGTH.pack(len(body)) + body
+@dataclass(frozen=True)
+class Configure:
+    """The first message to a worker: its settings, and whether anybody takes its documents."""
+
+    settings: AnalysisSettings
+    wants_results: bool
+    wants_previews: bool
 
 
-def unpack_frame(frame: bytes) -> Any:
-    """Return the message of one whole frame."""
-    return unpack(memoryview(frame)[_LENGTH.size :])
+@dataclass(frozen=True)
+class RunDocument:
+    """A document of a run that is to be analysed, numbered through over all runs."""
+
+    number: int
+    run: str
+    name: str
+    doc: Mapping[str, Any]
 
 
-def unpack(body: bytes | bytearray | memoryview) -> Any:
-    """Return the message of a frame's body.
+@dataclass(frozen=True)
+class ForgetRun:
+    """Skip what has not been done of a run, since its result is not needed any more.
 
-    Raises
-    ------
-    WorkerError
-        Bytes that are no message.
+    `number` is that of the last document sent before. The worker acknowledges it in its turn.
     """
-    try:
+
+    run: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Close:
+    """Finish what came before this message, then end."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker has loaded what it needs and begins to take documents."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class Acknowledge:
+    """All documents up to this number have been dealt with."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """The outcome of one run, which a plan may be waiting for."""
+
+    summary: AnalysisSummary
+
+
+@dataclass(frozen=True)
+class ResultDocument:
+    """One document of the result runs that follow from a run; it counts once `RunDone` has come."""
+
+    run: str
+    name: str
+    doc: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A whole result run of a map that is still being flown."""
+
+    documents: list[tuple[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class RunDone:
+    """Everything that follows from a run has been said."""
+
+    run: str
+
+
+ToWorker = Configure | RunDocument | ForgetRun | Close
+FromWorker = Ready | Acknowledge | RunSummary | ResultDocument | Preview | RunDone
+
+Message = TypeVar("Message")
+
+
+class MessageCodec(Generic[Message]):
+    """Turn the messages of one direction into frames and back.
+
+    Parameters
+    ----------
+    kinds
+        The dataclasses that may be sent in this direction.
+    """
+
+    def __init__(self, kinds: Iterable[type[Message]]) -> None:
+        self._field_types = {kind: _field_types(kind) for kind in kinds}
+        self._kinds = {kind.__name__: kind for kind in self._field_types}
+
+    def encode(self, message: Message) -> bytes:
+        """Return a message as one frame."""
+        kind = type(message)
+        values = (_simplified(getattr(message, name)) for name in self._field_types[kind])
+        return pack([kind.__name__, *values])
+
+    def decode(self, content: Any) -> Message:
+        """Return the message that a frame holds, from the frame's unpacked content.
+
+        Raises
+        ------
+        WorkerError
+            The content is no list with a kind, or the kind is unknown in this direction, or the
+            fields are not those of that kind.
+        """
+        name, *values = content if isinstance(content, list) and content else [content]
+        kind = self._kinds.get(name) if isinstance(name, str) else None
+        if kind is None:
+            raise WorkerError(
+                f"a message of kind {name!r:.80}; there are {', '.join(sorted(self._kinds))}"
+            )
+        wanted = self._field_types[kind]
         try:
-            return _unpackb(body)
-        except TypeError:
-            # Keys that were tuples arrive as lists, which are no keys.
-            return _unpackb(body, object_pairs_hook=_with_text_keys)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise WorkerError(f"{len(body)} bytes that are no message: {error}") from error
+            if len(values) != len(wanted):
+                raise ValueError(f"{len(values)} fields instead of {len(wanted)}")
+            return kind(*map(_typed, wanted.items(), values))
+        except (TypeError, ValueError, KeyError) as error:
+            raise WorkerError(f"a malformed message of kind {name!r}: {in_words(error)}") from error
 
 
-def read_frame(stream: BinaryIO) -> Any:
-    """Read one message; None: the other side has closed.
-
-    Raises
-    ------
-    WorkerError
-        A frame that is cut off or no message.
-    """
-    head = _read(stream, _LENGTH.size)
-    if head is None:
-        return None
-    (length,) = _LENGTH.unpack(head)
-    if length > MAX_FRAME:
-        raise WorkerError(f"a frame of {length} bytes; at most {MAX_FRAME} are allowed")
-    body = _read(stream, length)
-    if body is None:
-        raise WorkerError(f"a frame of {length} bytes was cut off")
-    return unpack(body)
+def _field_types(kind: type) -> dict[str, type]:
+    hints = get_type_hints(kind)
+    return {one.name: get_origin(hints[one.name]) or hints[one.name] for one in fields(kind)}
 
 
-def _read(stream: BinaryIO, length: int) -> bytearray | None:
-    buffer = bytearray(length)
-    view = memoryview(buffer)
-    while view:
-        count = stream.readinto(view)  # type: ignore[attr-defined]
-        if not count:
-            return None
-        view = view[count:]
-    return buffer
-
-
-def _packb(message: Any) -> bytes:
-    return msgpack.packb(
-        message, default=_default, use_bin_type=True, unicode_errors="surrogatepass"
-    )
-
-
-def _unpackb(body: bytes | bytearray | memoryview, **how: Any) -> Any:
-    return msgpack.unpackb(
-        body,
-        ext_hook=_from_extension,
-        strict_map_key=False,
-        unicode_errors="surrogatepass",
-        **how,
-    )
-
-
-def _with_text_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    return {key if isinstance(key, str | int) else repr(key): value for key, value in pairs}
-
-
-def _default(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "biuf":
-            return value.tolist()
-        head = [value.dtype.str, list(value.shape), value.tobytes()]
-        return msgpack.ExtType(_ARRAY, msgpack.packb(head))
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, (set, frozenset)):
-        return sorted(value, key=repr)
-    return repr(value)
-
-
-def _from_extension(code: int, data: bytes) -> Any:
-    if code != _ARRAY:
-        raise ValueError(f"extension {code}")
-    dtype, shape, raw = msgpack.unpackb(data)
-    return np.frombuffer(raw, dtype=np.dtype(dtype)).reshape(shape)
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    if depth > 50:
-        return repr(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, depth + 1) for key, item in list(value.items())}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, depth + 1) for item in value]
-    try:
-        _packb(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return repr(value)
+def _simplified(value: Any) -> Any:
+    """Return the value of a field as what frames carry."""
+    if isinstance(value, AnalysisSettings):
+        return value.model_dump()
+    if isinstance(value, AnalysisSummary):
+        # The one place where regions become dictionaries on their way between the processes.
+        return asdict(value)
     return value
+
+
+def _typed(field: tuple[str, type], value: Any) -> Any:
+    """Return the value of a field as its class declares it; the inverse of `_simplified`."""
+    name, wanted = field
+    if wanted is AnalysisSettings:
+        return AnalysisSettings(**value)
+    if wanted is AnalysisSummary:
+        return _summary(value)
+    if not isinstance(value, wanted):
+        raise TypeError(f"{name} is {value!r:.80}, no {wanted.__name__}")
+    # Pairs of a name and a document, whose tuples arrive as lists.
+    return [(name, doc) for name, doc in value] if wanted is list else value
+
+
+def _summary(plain: Mapping[str, Any]) -> AnalysisSummary:
+    return AnalysisSummary(
+        **{**plain, "regions": tuple(Region.from_dict(region) for region in plain["regions"])}
+    )
+
+
+TO_WORKER: MessageCodec[ToWorker] = MessageCodec(get_args(ToWorker))
+FROM_WORKER: MessageCodec[FromWorker] = MessageCodec(get_args(FromWorker))

@@ -1,4 +1,4 @@
-"""`ResultBoard`: who asked for which result, and what it was."""
+"""`ResultBoard`: the outcomes of the analysis by run, for whoever waits for them."""
 
 from __future__ import annotations
 
@@ -9,35 +9,40 @@ from concurrent.futures import Future
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 
 MAX_REMEMBERED = 512
+"""Number of runs whose outcome is remembered; beyond it the oldest are forgotten."""
 
 
 class ResultBoard:
-    """Futures of results by source uid; the first result that is not a failure stays."""
+    """Futures of outcomes by the uid of the measured run. It is thread-safe.
+
+    The first outcome that is not a failure is final. A failure may be replaced once by something
+    better, such as a bicubic fallback.
+    """
 
     def __init__(self) -> None:
         self._futures: OrderedDict[str, Future[AnalysisSummary]] = OrderedDict()
         self._lock = threading.Lock()
 
     def request(self, source_uid: str) -> Future[AnalysisSummary]:
-        """Return the future of a run's result; the same one to everybody."""
+        """Return the future of a run's outcome; everybody who asks gets the same one."""
         with self._lock:
             return self._future(source_uid)
 
     def settle(self, summary: AnalysisSummary) -> bool:
-        """Publish a result; False: there is one already, this one came too late."""
+        """Publish an outcome; return False where there is one already and this one is too late."""
         with self._lock:
             future = self._future(summary.source_uid)
             if future.done():
                 if future.result().status != "failed" or summary.status == "failed":
                     return False
-                # Better late than failed: who asks from now on gets it.
+                # Better late than failed: those who ask from now on get it.
                 del self._futures[summary.source_uid]
                 future = self._future(summary.source_uid)
         future.set_result(summary)
         return True
 
     def reopen(self, source_uid: str) -> Future[AnalysisSummary]:
-        """Return the future of a result that may replace a failure (a fallback)."""
+        """Return the future of an outcome that may replace a failure."""
         with self._lock:
             future = self._future(source_uid)
             if future.done() and future.result().status == "failed":

@@ -1,4 +1,4 @@
-"""`SinkThread`: whole result runs to their consumers, away from everything that must go on."""
+"""`SinkThread`: whole result runs to their consumers, in a thread that nobody waits for."""
 
 from __future__ import annotations
 
@@ -15,16 +15,27 @@ from xrf_sr_plans.callbacks.result_run import Documents
 logger = logging.getLogger(__name__)
 
 Sink = Callable[[str, dict[str, Any]], Any]
-"""Takes (name, doc). With an attribute ``wants_preview = True`` it is given previews too."""
+"""Takes a kind and a document. One with an attribute ``wants_preview = True`` gets previews too."""
 
 MAX_WAITING = 32
-"""Result runs that may wait for slow sinks; the next one is not delivered, and that is logged."""
+"""Number of result runs that may wait for slow sinks. One more is lost, and the log says so."""
 
 
 class SinkThread:
-    """Call sinks with whole runs, one after the other, in a daemon thread.
+    """Call sinks with whole result runs, one after the other, in a daemon thread.
 
-    A sink that raises (no space, no server) misses the rest of that run; the others get it.
+    A sink that raises (no space, no server) misses the rest of that run. The others get it.
+
+    It differs from `xrf_sr_plans.store.background.BackgroundSink` in what it is given. That one
+    takes single documents of open runs from the RunEngine, for one sink, and must follow their
+    uids in order to give up a run with a gap. This one takes runs that are finished, for several
+    sinks, so that a run is delivered or lost as a whole. It also turns arrays into lists once for
+    all sinks, and drops a preview when anything else is waiting.
+
+    Parameters
+    ----------
+    sinks
+        Each is called as ``sink(name, doc)`` with the documents of one run after the other.
     """
 
     def __init__(self, sinks: Iterable[Sink]) -> None:
@@ -46,7 +57,7 @@ class SinkThread:
         return any(self._wanted(sink, True) for sink in self.sinks)
 
     def deliver(self, documents: Documents, *, preview: bool = False) -> None:
-        """Queue a run for all sinks; returns at once."""
+        """Queue a run for all sinks that want it; return at once."""
         if not documents or not any(self._wanted(sink, preview) for sink in self.sinks):
             return
         with self._changed:
@@ -63,7 +74,7 @@ class SinkThread:
                 self._thread.start()
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until everything queued has been delivered; False: not within the time."""
+        """Wait until everything queued has been delivered; return False if that takes too long."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             return self._changed.wait_for(
@@ -81,10 +92,10 @@ class SinkThread:
                 documents, preview = self._waiting.popleft()
                 self._busy = True
             try:
-                plain: Documents = [(name, as_lists(doc)) for name, doc in documents]
+                listed: Documents = [(name, as_lists(doc)) for name, doc in documents]
                 for sink in self.sinks:
                     if self._wanted(sink, preview):
-                        self._feed(sink, plain)
+                        self._feed(sink, listed)
             finally:
                 with self._changed:
                     self._busy = False

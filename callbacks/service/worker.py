@@ -1,8 +1,7 @@
 """The analysis process: documents in on one pipe, results out on another, and nothing else.
 
-It ends when its input ends, so it never outlives the RunEngine's process however that dies.
-Messages in: ``settings``, ``doc``, ``forget``, ``close``. Out: ``ready``, ``ack`` (number of the
-last document dealt with), ``summary``, ``emit`` (one result document), ``preview``, ``done``.
+It ends when its input ends, so it never outlives the RunEngine's process, however that dies. What
+it is told and what it says are the classes of `messages`.
 """
 
 from __future__ import annotations
@@ -13,78 +12,124 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import asdict
 from queue import Empty, SimpleQueue
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, assert_never
 
-from xrf_sr_plans.callbacks.service import messages as wire
-from xrf_sr_plans.config import AnalysisSettings
-from xrf_sr_plans.devices.protocols import AnalysisSummary
+from xrf_sr_plans.callbacks.service.frames import read_frame
+from xrf_sr_plans.callbacks.service.messages import (
+    FROM_WORKER,
+    TO_WORKER,
+    Acknowledge,
+    Close,
+    Configure,
+    ForgetRun,
+    FromWorker,
+    Preview,
+    Ready,
+    ResultDocument,
+    RunDocument,
+    RunDone,
+    RunSummary,
+    ToWorker,
+)
 from xrf_sr_plans.errors import WorkerError
+
+if TYPE_CHECKING:
+    from xrf_sr_plans.callbacks.chain import AnalysisChain
 
 logger = logging.getLogger(__name__)
 
 _ACK_EVERY = 32
+"""Number of documents after which they are acknowledged at the latest.
+
+Not at every document: each message costs the RunEngine's process some of its interpreter's time.
+"""
+
 _LULL_S = 0.3
-"""Not at every document: each message costs the RunEngine's process some of its interpreter."""
+"""Seconds without a document after which those before are acknowledged."""
 
 
 class Worker:
-    """Feed documents to the analysis chain in their order and report.
+    """Feed documents to the analysis chain in their order, and report.
 
     Parameters
     ----------
     receive, send
-        The pipes.
+        The pipes from and to the RunEngine's process.
     """
 
     def __init__(self, receive: BinaryIO, send: BinaryIO) -> None:
         self._receive = receive
         self._send = send
         self._lock = threading.Lock()
-        self._inbox: SimpleQueue[tuple[int, str, str, dict[str, Any]] | None] = SimpleQueue()
+        self._inbox: SimpleQueue[ToWorker] = SimpleQueue()
         self._forgotten: set[str] = set()
         self._run = ""
         self._done = self._acknowledged = 0
 
     def work(self) -> None:
-        """Serve until the other side says close, or is gone."""
-        first = wire.read_frame(self._receive)
-        if first is None:
+        """Serve until the other side says close, or is gone.
+
+        Raises
+        ------
+        WorkerError
+            The first message is not `Configure`, or can't be read.
+        """
+        content = read_frame(self._receive)
+        if content is None:
             return
-        kind, plain, wants_documents, wants_previews = first
-        if kind != "settings":
-            raise WorkerError(f"the first message is {kind!r}; it must be 'settings'")
-        settings = AnalysisSettings(**plain)
-        os.nice(settings.nice)
+        first = TO_WORKER.decode(content)
+        if not isinstance(first, Configure):
+            raise WorkerError(f"the first message is {type(first).__name__}, not Configure")
+        chain = self._chain(first)
+        self._say(Ready(os.getpid()))
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        while True:
+            message = self._next()
+            match message:
+                case RunDocument():
+                    self._analyse(chain, message)
+                case ForgetRun(_, number):
+                    self._done = max(self._done, number)
+                    self._acknowledge_if_many()
+                case Close():
+                    return
+                case Configure():
+                    logger.error("configured twice; the second time changes nothing")
+                case _:
+                    assert_never(message)
+
+    def _chain(self, first: Configure) -> AnalysisChain:
+        """Return the analysis chain; the libraries are loaded with the niceness asked for."""
+        os.nice(first.settings.nice)
         from xrf_sr_plans.callbacks.chain import AnalysisChain
 
-        chain = AnalysisChain(
-            settings,
-            self._emit if wants_documents else None,
-            self._finished,
-            preview=self._preview if wants_previews else None,
+        return AnalysisChain(
+            first.settings,
+            self._emit if first.wants_results else None,
+            lambda summary: self._say(RunSummary(summary)),
+            preview=(lambda docs: self._say(Preview(docs))) if first.wants_previews else None,
             backlog=self._inbox.qsize,
             warm_up=True,
         )
-        self._say(["ready", os.getpid()])
-        threading.Thread(target=self._listen, name="listen", daemon=True).start()
-        while (item := self._next()) is not None:
-            number, self._run, name, doc = item
-            if name == "stop":
-                # Should this map be the end of us, then it is the one to blame.
-                self._acknowledge()
-            if name and self._run not in self._forgotten:
-                chain.take(self._run, name, doc)
-            self._done = max(self._done, number)
-            if name == "stop":
-                self._say(["done", self._run])
-                self._acknowledge()
-            elif self._done - self._acknowledged >= _ACK_EVERY:
-                self._acknowledge()
 
-    def _next(self) -> tuple[int, str, str, dict[str, Any]] | None:
-        """Wait for the next document; acknowledge those before it once there is a lull."""
+    def _analyse(self, chain: AnalysisChain, message: RunDocument) -> None:
+        self._run = message.run
+        stop = message.name == "stop"
+        if stop:
+            # If the process dies of this map, the first document not acknowledged gets the blame.
+            self._acknowledge()
+        if message.run not in self._forgotten:
+            chain.take(message.run, message.name, message.doc)
+        self._done = max(self._done, message.number)
+        if stop:
+            self._say(RunDone(message.run))
+            self._acknowledge()
+        else:
+            self._acknowledge_if_many()
+
+    def _next(self) -> ToWorker:
+        """Wait for the next message; acknowledge the documents before it once there is a lull."""
         try:
             return self._inbox.get(timeout=_LULL_S)
         except Empty:
@@ -93,30 +138,28 @@ class Worker:
 
     def _acknowledge(self) -> None:
         if self._done > self._acknowledged:
-            self._say(["ack", self._done])
+            self._say(Acknowledge(self._done))
             self._acknowledged = self._done
+
+    def _acknowledge_if_many(self) -> None:
+        if self._done - self._acknowledged >= _ACK_EVERY:
+            self._acknowledge()
 
     def _listen(self) -> None:
         try:
-            while (message := wire.read_frame(self._receive)) is not None:
-                kind, *rest = message
-                if kind == "doc":
-                    number, run, name, doc = rest
-                    self._inbox.put((number, run, name, doc))
-                elif kind == "forget":
+            while (content := read_frame(self._receive)) is not None:
+                message = TO_WORKER.decode(content)
+                if isinstance(message, ForgetRun):
                     # At once, ahead of the documents that wait; its number is acknowledged in turn.
-                    run, number = rest
-                    self._forgotten.add(run)
-                    self._inbox.put((number, run, "", {}))
-                elif kind == "close":
-                    self._inbox.put(None)
+                    self._forgotten.add(message.run)
+                self._inbox.put(message)
         except (OSError, WorkerError):
             logger.exception("input is broken")
         # The RunEngine's process is gone: no result has anybody to go to.
         os._exit(0)
 
-    def _say(self, message: list[Any]) -> None:
-        frame = memoryview(wire.pack(message))
+    def _say(self, message: FromWorker) -> None:
+        frame = memoryview(FROM_WORKER.encode(message))
         try:
             with self._lock:
                 while frame:
@@ -124,19 +167,12 @@ class Worker:
         except OSError:
             os._exit(0)
 
-    def _finished(self, summary: AnalysisSummary) -> None:
-        plain = {**asdict(summary), "regions": [region.to_dict() for region in summary.regions]}
-        self._say(["summary", plain])
-
     def _emit(self, name: str, doc: dict[str, Any]) -> None:
-        self._say(["emit", self._run, name, doc])
-
-    def _preview(self, documents: list[tuple[str, dict[str, Any]]]) -> None:
-        self._say(["preview", documents])
+        self._say(ResultDocument(self._run, name, doc))
 
 
 class _Tolerant:
-    """A text stream that loses what can't be written, say because the disk is full."""
+    """A text stream that loses what can't be written, as where the disk is full."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -157,7 +193,7 @@ class _Tolerant:
 
 
 def main() -> None:
-    """Take the pipes for our own use, keep signals away, and work."""
+    """Keep the pipes for messages, keep signals away, and work until the other side is gone."""
     receive = os.fdopen(os.dup(0), "rb", buffering=0)
     send = os.fdopen(os.dup(1), "wb", buffering=0)
     # A stray print, even from C, goes to the log and not between two frames.
@@ -167,7 +203,7 @@ def main() -> None:
     sys.stdout = sys.stderr = _Tolerant(sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
-        # Where we are stopped or stuck in C when the parent dies, reading on can't tell us.
+        # A process that is stopped or stuck in C can't notice by reading that its parent died.
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     logging.basicConfig(
         level=os.environ.get("XRF_SR_LOG_LEVEL", "INFO"),

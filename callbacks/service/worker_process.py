@@ -15,30 +15,32 @@ from collections import deque
 from collections.abc import Callable
 from typing import IO, Any
 
-from xrf_sr_plans.callbacks.service import messages as wire
+from xrf_sr_plans.callbacks.service.frames import read_frame
+from xrf_sr_plans.callbacks.service.messages import FROM_WORKER, FromWorker
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.errors import WorkerError
 
 logger = logging.getLogger(__name__)
 
 _F_SETPIPE_SZ = 1031
+"""Linux's command to `fcntl` that sets how much a pipe holds; Python 3.11 has no name for it."""
 _PIPE_BYTES = 2**20
 COMMAND = [sys.executable, "-P", "-m", "xrf_sr_plans.callbacks.service"]
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class WorkerProcess:
-    """Start the process, write frames without blocking, hand on what it says.
+    """Start the process, write frames to it without blocking, and hand on what it says.
 
     Parameters
     ----------
     settings
-        Its threads, niceness and log file.
+        The settings of the analysis, of which the number of threads and the log file matter here.
     heard
-        Called with ``(self, message)`` in a thread of its own for everything it says, and with
-        ``(self, None)`` once when it has closed its side.
+        Called with ``(self, message)`` in a thread of its own for every message, and with
+        ``(self, None)`` once when the process has closed its side.
     command
-        What to start.
+        What to start instead of `COMMAND`.
 
     Raises
     ------
@@ -49,7 +51,7 @@ class WorkerProcess:
     def __init__(
         self,
         settings: AnalysisSettings,
-        heard: Callable[[WorkerProcess, Any], None],
+        heard: Callable[[WorkerProcess, FromWorker | None], None],
         command: list[str] | None = None,
     ) -> None:
         self._heard = heard
@@ -81,30 +83,25 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Process id."""
+        """Process id of the worker."""
         return self._process.pid
 
     @property
-    def alive(self) -> bool:
-        """Whether it is still running."""
-        return self._process.poll() is None
-
-    @property
     def unsent(self) -> int:
-        """Frames not written yet."""
+        """Number of frames that are not, or only partly, written."""
         return len(self._outgoing)
 
     def queue(self, frame: bytes, run: str = "") -> None:
-        """Queue a frame for `pump`."""
+        """Queue a frame for `pump`; `run` is the uid of the run that it belongs to, if any."""
         self._outgoing.append((run, memoryview(frame)))
 
     def drop(self, run: str) -> None:
-        """Forget the frames of a run that haven't been begun."""
+        """Take the frames of a run back, except one that is partly written."""
         first = [self._outgoing.popleft()] if self._begun else []
         self._outgoing = deque([*first, *(entry for entry in self._outgoing if entry[0] != run)])
 
     def pump(self, wait_s: float = 0.0) -> None:
-        """Write what the pipe takes; if it takes nothing, wait for it at most `wait_s`.
+        """Write what the pipe takes; if it takes nothing, wait for it at most `wait_s` seconds.
 
         Raises
         ------
@@ -129,7 +126,13 @@ class WorkerProcess:
                 self._begun = True
 
     def end(self, patience_s: float) -> str:
-        """Let it finish for `patience_s`, then kill it; return exit code and last words."""
+        """Let the process finish for `patience_s` seconds, then kill it.
+
+        Returns
+        -------
+        str
+            Its exit code and the last line of its log.
+        """
         code = self._wait(patience_s) if patience_s > 0 else None
         if code is None:
             self._process.kill()
@@ -151,11 +154,19 @@ class WorkerProcess:
         assert stream is not None
         try:
             with stream:
-                while (message := wire.read_frame(stream)) is not None:  # type: ignore[arg-type]
-                    self._heard(self, message)
+                while (content := read_frame(stream)) is not None:  # type: ignore[arg-type]
+                    self._understand(content)
         except (OSError, WorkerError) as error:
             logger.warning("what the analysis process said was cut off: %s", error)
         self._heard(self, None)
+
+    def _understand(self, content: Any) -> None:
+        try:
+            message = FROM_WORKER.decode(content)
+        except WorkerError as error:
+            logger.error("the analysis process sent %s", error)
+            return
+        self._heard(self, message)
 
     def _last_words(self) -> str:
         if not hasattr(self._log, "read"):
@@ -171,7 +182,7 @@ class WorkerProcess:
 
 
 def _open_log(path: str | None) -> IO[bytes] | Any:
-    """Open the log file; without one a nameless file, so that last words can be reported."""
+    """Return the log file, or a nameless one if there is none, for its last line is reported."""
     if path is not None:
         try:
             return open(path, "ab+")

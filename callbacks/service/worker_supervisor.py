@@ -1,6 +1,6 @@
-"""`WorkerSupervisor`: keeps a worker process going, and knows what each of its messages means.
+"""`WorkerSupervisor`: keeps a worker process going, and acts on what it says.
 
-Not thread-safe: the supervisor's thread alone calls it.
+It is not thread-safe: only the supervising thread of `AnalysisProcess` calls it.
 """
 
 from __future__ import annotations
@@ -9,27 +9,39 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import assert_never
 
 from xrf_sr_plans.callbacks.result_run import Documents
-from xrf_sr_plans.callbacks.service import messages as wire
 from xrf_sr_plans.callbacks.service.journal import Journal
+from xrf_sr_plans.callbacks.service.messages import (
+    TO_WORKER,
+    Acknowledge,
+    Close,
+    Configure,
+    ForgetRun,
+    FromWorker,
+    Preview,
+    Ready,
+    ResultDocument,
+    RunDone,
+    RunSummary,
+)
 from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
 from xrf_sr_plans.callbacks.service.sink_thread import SinkThread
 from xrf_sr_plans.callbacks.service.worker_process import WorkerProcess
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.errors import WorkerError
-from xrf_sr_plans.maps.region import Region
 
 logger = logging.getLogger(__name__)
 
-Message = list[Any] | None
-
 _PIPE_FULL_S = 0.1
+"""Longest wait for a pipe that takes nothing."""
 _FIRST_BACKOFF_S = 0.1
+"""Half of the wait before a lost worker is replaced; every further loss doubles it."""
 _LONGEST_BACKOFF_S = 5.0
 _HOPELESS_BACKOFF_S = 30.0
+"""Wait before the next attempt once workers have failed to start too often."""
 
 
 class WorkerSupervisor:
@@ -37,24 +49,38 @@ class WorkerSupervisor:
 
     Parameters
     ----------
+    settings
+        Settings of the analysis, which the worker is given.
     journal
-        The documents of unfinished runs, as frames: what a new worker is given.
+        Documents of the runs without a result, as frames. A new worker is given all of them.
+    results
+        Where outcomes are published.
+    sinks
+        Where result runs and previews are delivered.
     post
-        Takes ``(worker, message)`` from the worker's reading thread to the supervisor's.
+        Called as ``post(worker, message)`` in the worker's reading thread; it has to let the
+        supervising thread call `heard` with the same arguments.
+    command
+        What to start instead of ``python -m xrf_sr_plans.callbacks.service``.
+
+    Attributes
+    ----------
+    starts : int
+        How many workers have been started.
     """
 
     def __init__(
         self,
         settings: AnalysisSettings,
         journal: Journal[bytes],
-        board: ResultBoard,
+        results: ResultBoard,
         sinks: SinkThread,
-        post: Callable[[WorkerProcess, Message], None],
+        post: Callable[[WorkerProcess, FromWorker | None], None],
         command: list[str] | None = None,
     ) -> None:
         self._settings = settings
         self._journal = journal
-        self._board = board
+        self._results = results
         self._sinks = sinks
         self._post = post
         self._command = command
@@ -65,19 +91,19 @@ class WorkerSupervisor:
         self._next_start = 0.0
         self._losses = self._failed_starts = 0
         self._deaths: Counter[str] = Counter()
-        self._results: dict[str, Documents] = {}
+        self._unfinished: dict[str, Documents] = {}
         self._late: set[str] = set()
         self.starts = 0
 
     @property
     def pid(self) -> int | None:
-        """Process id of the worker; None: none is running."""
+        """Process id of the worker; None while none is running."""
         worker = self._worker
         return None if worker is None else worker.pid
 
     @property
     def ready(self) -> bool:
-        """Whether the worker has said that it is up."""
+        """Whether the worker has said that it takes documents."""
         return self._worker is not None and self._ready
 
     def send(self, run: str, name: str, number: int, frame: bytes) -> None:
@@ -85,7 +111,7 @@ class WorkerSupervisor:
         if self._journal.is_abandoned(run):
             return
         if self._worker is not None:
-            self._queue(frame, run, number)
+            self._queue(self._worker, frame, run, number)
         elif name == "stop" and self._hopeless:
             self._give_up(run, "the analysis process can't be started")
 
@@ -94,10 +120,16 @@ class WorkerSupervisor:
         self._deaths.pop(run, None)
         if self._worker is not None:
             self._worker.drop(run)
-            self._worker.queue(wire.pack(["forget", run, self._sent]))
+            self._worker.queue(TO_WORKER.encode(ForgetRun(run, self._sent)))
 
     def tend(self) -> bool:
-        """Do what is due: start, write, watch; return whether it has waited for a full pipe."""
+        """Do what is due: start a worker, write to it, and replace it if it hangs.
+
+        Returns
+        -------
+        bool
+            Whether the worker's pipe was full, so that time has been spent on waiting for it.
+        """
         if self._worker is None:
             if time.monotonic() >= self._next_start:
                 self._start()
@@ -113,24 +145,38 @@ class WorkerSupervisor:
             return False
         return self._worker.unsent > 0
 
-    def heard(self, worker: WorkerProcess, message: Message) -> None:
-        """Take what a worker said; None: it has closed its side."""
+    def heard(self, worker: WorkerProcess, message: FromWorker | None) -> None:
+        """Act on what a worker said; None means that it has closed its side."""
         if worker is not self._worker:
             return
         self._progress = time.monotonic()
-        if message is None:
-            self._lost("the analysis process ended")
-            return
-        kind, *content = message
-        getattr(self, f"_on_{kind}", self._on_unknown)(*content)
+        match message:
+            case None:
+                self._lost("the analysis process ended")
+            case Ready(pid):
+                logger.info("analysis process %d is ready", pid)
+                self._ready = True
+                self._failed_starts = 0
+            case Acknowledge(number):
+                self._acknowledged = max(self._acknowledged, number)
+            case RunSummary(summary):
+                self._settle(summary)
+            case ResultDocument(run, name, doc):
+                self._unfinished.setdefault(run, []).append((name, doc))
+            case Preview(documents):
+                self._sinks.deliver(documents, preview=True)
+            case RunDone(run):
+                self._done(run)
+            case _:
+                assert_never(message)
 
     def end(self) -> None:
-        """Tell the worker to close; kill it if it doesn't."""
+        """Tell the worker to close, and kill it if it doesn't."""
         worker, self._worker = self._worker, None
         if worker is None:
             return
         try:
-            worker.queue(wire.pack(["close"]))
+            worker.queue(TO_WORKER.encode(Close()))
             worker.pump(_PIPE_FULL_S)
         except WorkerError as error:
             logger.info("closing: %s", error)
@@ -140,11 +186,10 @@ class WorkerSupervisor:
     def _hopeless(self) -> bool:
         return self._failed_starts > self._settings.max_restarts
 
-    def _queue(self, frame: bytes, run: str, number: int) -> None:
-        assert self._worker is not None
+    def _queue(self, worker: WorkerProcess, frame: bytes, run: str, number: int) -> None:
         if self._sent <= self._acknowledged:
             self._progress = time.monotonic()
-        self._worker.queue(frame, run)
+        worker.queue(frame, run)
         self._sent = number
 
     def _start(self) -> None:
@@ -158,12 +203,12 @@ class WorkerSupervisor:
         self._ready = False
         self._acknowledged = self._sent = 0
         self._progress = time.monotonic()
-        self._results.clear()
+        self._unfinished.clear()
         self._late.clear()
-        wanted = self._sinks.has_sinks, self._sinks.has_preview_sinks
-        worker.queue(wire.pack(["settings", self._settings.model_dump(), *wanted]))
-        for number, run, _, frame in self._journal.all():
-            self._queue(frame, run, number)
+        first = Configure(self._settings, self._sinks.has_sinks, self._sinks.has_preview_sinks)
+        worker.queue(TO_WORKER.encode(first))
+        for entry in self._journal.entries():
+            self._queue(worker, entry.item, entry.run, entry.number)
         if self.starts > 1:
             logger.warning("analysis process restarted, %d documents again", worker.unsent - 1)
 
@@ -176,7 +221,11 @@ class WorkerSupervisor:
         if not self._ready:
             self._not_started(how)
             return
-        run = next((run for n, run, *_ in self._journal.all() if n > self._acknowledged), None)
+        # The run of the first document that was not acknowledged is the one to blame.
+        run = next(
+            (entry.run for entry in self._journal.entries() if entry.number > self._acknowledged),
+            None,
+        )
         if run is not None:
             self._deaths[run] += 1
             if self._deaths[run] > self._settings.max_restarts:
@@ -187,7 +236,7 @@ class WorkerSupervisor:
         logger.error("analysis process: %s", reason)
         self._failed_starts += 1
         if self._hopeless:
-            for run in self._journal.waiting():
+            for run in self._journal.waiting_runs():
                 self._give_up(run, f"the analysis process can't be started: {reason}")
         self._back_off(_HOPELESS_BACKOFF_S if self._hopeless else _LONGEST_BACKOFF_S)
 
@@ -202,38 +251,19 @@ class WorkerSupervisor:
         logger.error("run %s is given up: %s", run, reason)
         self._deaths.pop(run, None)
         self._journal.abandon(run)
-        self._board.settle(failed(run, reason))
+        self._results.settle(failed(run, reason))
 
-    def _on_ready(self, pid: int) -> None:
-        logger.info("analysis process %d is ready", pid)
-        self._ready = True
-        self._failed_starts = 0
-
-    def _on_ack(self, number: int) -> None:
-        self._acknowledged = max(self._acknowledged, number)
-
-    def _on_summary(self, plain: dict[str, Any]) -> None:
-        regions = tuple(Region.from_dict(region) for region in plain["regions"])
-        summary = AnalysisSummary(**{**plain, "regions": regions})
-        if not self._board.settle(summary):
+    def _settle(self, summary: AnalysisSummary) -> None:
+        if not self._results.settle(summary):
             self._late.add(summary.source_uid)
             logger.info("result of run %s came after its fallback", summary.source_uid)
 
-    def _on_emit(self, run: str, name: str, doc: dict[str, Any]) -> None:
-        self._results.setdefault(run, []).append((name, doc))
-
-    def _on_preview(self, documents: list[Any]) -> None:
-        self._sinks.deliver([(name, doc) for name, doc in documents], preview=True)
-
-    def _on_done(self, run: str) -> None:
+    def _done(self, run: str) -> None:
         self._losses = 0
         self._deaths.pop(run, None)
-        documents = self._results.pop(run, [])
+        documents = self._unfinished.pop(run, [])
         # The whole run or nothing: a worker that dies half-way leaves no half result behind.
         if run not in self._late:
             self._sinks.deliver(documents)
         self._late.discard(run)
         self._journal.forget(run)
-
-    def _on_unknown(self, *content: Any) -> None:
-        logger.error("the analysis process said %.200r", content)

@@ -158,7 +158,7 @@ def test_while_it_hangs_the_scan_gets_its_fallback(start):
     feed(analysis, "odd run")
     summary = analysis.fall_back("odd run", "no result within 1 s").result(WAIT_S)
     assert summary.status == "fallback"
-    assert analysis.sinks.flush(WAIT_S)
+    assert analysis.sink_thread.flush(WAIT_S)
     assert [doc["fallback"] for name, doc in taken if name == "start"] == ["no result within 1 s"]
     until(lambda: analysis.journal.size == 0)
 
@@ -300,26 +300,26 @@ def test_a_flood_of_documents_gives_up_the_run_and_not_the_next(start, monkeypat
 
 @pytest.mark.parametrize("odd_value", [2**80, object(), {1, 2}, {(1, 2): 3}, b"\xff", "\ud800"])
 def test_any_metadata_a_user_may_have_crosses_to_the_process(odd_value):
-    from xrf_sr_plans.callbacks.service import messages as wire
+    from xrf_sr_plans.callbacks.service import frames
 
-    message = wire.unpack_frame(wire.pack(["start", {"md": odd_value, "uid": "a"}]))
+    message = frames.unpack_frame(frames.pack(["start", {"md": odd_value, "uid": "a"}]))
     assert message[1]["uid"] == "a"
 
 
 def test_arrays_cross_bit_for_bit_and_garbage_is_refused():
     import numpy as np
 
-    from xrf_sr_plans.callbacks.service import messages as wire
+    from xrf_sr_plans.callbacks.service import frames
     from xrf_sr_plans.errors import WorkerError
 
     arrays = [np.array([[np.nan, -0.0, 1e-300]]), np.arange(6, dtype="u1").reshape(2, 3)]
     for array in arrays:
-        back = wire.unpack_frame(wire.pack(array))
+        back = frames.unpack_frame(frames.pack(array))
         assert back.dtype == array.dtype
         assert back.tobytes() == array.tobytes()
         assert back.shape == array.shape
     with pytest.raises(WorkerError):
-        wire.unpack(b"\xc1 nonsense")
+        frames.unpack(b"\xc1 nonsense")
 
 
 def test_no_scan_is_lost_or_marked_failed_while_the_analysis_is_killed(start, bicubic_model):
