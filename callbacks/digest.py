@@ -27,7 +27,7 @@ def digest(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     return hasher.hexdigest()
 
 
-def _feed(hasher: Any, value: Any) -> None:
+def _feed(hasher: hashlib._Hash, value: Any) -> None:
     if isinstance(value, Mapping):
         hasher.update(b"{")
         for key in sorted(value):
@@ -71,7 +71,7 @@ def _starts_numeric(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, list, tuple, np.number, np.bool_))
 
 
-def _text(hasher: Any, text: str) -> None:
+def _text(hasher: hashlib._Hash, text: str) -> None:
     encoded = text.encode()
     hasher.update(b"s%d:" % len(encoded))
     hasher.update(encoded)

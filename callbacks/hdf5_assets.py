@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from xrf_sr_plans.callbacks.result_run import MAP_KEYS, Documents
-from xrf_sr_plans.schema import STREAM_ENHANCED
+from xrf_sr_plans.callbacks.result_run import MAP_KEYS
+from xrf_sr_plans.schema import STREAM_ENHANCED, Documents
 
 MAX_IN_DOCUMENT = 256 * 256
 """Maps with more pixels than this go to a file, if there is a folder for it."""

@@ -27,10 +27,9 @@ from xrf_sr_plans.schema import (
     STREAM_PREVIEW,
     STREAM_REGIONS,
     AnalysisRequest,
+    Documents,
 )
 
-Documents = list[tuple[str, dict[str, Any]]]
-"""Pairs of a document's name and the document, in the order in which they are emitted."""
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "result.xrf-sr-plans")
 """Namespace of the uids of result runs."""
 OBJECT = "super_resolution"

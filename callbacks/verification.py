@@ -17,7 +17,6 @@ from typing import Any
 from xrf_sr_plans.callbacks.result_run import (
     NAMESPACE,
     AnalysedMap,
-    Documents,
     child_uid,
     data_key,
     in_order,
@@ -27,7 +26,12 @@ from xrf_sr_plans.callbacks.result_run import (
 from xrf_sr_plans.errors import AnalysisError
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.metrics.agreement import Agreement, compare
-from xrf_sr_plans.schema import PLAN_VERIFICATION, STREAM_VERIFICATION
+from xrf_sr_plans.schema import (
+    PLAN_VERIFICATION,
+    STREAM_VERIFICATION,
+    Documents,
+    DocumentSink,
+)
 from xrf_sr_plans.store.ledger import Entry, Ledger, content_key
 from xrf_sr_plans.store.predictions import Predictions
 from xrf_sr_plans.store.verdict import Verdict, judge
@@ -60,7 +64,7 @@ class Verification:
     def __init__(
         self,
         folder: str | None = None,
-        emit: Callable[[str, dict[str, Any]], None] | None = None,
+        emit: DocumentSink | None = None,
         recall: Recall | None = None,
     ) -> None:
         self.ledger = Ledger(folder)

@@ -18,6 +18,7 @@ from xrf_sr_plans.metrics.image import psnr_db
 from xrf_sr_plans.plans.preflight import map_cost
 from xrf_sr_plans.review.picture import SurveyView, draw_survey
 from xrf_sr_plans.review.record import SurveyRecord, left_out, read_survey, regions_of
+from xrf_sr_plans.schema import Documents
 from xrf_sr_plans.session import start_session
 
 # Arguments of `coarse_survey_with_sr`, except for the step and the factor.
@@ -59,7 +60,7 @@ def run_demo(out: Path | str, *, factor: int = 2, seed: int = 0) -> dict[str, An
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    documents: list[tuple[str, dict[str, Any]]] = []
+    documents: Documents = []
 
     def keep(name: str, doc: dict[str, Any]) -> None:
         documents.append((name, doc))

@@ -6,11 +6,19 @@ and result runs can't drift apart.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from xrf_sr_plans.measurement import Factor, Sampling
+
+Document = tuple[str, dict[str, Any]]
+"""Name of a document, such as "start" or "event", and the document itself."""
+Documents = list[Document]
+"""Documents in the order in which they are emitted."""
+DocumentSink = Callable[[str, dict[str, Any]], None]
+"""Takes one document after the other, as ``sink(name, doc)``."""
 
 SCHEMA_VERSION = 1
 

@@ -16,10 +16,9 @@ from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.plans.binding import bind_plans
+from xrf_sr_plans.schema import DocumentSink
 
 logger = logging.getLogger(__name__)
-
-DocumentSink = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from xrf_sr_plans.errors import RefusedError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _ACCENT = "#ff3b6b"
 """Color of the outlines of regions."""
@@ -88,7 +92,9 @@ def draw_survey(view: SurveyView, path: Path | str) -> Path:
     return path
 
 
-def _draw_element(figure: Any, axes: Any, view: SurveyView, index: int, element: str) -> None:
+def _draw_element(
+    figure: Figure, axes: Sequence[Axes], view: SurveyView, index: int, element: str
+) -> None:
     """Fill one row of the picture."""
     # Counts share one scale, so that colors can be compared from column to column.
     scale = _scale([maps.counts.values[index] for maps in view.coarse])
@@ -139,7 +145,7 @@ def _scale(planes: Sequence[np.ndarray]) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-9))
 
 
-def _draw_regions(axis: Any, regions: Sequence[Region], left_out: frozenset[str]) -> None:
+def _draw_regions(axis: Axes, regions: Sequence[Region], left_out: frozenset[str]) -> None:
     from matplotlib.patches import Rectangle
 
     for number, region in enumerate(regions, start=1):
@@ -153,7 +159,7 @@ def _draw_regions(axis: Any, regions: Sequence[Region], left_out: frozenset[str]
         axis.annotate(str(number), corner, color=color, fontsize=7, weight="bold")
 
 
-def _hatch_untrusted(axis: Any, enhanced: Sequence[EnhancedMaps], index: int) -> None:
+def _hatch_untrusted(axis: Axes, enhanced: Sequence[EnhancedMaps], index: int) -> None:
     for maps in enhanced:
         untrusted = ~maps.trusted.values[index].astype(bool)
         # `contourf` needs a side of two pixels at least.
@@ -168,7 +174,7 @@ def _hatch_untrusted(axis: Any, enhanced: Sequence[EnhancedMaps], index: int) ->
             )
 
 
-def _set_limits(axis: Any, coarse: Sequence[ElementalMaps]) -> None:
+def _set_limits(axis: Axes, coarse: Sequence[ElementalMaps]) -> None:
     fast = [maps.grid.fast for maps in coarse]
     slow = [maps.grid.slow for maps in coarse]
     axis.set_xlim(min(tile.low_um for tile in fast), max(tile.high_um for tile in fast))

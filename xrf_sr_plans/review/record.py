@@ -14,8 +14,7 @@ from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.maps.result import enhanced_from_documents
 from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.metrics.agreement import compare
-
-Document = tuple[str, Mapping[str, Any]]
+from xrf_sr_plans.schema import Document
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,12 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
 def _assembled(documents: list[Document]) -> ElementalMaps:
     builder = MapBuilder(documents[0][1])
     for name, doc in documents:
-        if name in ("descriptor", "event", "event_page"):
-            getattr(builder, name)(doc)
+        if name == "descriptor":
+            builder.descriptor(doc)
+        elif name == "event":
+            builder.event(doc)
+        elif name == "event_page":
+            builder.event_page(doc)
     return builder.maps()
 
 

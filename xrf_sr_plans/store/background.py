@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from xrf_sr_plans.maps.run_index import RunIndex
+from xrf_sr_plans.schema import DocumentSink
 
 logger = logging.getLogger(__name__)
 
-Sink = Callable[[str, dict[str, Any]], None]
 _STOP = object()
 
 
@@ -42,7 +42,7 @@ class BackgroundSink:
 
     def __init__(
         self,
-        sink: Sink,
+        sink: DocumentSink,
         *,
         name: str,
         limit: int = 2000,

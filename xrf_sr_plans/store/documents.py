@@ -12,11 +12,11 @@ from typing import Any, cast
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.schema import Document
 from xrf_sr_plans.store.jsonl import read_jsonl
 
 logger = logging.getLogger(__name__)
 
-Document = tuple[str, dict[str, Any]]
 _NAMESPACE = uuid.UUID("5b0a4a3e-54a1-5d3c-9a0e-5d1f6f1b7f0a")
 """Namespace of the uids of events read from Tiled, which doesn't keep the original ones."""
 _NUMERIC = ("array", "number", "integer")

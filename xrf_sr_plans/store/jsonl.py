@@ -17,6 +17,7 @@ import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.maps.run_index import RunIndex
+from xrf_sr_plans.schema import Document
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class JsonlWriter:
         self._files.clear()
 
 
-def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_jsonl(path: str | Path) -> Iterator[Document]:
     """Yield the documents of a file; a last line that was cut off is left out with a warning.
 
     Parameters

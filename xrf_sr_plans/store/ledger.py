@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -79,12 +79,12 @@ class Ledger:
         self.folder = None if folder is None else Path(folder)
         self._memory: dict[str, list[Entry]] = {}
 
-    def path(self, beamline: str, model: Mapping[str, Any]) -> Path:
+    def path(self, beamline: str, model: Mapping[str, str]) -> Path:
         """Return the file of a model's entries; without a folder this is only their key."""
         name = f"{file_name(str(model['name']))}-{str(model['sha256'])[:12]}".rstrip("-")
         return (self.folder or Path()) / file_name(beamline) / f"{name}.jsonl"
 
-    def append(self, beamline: str, model: Mapping[str, Any], entries: Iterable[Entry]) -> int:
+    def append(self, beamline: str, model: Mapping[str, str], entries: Iterable[Entry]) -> int:
         """Add those of `entries` that are not in the ledger yet.
 
         They are written in one piece, under a lock, and are on the disk when this returns.
@@ -129,14 +129,14 @@ class Ledger:
             os.fsync(file.fileno())
         return len(new)
 
-    def entries(self, beamline: str, model: Mapping[str, Any]) -> list[Entry]:
+    def entries(self, beamline: str, model: Mapping[str, str]) -> list[Entry]:
         """Return a model's entries in order of time; damaged lines are left out with a warning."""
         path = self.path(beamline, model)
         known = self._memory.get(str(path), []) if self.folder is None else _read(path)
         return sorted(known, key=lambda entry: entry.order)
 
     def before(
-        self, beamline: str, model: Mapping[str, Any], factor: int, time: float, fine_uid: str
+        self, beamline: str, model: Mapping[str, str], factor: int, time: float, fine_uid: str
     ) -> list[Entry]:
         """Return what was known about a model, at its present calibration, before a fine map.
 

@@ -45,7 +45,7 @@ class StoredPair:
     pair_uid: str
     fine: StoredMap
     coarse: tuple[StoredMap, ...]
-    registration: Mapping[int, Mapping[str, Any]]
+    registration: Mapping[int, Mapping[str, float]]
     """Displacement of each coarse map, as of `metrics.registration.Registration`, by position."""
 
 
@@ -102,7 +102,7 @@ class PairStore:
         paths = self._home(pair_uid).glob("map-*.json")
         return sorted((_read_map(path) for path in paths), key=lambda stored: stored.position)
 
-    def finish(self, pair_uid: str, registration: Mapping[int, Mapping[str, Any]]) -> None:
+    def finish(self, pair_uid: str, registration: Mapping[int, Mapping[str, float]]) -> None:
         """Mark a pair as complete, so that `pairs` yields it from now on.
 
         Parameters

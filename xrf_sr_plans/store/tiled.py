@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from xrf_sr_plans.errors import MissingExtraError
+from xrf_sr_plans.schema import Documents, DocumentSink
 from xrf_sr_plans.store.background import BackgroundSink
 from xrf_sr_plans.store.jsonl import JsonlWriter, read_jsonl
 
@@ -82,7 +83,7 @@ def _register_exporter(registry: Any) -> None:
     registry.register("BlueskyRun", "application/json-seq", json_seq_exporter)
 
 
-def tiled_writer(client: Any) -> Callable[[str, dict[str, Any]], None]:
+def tiled_writer(client: Any) -> DocumentSink:
     """Return a `TiledWriter` with the settings that row events need.
 
     Its errors reach whoever calls it. Use `safe_writer` for a RunEngine.
@@ -126,7 +127,7 @@ class SafeWriter:
 
     def __init__(
         self,
-        write: Callable[[str, dict[str, Any]], None],
+        write: DocumentSink,
         folder: str | Path,
         *,
         limit: int = 2000,
@@ -303,7 +304,7 @@ def reingest(client: Any, backup: str | Path, *, unfinished: bool = False) -> Re
     return Reingested(tuple(stored), failed)
 
 
-def _replace(client: Any, docs: list[tuple[str, dict[str, Any]]]) -> None:
+def _replace(client: Any, docs: Documents) -> None:
     uid = docs[0][1]["uid"]
     if uid in client:
         client.delete_contents([uid], recursive=True, external_only=False)
@@ -312,7 +313,7 @@ def _replace(client: Any, docs: list[tuple[str, dict[str, Any]]]) -> None:
         write(name, doc)
 
 
-def _abandoned(docs: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+def _abandoned(docs: Documents) -> dict[str, Any]:
     """Return a stop document for a run that was still open when its session ended."""
     import uuid
 
