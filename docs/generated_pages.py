@@ -14,9 +14,10 @@ from parameter_types import in_words
 
 OUT = Path(__file__).parent / "_build" / "generated"
 _BELIEVED = (
-    "Coarse steps, by factor and contrast (rows; over a background of 0.2) and photons per coarse"
-    " pixel at an intensity of 1 (columns); in brackets the smallest of which at most 10 % are"
-    " lost. What is smaller or fainter is marked untrusted."
+    "Sizes are in coarse steps. Rows are the factor and the contrast over a background of 0.2."
+    " Columns are photons per coarse pixel at an intensity of 1. The number in brackets is the"
+    " smallest size of which at most 10 % are lost. What is smaller or fainter is marked as not"
+    " trusted."
 )
 
 

@@ -8,6 +8,7 @@ GitHub shows a page, the mark is an HTML comment, as in ``<!-- tested -->``.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import inspect
@@ -15,6 +16,7 @@ import logging
 import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,13 @@ from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.plans.binding import bind_plans
 
+NOT_CHOSEN = {
+    "evaluation/trust_boundary.py",
+    "sr/setting.py",
+    "sr/stabilise.py",
+    "sr/uncertainty.py",
+}
+"""Names that the decision on names tells why they were not chosen or not kept."""
 STARTUP = REPOSITORY / "profile_collection" / "startup"
 PAGES = pages()
 FOR_USERS = [
@@ -143,9 +152,7 @@ def test_every_file_and_module_that_a_page_names_exists(page: Path) -> None:
     for name in re.findall(r"`([\w./-]+)`", text_of(page)):
         if "/" in name and name.endswith((".py", ".md", ".toml", ".sh")):
             places = (REPOSITORY, ours, REPOSITORY / "docs")
-            # Old names of files are what the decision on names is about.
-            if page.stem != "0011-layout-and-names":
-                assert any((place / name).exists() for place in places), name
+            assert name in NOT_CHOSEN or any((place / name).exists() for place in places), name
         elif name.split(".")[0] in packages and "." in name and "/" not in name:
             assert resolved(f"xrf_sr_plans.{name}"), name
 
@@ -173,6 +180,27 @@ def test_every_page_is_in_a_table_of_contents_and_every_link_has_a_target() -> N
 
 def index() -> str:
     return text_of(DOCS / "index.md")
+
+
+def test_the_layers_of_the_page_are_those_that_imports_are_held_to() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    text = text_of(DOCS / "explanation" / "architecture.md").partition("## Layers")[2]
+    shown = re.findall(
+        r"^([\w |]+?)  +\S", text.partition("```text\n")[2].partition("```")[0], re.M
+    )
+    assert shown == layers
+
+
+def test_the_picture_of_the_tutorial_is_of_its_survey(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    drawn = importlib.import_module("draw_pictures").SURVEY
+    sys.modules.pop("draw_pictures")
+    tutorial = DOCS / "tutorials" / "first-survey.md"
+    (flown,) = [one.code for one in blocks(tutorial) if one.code.startswith("RE(\n")]
+    call = ast.parse(flown.strip()).body[0].value.args[0]  # type: ignore[attr-defined]
+    typed = {one.arg: ast.literal_eval(one.value) for one in call.keywords if one.arg != "md"}
+    assert typed == drawn
 
 
 def test_every_picture_is_shown_somewhere() -> None:
