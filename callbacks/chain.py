@@ -200,7 +200,7 @@ class AnalysisChain:
                     time.perf_counter() - halfway,
                 )
         except Exception as error:  # the survey is told, and goes on
-            logger.warning("analysis of run %s failed", builder.uid, exc_info=True)
+            logger.info("analysis of run %s failed", builder.uid, exc_info=True)
             reason = in_words(error)
         return AnalysedMap(
             run.start, run.end_time, request, maps, builder.rows_used, enhanced, regions, reason

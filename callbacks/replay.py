@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.errors import AnalysisError
 from xrf_sr_plans.schema import AnalysisRequest
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,16 @@ def replay(
         raise AnalysisError(
             f"{run!r:.200} holds no finished map run that asks for analysis; give `request`"
         )
+    summary = summaries[-1]
+    if summary.status != "done":
+        logger.warning(
+            "replay of run %s: %s %s", summary.source_uid, summary.status, summary.reason
+        )
     as_stored: Documents = [(name, as_lists(doc)) for name, doc in result]
     for sink in sinks:
         for name, doc in as_stored:
             sink(name, doc)
-    return Replay(summaries[-1], as_stored)
+    return Replay(summary, as_stored)
 
 
 def _with_request(start: dict[str, Any], request: AnalysisRequest) -> dict[str, Any]:

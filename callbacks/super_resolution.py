@@ -37,7 +37,8 @@ class SuperResolution:
             try:
                 return self._network(maps, request)
             except Exception as error:  # a bicubic map is better than none, whatever happened
-                logger.warning("bicubic because the network failed", exc_info=True)
+                # Not a warning: whoever waits for the result warns of it, once, with the reason.
+                logger.info("the network failed, the map becomes bicubic", exc_info=True)
                 reason = in_words(error)
         from xrf_sr_plans.sr.bicubic import enhance_bicubic
 

@@ -98,6 +98,21 @@ def test_a_model_that_raises_costs_the_model_not_the_result(bicubic_model, monke
     assert summary.regions
 
 
+def test_a_replay_warns_once_that_its_map_is_bicubic_and_why(bicubic_model, monkeypatch, caplog):
+    from xrf_sr_plans.sr import predict
+
+    def broken(*_args, **_kwargs):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(predict, "enhance_maps", broken)
+    replayed = replay(list(map_run(GRID, COUNTS)))
+    assert replayed.summary.regions
+    assert not any("out of memory" in region.reason for region in replayed.summary.regions)
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "source-run: fallback RuntimeError: CUDA error: out of memory" in warning.message
+    assert caplog.text.count("out of memory") == 1
+
+
 def test_without_any_row_the_result_says_failed(bicubic_model):
     run = [(name, doc) for name, doc in map_run(GRID, COUNTS) if name != "event_page"]
     (summary,), documents = analysed(run)

@@ -112,3 +112,40 @@ def test_a_survey_without_its_model_says_so_at_the_prompt(latest_and_session, ca
     warnings = [one.message for one in caplog.records if one.levelno == logging.WARNING]
     assert any("fallback ModelError" in message for message in warnings)
     assert "proposed: matches 'K'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("in_process", "tile_um", "maps"), [(True, None, 1), (False, None, 1), (True, 30, 4)]
+)
+def test_why_a_map_is_bicubic_is_told_once_per_map_and_not_by_its_regions(
+    caplog: pytest.LogCaptureFixture, in_process: bool, tile_um: float | None, maps: int
+):
+    run_engine, latest = RunEngine({}, call_returns_result=True), LatestSurvey()
+    run_engine.subscribe(latest)
+    # As the profile shows logs at the prompt.
+    caplog.set_level(logging.WARNING)
+    caplog.set_level(logging.INFO, logger="xrf_sr_plans.plans")
+    area = {"width_um": 60, "height_um": 40, "x_center_um": 0, "tile_um": tile_um}
+    with start_session(
+        run_engine,
+        make_beamline(),
+        settings=AnalysisSettings(model="no-such-model"),
+        in_process=in_process,
+        result_sinks=[latest],
+    ) as session:
+        survey = session.plans["coarse_survey_with_sr"]
+        outcome = run_engine(survey(**{**SURVEY, **area})).plan_result
+        assert session.link.flush(30)
+    assert [one.status for one in outcome.analyses] == ["fallback"] * maps
+    assert len(outcome.regions) >= 2
+    reason = outcome.analyses[0].reason
+    assert reason.startswith("ModelError: model 'no-such-model'")
+    # Each map warns once, when its analysis comes in.
+    assert caplog.text.count(reason) == caplog.text.count("no-such-model'") == maps
+    # Its regions are told of twice, as proposed and as rescanned.
+    assert caplog.text.count("from the bicubic map") == 2 * len(outcome.regions)
+    assert not any("no-such-model" in one.reason for one in outcome.regions)
+    # The list tells it once for all maps.
+    assert str(latest).count("no-such-model'") == 1
+    assert f"{maps} of {maps} enhanced maps bicubic only, no model: {reason}" in str(latest)
+    assert "trusted" not in caplog.text + str(latest)

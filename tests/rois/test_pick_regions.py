@@ -180,12 +180,14 @@ def test_of_two_equal_signals_the_less_certain_one_comes_first() -> None:
     assert first.predicted_sigma > second.predicted_sigma
 
 
-def test_a_fallback_is_said_in_the_reason() -> None:
+def test_the_reason_of_a_bicubic_region_speaks_of_no_trust_and_leaves_the_why_to_its_map() -> None:
     fe = background()
     fe[4:10, 20:28] += 200
     (region,) = pick(enhanced({"Fe": fe}, fallback="no torch"), find="Fe")
     assert region.fallback == "no torch"
-    assert "no torch" in region.reason
+    assert "from the bicubic map, whose intervals were never calibrated" in region.reason
+    assert "trusted" not in region.reason
+    assert "no torch" not in region.reason
 
 
 def test_boxes_that_padding_brings_together_become_one() -> None:

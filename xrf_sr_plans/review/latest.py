@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -131,9 +132,11 @@ class LatestSurvey:
             f" {len(record.enhanced)} enhanced, {len(record.regions)} regions,"
             f" {len(record.fine)} fine maps"
         ]
-        for maps in record.enhanced.values():
-            if maps.fallback:
-                lines.append(f"  bicubic only, no model: {maps.fallback}")
+        fallbacks = Counter(maps.fallback for maps in record.enhanced.values() if maps.fallback)
+        lines += [
+            f"  {count} of {len(record.enhanced)} enhanced maps bicubic only, no model: {reason}"
+            for reason, count in fallbacks.items()
+        ]
         for number, row in enumerate(record.regions, start=1):
             lines.append(
                 f"  {number}. {row['elements']} x"

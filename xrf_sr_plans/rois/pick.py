@@ -351,7 +351,9 @@ def _reason(
             f"{name} up to {peak:.3g} photons/pixel (present above {one.threshold:.3g}, "
             f"background {one.background:.3g})"
         )
-    parts.append(f"{trusted:.0%} of it trusted")
     if enhanced.fallback:
-        parts.append(f"bicubic map: {enhanced.fallback}")
+        # Why there is no model is told once, with the map, and not by each of its regions.
+        parts.append("from the bicubic map, whose intervals were never calibrated")
+    else:
+        parts.append(f"{trusted:.0%} of it trusted")
     return "; ".join(parts)
