@@ -20,7 +20,6 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Self, assert_never
 
-from xrf_sr_plans.callbacks.result_run import Documents
 from xrf_sr_plans.callbacks.service.bicubic_fallback import BicubicFallback
 from xrf_sr_plans.callbacks.service.frames import unpack_frame
 from xrf_sr_plans.callbacks.service.journal import Journal
@@ -31,6 +30,7 @@ from xrf_sr_plans.callbacks.service.worker_process import WorkerProcess
 from xrf_sr_plans.callbacks.service.worker_supervisor import WorkerSupervisor
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
+from xrf_sr_plans.schema import Documents
 
 logger = logging.getLogger(__name__)
 

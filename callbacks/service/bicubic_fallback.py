@@ -8,11 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from xrf_sr_plans.callbacks.chain import AnalysisChain
-from xrf_sr_plans.callbacks.result_run import Documents
 from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
 from xrf_sr_plans.callbacks.service.sink_thread import SinkThread
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
+from xrf_sr_plans.schema import Documents
 
 logger = logging.getLogger(__name__)
 

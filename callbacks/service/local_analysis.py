@@ -15,13 +15,13 @@ from queue import Empty, SimpleQueue
 from typing import Any, Self
 
 from xrf_sr_plans.callbacks.chain import AnalysisChain
-from xrf_sr_plans.callbacks.result_run import Documents
 from xrf_sr_plans.callbacks.service.bicubic_fallback import BicubicFallback
 from xrf_sr_plans.callbacks.service.journal import Journal
 from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
 from xrf_sr_plans.callbacks.service.sink_thread import Sink, SinkThread
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
+from xrf_sr_plans.schema import Documents
 
 logger = logging.getLogger(__name__)
 

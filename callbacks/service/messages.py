@@ -16,6 +16,7 @@ from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.errors import WorkerError, in_words
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.schema import Documents
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class ResultDocument:
 class Preview:
     """A whole result run of a map that is still being flown."""
 
-    documents: list[tuple[str, dict[str, Any]]]
+    documents: Documents
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from xrf_sr_plans.callbacks.list_documents import as_lists
-from xrf_sr_plans.callbacks.result_run import Documents
+from xrf_sr_plans.schema import Documents
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import assert_never
 
-from xrf_sr_plans.callbacks.result_run import Documents
 from xrf_sr_plans.callbacks.service.journal import Journal
 from xrf_sr_plans.callbacks.service.messages import (
     TO_WORKER,
@@ -32,6 +31,7 @@ from xrf_sr_plans.callbacks.service.worker_process import WorkerProcess
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.errors import WorkerError
+from xrf_sr_plans.schema import Documents
 
 logger = logging.getLogger(__name__)
 
