@@ -16,7 +16,6 @@ from xrf_sr_plans.callbacks.hdf5_assets import is_large, with_maps_in_file
 from xrf_sr_plans.callbacks.map_assembler import MapAssembler
 from xrf_sr_plans.callbacks.result_run import (
     AnalysedMap,
-    Documents,
     preview_documents,
     result_documents,
 )
@@ -29,11 +28,12 @@ from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.maps.run_index import MAX_OPEN_RUNS, RunIndex, wants_analysis
-from xrf_sr_plans.schema import AnalysisRequest
+from xrf_sr_plans.schema import AnalysisRequest, Documents, DocumentSink
 
 logger = logging.getLogger(__name__)
 
 MapConsumer = Callable[[AnalysedMap], None]
+"""Takes each map after its result was emitted."""
 
 
 class AnalysisChain:
@@ -73,7 +73,7 @@ class AnalysisChain:
     def __init__(
         self,
         settings: AnalysisSettings | None = None,
-        emit: Callable[[str, dict[str, Any]], None] | None = None,
+        emit: DocumentSink | None = None,
         finished: Callable[[AnalysisSummary], None] | None = None,
         *,
         preview: Callable[[Documents], None] | None = None,

@@ -9,12 +9,10 @@ from typing import Any
 
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.list_documents import as_lists
-from xrf_sr_plans.callbacks.result_run import Documents
-from xrf_sr_plans.callbacks.service.sink_thread import Sink
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.errors import AnalysisError
-from xrf_sr_plans.schema import AnalysisRequest
+from xrf_sr_plans.schema import AnalysisRequest, Documents, DocumentSink
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +37,7 @@ def replay(
     *,
     request: AnalysisRequest | None = None,
     settings: AnalysisSettings | None = None,
-    sinks: Iterable[Sink] = (),
+    sinks: Iterable[DocumentSink] = (),
 ) -> Replay:
     """Analyze a stored map run as if it were being measured.
 

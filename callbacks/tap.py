@@ -16,6 +16,16 @@ class Tap:
     """Hand the documents of runs that ask for analysis to a link: ``RE.subscribe(Tap(link))``.
 
     Whatever happens behind it, the RunEngine sees no exception and waits for nothing.
+
+    Parameters
+    ----------
+    link
+        Takes the documents, such as the analysis process.
+
+    Attributes
+    ----------
+    errors : int
+        How many documents the link did not get. Only the first one is logged.
     """
 
     def __init__(self, link: DocumentLink) -> None:
@@ -24,14 +34,14 @@ class Tap:
         self.errors = 0
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Pass a document on."""
+        """Pass on a document, unless its run asks for no analysis."""
         try:
             run = self._index.run_of(name, doc)
             if run is None:
                 return
             copy = dict(doc)
             if "data" in copy:
-                # A subscriber after us may fill in or rename data while we still read them.
+                # A later subscriber may fill in or rename data while the link still reads them.
                 copy["data"] = dict(copy["data"])
             self._link.submit(run, name, copy)
         except Exception:  # an exception here would end the user's scan

@@ -137,11 +137,11 @@ class LatestSurvey:
             f"  {count} of {len(record.enhanced)} enhanced maps bicubic only, no model: {reason}"
             for reason, count in fallbacks.items()
         ]
-        for number, row in enumerate(record.regions, start=1):
+        for number, region in enumerate(record.regions, start=1):
             lines.append(
-                f"  {number}. {row['elements']} x"
-                f" {row['x_low_um']:g}..{row['x_high_um']:g}, y {row['y_low_um']:g}.."
-                f"{row['y_high_um']:g} um: {row['disposition']}: {row['reason']}"
+                f"  {number}. {region['elements']} x"
+                f" {region['x_low_um']:g}..{region['x_high_um']:g}, y {region['y_low_um']:g}.."
+                f"{region['y_high_um']:g} um: {region['disposition']}: {region['reason']}"
             )
         return "\n".join(lines)
 

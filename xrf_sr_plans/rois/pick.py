@@ -345,11 +345,11 @@ def _reason(
 ) -> str:
     parts = [f"matches {query.text!r}"] if query else []
     for name in names:
-        one = evidence[name]
-        peak = float(np.nanmax(one.value[window][inside]))
+        element = evidence[name]
+        peak = float(np.nanmax(element.value[window][inside]))
         parts.append(
-            f"{name} up to {peak:.3g} photons/pixel (present above {one.threshold:.3g}, "
-            f"background {one.background:.3g})"
+            f"{name} up to {peak:.3g} photons/pixel (present above {element.threshold:.3g}, "
+            f"background {element.background:.3g})"
         )
     if enhanced.fallback:
         # Why there is no model is told once, with the map, and not by each of its regions.
