@@ -21,6 +21,7 @@ from xrf_sr_plans.callbacks.digest import digest
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.maps.region_documents import REGION_NUMBERS, REGION_WORDS, region_columns
 from xrf_sr_plans.schema import (
     PLAN_RESULT,
     STREAM_ENHANCED,
@@ -38,17 +39,6 @@ TICK_S = 1e-3
 """Difference in time between one document of a run and the next."""
 MAP_KEYS = ("estimate", "sigma", "lower", "upper", "baseline", "trusted")
 """Keys of an event of the enhanced stream whose values are planes (y, x)."""
-
-_REGION_NUMBERS = (
-    "x_low_um",
-    "x_high_um",
-    "y_low_um",
-    "y_high_um",
-    "score",
-    "predicted_sigma",
-    "trusted_fraction",
-)
-_REGION_WORDS = ("key", "elements", "reason", "model_sha256", "fallback", "stage", "disposition")
 
 
 @dataclass(frozen=True)
@@ -169,7 +159,9 @@ def _run(analysed: AnalysedMap, uid: str, stream: str) -> Documents:
         documents += stream_documents(uid, time, stream, keys, _axes(enhanced), events)
         counts[stream] = len(events)
     if analysed.regions:
-        events = [_region_event(region) for region in analysed.regions]
+        events = [
+            {**region_columns(region), "disposition": "proposed"} for region in analysed.regions
+        ]
         documents += stream_documents(uid, time, STREAM_REGIONS, _region_keys(), {}, events)
         counts[STREAM_REGIONS] = len(events)
     stop = {
@@ -305,22 +297,9 @@ def _map_event(enhanced: EnhancedMaps, index: int) -> dict[str, Any]:
 
 
 def _region_keys() -> dict[str, Any]:
-    numbers = {name: data_key("number", []) for name in _REGION_NUMBERS}
-    return {**numbers, **{name: data_key("string", []) for name in _REGION_WORDS}}
-
-
-def _region_event(region: Region) -> dict[str, Any]:
-    numbers = {name: float(getattr(region, name)) for name in _REGION_NUMBERS}
-    words = {
-        "key": region.key,
-        "elements": ",".join(region.elements),
-        "reason": region.reason,
-        "model_sha256": region.model_sha256,
-        "fallback": region.fallback,
-        "stage": json.dumps(dict(region.stage), sort_keys=True),
-        "disposition": "proposed",
-    }
-    return {**numbers, **words}
+    numbers = {name: data_key("number", []) for name in REGION_NUMBERS}
+    words = (*REGION_WORDS, "disposition")
+    return {**numbers, **{name: data_key("string", []) for name in words}}
 
 
 def data_key(dtype: str, shape: list[int]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -18,6 +17,7 @@ from ophyd.status import Status
 
 from xrf_sr_plans.devices.protocols import AnalysisSummary, ResultsSource
 from xrf_sr_plans.errors import ConfigError, in_words
+from xrf_sr_plans.maps.region_documents import regions_to_json
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class AnalysisDevice:
             "reason": summary.reason,
             "model": str(summary.model.get("name", "")),
             "model_sha256": str(summary.model.get("sha256", "")),
-            "regions": json.dumps([region.to_dict() for region in summary.regions]),
+            "regions": regions_to_json(summary.regions),
             "elapsed_s": outcome.elapsed_s,
         }
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
@@ -69,9 +70,16 @@ class Region:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON types; inverse of `from_dict`."""
-        plain = asdict(self)
-        return {**plain, "elements": list(self.elements), "stage": dict(self.stage)}
+        """Return the fields as JSON types; the inverse of `from_dict`.
+
+        What is unknown (NaN) is left out, because strict JSON can't hold it.
+        """
+        plain = {**asdict(self), "elements": list(self.elements), "stage": dict(self.stage)}
+        return {
+            name: value
+            for name, value in plain.items()
+            if not (isinstance(value, float) and math.isnan(value))
+        }
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Region:

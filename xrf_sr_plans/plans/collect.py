@@ -12,10 +12,11 @@ from bluesky.utils import MsgGenerator, plan
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import FlightError, RefusedError, in_words
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.maps.region_documents import regions_from_arguments
 from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Design, PlannedMap
-from xrf_sr_plans.plans.fine_maps import RegionOutcome, read_regions
+from xrf_sr_plans.plans.fine_maps import RegionOutcome
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES
 from xrf_sr_plans.plans.pair import PairDesign, design_pair, fly_pair
 from xrf_sr_plans.plans.preflight import Problem
@@ -120,7 +121,7 @@ def pairs_in_turn(beamline: Beamline, request: CollectRequest) -> Iterator[Regio
         If a region is malformed; this comes before the first pair.
     """
     left_s = request.budget_s
-    for region in read_regions(request.regions, None):
+    for region in regions_from_arguments(request.regions):
         pair_request = request.pair_of(region)
         try:
             design = design_pair(beamline, replace(pair_request, budget_s=left_s))

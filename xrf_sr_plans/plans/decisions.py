@@ -16,11 +16,11 @@ from bluesky.utils import MsgGenerator, RunEngineControlException
 from xrf_sr_plans import schema
 from xrf_sr_plans.errors import GridError, in_words
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.maps.region_documents import region_columns, regions_from_json
 from xrf_sr_plans.plans.fine_maps import RegionOutcome
 from xrf_sr_plans.plans.fly_map import ROW_FAILURES
 from xrf_sr_plans.plans.plan_record import PlanRecord, record_event
 from xrf_sr_plans.plans.safeguard import all_in_turn
-from xrf_sr_plans.plans.start_document import plain_region
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,10 @@ def summary_run(
     return str(uid), returned
 
 
+_COLUMNS = ("elements", "score", "x_low_um", "x_high_um", "y_low_um", "y_high_um")
+"""Columns of a region that its events in the summary run have, besides its ``json``."""
+
+
 class RegionLog:
     """Records what becomes of each region: one event whenever its disposition changes.
 
@@ -134,18 +138,14 @@ class RegionLog:
     def note(self, outcome: RegionOutcome) -> MsgGenerator[None]:
         """Record what became of a region."""
         region = outcome.region
+        columns = region_columns(region)
         values = {
             "key": region.key,
             "disposition": outcome.disposition,
             "reason": outcome.reason,
             "run_uid": outcome.run_uid,
-            "elements": ",".join(region.elements),
-            "score": float(region.score),
-            "x_low_um": float(region.x_low_um),
-            "x_high_um": float(region.x_high_um),
-            "y_low_um": float(region.y_low_um),
-            "y_high_um": float(region.y_high_um),
-            "json": json.dumps(plain_region(region)),
+            **{name: columns[name] for name in _COLUMNS},
+            "json": json.dumps(region.to_dict()),
         }
         logger.info("%s", outcome)
         self._open[region.key] = outcome
@@ -219,8 +219,8 @@ def _tile_analysis(name: str, source_uid: str, reading: Mapping[str, Any]) -> Ti
         return reading.get(f"{name}_{key}", {}).get("value", "")
 
     try:
-        regions = tuple(Region.from_dict(plain) for plain in json.loads(value("regions") or "[]"))
-    except (ValueError, TypeError, GridError) as error:
+        regions = regions_from_json(value("regions") or "[]")
+    except GridError as error:
         logger.error("%s gave no sound regions for %s: %r", name, source_uid, error)
         return TileAnalysis(source_uid, "failed", f"{name}_regions: {error}")
     return TileAnalysis(

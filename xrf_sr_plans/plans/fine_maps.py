@@ -192,25 +192,6 @@ def stage_position_um(beamline: Beamline) -> tuple[float, float]:
     return axis_facts(beamline.fast).position_um, axis_facts(beamline.slow).position_um
 
 
-def read_regions(regions: Iterable[Mapping[str, Any]], parent_uid: str | None) -> list[Region]:
-    """Return regions from JSON, with defaults for what a person doesn't type.
-
-    Parameters
-    ----------
-    regions
-        `Region.to_dict()` of each, or at least the four edges.
-    parent_uid
-        Run uid of the map that those regions come from which don't say it themselves.
-
-    Raises
-    ------
-    GridError
-        If a region lacks edges, holds NaN or has fields that aren't known.
-    """
-    defaults = {"elements": (), "score": 1.0, "reason": "asked for", "source_uid": parent_uid or ""}
-    return [Region.from_dict({**defaults, **region}) for region in regions]
-
-
 def fine_grid(
     beamline: Beamline, region: Region, *, fine_step_um: float, dwell_ms: float
 ) -> ScanGrid:

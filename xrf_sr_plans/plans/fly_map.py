@@ -24,7 +24,7 @@ from xrf_sr_plans.plans.design import design_map
 from xrf_sr_plans.plans.plan_record import PlanRecord, record_event
 from xrf_sr_plans.plans.request import GridRequest
 from xrf_sr_plans.plans.safeguard import Safeguard, all_in_turn, stop_all, velocity_signal
-from xrf_sr_plans.plans.start_document import map_start, plain_region
+from xrf_sr_plans.plans.start_document import map_start
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class MapRun:
             purpose=self.purpose,
             survey_uid=self.survey_uid,
             parent_uid=self.parent_uid,
-            region=None if self.region is None else plain_region(self.region),
+            region=None if self.region is None else self.region.to_dict(),
             tile=self.tile,
             grid=self.grid.to_dict(),
             elements=list(self.beamline.flyer.elements),

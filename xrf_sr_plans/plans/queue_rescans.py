@@ -15,7 +15,6 @@ from xrf_sr_plans.errors import in_words
 from xrf_sr_plans.maps.region import Region, Rescan
 from xrf_sr_plans.plans.fine_maps import FineMaps, RegionOutcome
 from xrf_sr_plans.plans.fly_map import ROW_FAILURES
-from xrf_sr_plans.plans.start_document import plain_region
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ def queue_item(maps: FineMaps, rescan: Rescan) -> dict[str, Any]:
     return {
         "name": PLAN_NAME,
         "kwargs": {
-            "regions": [plain_region(rescan.region)],
+            "regions": [rescan.region.to_dict()],
             "fine_step_um": maps.fine_step_um,
             "dwell_ms": maps.dwell_ms,
             "survey_uid": maps.survey_uid,

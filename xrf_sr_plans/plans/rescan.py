@@ -10,12 +10,12 @@ from bluesky.utils import MsgGenerator, plan
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import RefusedError
 from xrf_sr_plans.maps.region import Rescan
+from xrf_sr_plans.maps.region_documents import regions_from_arguments
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Design, planned_map
 from xrf_sr_plans.plans.fine_maps import (
     FineMaps,
     RegionOutcome,
-    read_regions,
     stage_position_um,
 )
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS
@@ -106,7 +106,7 @@ def design_rescans(beamline: Beamline, request: RescanRequest) -> RescanDesign:
     RefusedError
         If a region is malformed, or if a budget is not 0 or more.
     """
-    regions = read_regions(request.regions, request.parent_uid)
+    regions = regions_from_arguments(request.regions, request.parent_uid)
     possible, refused = _fine_maps(beamline, request).candidates(regions)
     spending = spend_budget(
         possible,

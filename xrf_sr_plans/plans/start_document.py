@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.maps.region import Region
 
 
 def map_start(
@@ -60,13 +58,4 @@ def map_start(
             "detectors": [detector],
         },
         "xrf_sr": metadata.to_dict(),
-    }
-
-
-def plain_region(region: Region) -> dict[str, Any]:
-    """Return `Region.to_dict()` without what is unknown (NaN), which strict JSON can't hold."""
-    return {
-        name: value
-        for name, value in region.to_dict().items()
-        if not (isinstance(value, float) and math.isnan(value))
     }

@@ -15,7 +15,7 @@ from event_model import DataKey
 from ophyd.status import Status
 
 from xrf_sr_plans.errors import ConfigError, XrfSrError
-from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.maps.region_documents import regions_from_arguments
 from xrf_sr_plans.queueing.client import (
     Connect,
     QueueClient,
@@ -243,9 +243,7 @@ class RescanQueue:
 
 def _region_key(item: Mapping[str, Any]) -> str:
     """Return the key of the region that an item rescans, which its edges alone may describe."""
-    kwargs = item["kwargs"]
-    defaults = {"elements": (), "score": 1.0, "reason": "", "source_uid": ""}
-    return Region.from_dict({**defaults, **kwargs["regions"][0]}).key
+    return regions_from_arguments(item["kwargs"]["regions"][:1])[0].key
 
 
 def _not_queued(

@@ -11,6 +11,7 @@ from xrf_sr_plans import schema
 from xrf_sr_plans.maps.assemble import MapBuilder
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.maps.region_documents import regions_from_arguments
 from xrf_sr_plans.maps.result import enhanced_from_documents
 from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.metrics.agreement import compare
@@ -126,7 +127,7 @@ def _latest_by_region(documents: list[Document]) -> dict[str, Mapping[str, Any]]
 
 def regions_of(record: SurveyRecord) -> list[Region]:
     """Return the regions of a survey in the order in which their first events came."""
-    return [Region.from_dict(row["region"]) for row in record.regions]
+    return regions_from_arguments(row["region"] for row in record.regions)
 
 
 def left_out(record: SurveyRecord) -> frozenset[str]:
