@@ -20,9 +20,9 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True)
 class Area:
-    """A rectangle in the vocabulary of APS 2-ID: width, height, step and centre, all in um.
+    """A rectangle in the vocabulary of APS 2-ID: width, height, step and center, all in um.
 
-    A centre of None means the place where the stage is when the plan starts.
+    A center of None means the place where the stage is when the plan starts.
     """
 
     width_um: float
@@ -37,9 +37,9 @@ class Area:
         Parameters
         ----------
         beamline
-            Its axes give their names and, where no centre is given, their positions.
+            Its axes give their names and, where no center is given, their positions.
         dwell_ms
-            Time at each pixel in ms; with the step it gives the velocity, hence the run-up.
+            Time at each pixel in ms. With the step it gives the velocity, hence the run-up.
 
         Raises
         ------
@@ -55,7 +55,7 @@ class Area:
         )
         for facts, center_um in ((fast, x_center_um), (slow, y_center_um)):
             if not math.isfinite(center_um):
-                text = f"axis {facts.name!r}: centre is {center_um} um"
+                text = f"axis {facts.name!r}: center is {center_um} um"
                 problems.append(Problem(GridError, text))
         preflight.refuse(problems)
         for name in ("width_um", "height_um"):

@@ -1,4 +1,4 @@
-"""A plan call's arguments against the plan's annotations, in words for who typed them."""
+"""The arguments of a plan call, checked against the plan's annotations and refused in words."""
 
 from __future__ import annotations
 
@@ -13,28 +13,34 @@ from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.measurement import not_allowed
 
 _LENIENT = ConfigDict(arbitrary_types_allowed=True)
+"""Types that pydantic doesn't know, such as our own classes, are checked by isinstance."""
 
 
 def checked_arguments(
     name: str, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the arguments by name, as the annotations have them ("24" becomes 24.0).
+    """Return the arguments by name, converted to their annotated types ("24" becomes 24.0).
 
     Parameters
     ----------
     name
-        Of the plan, for messages.
+        Name of the plan, for messages.
     signature
-        With types, not strings, as annotations; parameters without one take anything.
+        The plan's signature, with types as annotations. A parameter without annotation, or with
+        a string, takes anything.
+    args
+        The positional arguments.
+    kwargs
+        The keyword arguments.
 
     Raises
     ------
     TypeError
-        An argument that is missing, or that the plan doesn't have.
+        If an argument is missing, or if the plan doesn't have it.
     ConfigError
-        Values of a wrong type; the message lists all of them.
+        If values are of a wrong type. The message lists all of them.
     """
-    unknown = [one for one in kwargs if one not in signature.parameters]
+    unknown = [key for key in kwargs if key not in signature.parameters]
     if unknown:
         close = difflib.get_close_matches(unknown[0], signature.parameters, 1, 0.4)
         hint = f"did you mean {close[0]!r}?" if close else f"it has {list(signature.parameters)}"
@@ -59,8 +65,18 @@ def checked_arguments(
 def refusal(name: str, value: object, error: Mapping[str, Any]) -> str:
     """Return the sentence that refuses an argument, from one of pydantic's errors about it.
 
-    A value that is none of a few is refused in the words of `measurement.not_allowed`; the name
-    of an item of a list, such as `factors`, is that of the list in the singular.
+    A value that is none of a few allowed ones is refused in the words of
+    `measurement.not_allowed`. An item of a list, such as `factors`, has the list's name in the
+    singular.
+
+    Parameters
+    ----------
+    name
+        Name of the argument.
+    value
+        The whole argument.
+    error
+        One of `pydantic.ValidationError.errors()`.
     """
     item = any(isinstance(place, int) for place in error["loc"])
     if error["type"] == "literal_error":

@@ -1,4 +1,4 @@
-"""Putting the pieces together for a session: plans bound to one beamline."""
+"""`bind_plans`: the plans as a user types them, with the beamline filled in."""
 
 from __future__ import annotations
 
@@ -24,18 +24,26 @@ USER_PLANS: tuple[Callable[..., Any], ...] = (
     acquire_pair,
     collect_pairs,
 )
+"""The plans that users type."""
 
 
 def bind_plans(beamline: Beamline) -> dict[str, Callable[..., Generator[Any, Any, Any]]]:
-    """Return the plans a user types, by name, with their beamline filled in.
+    """Return the plans that a user types, by name, without the parameter `beamline`.
 
-    They are generator functions with JSON parameters, resolved annotations and literal defaults,
-    as the queue server wants them.
+    They are generator functions with JSON parameters, types as annotations and literal defaults,
+    which is what the queue server needs. A wrong argument is refused before anything moves.
+
+    Parameters
+    ----------
+    beamline
+        The devices that all of them use.
     """
     return {plan.__name__: _bound(plan, beamline) for plan in USER_PLANS}
 
 
 def _bound(plan: Callable[..., Any], beamline: Beamline) -> Callable[..., Generator[Any, Any, Any]]:
+    """Return one plan without its parameter `beamline`."""
+
     @functools.wraps(plan)
     def bound(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         given = checked_arguments(plan.__name__, bound.__signature__, args, kwargs)  # type: ignore[attr-defined]
@@ -50,10 +58,13 @@ def _bound(plan: Callable[..., Any], beamline: Beamline) -> Callable[..., Genera
         if name != "beamline"
     ]
     returned = hints.get("return", signature.return_annotation)
-    # The queue server reads signatures and evaluates annotations: strings would be lost on it.
+    # The queue server evaluates annotations outside this module, so they must not be strings.
     bound.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=kept, return_annotation=returned
     )
-    bound.__annotations__ = {one.name: one.annotation for one in kept} | {"return": returned}
+    bound.__annotations__ = {
+        **{parameter.name: parameter.annotation for parameter in kept},
+        "return": returned,
+    }
     bound.beamline = beamline  # type: ignore[attr-defined]
     return bound

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class RegionPair(NamedTuple):
-    """What would be flown of one region, or why nothing would be."""
+    """The pair that would be flown of one region, or the reason why none would be."""
 
     region: Region
     request: PairRequest
@@ -63,7 +63,7 @@ def collect_pairs(
     factors
         How many times coarser the coarse maps are: 2, 4 or both.
     coarse_dwell_ms
-        Time at each pixel of the coarse maps in ms; None: as in the fine maps.
+        Time at each pixel of the coarse maps in ms. None means the same as in the fine maps.
     bracket
         Fly the coarse maps of each pair again after the fine one, so that drift shows.
     budget_s
@@ -71,7 +71,7 @@ def collect_pairs(
         None: no limit.
     max_dose
         Dose that all maps of one pair together may give: incoming photons per um^2 where the
-        beamline knows its flux, else seconds of beam per um^2; None: no limit.
+        beamline knows its flux, else seconds of beam per um^2. None means no limit.
     row_attempts
         How often a failing row is flown before it is left missing.
     md
@@ -85,7 +85,7 @@ def collect_pairs(
     Raises
     ------
     RefusedError
-        If a region is malformed; nothing has moved.
+        If a region is malformed. Nothing has moved.
     """
     request = CollectRequest.from_arguments(locals())
     outcomes = []
@@ -98,7 +98,7 @@ def collect_pairs(
 
 
 def _collected(beamline: Beamline, pair: RegionPair) -> MsgGenerator[RegionOutcome]:
-    """Fly the pair of one region; whatever becomes of it doesn't concern the other regions."""
+    """Fly the pair of one region, which can fail without an effect on the other regions."""
     if pair.design is None:
         return RegionOutcome(pair.region, "refused", str(pair.refusal))
     try:
@@ -118,7 +118,7 @@ def pairs_in_turn(beamline: Beamline, request: CollectRequest) -> Iterator[Regio
     Raises
     ------
     GridError
-        If a region is malformed; this comes before the first pair.
+        If a region is malformed, before the first pair.
     """
     left_s = request.budget_s
     for region in regions_from_arguments(request.regions):

@@ -102,7 +102,7 @@ def design_map(beamline: Beamline, request: SingleMapRequest) -> Design:
     Raises
     ------
     RefusedError
-        If there isn't even a grid to speak of; all else is in the design's `problems`.
+        If there isn't even a grid to speak of. All else is in the design's `problems`.
     """
     planned = planned_map(beamline, "map", request.pixels(beamline), request.dwell_ms)
     problems = _flight_problems(beamline, [planned.grid], request, planned.time_s)
@@ -117,7 +117,7 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
     Raises
     ------
     RefusedError
-        If there isn't even a grid to speak of; all else is in the design's `problems`.
+        If there isn't even a grid to speak of. All else is in the design's `problems`.
     """
     grid = request.area.grid(beamline, request.dwell_ms)
     tiles, problems = _tiles(beamline, grid, request.tile_um)

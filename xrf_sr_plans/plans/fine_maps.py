@@ -24,7 +24,7 @@ from xrf_sr_plans.plans.safeguard import all_in_turn, what_ended
 logger = logging.getLogger(__name__)
 
 _WHOLE = 1e-6
-"""So far from a whole number of pixels, in pixels, still counts as whole."""
+"""Deviation in pixels from a whole number of pixels that still counts as whole."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class FineMaps:
         regions
             Regions of the stage; none of them makes this raise.
         time_model
-            How long rows take; None: as the beamline says.
+            How long rows take. None means the time model of the beamline.
         """
         possible: list[Rescan] = []
         refused: list[RegionOutcome] = []
@@ -121,7 +121,7 @@ class FineMaps:
             In the order of flight.
         note
             A plan that records an outcome. It is called once per rescan, also for the one that
-            is interrupted. None: outcomes are only logged.
+            is interrupted. None means that outcomes are only logged.
         """
         note = note or _only_logged
         outcomes = []
@@ -148,7 +148,7 @@ class FineMaps:
     ) -> MsgGenerator[RegionOutcome]:
         region = rescan.region
         try:
-            # Once more: the limits may have changed since the region was chosen.
+            # Designed once more because limits may have changed since the region was chosen.
             grid = self.rescan(region).grid
             flown = yield from fly(self._run(region, grid, place), rows)
         except RefusedError as error:
@@ -259,7 +259,7 @@ def _fitted(
 
 
 def shrink_note(region: Region, grid: ScanGrid) -> str:
-    """Return in words what of a region its grid leaves out; empty where it covers all."""
+    """Return in words what of a region its grid leaves out, or "" where it covers everything."""
     notes = []
     for axis, low, high in (
         (grid.fast, region.x_low_um, region.x_high_um),

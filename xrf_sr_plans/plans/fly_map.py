@@ -1,4 +1,4 @@
-"""One map, one run: rows of events with a ledger, flown so that a pause costs at most a row."""
+"""`fly_map`: one map as one run, a row at a time, so that a pause costs at most one row."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 ROW_ATTEMPTS = 3
 """How often a failing row is flown, unless the user says otherwise."""
 LOST_IN_SUCCESSION = 3
-"""So many lost rows in succession end a map: by then the hardware is broken, not the row."""
+"""Number of lost rows in succession that ends a map, because then the hardware is broken."""
 ROW_FAILURES = (FailedStatus, TimeoutError)
-"""What a hung or failing device looks like in a plan."""
+"""The exceptions that a failing or hung device raises in a plan."""
 _SETTLE_S = 1.0
-"""Seconds for which late failures of a row that was given up are waited for, per group."""
+"""Time in seconds to wait for late failures of a row that was given up, per group of messages."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class MapRun:
     user_input
         What the user asked, by parameter.
     derived_input
-        What the plan made of it; time, dose, velocity and run-up are added.
+        What the plan made of it. Time, dose, velocity and run-up are added.
     row_attempts
         How often a failing row is flown before it is left missing.
     md
@@ -140,12 +140,12 @@ def fly_map(
     purpose
         What the map is for, in the start document.
     analysis
-        What the analysis shall do with the map; None: leave it alone.
+        What the analysis shall do with the map. None means that it leaves the map alone.
     budget_s
-        Beam time in seconds that the map may take; None: no limit.
+        Beam time in seconds that the map may take. None means no limit.
     max_dose
         Dose that the map may give: incoming photons per um^2 where the beamline knows its flux,
-        else seconds of beam per um^2; None: no limit.
+        else seconds of beam per um^2. None means no limit.
     row_attempts
         How often a failing row is flown before it is left missing.
     md
@@ -159,7 +159,7 @@ def fly_map(
     Raises
     ------
     RefusedError
-        If anything is wrong with the request; nothing has moved, and the message lists all of it.
+        If anything is wrong with the request. Nothing has moved, and the message lists all of it.
     FlightError
         If three rows in succession can't be measured.
     """
@@ -191,7 +191,7 @@ def fly(run: MapRun, rows_done: set[int] | None = None) -> MsgGenerator[FlownMap
     Raises
     ------
     RefusedError
-        If the map can't be flown as things stand now; nothing has moved.
+        If the map can't be flown as things stand now. Nothing has moved.
     FlightError
         If too many rows in succession can't be measured.
     """
@@ -224,7 +224,7 @@ def fly(run: MapRun, rows_done: set[int] | None = None) -> MsgGenerator[FlownMap
 
 
 class _Flight:
-    """The rows of one map in flight."""
+    """One map in flight: it measures the rows and leaves the beamline safe."""
 
     def __init__(self, run: MapRun, *, slow: AxisFacts, rows_done: set[int]) -> None:
         self.run = run
@@ -257,7 +257,7 @@ class _Flight:
                 )
 
     def _row(self, row: int) -> MsgGenerator[str]:
-        """Measure a row, again where it fails; return why it was lost, or "" where it was not."""
+        """Measure a row, again where it fails. Return why it was lost, or "" where it wasn't."""
         failures: list[str] = []
         while len(failures) < self.run.row_attempts:
             interruptions = self.guard.interruptions
@@ -281,7 +281,7 @@ class _Flight:
         return failures[-1]
 
     def _attempt(self, row: int) -> MsgGenerator[None]:
-        """Fly a row once; from one checkpoint to the next, so that a pause re-flies just it."""
+        """Fly a row once, from one checkpoint to the next: a pause repeats this row only."""
         flyer, request = self.beamline.flyer, self._row_request(row)
         patience = self.beamline.time_model.timeout_s
         row_s = self.beamline.time_model.row_s(request["num"], request["dwell_ms"])

@@ -48,14 +48,14 @@ class PairOutcome:
 
 @dataclass(frozen=True)
 class PairMap(PlannedMap):
-    """One map of a pair; its pixels are `factor` times as large as those of the fine map."""
+    """One map of a pair, with pixels that are `factor` times as large as the fine map's."""
 
     factor: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairDesign(Design):
-    """The maps of one pair; `dose` is that of all of them, for they share one area."""
+    """The maps of one pair. `dose` is the sum of theirs because they share one area."""
 
     maps: tuple[PairMap, ...]
 
@@ -80,7 +80,7 @@ def acquire_pair(
 ) -> MsgGenerator[PairOutcome]:
     """Map one area coarsely and finely, with pixels that nest exactly.
 
-    The stage is brought back along each axis without a centre once all maps are complete, but not
+    The stage is brought back along each axis without a center once all maps are complete, but not
     after an abort, a stop, a halt or a failure.
 
     Parameters
@@ -94,20 +94,20 @@ def acquire_pair(
     dwell_ms
         Time at each pixel of the fine map in ms.
     x_center_um
-        Centre along the fast axis in um; None: where the stage is.
+        Center along the fast axis in um. None means where the stage is now.
     y_center_um
-        Centre along the slow axis in um; None: where the stage is.
+        Center along the slow axis in um. None means where the stage is now.
     factors
         How many times coarser the coarse maps are: 2, 4 or both.
     coarse_dwell_ms
-        Time at each pixel of the coarse maps in ms; None: as in the fine map.
+        Time at each pixel of the coarse maps in ms. None means the same as in the fine map.
     bracket
         Fly the coarse maps again after the fine one, so that drift shows and can be corrected.
     budget_s
-        Beam time in seconds that all maps together may take; None: no limit.
+        Beam time in seconds that all maps together may take. None means no limit.
     max_dose
         Dose that all maps together may give: incoming photons per um^2 where the beamline knows
-        its flux, else seconds of beam per um^2; None: no limit.
+        its flux, else seconds of beam per um^2. None means no limit.
     row_attempts
         How often a failing row is flown before it is left missing.
     md
@@ -121,7 +121,7 @@ def acquire_pair(
     Raises
     ------
     RefusedError
-        If anything is wrong with the request; nothing has moved, and the message lists all of it.
+        If anything is wrong with the request. Nothing has moved, and the message lists all of it.
     FlightError
         If too many rows in succession can't be measured, or if the stage doesn't come back.
     """
@@ -138,7 +138,7 @@ def design_pair(beamline: Beamline, request: PairRequest) -> PairDesign:
     Raises
     ------
     RefusedError
-        If factors or sizes make no grids; all else is in the design's `problems`.
+        If factors or sizes make no grids. All else is in the design's `problems`.
     """
     coarse_dwell_ms = request.coarse_dwell_ms
     if coarse_dwell_ms is None:

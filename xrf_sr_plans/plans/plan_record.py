@@ -25,7 +25,7 @@ class PlanRecord:
     name
         Prefix of the data keys.
     fields
-        A first value for each field by name; it fixes the type, which is str, bool, int or float.
+        A first value for each field by name. Its type is the field's: str, bool, int or float.
     """
 
     parent = None
@@ -92,7 +92,7 @@ def record_event(record: PlanRecord, stream: str, values: Mapping[str, Any]) -> 
     stream
         Name of the event's stream.
     values
-        New values, by field; the other fields keep theirs.
+        New values by field. The other fields keep theirs.
     """
 
     def event() -> MsgGenerator[None]:

@@ -1,7 +1,7 @@
-"""What is checked before anything moves; all that is found is told at once.
+"""What is checked before anything moves. Everything that is wrong is told at once.
 
-Pure functions of the beamline's facts and a grid: the plans, `preview`, and the choice of regions
-use the same ones.
+These are pure functions of the beamline's facts and a grid. The plans, `preview` and the choice of
+regions all use them.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from xrf_sr_plans.errors import BudgetError, ConfigError, GridError, LimitsError
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 
 _SLACK = 1e-6
-"""Relative and in um: rounding errors of positions don't count as violations."""
+"""Rounding error of positions, relative and in um, that doesn't count as a violation."""
 
 
 class Problem(NamedTuple):
-    """One reason to refuse."""
+    """One reason to refuse a request: the error to be raised, and its message."""
 
     kind: type[RefusedError]
     text: str
 
 
 class Box(NamedTuple):
-    """Where pixels' edges and run-ups may reach along one axis, in um."""
+    """How far pixels' edges and run-ups may reach along one axis, in um, and who says so."""
 
     low_um: float
     high_um: float
@@ -38,10 +38,22 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class MapCost:
-    """What flying a map means.
+    """What it costs to fly a map.
 
-    `dose` is the mean over the map, in incoming photons per um^2 where the beamline's flux is
-    known, else in seconds of beam per um^2 (`dose_unit` says which).
+    Attributes
+    ----------
+    points
+        Number of pixels.
+    time_s
+        Beam time in seconds.
+    row_s
+        Time of one row in seconds.
+    dose
+        Mean over the map, in `dose_unit`.
+    dose_unit
+        "photons/um^2" (incoming) where the beamline knows its flux, else "s/um^2" (of beam).
+    velocity_um_s
+        Velocity of the fast axis in um/s.
     """
 
     points: int
@@ -58,18 +70,18 @@ def refuse(problems: Iterable[Problem]) -> None:
     Raises
     ------
     RefusedError
-        Of the problems' own kind where all are of one kind.
+        If there is a problem. The error is of the problems' own kind where they share one.
     """
-    found = list(dict.fromkeys(problems))
-    if not found:
+    different = list(dict.fromkeys(problems))
+    if not different:
         return
-    kinds = {problem.kind for problem in found}
+    kinds = {problem.kind for problem in different}
     kind = kinds.pop() if len(kinds) == 1 else RefusedError
-    raise kind("; ".join(problem.text for problem in found))
+    raise kind("; ".join(problem.text for problem in different))
 
 
 def number_problems(values: Mapping[str, float | None]) -> list[Problem]:
-    """Check that sizes, steps and times are finite and above 0; None means not given."""
+    """Return a problem for each of `values` that is neither None nor a finite number above 0."""
     return [
         Problem(GridError, f"{name} is {value!r:.80}; it must be a finite number above 0")
         for name, value in values.items()
@@ -79,14 +91,29 @@ def number_problems(values: Mapping[str, float | None]) -> list[Problem]:
 
 
 def attempt_problems(row_attempts: int) -> list[Problem]:
-    """Check how often a row may be flown."""
+    """Return a problem where rows may not be flown even once."""
     if row_attempts >= 1:
         return []
     return [Problem(ConfigError, f"row_attempts is {row_attempts}; it must be 1 or more")]
 
 
 def allowed_box(beamline: Beamline, facts: AxisFacts, *, is_fast: bool) -> Box | Problem:
-    """Return how far an axis may go: its own limits, cut down to the beamline's safe box."""
+    """Return how far an axis may go: where its own limits and the beamline's safe box overlap.
+
+    Parameters
+    ----------
+    beamline
+        It may have a safe box.
+    facts
+        The axis with its limits, which count only where low is below high.
+    is_fast
+        Whether it is the fast axis.
+
+    Returns
+    -------
+    Box or Problem
+        A problem where neither says anything, or where they don't overlap.
+    """
     boxes = []
     low, high = facts.low_um, facts.high_um
     if low is not None and high is not None and low < high:
@@ -118,10 +145,22 @@ def is_stepping(beamline: Beamline) -> bool:
 
 
 def run_up_um(beamline: Beamline, facts: AxisFacts, step_um: float, dwell_ms: float) -> float:
-    """Return the distance for accelerating before a row, in um.
+    """Return how far before a row the fast axis starts, to be at its velocity when the row begins.
 
-    The beamline's own figure, else what the axis covers while it accelerates to the fly velocity
-    (at full velocity, so with a margin of two), else one step.
+    The result is in um. It is the beamline's own figure if there is one. Otherwise it is what the
+    axis would cover at full velocity in its acceleration time, which is twice what it covers
+    while it accelerates, or one step if that time isn't known. Stepped rows need none.
+
+    Parameters
+    ----------
+    beamline
+        It may say how much run-up it needs.
+    facts
+        The fast axis, with its acceleration time.
+    step_um
+        Pixel size along the fast axis in um.
+    dwell_ms
+        Time at each pixel in ms.
     """
     if is_stepping(beamline):
         return 0.0
@@ -135,7 +174,19 @@ def run_up_um(beamline: Beamline, facts: AxisFacts, step_um: float, dwell_ms: fl
 def map_cost(
     beamline: Beamline, grid: ScanGrid, dwell_ms: float, time_model: RowTimeModel | None = None
 ) -> MapCost:
-    """Estimate time, dose and velocity of a map."""
+    """Return what it costs to fly a map.
+
+    Parameters
+    ----------
+    beamline
+        Its flux and time model count.
+    grid
+        The pixels.
+    dwell_ms
+        Time at each pixel in ms.
+    time_model
+        How long rows take. None means the time model of the beamline.
+    """
     rows, columns = grid.shape
     row_s = (time_model or beamline.time_model).row_s(columns, dwell_ms)
     seconds_per_um2 = dwell_ms * 1e-3 / (grid.fast.step_um * grid.slow.step_um)
@@ -161,7 +212,19 @@ def budget_problems(
     budget_s: float | None = None,
     max_dose: float | None = None,
 ) -> Iterator[Problem]:
-    """Yield where beam time or dose go beyond what is given; None: no limit."""
+    """Yield a problem for each budget that makes no sense or is exceeded.
+
+    Parameters
+    ----------
+    time_s
+        Beam time in seconds.
+    cost
+        A map's cost, of which the dose counts.
+    budget_s
+        Highest beam time in seconds. None means no limit.
+    max_dose
+        Highest dose, in the unit of the map's dose. None means no limit.
+    """
     for name, limit in (("budget_s", budget_s), ("max_dose", max_dose)):
         if limit is not None and not limit >= 0:
             yield Problem(BudgetError, f"{name} is {limit}; it must be 0 or more")
@@ -181,19 +244,28 @@ def map_problems(
     *,
     facts: tuple[AxisFacts, AxisFacts] | None = None,
 ) -> list[Problem]:
-    """Return everything that forbids to fly `grid`; an empty list is a go.
+    """Return everything that forbids to fly a map, which may be flown where the list is empty.
 
-    `facts` are those of the fast and the slow axis; read from the devices where not given.
+    Parameters
+    ----------
+    beamline
+        Its limits and its axes count.
+    grid
+        The pixels.
+    dwell_ms
+        Time at each pixel in ms.
+    facts
+        The fast and the slow axis. None means that they are read from the devices.
     """
-    found = number_problems({"dwell_ms": dwell_ms})
-    if found:
-        return found
+    problems = number_problems({"dwell_ms": dwell_ms})
+    if problems:
+        return problems
     fast, slow = facts or (axis_facts(beamline.fast), axis_facts(beamline.slow))
-    found += _range_problems(beamline, fast, grid.fast, grid.run_up_um, is_fast=True)
-    found += _range_problems(beamline, slow, grid.slow, 0.0, is_fast=False)
+    problems += _range_problems(beamline, fast, grid.fast, grid.run_up_um, is_fast=True)
+    problems += _range_problems(beamline, slow, grid.slow, 0.0, is_fast=False)
     cost = map_cost(beamline, grid, dwell_ms)
     if cost.points > beamline.max_points:
-        found.append(
+        problems.append(
             Problem(
                 LimitsError,
                 f"{grid.shape[1]} x {grid.shape[0]} = {cost.points} pixels;"
@@ -202,7 +274,7 @@ def map_problems(
         )
     rate_hz = 1e3 / dwell_ms
     if rate_hz > beamline.max_rate_hz * (1 + _SLACK):
-        found.append(
+        problems.append(
             Problem(
                 LimitsError,
                 f"dwell_ms {dwell_ms:g} means {rate_hz:g} frames/s;"
@@ -210,8 +282,8 @@ def map_problems(
             )
         )
     if not is_stepping(beamline):
-        found += _velocity_problems(beamline, fast, cost.velocity_um_s)
-    return found
+        problems += _velocity_problems(beamline, fast, cost.velocity_um_s)
+    return problems
 
 
 def _velocity_problems(

@@ -53,7 +53,7 @@ def queue_rescans(
     maps
         How they are flown, and the beamline whose `rescan_queue` takes them.
     rescans
-        What shall be queued; nothing is done where there is none.
+        What shall be queued. Nothing is done where there is none.
     note
         A plan that records an outcome.
 

@@ -2,7 +2,7 @@
 
 A plan's signature is the one place where parameters, their types and their defaults are listed
 for the user and for the queue server. A request has a field for each of them. The first statement
-of a plan makes its request (`PlanRequest.from_arguments`), and so does `preview`; design, flight
+of a plan makes its request (`PlanRequest.from_arguments`), and so does `preview`. Design, flight
 and metadata are given the request, never the parameters one by one.
 """
 
@@ -24,7 +24,7 @@ from xrf_sr_plans.plans.area import Area
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """What every plan that measures is asked; the plans describe each parameter."""
+    """What every plan that measures is asked. The plans' docstrings describe each parameter."""
 
     dwell_ms: float
     budget_s: float | None
@@ -59,7 +59,7 @@ class PlanRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class AreaRequest(PlanRequest):
-    """What plans are asked that map an area around a centre."""
+    """What plans are asked that map an area around a center."""
 
     width_um: float
     height_um: float

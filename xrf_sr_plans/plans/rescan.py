@@ -57,11 +57,11 @@ def rescan_regions(
     parent_uid
         Run uid of the map that the regions come from, where they don't say it themselves.
     budget_s
-        Beam time in seconds for all regions together, spent on the best ones first; None: no
+        Beam time in seconds for all regions together, spent on the best ones first. None means no
         limit.
     max_dose
         Highest dose at any point: incoming photons per um^2 where the beamline knows its flux,
-        else seconds of beam per um^2; None: no limit.
+        else seconds of beam per um^2. None means no limit.
     row_attempts
         How often a failing row is flown before it is left missing.
     md

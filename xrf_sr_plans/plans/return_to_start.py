@@ -1,4 +1,4 @@
-"""`returning_to_start`: a plan without a centre leaves the stage where it was."""
+"""`returning_to_start`: a plan without a center leaves the stage where it was."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 _TRIES = 2
 _SAME_PLACE = 0.25
-"""So far apart, in pixels, may be where the axis was sent and where it reads."""
+"""Distance in pixels between setpoint and reading up to which an axis is where it was sent."""
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class _Home(NamedTuple):
 
 
 def returning_to_start(beamline: Beamline, area: Area, part: MsgGenerator[T]) -> MsgGenerator[T]:
-    """Run `part`; once it is complete, bring the axes without a centre back to where they were.
+    """Run `part`; once it is complete, bring the axes without a center back to where they were.
 
     The same call then maps the same place again. After an abort, a stop, a halt or a failure
     nothing is moved.
@@ -44,7 +44,7 @@ def returning_to_start(beamline: Beamline, area: Area, part: MsgGenerator[T]) ->
     beamline
         Its stage.
     area
-        The area that `part` maps; its centres say which axes are brought back.
+        The area that `part` maps; its centers say which axes are brought back.
     part
         The plan that maps it.
 

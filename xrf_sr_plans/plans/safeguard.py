@@ -1,4 +1,4 @@
-"""Leaving the beamline safe: by plan where plans still run, by unstaging where they don't."""
+"""Leave the beamline safe: by plans while plans are run, and by unstaging after a halt."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Safeguard:
     Attributes
     ----------
     velocity
-        Velocity of the fast axis before the map, in its own units; None: not known.
+        Velocity of the fast axis before the map, in its own units. None where it is not known.
     interruptions
         How often the map was paused so far.
     """

@@ -1,4 +1,4 @@
-"""The start document of a map run: what our reader, PyXRF and other people's tools look for."""
+"""The start document of a map run, with what our readers, PyXRF and other tools look for."""
 
 from __future__ import annotations
 
@@ -17,10 +17,22 @@ def map_start(
     *,
     plan_args: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the metadata of a map run; JSON types only.
+    """Return the metadata of a map run, in JSON types.
 
-    ``scan`` follows SRX, whose readers PyXRF ships: shape and scan_input are (fast, slow), in um
-    and seconds; everything else is (slow, fast).
+    The key ``scan`` is as at NSLS-II's SRX beamline, because PyXRF reads that: its shape and
+    scan_input are in the order (fast, slow), in um and seconds. All else is in the order
+    (slow, fast).
+
+    Parameters
+    ----------
+    beamline
+        Its flyer gives the name of the detector.
+    grid
+        The pixels.
+    metadata
+        What goes into the key ``xrf_sr``.
+    plan_args
+        What goes into the key of that name.
     """
     rows, columns = grid.shape
     fast, slow = grid.fast, grid.slow
@@ -35,7 +47,7 @@ def map_start(
         "num_points": rows,
         "extents": grid.extents_um,
         "snaking": [False, grid.snake],
-        # Rows are the only scalar dimension: positions are arrays, which plots can't take.
+        # The row is the only scalar; positions are arrays, which live plots can't show.
         "hints": {
             "dimensions": [[[schema.row_keys(detector)["row"]], schema.STREAM_ROWS]],
         },

@@ -100,9 +100,9 @@ def coarse_survey_with_sr(
 ) -> MsgGenerator[SurveyOutcome]:
     """Survey an area coarsely, super-resolve it, and map finely what is worth it.
 
-    Areas beyond the flyer's reach are flown as tiles. A tile is analysed while the next one is
+    Areas beyond the flyer's reach are flown as tiles. A tile is analyzed while the next one is
     flown. Without analysis, or when it fails or is late, the survey goes on and says so. The stage
-    is brought back along each axis without a centre once the survey is complete, but not after an
+    is brought back along each axis without a center once the survey is complete, but not after an
     abort, a stop, a halt or a failure.
 
     Parameters
@@ -116,28 +116,29 @@ def coarse_survey_with_sr(
     dwell_ms
         Time at each pixel of the coarse survey in ms.
     x_center_um
-        Centre of the area along the fast axis in um; None: where the stage is.
+        Center of the area along the fast axis in um. None means where the stage is now.
     y_center_um
-        Centre of the area along the slow axis in um; None: where the stage is.
+        Center of the area along the slow axis in um. None means where the stage is now.
     find
-        Element query such as "Fe and not Zn" that a region must match; None: whatever stands out.
+        Element query such as "Fe and not Zn" that a region must match. None means whatever
+        stands out.
     factor
         How many times finer than the survey the enhanced maps are: 2 or 4.
     fine_step_um
-        Pixel size of the rescans in um; None: step_um / factor.
+        Pixel size of the rescans in um. None means step_um / factor.
     fine_dwell_ms
-        Time at each pixel of the rescans in ms; None: dwell_ms.
+        Time at each pixel of the rescans in ms. None means dwell_ms.
     budget_s
         Beam time in seconds for everything. The coarse survey alone must fit, and the rescans
-        spend what is left. None: no limit.
+        spend what is left. None means no limit.
     max_dose
         Highest dose at any point, coarse and fine together: incoming photons per um^2 where the
-        beamline knows its flux, else seconds of beam per um^2; None: no limit.
+        beamline knows its flux, else seconds of beam per um^2. None means no limit.
     rescan
         What is done with the regions: "inline" maps them now, "queue" hands them to the queue
         server, "propose" only records them.
     tile_um
-        Largest side of a tile in um; None: as large as the flyer reaches.
+        Largest side of a tile in um. None means as large as the flyer reaches.
     pad_um
         Margin in um that is added on every side of a region.
     min_size_um
@@ -145,8 +146,8 @@ def coarse_survey_with_sr(
     max_regions
         How many regions each tile may propose, best first.
     preview_every_rows
-        Enhance the unfinished tile each time so many more rows are measured; 0: only when it is
-        complete.
+        Enhance the unfinished tile each time so many more rows are measured. 0 means
+        only when it is complete.
     analysis_timeout_s
         How many seconds to wait for the analysis of all tiles together after the last row.
     row_attempts
@@ -162,7 +163,7 @@ def coarse_survey_with_sr(
     Raises
     ------
     RefusedError
-        If anything is wrong with the request; nothing has moved, and the message lists all of it.
+        If anything is wrong with the request. Nothing has moved, and the message lists all of it.
     FlightError
         If too many rows in succession can't be measured, or if the stage doesn't come back.
     """
@@ -174,7 +175,7 @@ def coarse_survey_with_sr(
 
 
 class _Survey:
-    """One survey in flight."""
+    """One survey in flight: its tiles, its decisions and what is recorded of both."""
 
     def __init__(self, beamline: Beamline, request: SurveyRequest, design: SurveyDesign) -> None:
         self.beamline = beamline
@@ -310,7 +311,7 @@ class _Survey:
         return spend_budget(candidates, budget_s=budget_s, max_dose=max_dose, start_um=start_um)
 
     def _settle(self, error: Exception) -> MsgGenerator[None]:
-        """Record of the regions that nothing became of why that is."""
+        """Record for each region that was not dealt with why that is."""
         unsettled = _UNSETTLED.get(self.request.rescan)
         if unsettled:
             yield from self.region_log.settle(f"{unsettled}: {what_ended(error)}")
@@ -325,6 +326,6 @@ class _Survey:
 
 
 def _proposals(spending: Spending) -> list[RegionOutcome]:
-    """Return the chosen regions as proposals, for the reasons for which they were picked."""
+    """Return the chosen regions as proposals, each with the reason for which it was picked."""
     regions = [rescan.region for rescan in spending.chosen]
     return [RegionOutcome(region, "proposed", region.reason) for region in regions]

@@ -1,4 +1,4 @@
-"""Cutting a survey into maps that the flyer can reach, on one pixel lattice."""
+"""Tiles: a survey cut into maps that the flyer can reach, on one pixel lattice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 
 @dataclass(frozen=True)
 class Tile:
-    """One map of a survey, and which pixels of the whole it holds (row and column of its first)."""
+    """One map of a survey, with row and column of its first pixel in the survey's grid."""
 
     grid: ScanGrid
     first_row: int
@@ -20,16 +20,23 @@ class Tile:
 
 
 def split_into_tiles(grid: ScanGrid, reach_um: tuple[float, float] | None) -> list[Tile]:
-    """Cut `grid` into tiles of at most `reach_um` (width, height); None: one tile.
+    """Cut a grid into tiles.
 
     Every pixel is in exactly one tile, all tiles share the grid's lattice, and their sizes differ
-    by at most one pixel along each axis. They are ordered as a serpentine, so that each begins
-    next to where the last one ended.
+    by at most one pixel along each axis. They are ordered as a serpentine, so that each tile lies
+    beside the one before.
+
+    Parameters
+    ----------
+    grid
+        The pixels of the whole survey.
+    reach_um
+        Largest width and height of a tile in um. None means that everything is one tile.
 
     Raises
     ------
     GridError
-        A reach that isn't even one pixel.
+        If the reach is less than one pixel or is not finite.
     """
     if reach_um is None:
         return [Tile(grid, 0, 0)]
@@ -46,6 +53,7 @@ def split_into_tiles(grid: ScanGrid, reach_um: tuple[float, float] | None) -> li
 
 
 def _spans(axis: AxisGrid, reach_um: float) -> list[tuple[int, int]]:
+    """Return first pixel and number of pixels of each tile along one axis."""
     if not (math.isfinite(reach_um) and reach_um > 0):
         raise GridError(f"axis {axis.name!r}: a tile of {reach_um} um; it must be above 0")
     most = math.floor(reach_um / axis.step_um + 1e-6)

@@ -1,4 +1,4 @@
-"""How long rows really take, and progress by row for whoever waits."""
+"""How long rows really take, and how far the map is that is being flown."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from xrf_sr_plans.devices.protocols import RowTimeModel
 def recalibrated(
     model: RowTimeModel, num: int, dwell_ms: float, rows_s: Sequence[float]
 ) -> RowTimeModel:
-    """Return the model with the median overhead of finished rows.
+    """Return a time model with the median overhead of rows that were flown.
 
-    Rows that took less than their dwell were flown on a clock that isn't the wall's (a simulated
-    beamline) and teach nothing; without any other row the model stays as it is.
+    A row that took less than its dwell was flown on a simulated clock and says nothing. The model
+    stays as it is where there is no other row.
 
     Parameters
     ----------
-    num, dwell_ms
-        Pixels of a row and time at each.
+    model
+        The beamline's own model.
+    num
+        Pixels of a row.
+    dwell_ms
+        Time at each pixel in ms.
     rows_s
-        Seconds from the start of one row to the start of the next; interrupted rows among them
-        do little harm to a median.
+        Seconds that each row took. The few that were interrupted hardly change the median.
     """
     exposure_s = num * dwell_ms * 1e-3
     real = [row_s for row_s in rows_s if row_s >= exposure_s]
@@ -39,7 +42,7 @@ def recalibrated(
 
 
 class RowProgress(DocumentRouter):
-    r"""Rows done and time left of the map that is being flown, from its documents.
+    r"""Count the rows of the map that is being flown, and tell the time that is left.
 
     Subscribe it to the RunEngine; give `waiting_hook` to ``RE.waiting_hook`` to have a line
     shown while the RunEngine waits::
@@ -51,7 +54,8 @@ class RowProgress(DocumentRouter):
     Parameters
     ----------
     show
-        Called with one line of text when there is something new; None: only keep count.
+        Called with one line of text whenever there is something new. None means that
+        rows are only counted.
     """
 
     def __init__(self, show: Callable[[str], object] | None = None) -> None:
@@ -69,22 +73,22 @@ class RowProgress(DocumentRouter):
 
     @property
     def rows_done(self) -> int:
-        """Rows measured so far; a row that was flown twice counts once."""
+        """Number of rows measured so far, where a row that was flown twice counts once."""
         return len(self._rows)
 
     @property
     def row_s(self) -> float:
-        """Median seconds for one row; the start document's estimate before there are two rows."""
+        """Median time of a row in seconds, or the plan's estimate until there are two rows."""
         steps = [late - early for early, late in pairwise(self._times)]
         return statistics.median(steps) if steps else self._expected_s
 
     @property
     def time_left_s(self) -> float:
-        """Seconds that the rest of this map will take."""
+        """Seconds that the rest of the map will take."""
         return (self.rows_total - self.rows_done) * self.row_s
 
     def line(self) -> str:
-        """Return one line for a person; empty while no map is flown."""
+        """Return the progress as one line for a person, or "" while no map is flown."""
         if not self.rows_total:
             return ""
         return (
@@ -92,7 +96,7 @@ class RowProgress(DocumentRouter):
         )
 
     def waiting_hook(self, statuses: object) -> None:
-        """Show the line, if it changed; for ``RE.waiting_hook``. Never raises."""
+        """Show the line if it changed, for ``RE.waiting_hook``. This never raises."""
         text = self.line()
         if self._show is None or not text or text == self._shown:
             return
@@ -103,7 +107,7 @@ class RowProgress(DocumentRouter):
             self._show = None
 
     def start(self, doc: Mapping[str, Any]) -> None:  # type: ignore[override]
-        """Begin with a new map; other runs are left alone."""
+        """Begin to count where the run is a map, and ignore other runs."""
         facts = doc.get("xrf_sr") or {}
         if doc.get("plan_name") != schema.PLAN_MAP or "grid" not in facts:
             return
@@ -115,26 +119,29 @@ class RowProgress(DocumentRouter):
         self._title = f"{facts.get('purpose', 'map')}{_which(facts)}"
 
     def descriptor(self, doc: Mapping[str, Any]) -> None:  # type: ignore[override]
-        """Note the stream of rows."""
+        """Remember which events are rows."""
         if doc["run_start"] != self._uid or doc.get("name") != schema.STREAM_ROWS:
             return
         self._descriptors.add(doc["uid"])
         self._row_key = next((key for key in doc["data_keys"] if key.endswith("_row")), "")
 
     def event(self, doc: Mapping[str, Any]) -> Any:  # type: ignore[override]
-        """Count a row."""
+        """Count the row of an event."""
         if doc["descriptor"] in self._descriptors and self._row_key in doc["data"]:
             self._rows.add(int(doc["data"][self._row_key]))
             self._times.append(doc["time"])
 
     def stop(self, doc: Mapping[str, Any]) -> None:  # type: ignore[override]
-        """Forget the map."""
+        """Stop counting when the map is over."""
         if doc["run_start"] == self._uid:
             self.rows_total = 0
 
 
 def _which(facts: Mapping[str, Any]) -> str:
-    """Return which of several maps one is, from its `xrf_sr` metadata; empty where it is alone."""
+    """Return which of several maps this is, such as " tile 1/2", or "" where it is the only one.
+
+    `facts` is its `xrf_sr` metadata.
+    """
     tile = facts.get("tile")
     if tile:
         return f" tile {tile['index'] + 1}/{tile['of']}"

@@ -1,4 +1,4 @@
-"""Single maps as a user types them: centre, width and step, or start, stop and number."""
+"""Single maps as a user types them: center, width and step, or start, stop and number."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def xrf_map(
     row_attempts: int = ROW_ATTEMPTS,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[str]:
-    """Fly one map around a centre.
+    """Fly one map around a center.
 
-    The stage is brought back along each axis without a centre once the map is complete, but not
+    The stage is brought back along each axis without a center once the map is complete, but not
     after an abort, a stop, a halt or a failure.
 
     Parameters
@@ -45,14 +45,14 @@ def xrf_map(
     dwell_ms
         Time at each pixel in ms.
     x_center_um
-        Centre along the fast axis in um; None: where the stage is.
+        Center along the fast axis in um. None means where the stage is now.
     y_center_um
-        Centre along the slow axis in um; None: where the stage is.
+        Center along the slow axis in um. None means where the stage is now.
     budget_s
-        Beam time in seconds that the map may take; None: no limit.
+        Beam time in seconds that the map may take. None means no limit.
     max_dose
         Dose that the map may give: incoming photons per um^2 where the beamline knows its flux,
-        else seconds of beam per um^2; None: no limit.
+        else seconds of beam per um^2. None means no limit.
     row_attempts
         How often a failing row is flown before it is left missing.
     md
@@ -66,7 +66,7 @@ def xrf_map(
     Raises
     ------
     RefusedError
-        If anything is wrong with the request; nothing has moved, and the message lists all of it.
+        If anything is wrong with the request. Nothing has moved, and the message lists all of it.
     FlightError
         If too many rows in succession can't be measured, or if the stage doesn't come back.
     """
@@ -91,29 +91,29 @@ def xrf_map_start_stop(
     row_attempts: int = ROW_ATTEMPTS,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[str]:
-    """Fly one map between the centres of its first and last pixels, as `grid_scan` counts.
+    """Fly one map between the centers of its first and last pixels, as `grid_scan` counts.
 
     Parameters
     ----------
     x_start_um
-        Centre of the first pixel of a row in um.
+        Center of the first pixel of a row in um.
     x_stop_um
-        Centre of the last pixel of a row in um.
+        Center of the last pixel of a row in um.
     x_num
         Number of pixels in a row.
     y_start_um
-        Centre of the first row in um.
+        Center of the first row in um.
     y_stop_um
-        Centre of the last row in um.
+        Center of the last row in um.
     y_num
         Number of rows.
     dwell_ms
         Time at each pixel in ms.
     budget_s
-        Beam time in seconds that the map may take; None: no limit.
+        Beam time in seconds that the map may take. None means no limit.
     max_dose
         Dose that the map may give: incoming photons per um^2 where the beamline knows its flux,
-        else seconds of beam per um^2; None: no limit.
+        else seconds of beam per um^2. None means no limit.
     row_attempts
         How often a failing row is flown before it is left missing.
     md
@@ -127,7 +127,7 @@ def xrf_map_start_stop(
     Raises
     ------
     RefusedError
-        If anything is wrong with the request; nothing has moved, and the message lists all of it.
+        If anything is wrong with the request. Nothing has moved, and the message lists all of it.
     FlightError
         If too many rows in succession can't be measured.
     """
