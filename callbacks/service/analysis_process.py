@@ -25,12 +25,12 @@ from xrf_sr_plans.callbacks.service.frames import unpack_frame
 from xrf_sr_plans.callbacks.service.journal import Journal
 from xrf_sr_plans.callbacks.service.messages import TO_WORKER, FromWorker, RunDocument
 from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
-from xrf_sr_plans.callbacks.service.sink_thread import Sink, SinkThread
+from xrf_sr_plans.callbacks.service.sink_thread import SinkThread
 from xrf_sr_plans.callbacks.service.worker_process import WorkerProcess
 from xrf_sr_plans.callbacks.service.worker_supervisor import WorkerSupervisor
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
-from xrf_sr_plans.schema import Documents
+from xrf_sr_plans.schema import Documents, DocumentSink
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class AnalysisProcess:
     def __init__(
         self,
         settings: AnalysisSettings | None = None,
-        sinks: Iterable[Sink] = (),
+        sinks: Iterable[DocumentSink] = (),
         *,
         command: list[str] | None = None,
     ) -> None:

@@ -18,10 +18,10 @@ from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.service.bicubic_fallback import BicubicFallback
 from xrf_sr_plans.callbacks.service.journal import Journal
 from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
-from xrf_sr_plans.callbacks.service.sink_thread import Sink, SinkThread
+from xrf_sr_plans.callbacks.service.sink_thread import SinkThread
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
-from xrf_sr_plans.schema import Documents
+from xrf_sr_plans.schema import Documents, DocumentSink
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class LocalAnalysis:
     """
 
     def __init__(
-        self, settings: AnalysisSettings | None = None, sinks: Iterable[Sink] = ()
+        self, settings: AnalysisSettings | None = None, sinks: Iterable[DocumentSink] = ()
     ) -> None:
         self.settings = settings or AnalysisSettings()
         self.sink_thread = SinkThread(sinks)

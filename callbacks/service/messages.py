@@ -136,7 +136,8 @@ class MessageCodec(Generic[Message]):
         kind = self._kinds.get(name) if isinstance(name, str) else None
         if kind is None:
             raise WorkerError(
-                f"a message of kind {name!r:.80}; there are {', '.join(sorted(self._kinds))}"
+                f"a message of unknown kind {name!r:.80}; the kinds are "
+                + ", ".join(sorted(self._kinds))
             )
         wanted = self._field_types[kind]
         try:

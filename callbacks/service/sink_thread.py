@@ -6,16 +6,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from xrf_sr_plans.callbacks.list_documents import as_lists
-from xrf_sr_plans.schema import Documents
+from xrf_sr_plans.schema import Documents, DocumentSink
 
 logger = logging.getLogger(__name__)
-
-Sink = Callable[[str, dict[str, Any]], Any]
-"""Takes a kind and a document. One with an attribute ``wants_preview = True`` gets previews too."""
 
 MAX_WAITING = 32
 """Number of result runs that may wait for slow sinks. One more is lost, and the log says so."""
@@ -35,10 +31,18 @@ class SinkThread:
     Parameters
     ----------
     sinks
-        Each is called as ``sink(name, doc)`` with the documents of one run after the other.
+        Each is called as ``sink(name, doc)`` with the documents of one run after the other. A
+        sink with an attribute ``wants_preview`` that is true gets previews, too.
+
+    Attributes
+    ----------
+    sinks : list
+        The sinks.
+    failures : int
+        How many runs a sink did not take, or were lost because sinks are too slow.
     """
 
-    def __init__(self, sinks: Iterable[Sink]) -> None:
+    def __init__(self, sinks: Iterable[DocumentSink]) -> None:
         self.sinks = list(sinks)
         self.failures = 0
         self._waiting: deque[tuple[Documents, bool]] = deque()
@@ -82,7 +86,7 @@ class SinkThread:
             )
 
     @staticmethod
-    def _wanted(sink: Sink, preview: bool) -> bool:
+    def _wanted(sink: DocumentSink, preview: bool) -> bool:
         return not preview or bool(getattr(sink, "wants_preview", False))
 
     def _run(self) -> None:
@@ -101,7 +105,7 @@ class SinkThread:
                     self._busy = False
                     self._changed.notify_all()
 
-    def _feed(self, sink: Sink, documents: Documents) -> None:
+    def _feed(self, sink: DocumentSink, documents: Documents) -> None:
         try:
             for name, doc in documents:
                 sink(name, doc)

@@ -27,6 +27,9 @@ class BackgroundSink:
     dropped because `limit` documents were already waiting. A run with a gap can therefore never
     pass for a complete one. Other runs go on.
 
+    Result runs, which are finished when they are handed over, have a thread of another kind:
+    `xrf_sr_plans.callbacks.service.sink_thread.SinkThread`.
+
     Parameters
     ----------
     sink
