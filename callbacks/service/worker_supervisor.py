@@ -196,6 +196,7 @@ class WorkerSupervisor:
         try:
             worker = WorkerProcess(self._settings, self._post, self._command)
         except WorkerError as error:
+            logger.error("analysis: %s", error)
             self._not_started(str(error))
             return
         self._worker = worker
@@ -233,7 +234,6 @@ class WorkerSupervisor:
         self._back_off(_LONGEST_BACKOFF_S)
 
     def _not_started(self, reason: str) -> None:
-        logger.error("analysis process: %s", reason)
         self._failed_starts += 1
         if self._hopeless:
             for run in self._journal.waiting_runs():
@@ -248,7 +248,8 @@ class WorkerSupervisor:
         self._next_start = time.monotonic() + wait_s
 
     def _give_up(self, run: str, reason: str) -> None:
-        logger.error("run %s is given up: %s", run, reason)
+        # Without the reason: it was logged when the process was lost, and is in the summary.
+        logger.error("run %s is given up", run)
         self._deaths.pop(run, None)
         self._journal.abandon(run)
         self._results.settle(failed(run, reason))

@@ -132,13 +132,14 @@ def test_a_worker_that_dies_of_a_document_once_gives_the_same_result(start, expe
     assert analysis.starts == 2
 
 
-def test_a_run_that_kills_every_worker_is_given_up_and_the_next_is_not(start, expected):
+def test_a_run_that_kills_every_worker_is_given_up_and_the_next_is_not(start, expected, caplog):
     analysis = start(odd("exit", 3), max_restarts=1)
     feed(analysis, "odd run")
     feed(analysis, "good run")
     lost = result(analysis, "odd run")
     assert lost.status == "failed"
     assert "out of luck" in lost.reason
+    assert caplog.text.count("out of luck") == 2, "once for each worker that was lost"
     assert result(analysis, "good run").digest == expected("good run")
     fallen = analysis.fall_back("odd run", lost.reason).result(WAIT_S)
     assert (fallen.status, fallen.reason) == ("fallback", lost.reason)
@@ -175,12 +176,13 @@ def test_an_exception_at_a_document_costs_no_other_run(start, expected):
     assert result(analysis, "good run").digest == expected("good run")
 
 
-def test_a_worker_that_cannot_start_is_told_by_its_last_words(start):
+def test_a_worker_that_cannot_start_is_told_by_its_last_words(start, caplog):
     analysis = start(odd("never"), max_restarts=1)
     feed(analysis, "one")
     summary = result(analysis, "one")
     assert summary.status == "failed"
     assert "no such library" in summary.reason
+    assert caplog.text.count("no such library") == 2, "once for each attempt to start it"
     assert analysis.fall_back("one", summary.reason).result(WAIT_S).status == "fallback"
 
 
