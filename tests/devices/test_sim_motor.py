@@ -14,7 +14,7 @@ from bluesky.simulators import check_limits
 
 from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.sim import make_beamline
-from xrf_sr_plans.devices.sim.stage import travel_s, travelled_um
+from xrf_sr_plans.devices.sim.trapezoid import distance_moved, move_duration_s
 from xrf_sr_plans.errors import LimitsError
 
 
@@ -73,11 +73,11 @@ def test_velocity_is_settable_up_to_the_maximum() -> None:
 
 
 def test_moves_take_the_time_of_a_trapezoid() -> None:
-    assert travel_s(100.0, 50.0, 0.5) == pytest.approx(2.5)
-    assert travel_s(1.0, 50.0, 0.5) == pytest.approx(2 * (1.0 * 0.5 / 50.0) ** 0.5)
+    assert move_duration_s(100.0, 50.0, 0.5) == pytest.approx(2.5)
+    assert move_duration_s(1.0, 50.0, 0.5) == pytest.approx(2 * (1.0 * 0.5 / 50.0) ** 0.5)
     for distance in (1.0, 25.0, 100.0):
-        total = travel_s(distance, 50.0, 0.5)
-        way = [travelled_um(total * k / 50, distance, 50.0, 0.5) for k in range(51)]
+        total = move_duration_s(distance, 50.0, 0.5)
+        way = [distance_moved(total * k / 50, distance, 50.0, 0.5) for k in range(51)]
         assert way[0] == 0
         assert way[-1] == distance
         assert way[25] == pytest.approx(distance / 2)

@@ -68,7 +68,7 @@ def test_mean_counts_agree_with_the_model_within_their_counting_error() -> None:
     counts = []
     for seed in range(200):
         microscope = Microscope(sample, i0_ripple=0.0, seed=seed)
-        exposure = microscope.exposure(start, stop, 0.5, dwell, ("row", 1))
+        exposure = microscope.ideal_exposure(start, stop, 0.5, dwell, ("row", 1))
         counts.append(microscope.expose(exposure).counts)
     rates = microscope.rates_cps(start, stop, 0.5)
     live = dwell * forward.live_fraction(rates.sum(0), microscope.detector)
@@ -85,7 +85,7 @@ def test_dead_time_takes_its_share_of_live_time_and_counts() -> None:
     detector = forward.Detector(n_elements=2, dead_time_us=2.0)
     microscope = Microscope(flat(4e5), detector=detector, i0_ripple=0.0, probe_fwhm_um=None)
     start, stop = paths(10, 0.5, -2.5)
-    readout = microscope.expose(microscope.exposure(start, stop, 0.0, 0.1, ("k",)))
+    readout = microscope.expose(microscope.ideal_exposure(start, stop, 0.0, 0.1, ("k",)))
     live = 1 / (1 + 2e5 * 2e-6)
     np.testing.assert_allclose(readout.live_time_s, 0.1 * live)
     assert readout.counts.mean() == pytest.approx(4e5 * 0.1 * live, rel=0.005)
@@ -95,7 +95,7 @@ def test_a_saturated_detector_returns_neither_counts_nor_live_time() -> None:
     detector = forward.Detector(saturation_cps=1e5)
     microscope = Microscope(flat(1e6), detector=detector)
     start, stop = paths(4, 0.5, -1.0)
-    readout = microscope.expose(microscope.exposure(start, stop, 0.0, 0.01, ("k",)))
+    readout = microscope.expose(microscope.ideal_exposure(start, stop, 0.0, 0.01, ("k",)))
     assert readout.counts.sum() == 0
     assert readout.live_time_s.sum() == 0
 
@@ -103,7 +103,7 @@ def test_a_saturated_detector_returns_neither_counts_nor_live_time() -> None:
 def test_beam_fluctuation_shows_alike_in_counts_and_monitor() -> None:
     microscope = Microscope(flat(1e6), i0_ripple=0.1, probe_fwhm_um=None)
     start, stop = paths(400, 0.01, -2.0)
-    readout = microscope.expose(microscope.exposure(start, stop, 0.0, 0.1, ("k",)))
+    readout = microscope.expose(microscope.ideal_exposure(start, stop, 0.0, 0.1, ("k",)))
     assert np.std(readout.i0) / np.mean(readout.i0) == pytest.approx(0.1, rel=0.3)
     assert np.corrcoef(readout.i0, readout.counts[0])[0, 1] > 0.99
 

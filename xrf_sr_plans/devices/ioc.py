@@ -1,9 +1,10 @@
 """An EPICS IOC on loopback with the simulated microscope behind it.
 
 ``python -m xrf_sr_plans.devices.ioc --prefix xrfsim:`` serves two motor records, ``m1`` (fast)
-and ``m2`` (slow), in mm, and ``xsp:``, a fluorescence detector in the way of an Xspress3 on
-position compare: armed, it counts a frame per pixel as the fast motor passes, then serves the
-row as waveforms. The physics is that of `devices.sim`; time is real.
+and ``m2`` (slow), and a fluorescence detector, ``xsp:``. All lengths are in mm. The detector works
+like an Xspress3 on position compare: once armed, it counts one frame for each pixel as the fast
+motor passes, and then it serves the row as waveforms. The physics is that of `devices.sim`, and
+time is real.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ import numpy as np
 
 from xrf_sr_plans.devices.sim.microscope import Microscope
 from xrf_sr_plans.devices.sim.sample import SAMPLES
-from xrf_sr_plans.devices.sim.stage import arrival_s, swept_um, travel_s, travelled_um
+from xrf_sr_plans.devices.sim.trapezoid import (
+    distance_moved,
+    distance_reached,
+    move_duration_s,
+    time_to_reach_s,
+)
 from xrf_sr_plans.errors import MissingExtraError
 
 try:
@@ -30,17 +36,38 @@ except ImportError as error:
     raise MissingExtraError("the simulated IOC", "epics") from error
 
 MAX_FRAMES = 2048
-_UM = 1e3
-"""Micrometres in a millimetre, the unit of all PVs."""
+"""Length of the waveforms, which is the highest number of frames in a row."""
+
+_UM_PER_MM = 1e3
+"""PVs are in mm, the simulated microscope is in um."""
+
 _TICK_S = 0.01
+"""Time between two updates of a motor."""
+
 _MARGIN_MM = 0.05
+"""How far the motors' limits lie outside the sample."""
+
 _VELOCITY_MM_S = 0.5
 _ACCELERATION_S = 0.05
 
 
 @dataclass(frozen=True)
-class Trip:
-    """One move of a motor from rest; lengths in mm."""
+class Move:
+    """One move of a motor, from rest to rest.
+
+    Parameters
+    ----------
+    start
+        Where the move begins, in mm.
+    target
+        Where it ends, in mm.
+    velocity
+        Velocity in mm/s, once the motor has sped up.
+    acceleration_s
+        Time to reach the velocity.
+    began_s
+        When the move began, by the monotonic clock.
+    """
 
     start: float
     target: float
@@ -50,60 +77,64 @@ class Trip:
 
     @property
     def direction(self) -> int:
-        """+1 or -1."""
+        """+1 for a move to higher positions, -1 for a move to lower ones."""
         return 1 if self.target >= self.start else -1
 
-    def place(self, now_s: float) -> tuple[float, bool]:
-        """Return where the motor is, and whether that is the end."""
-        distance, elapsed = abs(self.target - self.start), now_s - self.began_s
-        if elapsed >= travel_s(distance, self.velocity, self.acceleration_s):
+    def position_at(self, now_s: float) -> tuple[float, bool]:
+        """Return where the motor is at a time, in mm, and whether it has arrived."""
+        distance, elapsed_s = abs(self.target - self.start), now_s - self.began_s
+        if elapsed_s >= move_duration_s(distance, self.velocity, self.acceleration_s):
             return self.target, True
-        done = travelled_um(elapsed, distance, self.velocity, self.acceleration_s)
+        done = distance_moved(elapsed_s, distance, self.velocity, self.acceleration_s)
         return self.start + self.direction * done, False
 
-    def paths(self, edges: np.ndarray, dwell_s: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return where frames begin and end that are triggered at `edges` and last the dwell."""
-        covered = self.direction * (edges - self.start)
-        began = arrival_s(covered, self.velocity, self.acceleration_s)
-        ended = swept_um(began + dwell_s, self.velocity, self.acceleration_s)
-        return edges, self.start + self.direction * ended
+    def frame_ends(self, edges: np.ndarray, dwell_s: float) -> np.ndarray:
+        """Return where frames end that are triggered at `edges` and last the dwell.
+
+        Both are positions in mm, shape (frame,).
+        """
+        distances = self.direction * (edges - self.start)
+        began_s = time_to_reach_s(distances, self.velocity, self.acceleration_s)
+        ends = distance_reached(began_s + dwell_s, self.velocity, self.acceleration_s)
+        return self.start + self.direction * ends
 
 
 async def _stop(fields: Any, instance: Any, value: int) -> int:
-    """Stop a motor, of whose record these are the fields."""
+    """Stop the motor whose record has these fields, when 1 is written to its field STOP."""
     if value:
         motor = fields.parent.group
-        # A move that hasn't set off yet becomes one to here: it must end, as any move.
-        motor.wanted = motor.position if motor.wanted is not None else None
-        motor.halt = True
+        # A move that hasn't begun yet becomes a move to here, because clients wait for its end.
+        motor.requested = motor.position if motor.requested is not None else None
+        motor.stop_requested = True
     return 0
 
 
 class Motor(PVGroup):
     """A motor record that moves in trapezoids, with soft limits where clients look for them.
 
-    caproto's own fake motor has neither a ramp nor these limits, and it forgets a stop that comes
-    just as it sets off.
+    caproto's own fake motor has neither ramps nor such limits, and it forgets a stop that comes
+    just as a move begins.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.limits = (0.0, 0.0)
+        self.limits = (0.0, 0.0)  # in mm, as all positions
         self.position = 0.0
-        self.trip: Trip | None = None
+        self.move: Move | None = None
         self.on_move: Callable[[Motor], Awaitable[None]] | None = None
-        self.wanted: float | None = None
-        self.halt = False
+        self.requested: float | None = None
+        self.stop_requested = False
 
     async def _put(self, instance: Any, value: float) -> float:
         low, high = self.limits
         await instance.field_inst.limit_violation.write(int(not low <= value <= high))
         if not low <= value <= high:
             raise SkipWrite(f"{instance.pvname}: {value} is outside {low}..{high}")
-        self.wanted = value
+        self.requested = value
         return value
 
     async def _run(self, instance: Any, async_lib: Any) -> None:
+        """Set up the record, and then move the motor for as long as the server runs."""
         fields, (low, high) = instance.field_inst, self.limits
         await instance.write_metadata(units="mm", lower_ctrl_limit=low, upper_ctrl_limit=high)
         await fields.user_readback_value.write_metadata(units="mm", precision=6)
@@ -123,22 +154,27 @@ class Motor(PVGroup):
     value.fields.stop.putter(_stop)
 
     async def _tick(self, instance: Any) -> None:
-        """Everything that a move consists of happens here, so that nothing overtakes anything."""
+        """Begin, continue or end a move.
+
+        Requests are only noted when they come. Everything else that belongs to a move happens
+        here, in one task, so that no two changes of the record can overtake each other.
+        """
         fields = instance.field_inst
-        (halt, self.halt), (wanted, self.wanted) = (self.halt, False), (self.wanted, None)
-        if wanted is not None:
+        stop_requested, self.stop_requested = self.stop_requested, False
+        requested, self.requested = self.requested, None
+        if requested is not None:
             velocity, ramp_s = fields.velocity.value, max(fields.seconds_to_velocity.value, 1e-3)
-            self.trip = Trip(self.position, wanted, velocity, ramp_s, time.monotonic())
-            await fields.direction_of_travel.write(int(self.trip.direction > 0))
+            self.move = Move(self.position, requested, velocity, ramp_s, time.monotonic())
+            await fields.direction_of_travel.write(int(self.move.direction > 0))
             await fields.done_moving_to_value.write(0)
             await fields.motor_is_moving.write(1)
-        elif self.trip is not None:
-            self.position, there = self.trip.place(time.monotonic())
+        elif self.move is not None:
+            self.position, arrived = self.move.position_at(time.monotonic())
             await fields.user_readback_value.write(self.position)
             if self.on_move is not None:
                 await self.on_move(self)
-            if there or halt:
-                self.trip = None
+            if arrived or stop_requested:
+                self.move = None
                 await instance.write(self.position, verify_value=False)
                 await fields.motor_is_moving.write(0)
                 await fields.done_moving_to_value.write(1)
@@ -151,9 +187,10 @@ def _waveform(name: str) -> Any:
 
 
 class RowDetector(PVGroup):
-    """Counts rows: a frame is triggered at ``Start`` and at every ``Step`` from there."""
+    """A detector that counts rows, triggered at ``Start`` and at every ``Step`` from there."""
 
     async def _acquire(self, instance: Any, value: int) -> int:
+        """Arm or disarm; the put that arms completes when the row is counted or given up."""
         if self._ended is not None:
             self._ended.set()
             self._ended = None
@@ -171,9 +208,7 @@ class RowDetector(PVGroup):
             await waveform.write([0.0])
         return 0
 
-    acquire = pvproperty(
-        value=0, name="Acquire", put=_acquire, doc="1 arms, 0 disarms; done when the row is"
-    )
+    acquire = pvproperty(value=0, name="Acquire", put=_acquire, doc="1 arms, 0 disarms")
     busy = pvproperty(value=0, name="Busy_RBV", read_only=True, doc="1 while armed")
     erase = pvproperty(value=0, name="ERASE", put=_erase, doc="1 forgets the last row")
     num = pvproperty(value=1, name="NumImages")
@@ -194,31 +229,35 @@ class RowDetector(PVGroup):
         self._ended: asyncio.Event | None = None
 
     async def moved(self, motor: Motor) -> None:
-        """Count what the fast motor has passed since the last time."""
-        trip, step, ended = motor.trip, self.step.value, self._ended
-        if ended is None or trip is None or step * trip.direction <= 0:
+        """Count the triggers that the fast motor has passed; read out the row after the last."""
+        move, step, ended = motor.move, self.step.value, self._ended
+        if ended is None or move is None or step * move.direction <= 0:
             return
-        if (self.start.value - trip.start) * trip.direction < -1e-9:
-            return  # The first trigger was missed.
+        if (self.start.value - move.start) * move.direction < -1e-9:
+            return  # The move begins behind the first trigger, so that nothing starts the row.
         passed = int((motor.position - self.start.value) / step)
         taken = min(max(passed, 0), self.num.value, MAX_FRAMES)
         if taken != self.taken.value:
             await self.taken.write(taken)
         if taken == self.num.value:
-            await self._measure(trip)
+            await self._measure(move)
             self._ended = None
             await self.busy.write(0)
             ended.set()
 
-    async def _measure(self, trip: Trip) -> None:
+    async def _measure(self, move: Move) -> None:
+        """Fill the waveforms with what the microscope counts along a move."""
         assert self.microscope is not None
         assert self.slow_motor is not None
         num, dwell_s, slow = self.num.value, self.dwell.value, self.slow_motor.position
-        begins, ends = trip.paths(self.start.value + self.step.value * np.arange(num), dwell_s)
+        begins = self.start.value + self.step.value * np.arange(num)
+        ends = move.frame_ends(begins, dwell_s)
         # The noise belongs to the row and not to the attempt: a row flown again is the same row.
         key = ("row", num, *(round(v, 7) for v in (begins[0], begins[-1], slow, dwell_s)))
         readout = self.microscope.expose(
-            self.microscope.exposure(begins * _UM, ends * _UM, slow * _UM, dwell_s, key)
+            self.microscope.ideal_exposure(
+                begins * _UM_PER_MM, ends * _UM_PER_MM, slow * _UM_PER_MM, dwell_s, key
+            )
         )
         for waveform, counts in zip(self.rois, readout.counts, strict=True):
             await waveform.write(counts.astype(float))
@@ -229,7 +268,7 @@ class RowDetector(PVGroup):
 
 
 class Microprobe(PVGroup):
-    """Two motors and a detector."""
+    """The PVs that don't depend on the sample: two motors and a detector."""
 
     m1 = SubGroup(Motor, prefix="m1")
     m2 = SubGroup(Motor, prefix="m2")
@@ -237,9 +276,10 @@ class Microprobe(PVGroup):
 
 
 def microprobe(prefix: str, microscope: Microscope) -> dict[str, Any]:
-    """Return the PVs of an IOC, by name; a region of interest per element of the sample.
+    """Return the PVs of an IOC by name.
 
-    The motors' limits are the sample and 50 um around it.
+    The detector has a region of interest for each element of the sample. The motors' limits are
+    the sample and 50 um around it.
     """
     elements = microscope.elements
     rois = {
@@ -250,7 +290,7 @@ def microprobe(prefix: str, microscope: Microscope) -> dict[str, Any]:
     }
     ioc = type("MicroprobeWithElements", (Microprobe,), rois)(prefix=prefix)
     for motor, (low, high) in zip((ioc.m1, ioc.m2), microscope.sample.box_um, strict=True):
-        motor.limits = (low / _UM - _MARGIN_MM, high / _UM + _MARGIN_MM)
+        motor.limits = (low / _UM_PER_MM - _MARGIN_MM, high / _UM_PER_MM + _MARGIN_MM)
     ioc.xsp.microscope, ioc.xsp.slow_motor = microscope, ioc.m2
     ioc.xsp.rois = [getattr(ioc, f"roi{k}") for k in range(1, len(elements) + 1)]
     ioc.m1.on_move = ioc.xsp.moved
@@ -258,7 +298,7 @@ def microprobe(prefix: str, microscope: Microscope) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serve until interrupted."""
+    """Serve until interrupted, with the options of the command line."""
     loopback = {
         "EPICS_CAS_INTF_ADDR_LIST": "127.0.0.1",
         "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
@@ -266,7 +306,8 @@ def main() -> None:
     }
     for name, value in loopback.items():
         os.environ.setdefault(name, value)
-    # Beacons tell a repeater that a server is there; on loopback there is seldom one to listen.
+    # Beacons tell a repeater that a server is there. On loopback there seldom is a repeater, and
+    # caproto would warn about each beacon that it can't send.
     logging.getLogger("caproto.ctx").addFilter(lambda record: "beacon" not in str(record.msg))
     parser, split_args = template_arg_parser(
         desc="A simulated X-ray microprobe.",
@@ -274,7 +315,7 @@ def main() -> None:
         supported_async_libs=["asyncio"],
     )
     parser.add_argument("--sample", choices=SAMPLES, default="zagami")
-    parser.add_argument("--seed", type=int, default=0, help="of all noise")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all noise")
     args = parser.parse_args()
     ioc_options, run_options = split_args(args)
     microscope = Microscope(SAMPLES[args.sample](), probe_fwhm_um=0.5, seed=args.seed)

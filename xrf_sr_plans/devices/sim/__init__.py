@@ -1,4 +1,4 @@
-"""A simulated beamline: one plain physics object, thin ophyd devices, declared faults."""
+"""A simulated beamline, made of plain physics objects, thin ophyd devices and declared faults."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""`make_beamline`: a whole simulated beamline in one call."""
+"""The function that makes a whole simulated beamline in one call."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 
-from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
+from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel, SettableReadable
 from xrf_sr_plans.devices.sim.clock import Clock, as_clock
 from xrf_sr_plans.devices.sim.detectors import SimFluorescence, SimI0, SimShutter
 from xrf_sr_plans.devices.sim.faults import Fault, FaultPlan, StuckMotor, as_fault_plan
@@ -20,18 +21,34 @@ from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.physics.forward import Detector
 
 _MARGIN_UM = 50.0
+"""How far the limits lie outside the sample, unless they are given."""
+
 _VELOCITY_UM_S = 500.0
+"""Velocity of ordinary moves, unless the highest one is lower."""
+
 _Box = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class SimBeamline(Beamline):
-    """A simulated beamline: the `Beamline` that plans see, and what is behind it."""
+    """A `Beamline` of simulated devices, with what is behind them.
 
-    microscope: Any = None
-    clock: Any = None
-    i0: Any = None
-    detector: Any = None
+    Parameters
+    ----------
+    microscope
+        The physics that all devices share.
+    clock
+        The clock of the hardware.
+    i0
+        A beam monitor, for step scans.
+    detector
+        A fluorescence detector, for step scans.
+    """
+
+    microscope: Microscope = field(kw_only=True)
+    clock: Clock = field(kw_only=True)
+    i0: SimI0 = field(kw_only=True)
+    detector: SimFluorescence = field(kw_only=True)
 
 
 def make_beamline(
@@ -39,8 +56,8 @@ def make_beamline(
     *,
     seed: int = 0,
     clock: Clock | float | Literal["instant", "real"] = "instant",
-    faults: FaultPlan | Fault | StuckMotor | list | tuple | None = None,
-    analysis: Any = None,
+    faults: FaultPlan | Fault | StuckMotor | Sequence[Fault | StuckMotor] | None = None,
+    analysis: SettableReadable | None = None,
     limits_um: _Box | None = None,
     probe_fwhm_um: float | None = 0.5,
     psf: np.ndarray | None = None,
@@ -58,44 +75,67 @@ def make_beamline(
     axis_names: tuple[str, str] = ("samx", "samy"),
     **overrides: Any,
 ) -> SimBeamline:
-    """Build a simulated beamline: axes samx and samy, flyer xrf, shutter, i0, detector xrfdet.
+    """Make a simulated beamline.
+
+    Its devices are the axes samx and samy, the flyer xrf, the shutter, the beam monitor i0 and the
+    detector xrfdet.
 
     Parameters
     ----------
     sample
-        A `Sample`, or the name of one ("zagami", "cells", "edges"); it lies around the origin.
+        A `Sample`, or the name of one ("zagami", "cells" or "edges"), which is centered on the
+        origin of the stage.
     seed
-        Of all noise.
+        Seed of all noise.
     clock
-        "instant", "real", a speed-up factor or a `Clock`.
+        "instant" (nothing takes any time), "real", a factor such as 10 for ten times as fast as
+        real, or a `Clock`.
     faults
-        What goes wrong; see `xrf_sr_plans.devices.sim.faults`.
+        What goes wrong, from `xrf_sr_plans.devices.sim.faults`; None: nothing.
     analysis
-        The results device of the beamline.
+        The analysis device of the beamline.
     limits_um
-        ((x low, x high), (y low, y high)); default: the sample and 50 um around it. low == high
-        means that no limits are set.
-    probe_fwhm_um, psf, detector, i0_ripple, fresh_noise, drift_um_per_s
-        See `Microscope`.
-    backlash_um, encoder_noise_um, max_velocity_um_s
-        See `StageAxis`.
+        Limits of the axes, ((x low, x high), (y low, y high)), where low == high means that none
+        are set; None: the sample and 50 um around it.
+    probe_fwhm_um
+        Size (FWHM) of the Gaussian probe; 0 or None: the probe is a point.
+    psf
+        A measured probe (y, x) on the sample's pixels, used instead of the Gaussian.
+    detector
+        Number of detector elements, dead time, background and saturation.
+    i0_ripple
+        Relative RMS of the slow fluctuation of the beam intensity.
+    fresh_noise
+        Whether a map that is flown again over the same grid gets new noise.
+    drift_um_per_s
+        Velocity (x, y) of the sample on its stage, which no encoder shows.
     egu
-        Unit in which the axes' devices speak, such as "um" or "mm".
+        Unit of length of the axes' devices, such as "um" or "mm".
+    position_um
+        Where the axes (x, y) are to begin with.
+    backlash_um
+        Play of the sample between the two directions of an axis.
+    encoder_noise_um
+        RMS error of one encoder reading.
     acceleration_s
-        Time to full speed; a row needs a run-up of velocity * acceleration_s / 2.
+        Time to full speed. A row needs a run-up of velocity * acceleration_s / 2.
+    max_velocity_um_s
+        Highest velocity of the axes.
     shutter_open
         Whether the shutter is open to begin with.
+    axis_names
+        Names of the fast and the slow axis.
     overrides
-        Any other field of `Beamline`.
+        Values of other fields of `Beamline`.
 
     Raises
     ------
     ConfigError
-        An unknown sample or field, or a value that is out of range.
+        A sample or a field is unknown, or a value is out of range.
     """
     _check_overrides(overrides)
     sample = _sample(sample)
-    ticking, plan = as_clock(clock), as_fault_plan(faults)
+    hardware_clock, plan = as_clock(clock), as_fault_plan(faults)
     microscope = Microscope(
         sample,
         probe_fwhm_um=probe_fwhm_um,
@@ -110,7 +150,7 @@ def make_beamline(
     fast, slow = (
         StageAxis(
             axis_names[index],
-            ticking,
+            hardware_clock,
             limits_um=_limits(sample, limits_um)[index],
             max_velocity_um_s=max_velocity_um_s,
             velocity_um_s=min(_VELOCITY_UM_S, max_velocity_um_s),
@@ -119,11 +159,11 @@ def make_beamline(
             encoder_noise_um=encoder_noise_um,
             position_um=position_um[index],
             seed=seed,
-            stuck=plan.stuck("slow" if index else "fast"),
+            stuck=plan.stuck_motor("slow" if index else "fast"),
         )
         for index in range(2)
     )
-    return _assembled(microscope, (fast, slow), ticking, plan, egu, analysis, overrides)
+    return _assembled(microscope, (fast, slow), hardware_clock, plan, egu, analysis, overrides)
 
 
 def _assembled(
@@ -132,14 +172,14 @@ def _assembled(
     clock: Clock,
     faults: FaultPlan,
     egu: str,
-    analysis: Any,
+    analysis: SettableReadable | None,
     overrides: dict[str, Any],
 ) -> SimBeamline:
     """Put the devices that plans see in front of the simulated parts."""
     fast, slow = axes
     parts: dict[str, Any] = {"microscope": microscope, "fast": fast, "slow": slow}
     parts |= {"clock": clock, "faults": faults}
-    facts: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "name": "sim",
         "probe_fwhm_um": microscope.probe_fwhm_um,
         "flux_ph_s": 1.0e9,
@@ -156,7 +196,7 @@ def _assembled(
         clock=clock,
         i0=SimI0(name="i0", **parts),
         detector=SimFluorescence(name="xrfdet", **parts),
-        **{**facts, **overrides},
+        **{**defaults, **overrides},
     )
 
 

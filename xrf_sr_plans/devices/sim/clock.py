@@ -1,4 +1,4 @@
-"""The clock that the simulated hardware lives by."""
+"""The clock of the simulated hardware."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from typing import Literal
 from xrf_sr_plans.errors import ConfigError
 
 _SLICE_S = 0.02
+"""Real seconds between two updates of something that moves."""
 
 
 class Clock:
-    """Simulated seconds, spent at `speed` of them per real second; infinite: instantly.
+    """A clock that simulated hardware spends its time on.
 
     Parameters
     ----------
     speed
-        1 is real time, 10 ten times faster, ``math.inf`` takes no time at all.
+        Simulated seconds per real second: 1 is real time, 10 is ten times faster, and with
+        ``math.inf`` nothing takes any time.
+
+    Raises
+    ------
+    ConfigError
+        `speed` is not above 0.
     """
 
     def __init__(self, speed: float = 1.0) -> None:
@@ -28,12 +35,12 @@ class Clock:
 
     @property
     def instant(self) -> bool:
-        """Nothing takes real time, and nothing runs in a thread."""
+        """Whether nothing takes real time, so that nothing needs a thread either."""
         return self.speed == float("inf")
 
     @property
     def elapsed_s(self) -> float:
-        """Simulated seconds that the hardware has been busy for."""
+        """Simulated seconds that the hardware has been busy so far."""
         return self._elapsed_s
 
     @property
@@ -42,7 +49,10 @@ class Clock:
         return _SLICE_S * self.speed
 
     def spend(self, seconds: float, interrupt: threading.Event) -> bool:
-        """Let simulated time pass; return False at once when `interrupt` is set meanwhile."""
+        """Let simulated seconds pass, and return True.
+
+        As soon as `interrupt` is set, return False without waiting any longer.
+        """
         with self._lock:
             self._elapsed_s += max(0.0, seconds)
         if self.instant or seconds <= 0:
@@ -51,12 +61,12 @@ class Clock:
 
 
 def as_clock(clock: Clock | float | Literal["instant", "real"]) -> Clock:
-    """Return a clock from a name, a speed-up factor or a clock.
+    """Return a clock by its name or its speed; a clock is returned as it is.
 
     Raises
     ------
     ConfigError
-        Anything else.
+        `clock` is none of these.
     """
     if isinstance(clock, Clock):
         return clock

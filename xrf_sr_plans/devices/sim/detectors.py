@@ -1,4 +1,4 @@
-"""Fluorescence detector, I0 monitor and shutter as bluesky devices."""
+"""The simulated fluorescence detector, beam monitor and shutter as bluesky devices."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from typing import Any
 
 import numpy as np
+from bluesky.protocols import Hints, Reading
+from event_model import DataKey
 from ophyd import Component, Device, Signal
 from ophyd.status import Status
 
@@ -19,7 +21,15 @@ from xrf_sr_plans.errors import ConfigError
 
 
 class SimShutter(Device):
-    """Movable that takes "open" and "close"; while it is closed nothing is counted."""
+    """A Movable that takes "open" and "close". While it is closed, nothing is counted.
+
+    Parameters
+    ----------
+    name
+        Name of the device, under which it reads.
+    microscope
+        The microscope whose beam it lets through.
+    """
 
     state = Component(Signal, value="open", kind="hinted")
 
@@ -35,12 +45,24 @@ class SimShutter(Device):
         return self.state.get()
 
     def check_value(self, value: str) -> None:
-        """Refuse anything but "open" and "close"."""
+        """Refuse a value that is neither "open" nor "close".
+
+        Raises
+        ------
+        ConfigError
+            It is another value.
+        """
         if value not in ("open", "close"):
             raise ConfigError(f"shutter {self.name!r}: {value!r}; 'open' or 'close' is needed")
 
     def set(self, value: str) -> Status:
-        """Open or close."""
+        """Open or close the shutter at once.
+
+        Raises
+        ------
+        ConfigError
+            `value` is neither "open" nor "close".
+        """
         self.check_value(value)
         self._microscope.shutter_open = value == "open"
         self.state.put(value)
@@ -50,7 +72,23 @@ class SimShutter(Device):
 
 
 class _PointDevice(Device):
-    """Something that is triggered at a standstill and reads what the microscope saw there."""
+    """A detector that is triggered at a standstill, and reads what the microscope counted there.
+
+    Parameters
+    ----------
+    name
+        Name of the device, with which its keys begin.
+    microscope
+        What counts.
+    fast
+        The physical axis along x.
+    slow
+        The physical axis along y.
+    clock
+        The clock of the hardware.
+    faults
+        What goes wrong; None: nothing.
+    """
 
     exposure_s = Component(Signal, value=0.01, kind="config")
 
@@ -74,14 +112,17 @@ class _PointDevice(Device):
         self._motion: Motion | None = None
 
     def trigger(self) -> Status:
-        """Expose one point here; all point devices of a microscope see the same beam."""
+        """Expose the point under the beam.
+
+        All detectors of a microscope that are triggered at a point see the same beam.
+        """
         status = Status(self)
         self._motion = Motion(status)
         self._motion.run(self._clock, self._expose)
         return status
 
     def stop(self, *, success: bool = False) -> None:
-        """Give up the exposure."""
+        """Give up the exposure under way."""
         if self._motion is not None:
             self._motion.stop()
 
@@ -89,41 +130,50 @@ class _PointDevice(Device):
         seconds = float(self.exposure_s.get())
         drift_x, drift_y = self.microscope.drift_um(self._clock.elapsed_s)
         x, y = self._fast.sample_um - drift_x, self._slow.sample_um - drift_y
+        # The noise depends on the place alone, so that detectors which are triggered one after
+        # the other at a point see the same beam.
         key = ("point", round(x, 4), round(y, 4), seconds)
-        exposure = self.microscope.exposure(np.array([x]), np.array([x]), y, seconds, key)
-        nowhere = RowAddress(map_index=-1, row=-1, attempt=0, direction=1)
-        for fault in self._faults.at(nowhere):
-            exposure = fault.before(exposure, nowhere)
+        exposure = self.microscope.ideal_exposure(np.array([x]), np.array([x]), y, seconds, key)
+        outside_maps = RowAddress(map_index=-1, row=-1, attempt=0, direction=1)
+        for fault in self._faults.faults_at(outside_maps):
+            exposure = fault.change_exposure(exposure, outside_maps)
         if self._clock.spend(seconds, motion.interrupt):
             self._readout = self.microscope.expose(exposure)
             self._time = time.time()
 
     def _values(self) -> dict[str, float]:
+        """Return what is read, by key; zeros before the first exposure."""
         raise NotImplementedError
 
-    def describe(self) -> dict[str, Any]:
-        """Describe the numbers that `read` returns."""
-        number = {"source": f"SIM:{self.name}", "dtype": "number", "shape": []}
-        return {key: dict(number) for key in self._values()}
+    def describe(self) -> dict[str, DataKey]:
+        """Return the data keys of `read`."""
+        return {
+            key: DataKey(source=f"SIM:{self.name}", dtype="number", shape=[])
+            for key in self._values()
+        }
 
-    def read(self) -> dict[str, Any]:
-        """Return the last exposure; zeros before the first."""
+    def read(self) -> dict[str, Reading[float]]:
+        """Return the values of the last exposure; zeros before the first one."""
         return {
             key: {"value": value, "timestamp": self._time} for key, value in self._values().items()
         }
 
     @property
-    def hints(self) -> dict[str, Any]:
+    def hints(self) -> Hints:
         """Everything that is read."""
         return {"fields": list(self._values())}
 
 
 class SimFluorescence(_PointDevice):
-    """Multi-element fluorescence detector: photons per elemental line, `<name>_<element>`."""
+    """A fluorescence detector.
+
+    It reads the photons of each elemental line, summed over detector elements, under
+    ``<name>_<element>``, and the live time in seconds under ``<name>_live_time``.
+    """
 
     @property
     def elements(self) -> list[str]:
-        """Element names."""
+        """The element names."""
         return list(self.microscope.elements)
 
     def _values(self) -> dict[str, float]:
@@ -133,20 +183,20 @@ class SimFluorescence(_PointDevice):
         values[f"{self.name}_live_time"] = 0.0 if readout is None else float(readout.live_time_s[0])
         return values
 
-    def describe_configuration(self) -> dict[str, Any]:
-        """Describe exposure time and element names."""
+    def describe_configuration(self) -> dict[str, DataKey]:
+        """Return the data keys of exposure time and element names."""
         return {
             **super().describe_configuration(),
             **describe_elements(self.name, self.elements),
         }
 
-    def read_configuration(self) -> dict[str, Any]:
+    def read_configuration(self) -> dict[str, Reading[Any]]:
         """Return exposure time and element names."""
         return {**super().read_configuration(), **read_elements(self.name, self.elements)}
 
 
 class SimI0(_PointDevice):
-    """Monitor of the incoming flux, in counts/s."""
+    """A beam monitor, which reads the incoming flux in counts/s under its own name."""
 
     def _values(self) -> dict[str, float]:
         return {self.name: 0.0 if self._readout is None else float(self._readout.i0[0])}

@@ -1,11 +1,13 @@
-"""What goes wrong, declared beforehand: a `FaultPlan` is a tuple of frozen faults.
+"""Faults of the simulated hardware, which are declared beforehand.
 
-Every fault says which rows (and maps, and attempts) it hits and what it does to them, either to
-the exposure before anything is counted or to the frames afterwards.
+Each fault says which rows, maps and attempts it hits, and what it does to them: either to the
+exposure, before anything is counted, or to the frames afterwards. A `FaultPlan` holds the faults
+of a session.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,7 +20,19 @@ from xrf_sr_plans.errors import ConfigError
 
 @dataclass(frozen=True)
 class RowAddress:
-    """Which row is being flown: `map_index` counts the maps of this beamline from 0."""
+    """Which row is being flown.
+
+    Parameters
+    ----------
+    map_index
+        Index of the map among those that the flyer has begun, from 0; -1 outside maps.
+    row
+        Index of the row in its map, from 0; -1 outside maps.
+    attempt
+        Index of the attempt at the row, from 0.
+    direction
+        +1 where the row is flown from low to high positions, -1 where it is flown back.
+    """
 
     map_index: int
     row: int
@@ -28,73 +42,91 @@ class RowAddress:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Hits the named rows, maps and attempts; None: all of them."""
+    """A fault that changes nothing; the base class of faults that hit rows.
+
+    Parameters
+    ----------
+    rows
+        Indices of the rows that are hit; None: all.
+    maps
+        Indices of the maps that are hit; None: all.
+    attempts
+        Indices of the attempts that are hit; None: all.
+    """
 
     rows: tuple[int, ...] | None = None
     maps: tuple[int, ...] | None = None
     attempts: tuple[int, ...] | None = None
 
-    def hits(self, where: RowAddress) -> bool:
-        """Return whether this row is hit."""
-        chosen = (
-            (self.rows, where.row),
-            (self.maps, where.map_index),
-            (self.attempts, where.attempt),
+    def hits(self, address: RowAddress) -> bool:
+        """Return whether a row is hit."""
+        conditions = (
+            (self.rows, address.row),
+            (self.maps, address.map_index),
+            (self.attempts, address.attempt),
         )
-        return all(wanted is None or value in wanted for wanted, value in chosen)
+        return all(wanted is None or value in wanted for wanted, value in conditions)
 
-    def before(self, exposure: Exposure, where: RowAddress) -> Exposure:
-        """Change what the row is exposed to."""
+    def change_exposure(self, exposure: Exposure, address: RowAddress) -> Exposure:
+        """Return what the row is exposed to instead."""
         return exposure
 
-    def after(self, frames: RowFrames, where: RowAddress) -> RowFrames | None:
-        """Change what comes out; None: nothing comes out at all."""
+    def change_frames(self, frames: RowFrames, address: RowAddress) -> RowFrames | None:
+        """Return what is read out instead; None: nothing is."""
         return frames
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelFault(Fault):
-    """Hits frames `first` to `last` (inclusive, in order of acquisition; None: to the end)."""
+    """The base class of faults that hit some frames of a row.
+
+    Parameters
+    ----------
+    first
+        Index of the first frame that is hit, in order of acquisition.
+    last
+        Index of the last frame that is hit; None: all from `first` on.
+    """
 
     first: int = 0
     last: int | None = None
 
     def mask(self, num: int) -> np.ndarray:
-        """Return which of `num` frames are hit."""
+        """Return which of `num` frames are hit, as booleans of shape (frame,)."""
         frame = np.arange(num)
         return (frame >= self.first) & (frame <= (num if self.last is None else self.last))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShortRow(Fault):
-    """Only the first `frames` frames arrive."""
+    """Only the first `frames` frames of a row arrive."""
 
     frames: int
 
-    def after(self, frames: RowFrames, where: RowAddress) -> RowFrames | None:
-        """Cut the row."""
+    def change_frames(self, frames: RowFrames, address: RowAddress) -> RowFrames | None:
+        """Cut the row off."""
         return frames.first(self.frames)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MissingRow(Fault):
-    """The flyer says it is done, but there is no row."""
+    """The flyer says that it is done, but there is no row."""
 
-    def after(self, frames: RowFrames, where: RowAddress) -> RowFrames | None:
+    def change_frames(self, frames: RowFrames, address: RowAddress) -> RowFrames | None:
         """Drop the row."""
         return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShiftedRow(Fault):
-    """Frames come `pixels` late in the direction of flight; the encoder doesn't notice."""
+    """Frames come late by `pixels` in the direction of flight, and the encoder doesn't notice."""
 
     pixels: float = 1.0
 
-    def before(self, exposure: Exposure, where: RowAddress) -> Exposure:
-        """Move the beam's path, not the encoder."""
+    def change_exposure(self, exposure: Exposure, address: RowAddress) -> Exposure:
+        """Shift the path of the beam, while the encoder stays as it is."""
         step = np.median(np.abs(exposure.stop_um - exposure.start_um))
-        shift = self.pixels * step * where.direction
+        shift = self.pixels * step * address.direction
         return replace(
             exposure, start_um=exposure.start_um + shift, stop_um=exposure.stop_um + shift
         )
@@ -102,70 +134,103 @@ class ShiftedRow(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class BadDetectorElement(Fault):
-    """Detector element `index` counts `weight` times what it should: 0 dead, above 1 hot."""
+    """A detector element is dead or hot.
+
+    Parameters
+    ----------
+    index
+        Index of the detector element, from 0.
+    weight
+        What the element counts, as a multiple of what it should: 0 is dead, above 1 is hot.
+    """
 
     index: int = 0
     weight: float = 0.0
 
-    def before(self, exposure: Exposure, where: RowAddress) -> Exposure:
-        """Set the element's weight."""
-        if not 0 <= self.index < len(exposure.alive):
+    def change_exposure(self, exposure: Exposure, address: RowAddress) -> Exposure:
+        """Set the weight of the element.
+
+        Raises
+        ------
+        ConfigError
+            There is no such detector element.
+        """
+        if not 0 <= self.index < len(exposure.element_weights):
             raise ConfigError(
-                f"no detector element {self.index}; there are {len(exposure.alive)}, from 0"
+                f"no detector element {self.index}; there are {len(exposure.element_weights)},"
+                " from 0"
             )
-        alive = exposure.alive.copy()
-        alive[self.index] = self.weight
-        return replace(exposure, alive=alive)
+        weights = exposure.element_weights.copy()
+        weights[self.index] = self.weight
+        return replace(exposure, element_weights=weights)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saturation(PixelFault):
-    """The sample is `gain` times as bright there: dead time, then saturated electronics."""
+    """Some pixels are `gain` times as bright, so that the electronics are dead or saturated."""
 
     gain: float = 1000.0
 
-    def before(self, exposure: Exposure, where: RowAddress) -> Exposure:
+    def change_exposure(self, exposure: Exposure, address: RowAddress) -> Exposure:
         """Brighten the sample."""
-        hit = self.mask(len(exposure.gain))
-        return replace(exposure, gain=np.where(hit, self.gain * exposure.gain, exposure.gain))
+        gain = exposure.sample_gain
+        return replace(exposure, sample_gain=np.where(self.mask(len(gain)), self.gain * gain, gain))
 
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorZero(PixelFault):
     """The I0 monitor reads 0 although there is beam."""
 
-    def before(self, exposure: Exposure, where: RowAddress) -> Exposure:
+    def change_exposure(self, exposure: Exposure, address: RowAddress) -> Exposure:
         """Blind the monitor."""
-        return replace(
-            exposure, monitor=np.where(self.mask(len(exposure.monitor)), 0.0, exposure.monitor)
-        )
+        gain = exposure.monitor_gain
+        return replace(exposure, monitor_gain=np.where(self.mask(len(gain)), 0.0, gain))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BeamDump(Fault):
-    """The beam is lost at frame `pixel` of row `row`; it is back from `back_at_row` on."""
+    """The beam is lost in the middle of a map.
+
+    Parameters
+    ----------
+    row
+        Index of the row in which the beam is lost.
+    pixel
+        Index of the first frame of that row that has no beam.
+    back_at_row
+        Index of the first row that has beam again; None: it stays away.
+    """
 
     row: int
     pixel: int = 0
     back_at_row: int | None = None
 
-    def before(self, exposure: Exposure, where: RowAddress) -> Exposure:
-        """Take the beam away: no counts, no I0."""
-        if where.row < self.row or (self.back_at_row is not None and where.row >= self.back_at_row):
+    def change_exposure(self, exposure: Exposure, address: RowAddress) -> Exposure:
+        """Take the beam away, so that neither detector nor monitor count anything."""
+        is_back = self.back_at_row is not None and address.row >= self.back_at_row
+        if address.row < self.row or is_back:
             return exposure
-        lost_from = self.pixel if where.row == self.row else 0
-        lost = np.arange(len(exposure.beam)) >= lost_from
+        first_lost = self.pixel if address.row == self.row else 0
+        lost = np.arange(len(exposure.beam)) >= first_lost
         return replace(exposure, beam=np.where(lost, 0.0, exposure.beam))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BadLastColumns(Fault):
-    """The last `columns` frames of every row hold rubbish, as in many fly scans."""
+    """The last frames of every row hold rubbish, as in many fly scans.
+
+    Parameters
+    ----------
+    columns
+        Number of frames that are hit.
+    value
+        Counts that they show.
+    """
 
     columns: int = 2
     value: float = 0.0
 
-    def after(self, frames: RowFrames, where: RowAddress) -> RowFrames | None:
+    def change_frames(self, frames: RowFrames, address: RowAddress) -> RowFrames | None:
         """Overwrite the last counts."""
         counts = frames.counts.copy()
         counts[:, max(0, counts.shape[-1] - self.columns) :] = self.value
@@ -174,17 +239,26 @@ class BadLastColumns(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class HungFlyer(Fault):
-    """`complete` never finishes, until someone stops the flyer; by default at the first attempt."""
+    """The row never completes until someone stops the flyer, by default at its first attempt."""
 
     attempts: tuple[int, ...] | None = (0,)
 
 
 @dataclass(frozen=True)
 class StuckMotor:
-    """An axis doesn't move from its move number `after_moves` on, for `moves` moves.
+    """An axis doesn't move any more.
 
-    ``error``: the move fails; ``hang``: it never ends until it is stopped; ``silent``: it claims
-    to have arrived.
+    Parameters
+    ----------
+    axis
+        Which axis.
+    after_moves
+        Number of moves before the axis gets stuck.
+    moves
+        Number of moves for which it stays stuck; None: for ever.
+    mode
+        What a move does then: it fails ("error"), it doesn't end until it is stopped ("hang"),
+        or it claims to have arrived ("silent").
     """
 
     axis: Literal["fast", "slow"]
@@ -192,10 +266,10 @@ class StuckMotor:
     moves: int | None = None
     mode: Literal["error", "hang", "silent"] = "error"
 
-    def holds(self, index: int) -> bool:
-        """Return whether move number `index` is hit."""
-        last = np.inf if self.moves is None else self.after_moves + self.moves
-        return self.after_moves <= index < last
+    def blocks_move(self, index: int) -> bool:
+        """Return whether the axis is stuck at move number `index`, from 0."""
+        end = np.inf if self.moves is None else self.after_moves + self.moves
+        return self.after_moves <= index < end
 
 
 @dataclass(frozen=True)
@@ -204,17 +278,25 @@ class FaultPlan:
 
     faults: tuple[Fault | StuckMotor, ...] = ()
 
-    def at(self, where: RowAddress) -> list[Fault]:
+    def faults_at(self, address: RowAddress) -> list[Fault]:
         """Return the faults that hit a row."""
-        return [f for f in self.faults if isinstance(f, Fault) and f.hits(where)]
+        return [f for f in self.faults if isinstance(f, Fault) and f.hits(address)]
 
-    def stuck(self, axis: Literal["fast", "slow"]) -> StuckMotor | None:
-        """Return how an axis gets stuck, if it does."""
+    def stuck_motor(self, axis: Literal["fast", "slow"]) -> StuckMotor | None:
+        """Return how an axis gets stuck; None where it doesn't."""
         return next((f for f in self.faults if isinstance(f, StuckMotor) and f.axis == axis), None)
 
 
-def as_fault_plan(faults: FaultPlan | Fault | StuckMotor | tuple | list | None) -> FaultPlan:
-    """Return a plan from a plan, one fault, several or none."""
+def as_fault_plan(
+    faults: FaultPlan | Fault | StuckMotor | Sequence[Fault | StuckMotor] | None,
+) -> FaultPlan:
+    """Return a plan of one fault, of several or of none; a plan is returned as it is.
+
+    Raises
+    ------
+    ConfigError
+        Something among `faults` is no fault.
+    """
     if faults is None:
         return FaultPlan()
     if isinstance(faults, FaultPlan):

@@ -1,9 +1,10 @@
-"""The row flyer: moves the stage through a row while the microscope counts."""
+"""The simulated row flyer, which moves the stage through a row while the microscope counts."""
 
 from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,35 @@ from xrf_sr_plans.devices.protocols import RowRequest
 from xrf_sr_plans.devices.row_device import RowDevice
 from xrf_sr_plans.devices.rows import RowFrames, RowPath
 from xrf_sr_plans.devices.sim.clock import Clock
-from xrf_sr_plans.devices.sim.faults import FaultPlan, HungFlyer, RowAddress
+from xrf_sr_plans.devices.sim.faults import Fault, FaultPlan, HungFlyer, RowAddress
 from xrf_sr_plans.devices.sim.microscope import Microscope
 from xrf_sr_plans.devices.sim.motion import Motion
-from xrf_sr_plans.devices.sim.stage import MotorHangs, StageAxis, arrival_s, swept_um
+from xrf_sr_plans.devices.sim.stage import MotorHangs, StageAxis
+from xrf_sr_plans.devices.sim.trapezoid import distance_reached, time_to_reach_s
 from xrf_sr_plans.errors import LimitsError
 
 
 class SimRowFlyer(RowDevice):
-    """A `RowFlyer` on simulated hardware, in the way of 2-ID: one row, snake, run-up.
+    """A `RowFlyer` on simulated hardware.
 
-    Frames are triggered by the encoder at the edges of the pixels and last exactly the dwell; on
-    a run-up too short for full speed the first frames cover less than their pixel.
+    As at a real beamline, the encoder triggers frames at the edges of the pixels, and each frame
+    lasts exactly the dwell. After a run-up that is too short for full speed, the first frames
+    therefore cover less than their pixels.
+
+    Parameters
+    ----------
+    name
+        Prefix of the event keys.
+    microscope
+        What counts.
+    fast
+        The physical axis that moves along a row.
+    slow
+        The physical axis that moves from row to row.
+    clock
+        The clock of the hardware.
+    faults
+        What goes wrong; None: nothing.
     """
 
     def __init__(
@@ -47,7 +65,7 @@ class SimRowFlyer(RowDevice):
         self._flying = False
 
     def prepare(self, value: RowRequest) -> Status:
-        """Go to the start of a row.
+        """Go to where the run-up of a row begins.
 
         Raises
         ------
@@ -56,7 +74,7 @@ class SimRowFlyer(RowDevice):
         """
         self._abandon()
         row = RowPath.from_request(value)
-        self._check(row)
+        self._check_limits(row)
         self._map_index.setdefault(value["map_key"], len(self._map_index))
         self._path, self._frames = row, None
         status = Status(self)
@@ -65,7 +83,13 @@ class SimRowFlyer(RowDevice):
         return status
 
     def kickoff(self) -> Status:
-        """Begin the row: one more attempt at it."""
+        """Begin one more attempt at the row.
+
+        Raises
+        ------
+        LimitsError
+            No row was prepared.
+        """
         if self._path is None:
             raise LimitsError(f"flyer {self.name!r}: kickoff without prepare")
         self._abandon()
@@ -82,37 +106,43 @@ class SimRowFlyer(RowDevice):
     def complete(self) -> Status:
         """Return a status that finishes with the row.
 
-        After a pause in mid-row the row is flown once more from its beginning.
+        After a pause in the middle of a row, the row is flown once more from its beginning.
+
+        Raises
+        ------
+        LimitsError
+            No row was prepared.
         """
         if not self._flying and self._frames is None and self._path is not None:
             self.kickoff()
         if self._motion is None:
             raise LimitsError(f"flyer {self.name!r}: complete without prepare")
-        if self._clock.instant and self._flying and not self._motion.over:
+        # With an instant clock there is no thread: the row is flown here.
+        if self._clock.instant and self._flying and not self._motion.done:
             self._motion.run(self._clock, self._fly)
         return self._motion.status
 
     def stop(self, *, success: bool = False) -> None:
-        """Stand still; a row under way is lost, a complete one may still be collected.
+        """Stop the axes. A row under way is lost, a complete one can still be collected.
 
-        The status of `complete` finishes without error, so that a plan which gave up waiting
-        isn't failed by it afterwards; the missing event tells.
+        The status of `complete` finishes without error, so that a plan which has given up waiting
+        isn't failed by it afterwards. That the row is lost shows in its missing event.
         """
         self._abandon()
 
     def _abandon(self) -> None:
         motion, self._flying = self._motion, False
-        if motion is not None and not motion.over:
+        if motion is not None and not motion.done:
             motion.stop()
 
-    def _check(self, row: RowPath) -> None:
+    def _check_limits(self, row: RowPath) -> None:
         request = row.request
         for label in ("first_um", "last_um", "step_um", "dwell_ms", "run_up_um", "slow_um"):
             if not math.isfinite(request[label]):
                 raise LimitsError(f"flyer {self.name!r}: {label} is {request[label]}")
-        self._fast.check(row.start_um, "row start with run-up")
-        self._fast.check(row.end_um, "row end with run-up")
-        self._slow.check(request["slow_um"], "row height")
+        self._fast.check_limits(row.start_um, "row start with run-up")
+        self._fast.check_limits(row.end_um, "row end with run-up")
+        self._slow.check_limits(request["slow_um"], "row height")
         highest = self._fast.max_velocity_um_s
         if not 0 < row.velocity_um_s <= highest:
             raise LimitsError(
@@ -121,23 +151,25 @@ class SimRowFlyer(RowDevice):
             )
 
     def _go_to_start(self, row: RowPath, interrupt: threading.Event) -> bool:
-        there = True
+        """Move both axes where they aren't there yet; return whether they have arrived."""
+        arrived = True
         if abs(self._slow.motor_um - row.request["slow_um"]) > 1e-6:
-            there = self._slow.travel(row.request["slow_um"], interrupt)
+            arrived = self._slow.travel(row.request["slow_um"], interrupt)
         if abs(self._fast.motor_um - row.start_um) > 1e-6:
-            there = self._fast.travel(row.start_um, interrupt) and there
-        return there
+            arrived = self._fast.travel(row.start_um, interrupt) and arrived
+        return arrived
 
     def _fly(self, motion: Motion) -> None:
+        """Fly the prepared row, with the faults that hit it, and keep its frames."""
         row = self._path
         assert row is not None
-        where = RowAddress(
-            self._map_index[row.request["map_key"]],
-            row.request["row"],
-            self._attempt,
-            row.request["direction"],
+        address = RowAddress(
+            map_index=self._map_index[row.request["map_key"]],
+            row=row.request["row"],
+            attempt=self._attempt,
+            direction=row.request["direction"],
         )
-        faults = self._faults.at(where)
+        faults = self._faults.faults_at(address)
         if not self._go_to_start(row, motion.interrupt):
             return
         began_um = self._fast.motor_um
@@ -145,20 +177,27 @@ class SimRowFlyer(RowDevice):
             return
         if any(isinstance(fault, HungFlyer) for fault in faults):
             raise MotorHangs
+        # A motor that is stuck silently claims to have arrived.
         moved = self._fast.motor_um != began_um
-        frames: RowFrames | None = self._measure(row, where, faults, moved)
+        frames: RowFrames | None = self._measure(row, address, faults, moved)
         for fault in faults:
-            frames = fault.after(frames, where) if frames is not None else None
+            frames = fault.change_frames(frames, address) if frames is not None else None
         with self._frames_lock:
             if not motion.interrupt.is_set():
                 self._frames = frames
                 self._flying = False
 
-    def _measure(self, row: RowPath, where: RowAddress, faults: list, moved: bool) -> RowFrames:
+    def _measure(
+        self, row: RowPath, address: RowAddress, faults: Sequence[Fault], moved: bool
+    ) -> RowFrames:
+        """Return what the microscope counts along the row, and what the encoders read."""
         request = row.request
-        start, stop = (
-            self._paths(row) if moved else (np.full(request["num"], self._fast.motor_um),) * 2
-        )
+        # Where each frame begins and ends on the encoder, shape (frame,); where the axis didn't
+        # move, all frames are taken at the same place.
+        if moved:
+            start, stop = self._frame_ends(row)
+        else:
+            start = stop = np.full(request["num"], self._fast.motor_um)
         dwell_s = request["dwell_ms"] * 1e-3
         key = (
             "row",
@@ -167,30 +206,35 @@ class SimRowFlyer(RowDevice):
             request["direction"],
         )
         if self.microscope.fresh_noise:
-            key = (*key, where.map_index)
+            key = (*key, address.map_index)
         drift_x, drift_y = self.microscope.drift_um(self._clock.elapsed_s)
-        offset = self._fast.play_um(request["direction"]) - drift_x
-        exposure = self.microscope.exposure(
+        # From encoder positions to positions on the sample.
+        offset = self._fast.backlash_offset_um(request["direction"]) - drift_x
+        exposure = self.microscope.ideal_exposure(
             start + offset, stop + offset, self._slow.sample_um - drift_y, dwell_s, key
         )
         for fault in faults:
-            exposure = fault.before(exposure, where)
+            exposure = fault.change_exposure(exposure, address)
         readout = self.microscope.expose(exposure)
         noise = self.microscope.rng(("encoder", *key))
-        fast_um = (start + stop) / 2 + self._fast.encoder_noise_um * noise.standard_normal(
-            len(start)
+        num = request["num"]
+        fast_noise = self._fast.encoder_noise_um * noise.standard_normal(num)
+        slow_noise = self._slow.encoder_noise_um * noise.standard_normal(num)
+        return RowFrames(
+            counts=readout.counts,
+            i0=readout.i0,
+            live_time_s=readout.live_time_s,
+            fast_um=(start + stop) / 2 + fast_noise,
+            slow_um=self._slow.motor_um + slow_noise,
         )
-        slow_um = self._slow.motor_um + self._slow.encoder_noise_um * noise.standard_normal(
-            len(start)
-        )
-        return RowFrames(readout.counts, readout.i0, readout.live_time_s, fast_um, slow_um)
 
-    def _paths(self, row: RowPath) -> tuple[np.ndarray, np.ndarray]:
-        """Return where each frame begins and ends on the encoder, given the run-up there was."""
+    def _frame_ends(self, row: RowPath) -> tuple[np.ndarray, np.ndarray]:
+        """Return where each frame begins and ends on the encoder, in um, shape (frame,)."""
         request, velocity = row.request, row.velocity_um_s
+        # Distances from where the axis starts to the edges of the pixels that trigger frames.
         edges = request["run_up_um"] + request["step_um"] * np.arange(request["num"])
         ramp_s = self._fast.acceleration_s
-        began = arrival_s(edges, velocity, ramp_s)
-        ended = swept_um(began + request["dwell_ms"] * 1e-3, velocity, ramp_s)
+        began_s = time_to_reach_s(edges, velocity, ramp_s)
+        ends = distance_reached(began_s + request["dwell_ms"] * 1e-3, velocity, ramp_s)
         origin, direction = row.start_um, request["direction"]
-        return origin + direction * edges, origin + direction * ended
+        return origin + direction * edges, origin + direction * ends

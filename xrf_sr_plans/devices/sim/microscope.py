@@ -1,6 +1,6 @@
-"""The simulated microscope as a plain physics object; the ophyd devices only plug into it.
+"""The simulated microscope as a plain physics object, into which thin ophyd devices are plugged.
 
-All physics is `xrf_sr_plans.physics.forward`: the microscope says where the beam was.
+All physics is in `xrf_sr_plans.physics.forward`. The microscope adds where the beam was.
 """
 
 from __future__ import annotations
@@ -18,11 +18,30 @@ from xrf_sr_plans.physics import forward
 
 @dataclass(frozen=True, eq=False)
 class Exposure:
-    """Where and how the frames of one row (or one point) are taken, before any noise.
+    """Where and how the frames of one row, or of one point, are taken, before any noise.
 
-    `start_um` and `stop_um` (frame,) are the ends of each frame's path along the fast axis, in
-    order of acquisition; `beam` (frame,) multiplies the intensity, `monitor` (frame,) what the I0
-    monitor shows of it, `gain` (frame,) the sample's rates; `alive` weighs the detector elements.
+    Parameters
+    ----------
+    start_um
+        Where each frame begins along the fast axis, in um on the sample, shape (frame,) in order
+        of acquisition.
+    stop_um
+        Where each frame ends, shape (frame,).
+    slow_um
+        Position on the slow axis, in um on the sample.
+    dwell_s
+        Time of each frame, in s.
+    beam
+        Intensity of the beam as a multiple of the nominal one, shape (frame,).
+    monitor_gain
+        What the beam monitor shows, as a multiple of what it should, shape (frame,).
+    sample_gain
+        Rates of the sample, as a multiple of what they should be, shape (frame,).
+    element_weights
+        What each detector element counts, as a multiple of what it should, shape
+        (detector element,).
+    noise_key
+        What the noise depends on besides the microscope's seed.
     """
 
     start_um: np.ndarray
@@ -30,9 +49,9 @@ class Exposure:
     slow_um: float
     dwell_s: float
     beam: np.ndarray
-    monitor: np.ndarray
-    gain: np.ndarray
-    alive: np.ndarray
+    monitor_gain: np.ndarray
+    sample_gain: np.ndarray
+    element_weights: np.ndarray
     noise_key: tuple[object, ...]
 
 
@@ -40,8 +59,14 @@ class Exposure:
 class Readout:
     """What the detectors return for an exposure.
 
-    `counts` is (element, frame), summed over detector elements; `i0` (frame,) in counts/s;
-    `live_time_s` (frame,).
+    Parameters
+    ----------
+    counts
+        Photons of each elemental line, summed over detector elements, shape (element, frame).
+    i0
+        Rate of the beam monitor in counts/s, shape (frame,).
+    live_time_s
+        Live time of one detector element in s, shape (frame,).
     """
 
     counts: np.ndarray
@@ -55,24 +80,31 @@ class Microscope:
     Parameters
     ----------
     sample
-        What lies under the beam; beyond its borders there is nothing.
+        What lies under the beam. Beyond its borders there is nothing.
     probe_fwhm_um
-        Size of the (Gaussian) probe; 0 or None: a point.
+        Size (FWHM) of the Gaussian probe; 0 or None: the probe is a point.
     psf
-        A measured probe on the sample's pixels, instead of the Gaussian.
+        A measured probe (y, x) on the sample's pixels, used instead of the Gaussian.
     detector
-        Detector elements, dead time, background, saturation.
+        Detector elements, dead time, background and saturation; None: those of
+        `forward.Detector`.
     i0_cps
-        What the I0 monitor shows at nominal flux.
+        What the I0 monitor shows at nominal flux, in counts/s.
     i0_ripple
-        Relative RMS of the slow beam intensity fluctuation.
+        Relative RMS of the slow fluctuation of the beam intensity.
     seed
-        Of all noise. The noise of a row follows from seed and row geometry alone, so that a row
-        flown again is the same row.
+        Seed of all noise. The noise of a row follows from the seed and the geometry of the row
+        alone, so that a row flown again is the same row.
     fresh_noise
-        True: a map flown again over the same grid draws new noise (its re-flown rows don't).
+        Whether a map that is flown again over the same grid gets new noise. Rows of one map that
+        are flown again never do.
     drift_um_per_s
-        Velocity (x, y) of the sample on its stage, in simulated time. Neither axis knows.
+        Velocity (x, y) of the sample on its stage, in simulated time, which no encoder shows.
+
+    Raises
+    ------
+    ConfigError
+        `i0_cps` is not above 0, or `i0_ripple` is below 0.
     """
 
     def __init__(
@@ -89,7 +121,10 @@ class Microscope:
         drift_um_per_s: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         if i0_cps <= 0 or i0_ripple < 0:
-            raise ConfigError(f"i0_cps is {i0_cps}, i0_ripple {i0_ripple}; above 0 / 0 or more")
+            raise ConfigError(
+                f"microscope: i0_cps is {i0_cps} and i0_ripple {i0_ripple}; the former must be"
+                " above 0, the latter at least 0"
+            )
         self.sample = sample
         self.probe_fwhm_um = probe_fwhm_um
         self.detector = detector or forward.Detector()
@@ -99,7 +134,8 @@ class Microscope:
         self.fresh_noise = fresh_noise
         self.drift_um_per_s = drift_um_per_s
         self.shutter_open = True
-        # Nothing lies beyond the sample: without a margin the border values would go on for ever.
+        # Beyond the sample there is nothing. Without an empty margin around it, the operators of
+        # `forward` would continue its border values for ever.
         reach_px = (probe_fwhm_um or 0) / sample.pixel_um if psf is None else max(psf.shape) / 2
         self._margin_px = math.ceil(2 * reach_px) + 1
         padding = [(0, 0), *[(self._margin_px, self._margin_px)] * 2]
@@ -109,7 +145,7 @@ class Microscope:
 
     @property
     def elements(self) -> tuple[str, ...]:
-        """Element names, in the order of all counts."""
+        """The element names, in the order of all counts."""
         return self.sample.elements
 
     def blurred_rates_cps(self) -> np.ndarray:
@@ -118,20 +154,39 @@ class Microscope:
         return self._blurred[:, margin:-margin, margin:-margin]
 
     def drift_um(self, elapsed_s: float) -> tuple[float, float]:
-        """Return how far, in (x, y), the sample has drifted: the beam meets it that much lower."""
+        """Return how far the sample has drifted in (x, y) after `elapsed_s` simulated seconds.
+
+        The beam meets the sample at positions that are lower by as much.
+        """
         x, y = self.drift_um_per_s
         return x * elapsed_s, y * elapsed_s
 
     def rates_cps(self, start_um: np.ndarray, stop_um: np.ndarray, slow_um: float) -> np.ndarray:
-        """Return expected rates (element, frame) along paths of the beam, at nominal flux."""
+        """Return the rates that are expected along paths of the beam, at nominal flux.
+
+        Parameters
+        ----------
+        start_um
+            Where each path begins along the fast axis, in um on the sample, shape (frame,).
+        stop_um
+            Where each path ends, shape (frame,).
+        slow_um
+            Position of all paths on the slow axis, in um on the sample.
+
+        Returns
+        -------
+        np.ndarray
+            Photons per second, shape (element, frame).
+        """
         pixel = self.sample.pixel_um
+        # Rows count from the center of the first one, columns from the edge of the first one.
         row_px = (slow_um - self.sample.y_low_um) / pixel - 0.5 + self._margin_px
         profile = forward.row_profile(self._blurred, row_px)
         to_px = np.array([start_um, stop_um], dtype=float) - self.sample.x_low_um
         starts, stops = to_px / pixel + self._margin_px
         return forward.path_average(profile, starts, stops)
 
-    def exposure(
+    def ideal_exposure(
         self,
         start_um: np.ndarray,
         stop_um: np.ndarray,
@@ -139,44 +194,44 @@ class Microscope:
         dwell_s: float,
         noise_key: tuple[object, ...],
     ) -> Exposure:
-        """Return an exposure with everything in order."""
+        """Return an exposure without any fault; parameters as in `Exposure`."""
         ones = np.ones(len(start_um))
-        alive = np.ones(self.detector.n_elements)
         return Exposure(
-            np.asarray(start_um, dtype=float),
-            np.asarray(stop_um, dtype=float),
-            slow_um,
-            dwell_s,
-            ones,
-            ones,
-            ones,
-            alive,
-            noise_key,
+            start_um=np.asarray(start_um, dtype=float),
+            stop_um=np.asarray(stop_um, dtype=float),
+            slow_um=slow_um,
+            dwell_s=dwell_s,
+            beam=ones,
+            monitor_gain=ones,
+            sample_gain=ones,
+            element_weights=np.ones(self.detector.n_elements),
+            noise_key=noise_key,
         )
 
     def expose(self, exposure: Exposure) -> Readout:
-        """Count: expected rates, beam fluctuation, detector elements, dead time, Poisson."""
+        """Count photons, with fluctuating beam, dead time and counting noise."""
         rng = self.rng(exposure.noise_key)
         num = len(exposure.start_um)
         if num > 1:
             ripple = forward.i0_ripple(num, self.i0_ripple, rng)
         else:
+            # A single point has no neighbors to fluctuate slowly with.
             ripple = 1 + self.i0_ripple * rng.standard_normal(num)
         beam = ripple * exposure.beam * (1.0 if self.shutter_open else 0.0)
         rates = self.rates_cps(exposure.start_um, exposure.stop_um, exposure.slow_um)
         counts, live = forward.detect(
-            rates * exposure.gain,
+            rates * exposure.sample_gain,
             exposure.dwell_s,
             rng,
             i0_relative=beam,
             detector=self.detector,
-            alive=exposure.alive,
+            alive=exposure.element_weights,
         )
-        expected = self.i0_cps * beam * exposure.monitor * exposure.dwell_s
+        expected = self.i0_cps * beam * exposure.monitor_gain * exposure.dwell_s
         i0 = rng.poisson(np.clip(expected, 0, None)) / exposure.dwell_s
         return Readout(counts.sum(axis=0), i0, live)
 
     def rng(self, key: tuple[object, ...]) -> np.random.Generator:
-        """Return the generator of the noise that belongs to `key` and this microscope's seed."""
+        """Return the random generator that belongs to `key` and to this microscope's seed."""
         digest = hashlib.sha256(repr((self.seed, *key)).encode()).digest()
         return np.random.default_rng(int.from_bytes(digest[:16], "little"))

@@ -1,4 +1,4 @@
-"""One interruptible piece of work of a simulated device, and the status that tells its end."""
+"""One piece of work of a simulated device, which can be interrupted and has a status."""
 
 from __future__ import annotations
 
@@ -14,24 +14,28 @@ from xrf_sr_plans.devices.sim.stage import MotorHangs
 logger = logging.getLogger(__name__)
 
 _JOIN_TIMEOUT_S = 1.0
+"""How long `stop` waits for the work to notice that it is interrupted."""
 
 
 class Motion:
-    """Work that takes simulated time: in a thread, or at once where the clock is instant.
+    """Work that takes simulated time, in a thread unless the clock is instant.
 
-    `status` finishes when the work ends or is stopped; it fails when the work raises. Work that
-    raises `MotorHangs` leaves it open until `stop`.
+    Parameters
+    ----------
+    status
+        Finishes when the work ends or is stopped, and fails when the work raises. Work that
+        raises `MotorHangs` leaves it open until `stop`.
     """
 
     def __init__(self, status: StatusBase) -> None:
         self.status = status
         self.interrupt = threading.Event()
         self._lock = threading.Lock()
-        self._finished = False
+        self._done = False
         self._thread: threading.Thread | None = None
 
     def run(self, clock: Clock, work: Callable[[Motion], object]) -> None:
-        """Do the work."""
+        """Begin to work; `work` gets this motion, and ends early once `interrupt` is set."""
         if clock.instant:
             self._work(work)
             return
@@ -41,12 +45,15 @@ class Motion:
         self._thread.start()
 
     @property
-    def over(self) -> bool:
-        """The work ended or was stopped."""
-        return self._finished
+    def done(self) -> bool:
+        """Whether the work has ended or was stopped."""
+        return self._done
 
     def stop(self, error: Exception | None = None) -> None:
-        """Interrupt the work, wait until all is still, finish the status (or fail it)."""
+        """Interrupt the work, wait until it has ended, and finish the status.
+
+        Where an error is given, the status fails with it.
+        """
         self.interrupt.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_JOIN_TIMEOUT_S)
@@ -57,19 +64,19 @@ class Motion:
             work(self)
         except MotorHangs:
             return
-        except Exception as error:  # noqa: BLE001 - whatever it is belongs into the status
+        except Exception as error:  # noqa: BLE001 - whatever it is must reach the status
             logger.debug("simulated motion failed: %s", error)
             self._finish(error)
             return
-        # Whoever interrupted it says how it ended.
+        # Work that was interrupted is finished by `stop`, which knows whether it failed.
         if not self.interrupt.is_set():
             self._finish(None)
 
     def _finish(self, error: Exception | None) -> None:
         with self._lock:
-            if self._finished:
+            if self._done:
                 return
-            self._finished = True
+            self._done = True
         if error is None:
             self.status.set_finished()
         else:

@@ -1,10 +1,12 @@
-"""The stage axis as a bluesky device."""
+"""The simulated stage axis as a bluesky device."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+from bluesky.protocols import Location
+from event_model import DataKey
 from ophyd import Component, Device, Signal
 from ophyd.status import MoveStatus, Status
 
@@ -15,7 +17,7 @@ from xrf_sr_plans.errors import LimitsError
 
 
 class _Readback(Signal):
-    """What the encoder reads now, in the axis's units."""
+    """A signal that reads the encoder, in the device's unit."""
 
     def get(self, **kwargs: Any) -> float:
         return self.parent.position
@@ -24,14 +26,23 @@ class _Readback(Signal):
     def timestamp(self) -> float:
         return time.time()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, DataKey]:
         described = super().describe()
         described[self.name]["units"] = self.parent.egu
         return described
 
 
 class _Setting(Signal):
-    """A number of the physical axis, scaled to the device's units."""
+    """A signal for a number of the physical axis, scaled to the device's unit.
+
+    Parameters
+    ----------
+    attribute
+        Name of the number in `StageAxis`.
+    length
+        Whether the number is a velocity, which has the device's unit of length in it and must not
+        exceed the highest velocity.
+    """
 
     def __init__(self, *args: Any, attribute: str, length: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -65,14 +76,16 @@ class _Setting(Signal):
 
 
 class SimAxis(Device):
-    """A simulated stage axis: Movable, Stoppable, Locatable, Readable, Checkable.
+    """A simulated stage axis, which is Movable, Stoppable, Locatable, Readable and Checkable.
 
     Parameters
     ----------
+    name
+        Name of the device.
     axis
         The physical axis.
     egu
-        Unit of all positions of this device, such as "um" or "mm".
+        Unit of length of this device, such as "um" or "mm".
     """
 
     readback = Component(_Readback, value=0.0, kind="hinted")
@@ -95,23 +108,23 @@ class SimAxis(Device):
 
     @property
     def position(self) -> float:
-        """Encoder position."""
+        """What the encoder reads, in the device's unit."""
         return self.axis.encoder_um / self.um_per_unit
 
     @property
     def limits(self) -> tuple[float, float]:
-        """(low, high); equal where none are set."""
+        """(low, high) in the device's unit, which are equal where no limits are set."""
         low, high = self.axis.limits_um
         return low / self.um_per_unit, high / self.um_per_unit
 
     @property
     def max_velocity(self) -> float:
-        """Highest velocity."""
+        """The highest velocity, in the device's unit per second."""
         return self.axis.max_velocity_um_s / self.um_per_unit
 
     @property
     def moving(self) -> bool:
-        """Something moves the axis now."""
+        """Whether the axis moves now."""
         return self.axis.moving
 
     def check_value(self, value: float) -> None:
@@ -120,16 +133,24 @@ class SimAxis(Device):
         Raises
         ------
         LimitsError
-            Not finite, or outside limits that are set.
+            The target is not finite, or it lies outside limits that are set.
         """
-        self.axis.check(float(value) * self.um_per_unit)
+        self.axis.check_limits(float(value) * self.um_per_unit)
 
-    def locate(self) -> dict[str, float]:
+    def locate(self) -> Location[float]:
         """Return where the axis was sent and where it is."""
         return {"setpoint": self.setpoint.get(), "readback": self.position}
 
     def set(self, value: float) -> MoveStatus:
-        """Move; the status fails when the motor is stuck or is stopped as a failure."""
+        """Move to a position in the device's unit.
+
+        The status fails when the motor is stuck, and when it is stopped with ``success=False``.
+
+        Raises
+        ------
+        LimitsError
+            The position is not finite, or it lies outside limits that are set.
+        """
         self.check_value(value)
         self.stop(success=True)
         self.setpoint.put(float(value))
@@ -142,8 +163,8 @@ class SimAxis(Device):
         return status
 
     def stop(self, *, success: bool = False) -> None:
-        """Stand still, here and now."""
-        if self._motion is not None and not self._motion.over:
+        """Stop the axis where it is."""
+        if self._motion is not None and not self._motion.done:
             error = None if success else RuntimeError(f"{self.name} was stopped")
             self._motion.stop(error)
 

@@ -1,4 +1,4 @@
-"""Samples for the simulated microscope: a measured map that ships with us, and phantoms."""
+"""Samples for the simulated microscope: a measured map from the package, and phantoms."""
 
 from __future__ import annotations
 
@@ -11,24 +11,34 @@ from scipy import ndimage
 from xrf_sr_plans.errors import ConfigError
 
 REFERENCE_DWELL_S = 0.01
-"""Dwell at which a sample's `counts_p99` is reached."""
+"""Dwell, in s, that the parameter `counts_p99` of samples refers to."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Elemental rates on a fine grid.
+    """What lies under the beam: a rate for each element on a fine grid.
 
     Parameters
     ----------
     rates_cps
-        (element, y, x) detected photons per second at nominal flux, all detector elements
-        together.
+        Detected photons per second at nominal flux, over all detector elements, shape
+        (element, y, x).
     elements
-        Their names.
+        Names of the elements.
     pixel_um
-        Size of the (square) pixels.
-    x_low_um, y_low_um
-        Stage coordinates of the lower *edges* of the first pixel.
+        Size of the pixels, which are square.
+    x_low_um
+        Lower *edge* of the first column of pixels, in um of the stage.
+    y_low_um
+        Lower *edge* of the first row of pixels, in um of the stage.
+    name
+        Name of the sample, for messages.
+
+    Raises
+    ------
+    ConfigError
+        `rates_cps` doesn't have the shape (number of elements, y, x), or `pixel_um` is not
+        above 0.
     """
 
     rates_cps: np.ndarray
@@ -57,10 +67,21 @@ class Sample:
         counts_p99: float,
         name: str,
     ) -> Sample:
-        """Put maps (element, y, x) in any unit around the stage's origin.
+        """Make a sample of maps, centered on the origin of the stage.
 
-        One factor for all elements turns values into rates such that 10 ms of dwell give
-        `counts_p99` photons at the 99th percentile of all pixels of all elements.
+        Parameters
+        ----------
+        maps
+            Maps (element, y, x) in any unit that is the same for all elements.
+        elements
+            Names of the elements.
+        pixel_um
+            Size of the pixels.
+        counts_p99
+            Photons that the 99th percentile of all pixels of all elements gives in 10 ms; one
+            factor for all elements scales the maps accordingly.
+        name
+            Name of the sample.
         """
         maps = np.asarray(maps, dtype=float)
         height, width = (size * pixel_um for size in maps.shape[-2:])
@@ -69,7 +90,7 @@ class Sample:
 
     @property
     def box_um(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Outer edges: ((x low, x high), (y low, y high))."""
+        """The outer edges in um of the stage: ((x low, x high), (y low, y high))."""
         height, width = (size * self.pixel_um for size in self.rates_cps.shape[-2:])
         return (
             (self.x_low_um, self.x_low_um + width),
@@ -78,10 +99,11 @@ class Sample:
 
 
 def zagami(pixel_um: float = 0.5, counts_p99: float = 200.0) -> Sample:
-    """Return the measured map that ships with the package: Si, Mg, K, Fe, Ca in a meteorite.
+    """Return the measured map that ships with the package: Si, Mg, K, Fe and Ca in a meteorite.
 
-    80 x 240 pixels. The contrast is real (EPMA-WDS, Zagami, pixlise/core, Apache-2.0; see
-    xrf_sr_plans/data/README.md); the pixel size and the photon rates are pretended.
+    The map has 80 x 240 pixels. Its contrast was measured by electron microprobe (EPMA-WDS of
+    the meteorite Zagami, from pixlise/core, Apache-2.0; see xrf_sr_plans/data/README.md). Pixel
+    size and photon rates are not those of the measurement: they are the parameters here.
     """
     with (
         files("xrf_sr_plans.data").joinpath("zagami_crop.npz").open("rb") as file,
@@ -97,15 +119,17 @@ def cells(
     counts_p99: float = 200.0,
     seed: int = 1,
 ) -> Sample:
-    """Return a phantom of biological cells: K and P bodies, Zn nuclei, Fe spots, Ca grains.
+    """Return a phantom of biological cells: K and P bodies, Zn nuclei, Fe spots and Ca grains.
 
-    Elements go together as in tissue: a nucleus lies in its cell, iron spots in some cytoplasms;
-    only the calcium grains keep to themselves.
+    Elements occur together as in tissue. Each nucleus lies in its cell and iron spots lie in some
+    cytoplasms, while calcium grains lie anywhere.
     """
     rng = np.random.default_rng(seed)
     yy, xx = np.mgrid[: shape[0], : shape[1]].astype(float)
 
+    # All arrays from here on have the shape (y, x); lengths and positions are in pixels.
     def ellipse(y: float, x: float, ry: float, rx: float, turn: float) -> np.ndarray:
+        """Return a filled ellipse of ones, turned by an angle in radians."""
         u = (xx - x) * np.cos(turn) + (yy - y) * np.sin(turn)
         v = (yy - y) * np.cos(turn) - (xx - x) * np.sin(turn)
         return ((u / rx) ** 2 + (v / ry) ** 2 <= 1).astype(float)
@@ -123,8 +147,9 @@ def cells(
         y, x = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
         ry, rx, turn = rng.uniform(1.5, 4), rng.uniform(1.5, 4), rng.uniform(0, np.pi)
         grains = np.maximum(grains, ellipse(y, x, ry, rx, turn))
-    grain = ndimage.gaussian_filter(rng.standard_normal(shape), 3)
-    texture = 1 + 0.2 * grain / grain.std()
+    # No tissue is even: a smooth random texture of 20 % RMS, on a thin film of everything.
+    smooth_noise = ndimage.gaussian_filter(rng.standard_normal(shape), 3)
+    texture = 1 + 0.2 * smooth_noise / smooth_noise.std()
     film = 0.02
     maps = {
         "P": film + body * (0.5 + 0.5 * nucleus) * texture,
@@ -142,7 +167,7 @@ def edges(
 ) -> Sample:
     """Return a phantom that shows every flip and transposition of a map.
 
-    Its left half is Fe, its right half Zn, with an upright interface at x = 0; one Ni dot lies
+    Its left half is Fe and its right half Zn, with an upright interface at x = 0. One Ni dot lies
     off both axes.
     """
     height, width = shape
@@ -155,4 +180,4 @@ def edges(
 
 
 SAMPLES = {"zagami": zagami, "cells": cells, "edges": edges}
-"""Samples by name."""
+"""The functions that make samples, by name."""

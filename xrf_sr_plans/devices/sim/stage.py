@@ -1,4 +1,4 @@
-"""A stage axis as a physics object: trapezoidal moves, limits, backlash, encoder noise."""
+"""A stage axis as a plain physics object: moves, limits, backlash and encoder noise."""
 
 from __future__ import annotations
 
@@ -11,29 +11,46 @@ import numpy as np
 
 from xrf_sr_plans.devices.sim.clock import Clock
 from xrf_sr_plans.devices.sim.faults import StuckMotor
+from xrf_sr_plans.devices.sim.trapezoid import distance_moved, move_duration_s
 from xrf_sr_plans.errors import ConfigError, LimitsError
 
 
 class StageAxis:
-    """One motorised axis, in um and seconds.
+    """One motorized axis, in um and seconds.
 
-    The encoder sits on the motor's side of the play: the sample lags by half the backlash in
-    whichever direction the axis last moved, and the encoder doesn't know.
+    The encoder sits on the motor's side of the play. The sample therefore lags by half the
+    backlash in whichever direction the axis moved last, and the encoder doesn't show it.
 
     Parameters
     ----------
+    name
+        Name of the axis, for messages.
+    clock
+        The clock that moves take their time from.
     limits_um
-        (low, high); low == high means none are set, as in EPICS.
-    velocity_um_s, max_velocity_um_s
-        Of ordinary moves, and the highest possible.
+        (low, high); as in EPICS, low == high means that no limits are set.
+    velocity_um_s
+        Velocity of ordinary moves.
+    max_velocity_um_s
+        Highest possible velocity.
     acceleration_s
-        Time to reach full speed.
+        Time to reach the velocity from rest.
     backlash_um
-        Play between the two directions.
+        Play of the sample between the two directions.
     encoder_noise_um
         RMS error of one encoder reading.
+    position_um
+        Where the axis is to begin with.
+    seed
+        Seed of the encoder noise.
     stuck
-        When and how the motor fails.
+        When and how the motor fails; None: never.
+
+    Raises
+    ------
+    ConfigError
+        The velocity is not above 0 and at most the highest one, or the time to reach it is not
+        above 0.
     """
 
     def __init__(
@@ -66,36 +83,37 @@ class StageAxis:
         self.encoder_noise_um = encoder_noise_um
         self.seed = seed
         self.stuck = stuck
-        self.moves = 0
+        self.num_moves = 0
         self.moving = False
         self.motor_um = float(position_um)
         self._direction = 1
         self.on_move: list[Callable[[], None]] = []
+        """Functions that are called whenever the axis has changed its position."""
 
     @property
     def sample_um(self) -> float:
         """Where the sample really is."""
-        return self.motor_um + self.play_um(self._direction)
+        return self.motor_um + self.backlash_offset_um(self._direction)
 
     @property
     def encoder_um(self) -> float:
-        """What the encoder reads here; the same place always reads the same."""
+        """What the encoder reads here, which is always the same at the same place."""
         key = f"{self.seed}:{self.name}:{round(self.motor_um * 1e6)}"
         digest = hashlib.sha256(key.encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
         return self.motor_um + self.encoder_noise_um * rng.standard_normal()
 
-    def play_um(self, direction: int) -> float:
-        """Return the sample's offset from the motor after moving in a direction."""
+    def backlash_offset_um(self, direction: int) -> float:
+        """Return how far the sample is off the motor's position after a move in a direction."""
         return -direction * self.backlash_um / 2
 
-    def check(self, target_um: float, what: str = "target") -> None:
-        """Refuse a position outside the limits.
+    def check_limits(self, target_um: float, what: str = "target") -> None:
+        """Refuse a position outside the limits; `what` names it in the message.
 
         Raises
         ------
         LimitsError
-            Not finite, or outside limits that are set.
+            The position is not finite, or it lies outside limits that are set.
         """
         low, high = self.limits_um
         if not math.isfinite(target_um):
@@ -108,46 +126,58 @@ class StageAxis:
     def travel(
         self, target_um: float, interrupt: threading.Event, velocity_um_s: float | None = None
     ) -> bool:
-        """Move; return False where it was interrupted on the way.
+        """Move, and return whether the axis has arrived.
+
+        Parameters
+        ----------
+        target_um
+            Where to move to; limits are not checked here.
+        interrupt
+            Ends the move where the axis is as soon as it is set.
+        velocity_um_s
+            Velocity of this move; None: that of ordinary moves.
 
         Raises
         ------
         TimeoutError
             The motor is stuck and says so.
+        MotorHangs
+            The motor is stuck and doesn't say so.
         """
         if self._is_stuck():
-            return self._stay(interrupt)
+            return self._fail_to_move(interrupt)
         start, distance = self.motor_um, target_um - self.motor_um
         if distance == 0:
             return True
         self._direction = 1 if distance > 0 else -1
         velocity = velocity_um_s or self.velocity_um_s
-        total = travel_s(abs(distance), velocity, self.acceleration_s)
+        total_s = move_duration_s(abs(distance), velocity, self.acceleration_s)
         self.moving = True
         try:
-            spent = 0.0
-            while spent < total:
-                step = total if self.clock.instant else min(self.clock.slice_s, total - spent)
-                if not self.clock.spend(step, interrupt):
+            elapsed_s = 0.0
+            while elapsed_s < total_s:
+                remaining_s = total_s - elapsed_s
+                step_s = total_s if self.clock.instant else min(self.clock.slice_s, remaining_s)
+                if not self.clock.spend(step_s, interrupt):
                     return False
-                spent += step
-                done = travelled_um(spent, abs(distance), velocity, self.acceleration_s)
-                self._be_at(start + self._direction * done)
-            self._be_at(target_um)
+                elapsed_s += step_s
+                done = distance_moved(elapsed_s, abs(distance), velocity, self.acceleration_s)
+                self._set_position(start + self._direction * done)
+            self._set_position(target_um)
         finally:
             self.moving = False
         return True
 
-    def _be_at(self, position_um: float) -> None:
+    def _set_position(self, position_um: float) -> None:
         self.motor_um = float(position_um)
         for notify in self.on_move:
             notify()
 
     def _is_stuck(self) -> bool:
-        index, self.moves = self.moves, self.moves + 1
-        return self.stuck is not None and self.stuck.holds(index)
+        index, self.num_moves = self.num_moves, self.num_moves + 1
+        return self.stuck is not None and self.stuck.blocks_move(index)
 
-    def _stay(self, interrupt: threading.Event) -> bool:
+    def _fail_to_move(self, interrupt: threading.Event) -> bool:
         assert self.stuck is not None
         if self.stuck.mode == "error":
             raise TimeoutError(f"axis {self.name!r} is stuck at {self.motor_um:g} um")
@@ -157,46 +187,4 @@ class StageAxis:
 
 
 class MotorHangs(Exception):
-    """The move neither ends nor fails: its status stays open until someone stops it."""
-
-
-def travel_s(distance_um: float, velocity_um_s: float, acceleration_s: float) -> float:
-    """Return the duration of a trapezoidal move."""
-    ramps_um = velocity_um_s * acceleration_s
-    if distance_um < ramps_um:
-        return 2 * math.sqrt(distance_um * acceleration_s / velocity_um_s)
-    return 2 * acceleration_s + (distance_um - ramps_um) / velocity_um_s
-
-
-def travelled_um(
-    time_s: float, distance_um: float, velocity_um_s: float, acceleration_s: float
-) -> float:
-    """Return how far a trapezoidal move has come after `time_s`."""
-    total = travel_s(distance_um, velocity_um_s, acceleration_s)
-    rate = velocity_um_s / acceleration_s
-    ramp = min(acceleration_s, total / 2)
-    if time_s >= total:
-        return distance_um
-    if time_s <= ramp:
-        return rate * time_s**2 / 2
-    if time_s >= total - ramp:
-        return distance_um - rate * (total - time_s) ** 2 / 2
-    return rate * ramp**2 / 2 + rate * ramp * (time_s - ramp)
-
-
-def arrival_s(distance_um: np.ndarray, velocity_um_s: float, acceleration_s: float) -> np.ndarray:
-    """Return when an axis that starts from rest has come so far, if it doesn't brake."""
-    ramp_um = velocity_um_s * acceleration_s / 2
-    ramping = np.sqrt(2 * np.clip(distance_um, 0, None) * acceleration_s / velocity_um_s)
-    return np.where(
-        distance_um < ramp_um, ramping, acceleration_s + (distance_um - ramp_um) / velocity_um_s
-    )
-
-
-def swept_um(time_s: np.ndarray, velocity_um_s: float, acceleration_s: float) -> np.ndarray:
-    """Return how far an axis that starts from rest has come, if it doesn't brake."""
-    ramping = velocity_um_s / acceleration_s * time_s**2 / 2
-    ramp_um = velocity_um_s * acceleration_s / 2
-    return np.where(
-        time_s < acceleration_s, ramping, ramp_um + velocity_um_s * (time_s - acceleration_s)
-    )
+    """A move neither ends nor fails, so that its status stays open until someone stops it."""
