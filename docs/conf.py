@@ -9,10 +9,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from generated_pages import write_pages
 from parameter_types import add_types
 
+import xrf_sr_plans
+
 write_pages()
 
 project = "xrf-sr-plans"
 author = "the xrf-sr-plans developers"
+release = version = xrf_sr_plans.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc"]
 # Each parameter is listed once: numpydoc makes the table, and `add_types` puts the types into it.
 autodoc_typehints = "none"

@@ -12,8 +12,6 @@ work=$root/build/lowest
 rm -rf "$work"
 mkdir -p "$work"
 export OMP_NUM_THREADS=1
-# Without the checkout on sys.path: there, callbacks/ lies beside the package and not in it.
-export PYTHONSAFEPATH=1
 
 tools=(pytest pytest-timeout hypothesis pexpect jsonschema "fakeredis[lua]")
 
@@ -28,7 +26,7 @@ environment() { # NAME EXTRAS: a virtual environment with the constraints of NAM
 "${PYTHON:-python3.11}" scripts/lowest_versions.py sr train tiled queue epics > "$work/all.txt"
 environment all sr,train,tiled,queue,epics
 echo "== lowest versions of everything =="
-"$work/all/bin/python" -m pytest -q -p no:cacheprovider -m "not slow" \
+"$work/all/bin/pytest" -q -p no:cacheprovider -m "not slow" \
     tests/maps tests/physics tests/metrics tests/rois tests/devices tests/plans tests/callbacks \
     tests/queueing tests/store tests/sr tests/cli tests/package
 
@@ -36,5 +34,5 @@ echo "== lowest versions of everything =="
     grep -E "^(tiled|bluesky-tiled-plugins)=" > "$work/tiled.txt"
 environment tiled tiled-server
 echo "== lowest version of Tiled and its plugins =="
-"$work/tiled/bin/python" -m pytest -q -p no:cacheprovider -m "not slow" \
+"$work/tiled/bin/pytest" -q -p no:cacheprovider -m "not slow" \
     tests/store tests/callbacks/test_result_consumers.py

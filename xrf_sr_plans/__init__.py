@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 # Where each public name is defined.
 _HOMES = {
     "AnalysisSettings": "xrf_sr_plans.config",
@@ -41,6 +39,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    __version__: str
     from xrf_sr_plans.callbacks.replay import replay as replay
     from xrf_sr_plans.config import AnalysisSettings as AnalysisSettings
     from xrf_sr_plans.devices.protocols import Beamline as Beamline
@@ -55,9 +54,21 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _installed_version()
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'xrf_sr_plans' has no attribute {name!r}")
+
+
+def _installed_version() -> str:
+    """Return the version that was installed, which the build took from the git tag."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("xrf-sr-plans")
+    except PackageNotFoundError:  # a source tree on PYTHONPATH
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

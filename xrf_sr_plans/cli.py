@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import xrf_sr_plans
 from xrf_sr_plans.errors import ConfigError, XrfSrError
 from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, alternatives, checked_sampling
 
@@ -29,12 +30,34 @@ _SEED_HELP = "Seed of the random noise."
 def main() -> None:
     """Run the command line, where a known error is one line and no traceback."""
     from rich.console import Console
+    from rich.markup import escape
 
     try:
         app()
     except (XrfSrError, OSError) as error:
-        Console(stderr=True).print(f"[red]{type(error).__name__}:[/red] {error}", soft_wrap=True)
+        # Escaped, or rich takes the [sr] of an extra for a style and leaves it out.
+        line = f"[red]{type(error).__name__}:[/red] {escape(str(error))}"
+        Console(stderr=True).print(line, soft_wrap=True)
         raise SystemExit(2) from error
+
+
+def _print_version(wanted: bool) -> None:
+    """Print the version and exit, if that is what `--version` asks for."""
+    if wanted:
+        typer.echo(f"xrf-sr {xrf_sr_plans.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
 
 
 @app.command()

@@ -14,7 +14,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import xrf_sr_plans
+from xrf_sr_plans import cli
 from xrf_sr_plans.cli import app
+from xrf_sr_plans.errors import MissingExtraError
 
 WIDE = {"COLUMNS": "240", "TERMINAL_WIDTH": "240"}
 
@@ -65,6 +68,22 @@ def test_bad_input_is_refused_in_one_line_that_names_it(arguments, says, tmp_pat
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_extra_to_install_is_named_brackets_and_all(monkeypatch, capsys) -> None:
+    def needs_torch() -> None:
+        raise MissingExtraError("the network", "sr")
+
+    monkeypatch.setattr(cli, "app", needs_torch)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "pip install 'xrf-sr-plans[sr]'" in capsys.readouterr().err
+
+
+def test_the_version_is_printed_on_one_line() -> None:
+    done = run("--version")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"xrf-sr {xrf_sr_plans.__version__}\n"
 
 
 def commands() -> dict[str, Any]:
