@@ -22,13 +22,13 @@ demo: $(BIN)/.demo-stamp
 test: $(BIN)/.dev-stamp
 	$(BIN)/pytest
 
-# Types and layers are checked on the unpacked wheel: only there does callbacks/ lie where it
-# is imported from.
+# The wheel is built from the sdist, so that its content tells of both. Types and layers are
+# checked on the unpacked wheel: only there does callbacks/ lie where it is imported from.
 lint: $(BIN)/.dev-stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build dist
-	$(BIN)/python -m build -q --wheel --outdir dist . 2>/dev/null
+	$(BIN)/python -m build -q --outdir dist . 2>/dev/null
 	$(BIN)/python scripts/check_wheel.py dist/*.whl
 	$(BIN)/python -m zipfile -e dist/*.whl build/flat
 	cp pyproject.toml build/flat/
