@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xrf_sr_plans.measurement import FACTORS, SAMPLINGS
+from xrf_sr_plans.measurement import FACTORS, Measurement
 from xrf_sr_plans.sr.network import (
     Conditions,
     Prediction,
@@ -34,20 +34,19 @@ from xrf_sr_plans.sr.network import (
     upsample_tensor,
 )
 from xrf_sr_plans.sr.registry import load_model
-from xrf_sr_plans.training.equal_budget import (
+from xrf_sr_plans.training.batches import batch_tensors, predict_batch
+from xrf_sr_plans.training.budgeted_training import (
     Budget,
     LossFunction,
     estimate_loss,
     gain_over_bicubic_db,
-    run_batch,
-    tensors,
-    train_for,
+    train_within,
     validation_batches,
 )
 from xrf_sr_plans.training.losses import l1_sobel, poisson_deviance
 from xrf_sr_plans.training.phantoms import VALIDATION_SEED
 from xrf_sr_plans.training.real_maps import training_maps, validation_maps
-from xrf_sr_plans.training.simulated_pairs import Measurement, Samples, make_batch, measure
+from xrf_sr_plans.training.simulated_pairs import Samples, Simulation, make_batch, simulate
 
 N_TRAINING, N_VALIDATION = 120, 24
 LEVELS = {"flat": 20.0, "foreign": 20.0, "weak": 20.0, "strong": 1000.0, "strong too": 1000.0}
@@ -152,8 +151,8 @@ def borrowing_batches(n: int = 16) -> list[dict[str, Any]]:
         sample = np.concatenate([np.full_like(other, 1.0), other, maps[:3]])
         for factor in FACTORS:
             rng = np.random.default_rng([VALIDATION_SEED, index, factor])
-            how = Measurement(factor, "fly", 0.0, 0.0, tuple(LEVELS.values()))
-            batches.append(tensors(make_batch([measure(sample, how, rng)], SAMPLINGS)))
+            simulation = Simulation(Measurement(factor), tuple(LEVELS.values()))
+            batches.append(batch_tensors(make_batch([simulate(sample, simulation, rng)])))
     return batches
 
 
@@ -163,7 +162,7 @@ def borrowing(network: nn.Module, batches: Sequence[dict[str, Any]]) -> tuple[fl
     with torch.inference_mode():
         for batch in batches:
             truth = batch["truth"][0]
-            made = run_batch(network, batch).estimate.float()[0].clamp(min=0)
+            made = predict_batch(network, batch).estimate.float()[0].clamp(min=0)
             plain = upsample_tensor(batch["counts"], int(batch["factor"]))[0].clamp(min=0)
             errors = [(m - truth).square().mean(dim=(-2, -1)) + 1e-3 for m in (plain, made)]
             gains.append((10 * torch.log10(errors[0] / errors[1])).numpy())
@@ -215,7 +214,7 @@ def run(variant: Variant, samples: Samples, cpu_s: float, real: Path | None) -> 
     torch.manual_seed(variant.seed)
     network = variant.network()
     budget = Budget(cpu_s, maps_per_batch=8, coarse_px=24, seed=variant.seed)
-    steps = train_for(network, samples, budget, variant.loss)
+    steps = train_within(network, samples, budget, variant.loss)
     held_out = Samples.make(N_VALIDATION, VALIDATION_SEED)
     phantoms = gain_over_bicubic_db(network, validation_batches(held_out, Budget(cpu_s), 40))
     tissue: dict[int, float] = {}
@@ -243,7 +242,7 @@ def costs(names: Sequence[str], repeats: int = 5) -> dict[str, float]:
         for _ in range(repeats):
             for name, network in networks.items():
                 begin = time.process_time()
-                run_batch(network, batch)
+                predict_batch(network, batch)
                 best[name] = min(best.get(name, np.inf), time.process_time() - begin)
     return {name: best[name] / best[DEFAULT] for name in names}
 

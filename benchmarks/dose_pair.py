@@ -23,8 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xrf_sr_plans.measurement import FACTORS
-from xrf_sr_plans.physics.operators import Coarse
+from xrf_sr_plans.measurement import FACTORS, Measurement
 from xrf_sr_plans.physics.resample import block_mean
 from xrf_sr_plans.sr.classical import METHODS, upscale
 from xrf_sr_plans.sr.predict import enhance
@@ -86,8 +85,8 @@ def errors(
             share = dose / float(np.percentile(counts, 99))
             counts = rng.binomial(np.rint(counts).astype(int), share).astype(float)
             reference, own_noise = reference * share, own_noise * share**2
-        coarse = Coarse(factor, "area")
-        made = {name: upscale(counts, coarse, name)[0] for name in METHODS_SHOWN}
+        measurement = Measurement(factor, "area")
+        made = {name: upscale(counts, measurement, name)[0] for name in METHODS_SHOWN}
         ours = enhance(counts, elements=["one"], factor=factor, step_um=1.0, sampling="area")
         made["xrf-sr"] = ours.estimate.values[0]
         found = {name: np.square(m - reference).mean() - own_noise for name, m in made.items()}

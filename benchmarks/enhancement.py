@@ -61,11 +61,11 @@ Cell = dict[str, float | str | None]
 
 def cases() -> list[Case]:
     """Return the rows of the table: sampling and probe, with and without noise."""
-    made = [Case(factor, level) for factor in FACTORS for level in LEVELS]
+    made = [Case.of(factor, level) for factor in FACTORS for level in LEVELS]
     ways: tuple[tuple[Sampling, float], ...] = (("area", 0.0), ("area", 1.0), ("fly", 1.0))
     for sampling, probe in ways:
         made += [
-            Case(factor, level, sampling, probe) for factor in FACTORS for level in (200, FREE)
+            Case.of(factor, level, sampling, probe) for factor in FACTORS for level in (200, FREE)
         ]
     return made
 
@@ -81,11 +81,12 @@ def tables(rows: Sequence[Assessed], real: set[str]) -> dict[str, dict[str, Cell
         ]
         cells = {}
         for case in dict.fromkeys(row.case for row in chosen):
-            name = f"x{case.factor} {case.sampling} probe {case.probe:g} N {case.n99:g}"
+            how = case.measurement
+            name = f"x{how.factor} {how.sampling} probe {how.probe_steps:g} N {case.n99:g}"
             cells[name] = summary([row for row in chosen if row.case == case])
         levels = [row for row in chosen if row.case in _averaged(chosen)]
         for factor in FACTORS:
-            part = [row for row in levels if row.case.factor == factor]
+            part = [row for row in levels if row.case.measurement.factor == factor]
             if part:
                 cells[f"x{factor} fly, mean of N 20-1000"] = summary(part)
         found[kind] = cells
@@ -93,8 +94,14 @@ def tables(rows: Sequence[Assessed], real: set[str]) -> dict[str, dict[str, Cell
 
 
 def _averaged(rows: Sequence[Assessed]) -> set[Case]:
+    """Return the cases that the mean is taken over: fly scans without blur, with noise."""
     every = {row.case for row in rows}
-    return {c for c in every if c.sampling == "fly" and c.probe == 0 and c.n99 in LEVELS[:4]}
+    plain = {case for case in every if case.n99 in LEVELS[:4]}
+    return {
+        case
+        for case in plain
+        if case.measurement.sampling == "fly" and case.measurement.probe_steps == 0
+    }
 
 
 def show(kind: str, cells: dict[str, Cell]) -> str:

@@ -27,19 +27,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from xrf_sr_plans.measurement import FACTORS
-from xrf_sr_plans.physics.counting import unstabilise
+from xrf_sr_plans.measurement import FACTORS, Measurement
+from xrf_sr_plans.physics.counting import NOISE_FREE_COUNTS, unstabilise
 from xrf_sr_plans.physics.forward import coarsen
-from xrf_sr_plans.physics.operators import NOISE_FREE_COUNTS
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr import consistency
 from xrf_sr_plans.sr.aliasing import regular
-from xrf_sr_plans.sr.estimate import Setting, run_network
+from xrf_sr_plans.sr.estimate import run_network
 from xrf_sr_plans.sr.registry import load_model
 from xrf_sr_plans.sr.scale import Scale
 from xrf_sr_plans.training.phantoms import VALIDATION_SEED, phantom
 from xrf_sr_plans.training.samples import Sample, fit_to_blocks, phantom_samples, real_samples
-from xrf_sr_plans.training.simulated_pairs import Measurement, measure
+from xrf_sr_plans.training.simulated_pairs import Simulation, simulate
 
 LEVELS = (50.0, 200.0, 1000.0, float("inf"))
 LIMITS = (0.5, 0.6, 0.7)
@@ -59,12 +58,10 @@ class Found:
     regular: tuple[float, ...]
 
 
-def run(counts: np.ndarray, setting: Setting, network: Any) -> np.ndarray:
+def run(counts: np.ndarray, measurement: Measurement, network: Any) -> np.ndarray:
     """Return the model's estimate."""
-    made, _ = run_network(counts, Scale.of(counts), setting, network, "cpu")
-    return consistency.project(
-        counts, unstabilise(made.astype(float)), setting.factor, setting.sampling, 0.0
-    )
+    made, _ = run_network(counts, Scale.of(counts), measurement, network, "cpu")
+    return consistency.project(counts, unstabilise(made.astype(float)), measurement)
 
 
 def gain_db(ours: np.ndarray, bicubic: np.ndarray) -> np.ndarray:
@@ -73,16 +70,16 @@ def gain_db(ours: np.ndarray, bicubic: np.ndarray) -> np.ndarray:
 
 
 def self_test(
-    counts: np.ndarray, setting: Setting, network: Any, rng: np.random.Generator
+    counts: np.ndarray, measurement: Measurement, network: Any, rng: np.random.Generator
 ) -> np.ndarray:
     """Return the gain, in dB per element, that the model has one scale further down."""
-    factor = setting.factor
+    factor = measurement.factor
     whole = np.rint(fit_to_blocks(counts, factor)).astype(int)
     kept = rng.binomial(whole, 0.5)
-    coarse = coarsen(kept, factor, setting.sampling)
+    coarse = coarsen(kept, factor, measurement.sampling)
     # As many photons as the variance of the mean stands for: noise as the model knows it.
-    photons = factor**2 if setting.sampling == "area" else factor / HALF_WAY_NOISE
-    made = run(coarse * photons, setting, network) / photons
+    photons = factor**2 if measurement.sampling == "area" else factor / HALF_WAY_NOISE
+    made = run(coarse * photons, measurement, network) / photons
     plain = np.clip(upsample(coarse, factor), 0, None)
     held = whole - kept
     noise = held.mean(axis=(1, 2))
@@ -97,13 +94,14 @@ def elements(samples: list[Sample], network: Any) -> Iterator[Found]:
             for level in LEVELS:
                 rng = np.random.default_rng([3, number, factor])
                 maps = fit_to_blocks(sample.maps, factor)
-                how = Measurement(factor, "fly", 0.0, 0.0, (level,) * len(maps))
-                pair, unit = measure(maps, how, rng), 1.0 if level < 1e9 else NOISE_FREE_COUNTS
+                measurement = Measurement(factor)
+                pair = simulate(maps, Simulation.plain(measurement, level, len(maps)), rng)
+                unit = 1.0 if level < 1e9 else NOISE_FREE_COUNTS
                 counts, truth = pair.counts * unit, pair.truth * unit
-                setting = Setting(factor, "fly", 0.0, deblur=True)
-                both = run(counts, setting, network), np.clip(upsample(counts, factor), 0, None)
+                plain = np.clip(upsample(counts, factor), 0, None)
+                both = run(counts, measurement, network), plain
                 gains = gain_db(*(np.square(m - truth).mean(axis=(1, 2)) for m in both))
-                predicted = self_test(counts, setting, network, rng)
+                predicted = self_test(counts, measurement, network, rng)
                 shares = [regular(counts, limit).mean(axis=(1, 2)) for limit in LIMITS]
                 for index, gain in enumerate(gains):
                     seen = tuple(float(share[index]) for share in shares)

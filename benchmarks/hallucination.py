@@ -42,7 +42,7 @@ from xrf_sr_plans.evaluation.feature_sweep import (
     DOTS,
     QUICK,
     Cell,
-    Row,
+    CellResult,
     cells,
     pooled,
     predictor,
@@ -113,12 +113,13 @@ def print_boundary(boundary: TrustBoundary) -> None:
     print(f"largest share of the local structure at few frequencies: {boundary.regularity}")
 
 
-def left_out(model: str | None, rows: Sequence[Row], wanted: Sequence[Cell]) -> list[Any]:
+def left_out(model: str | None, rows: Sequence[CellResult], wanted: Sequence[Cell]) -> list[Any]:
     """Fit the boundary without one standard; return how it does on that one."""
     predict, tested = predictor(model), []
     for standard in (*DOTS, "lines"):
         inner = [row for row in rows if row.cell.standard != standard]
-        outer = [cell for cell in wanted if cell.standard == standard and cell.probe == 0]
+        sharp = [cell for cell in wanted if cell.measurement.probe_steps == 0]
+        outer = [cell for cell in sharp if cell.standard == standard]
         fitted = fit_boundary(inner, "0" * 64, "")
         tested += sweep(within(predict, fitted), outer, repeats=4, seed=3)
     lines = []
@@ -190,7 +191,7 @@ def _curve(
             for row in found.rows
             if low <= row.cell.significance < high
             and row.cell.standard in DOTS
-            and row.cell.probe == 0
+            and row.cell.measurement.probe_steps == 0
             and row.cell.diameter_steps >= 1
         ]
         value = getattr(pooled(rows, method, factor=factor), rate)

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from xrf_sr_plans.measurement import FACTORS
+from xrf_sr_plans.measurement import FACTORS, Measurement
 
 METHODS = ("xrf-sr", "network only", "notes")
 SMALLEST = 64
@@ -59,13 +59,13 @@ def task(options: argparse.Namespace, maps: np.ndarray) -> Callable[[], object]:
         known = {"elements": names, "factor": factor, "step_um": 1.0}
         return lambda: enhance(maps, **known, device=device, model=model)
     if method == "network only":
-        from xrf_sr_plans.sr.predict import Setting, run_network
+        from xrf_sr_plans.sr.estimate import run_network
         from xrf_sr_plans.sr.registry import load_model
         from xrf_sr_plans.sr.scale import Scale
 
         network = load_model(model)[2]
-        setting, scale = Setting(factor, "fly", 0.0, deblur=True), Scale.of(maps)
-        return lambda: run_network(maps, scale, setting, network, device)
+        measurement, scale = Measurement(factor), Scale.of(maps)
+        return lambda: run_network(maps, scale, measurement, network, device)
     from xrf_sr_plans.sr.peer_networks import NotesNetwork
 
     notes = NotesNetwork(len(maps), factor).eval().to(device)

@@ -41,29 +41,28 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from xrf_sr_plans.evaluation.feature_sweep import cells, pooled, sweep
-from xrf_sr_plans.measurement import FACTORS
+from xrf_sr_plans.measurement import FACTORS, Measurement
 from xrf_sr_plans.metrics.hallucination import NONE, VISIBLE, Rate, detect, match
 from xrf_sr_plans.metrics.image import ssim
 from xrf_sr_plans.physics.counting import unstabilise
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr import consistency
+from xrf_sr_plans.sr.estimate import run_network
 from xrf_sr_plans.sr.network import SetNetwork
-from xrf_sr_plans.sr.predict import Setting, run_network
 from xrf_sr_plans.sr.scale import Scale
-from xrf_sr_plans.training.equal_budget import (
+from xrf_sr_plans.training.batches import batch_tensors, predict_batch
+from xrf_sr_plans.training.budgeted_training import (
     Budget,
     batch_of,
-    run_batch,
-    tensors,
-    train_for,
+    train_within,
 )
 from xrf_sr_plans.training.fine_tuning import fine_tune, supervised_loss
 from xrf_sr_plans.training.phantoms import FAMILIES, VALIDATION_SEED, phantom
 from xrf_sr_plans.training.real_maps import training_maps, validation_maps
 from xrf_sr_plans.training.samples import fit_to_blocks
 from xrf_sr_plans.training.self_supervised import self_supervised_loss
-from xrf_sr_plans.training.simulated_pairs import Measurement, Pair, Samples, measure
-from xrf_sr_plans.training.thinned_maps import OwnMap, OwnMaps
+from xrf_sr_plans.training.simulated_pairs import Pair, Samples, Simulation, simulate
+from xrf_sr_plans.training.thinned_maps import CoarseMap, ThinnedBatches
 from xrf_sr_plans.training.unpaired import unpaired_loss
 
 LEVELS = (50.0, 200.0, 1e5)
@@ -127,14 +126,14 @@ def base_network(others: Samples, cpu_s: float) -> SetNetwork:
     """Train on the other families."""
     torch.manual_seed(0)
     network = SetNetwork()
-    train_for(network, others, Budget(cpu_s), supervised_loss)
+    train_within(network, others, Budget(cpu_s), supervised_loss)
     return network
 
 
-def surveys(target: Target) -> list[Pair]:
+def surveys(target: Target) -> list[tuple[Pair, float]]:
     """Return one coarse map per sample and factor, each sample at a level of its own."""
     return [
-        measured(maps, factor, LEVELS[k % len(LEVELS)], 100 + k)
+        (measured(maps, factor, LEVELS[k % len(LEVELS)], 100 + k), LEVELS[k % len(LEVELS)])
         for k, maps in enumerate(target.surveyed)
         for factor in FACTORS
     ]
@@ -143,8 +142,8 @@ def surveys(target: Target) -> list[Pair]:
 def measured(maps: np.ndarray, factor: int, level: float, seed: int) -> Pair:
     """Measure a sample with so many photons at intensity 1."""
     maps = fit_to_blocks(maps, factor)
-    how = Measurement(factor, "fly", 0.0, 0.0, (level,) * len(maps))
-    return measure(maps, how, np.random.default_rng([7, seed, factor, int(level)]))
+    simulation = Simulation.plain(Measurement(factor), level, len(maps))
+    return simulate(maps, simulation, np.random.default_rng([7, seed, factor, int(level)]))
 
 
 def adapted(
@@ -153,25 +152,25 @@ def adapted(
     """Return the base network adapted by a method."""
     network = SetNetwork()
     network.load_state_dict(base.state_dict())
-    own = OwnMaps([OwnMap.of("survey", pair.counts) for pair in surveys(target)])
+    maps = [CoarseMap.of("survey", pair.counts) for pair, _ in surveys(target)]
     fewest = 2 if target.paired().real else None
 
     def batch(step: int, samples: Samples = others, elements: int | None = None) -> dict[str, Any]:
         budget = Budget(cpu_s, maps_per_batch=8, elements=elements)
-        return tensors(batch_of(samples, budget, 5, step))
+        return batch_tensors(batch_of(samples, budget, 5, step))
 
     def supervised(step: int) -> torch.Tensor:
         known = batch(step)
-        total = supervised_loss(run_batch(network, known), known)
+        total = supervised_loss(predict_batch(network, known), known)
         if method == "pairs":
             known = batch(step, target.paired(), fewest)
-            total = total + supervised_loss(run_batch(network, known), known)
+            total = total + supervised_loss(predict_batch(network, known), known)
         return total
 
     loss: Callable[[int], torch.Tensor] = supervised
     if method in ("self-supervised", "unpaired"):
         make = self_supervised_loss if method == "self-supervised" else unpaired_loss
-        loss = make(network, own, batch, 0)
+        loss = make(network, ThinnedBatches(maps), batch, 0)
     fine_tune(network, loss, steps=1, learning_rate=LEARNING_RATE, cpu_s=cpu_s)
     return network
 
@@ -191,20 +190,21 @@ class Figures:
         return means | {"false": self.false.value, "lost": self.lost.value}
 
 
-def estimated(network: nn.Module | None, counts: np.ndarray, factor: int) -> np.ndarray:
+def estimated(
+    network: nn.Module | None, counts: np.ndarray, measurement: Measurement
+) -> np.ndarray:
     """Return what `enhance` would make of counts; bicubic without a network."""
     if network is None:
-        return np.clip(upsample(counts, factor), 0, None)
-    setting = Setting(factor, "fly", 0.0, deblur=True)
-    stabilised, _ = run_network(counts, Scale.of(counts), setting, network, "cpu")
-    return consistency.project(counts, unstabilise(stabilised.astype(float)), factor, "fly", 0.0)
+        return np.clip(upsample(counts, measurement.factor), 0, None)
+    stabilised, _ = run_network(counts, Scale.of(counts), measurement, network, "cpu")
+    return consistency.project(counts, unstabilise(stabilised.astype(float)), measurement)
 
 
 def add(figures: Figures, network: nn.Module | None, pair: Pair, level: float) -> None:
     """Add the figures of one map."""
-    factor = pair.how.factor
-    made = estimated(network, pair.counts, factor)
-    plain = estimated(None, pair.counts, factor)
+    factor = pair.measurement.factor
+    made = estimated(network, pair.counts, pair.measurement)
+    plain = estimated(None, pair.counts, pair.measurement)
     for one, simple, truth in zip(made, plain, pair.truth, strict=True):
         errors = [np.square(each - truth).mean() + 1e-9 for each in (one, simple)]
         figures.db.append(float(10 * np.log10(errors[1] / errors[0])))
@@ -239,17 +239,17 @@ def tested(network: nn.Module | None, target: Target) -> list[dict[str, Any]]:
                 add(figures, network, measured(maps, factor, level, k), level)
             lines.append({"factor": factor, "n99": level, **figures.to_dict()})
     own = Figures()
-    for pair in surveys(target):
-        add(own, network, pair, pair.how.n99[0])
+    for pair, level in surveys(target):
+        add(own, network, pair, level)
     return [*lines, {"factor": 0, "n99": 0.0, **own.to_dict()}]
 
 
 def scenes(network: nn.Module | None) -> list[dict[str, Any]]:
     """Return false and lost features of dots and empty fields, by factor."""
 
-    def predictor(counts: np.ndarray, factor: int, _probe: float = 0.0) -> dict[str, np.ndarray]:
-        made = estimated(network, counts, factor)
-        plain = estimated(None, counts, factor)
+    def predictor(counts: np.ndarray, measurement: Measurement) -> dict[str, np.ndarray]:
+        made = estimated(network, counts, measurement)
+        plain = estimated(None, counts, measurement)
         return {"estimate": made, "baseline": plain, "trusted": np.ones(made.shape, dtype=bool)}
 
     rows = sweep(predictor, cells(**SCENES), repeats=1)

@@ -21,23 +21,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from xrf_sr_plans.measurement import SAMPLINGS
+from xrf_sr_plans.measurement import FACTORS, Measurement
+from xrf_sr_plans.physics.counting import NOISE_FREE_COUNTS
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
-from xrf_sr_plans.training.equal_budget import gain_over_bicubic_db, run_batch, tensors
+from xrf_sr_plans.training.batches import batch_tensors, predict_batch
+from xrf_sr_plans.training.budgeted_training import gain_over_bicubic_db
 from xrf_sr_plans.training.fine_tuning import fine_tune, supervised_loss
 from xrf_sr_plans.training.real_maps import calibration_maps, clean, validation_maps
 from xrf_sr_plans.training.simulated_pairs import (
-    Measurement,
     Samples,
+    Simulation,
     make_batch,
-    measure,
     random_batch,
+    simulate,
 )
 
 COARSE_PX = 16
 """Side of a crop: four times as many fine pixels are all that Zagami's columns hold."""
 BATCHES = 32
-NOISE_FREE_COUNTS = 1e5
 
 
 def parts(folder: Path) -> Iterator[tuple[str, list[np.ndarray], list[np.ndarray]]]:
@@ -55,18 +56,16 @@ def trials(maps: list[np.ndarray]) -> dict[str, list[dict[str, Any]]]:
     for number in range(BATCHES):
         drawn.append(_batch(samples, 5, number))
         rng = np.random.default_rng([6, number])
-        factor = 2 if number % 2 == 0 else 4
+        factor = FACTORS[number % len(FACTORS)]
         crop = samples.crop(rng, COARSE_PX * factor, 3)
-        how = Measurement(factor, "fly", 0.0, 0.0, (NOISE_FREE_COUNTS,) * len(crop))
-        free.append(tensors(make_batch([measure(crop, how, rng)], SAMPLINGS)))
+        simulation = Simulation.plain(Measurement(factor), NOISE_FREE_COUNTS, len(crop))
+        free.append(batch_tensors(make_batch([simulate(crop, simulation, rng)])))
     return {"drawn": drawn, "no noise": free}
 
 
 def _batch(samples: Samples, stream: int, number: int) -> dict[str, Any]:
-    made = random_batch(
-        samples, stream, number, SAMPLINGS, coarse_px=COARSE_PX, only_elements=3 - number % 3
-    )
-    return tensors(made)
+    drawn = random_batch(samples, stream, number, coarse_px=COARSE_PX, only_elements=3 - number % 3)
+    return batch_tensors(drawn)
 
 
 def main() -> None:
@@ -89,7 +88,7 @@ def main() -> None:
 
         def loss(number: int, network=network, samples=samples) -> torch.Tensor:
             known = _batch(samples, 4, number)
-            return supervised_loss(run_batch(network, known), known)
+            return supervised_loss(predict_batch(network, known), known)
 
         steps = fine_tune(network, loss, steps=1, learning_rate=options.rate, cpu_s=options.cpu_s)
         for how, batches in tried.items():

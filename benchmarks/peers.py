@@ -26,14 +26,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xrf_sr_plans.evaluation.model_assessment import Case
-from xrf_sr_plans.measurement import FACTORS
+from xrf_sr_plans.measurement import FACTORS, Measurement
 from xrf_sr_plans.metrics.image import foreground, psnr_db, ssim
-from xrf_sr_plans.physics.counting import unstabilise
-from xrf_sr_plans.physics.operators import NOISE_FREE_COUNTS
+from xrf_sr_plans.physics.counting import NOISE_FREE_COUNTS, unstabilise
 from xrf_sr_plans.physics.resample import upsample
+from xrf_sr_plans.sr.estimate import estimate, run_network
 from xrf_sr_plans.sr.network import Conditions, Prediction, SetNetwork, upsample_tensor
 from xrf_sr_plans.sr.peer_networks import NotesNetwork, Srcnn
-from xrf_sr_plans.sr.predict import Setting, estimate, run_network
 from xrf_sr_plans.sr.prepare import Prepared
 from xrf_sr_plans.sr.registry import (
     Architecture,
@@ -44,19 +43,19 @@ from xrf_sr_plans.sr.registry import (
     read_card,
 )
 from xrf_sr_plans.sr.scale import Scale
-from xrf_sr_plans.training.equal_budget import (
+from xrf_sr_plans.training.budgeted_training import (
     Budget,
     LossFunction,
     estimate_loss,
     gain_over_bicubic_db,
-    train_for,
+    train_within,
     validation_batches,
 )
 from xrf_sr_plans.training.losses import l1_sobel
 from xrf_sr_plans.training.phantoms import TEST_SEED, VALIDATION_SEED
 from xrf_sr_plans.training.real_maps import training_maps
 from xrf_sr_plans.training.samples import fit_to_blocks, phantom_samples
-from xrf_sr_plans.training.simulated_pairs import Samples, measure
+from xrf_sr_plans.training.simulated_pairs import Samples, simulate
 
 N_TRAINING, N_VALIDATION = 240, 24
 ELEMENTS = 5
@@ -158,7 +157,7 @@ def train(
 def _trained(candidate: Candidate, samples: Samples, budget: Budget) -> tuple[nn.Module, int]:
     torch.manual_seed(budget.seed)
     network = candidate.build()
-    return network, train_for(network, samples, budget, candidate.loss)
+    return network, train_within(network, samples, budget, candidate.loss)
 
 
 def networks(
@@ -197,30 +196,31 @@ def _stored(network: nn.Module) -> dict[str, Tensor]:
     }
 
 
-Method = Callable[[np.ndarray, Setting], np.ndarray]
+Method = Callable[[np.ndarray, Measurement], np.ndarray]
 
 
 def methods(trained: dict[str, nn.Module]) -> dict[str, Method]:
-    """Return what is compared: counts and setting in, estimate out."""
+    """Return what is compared: counts and how they were measured in, estimate out."""
     _, calibration, default = load_model(None)
 
     def whole(network: nn.Module) -> Method:
-        def run(counts: np.ndarray, setting: Setting) -> np.ndarray:
+        def run(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
             names = [str(index) for index in range(len(counts))]
             ready = Prepared(counts, np.isfinite(counts))
-            return estimate(ready, names, setting, calibration, network, "cpu")[0]["estimate"]
+            return estimate(ready, names, measurement, calibration, network, "cpu")[0]["estimate"]
 
         return run
 
     def peer(name: str) -> Method:
-        def run(counts: np.ndarray, setting: Setting) -> np.ndarray:
-            network = trained[name.format(setting.factor)]
-            return unstabilise(run_network(counts, Scale.of(counts), setting, network, "cpu")[0])
+        def run(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
+            network = trained[name.format(measurement.factor)]
+            found, _ = run_network(counts, Scale.of(counts), measurement, network, "cpu")
+            return unstabilise(found)
 
         return run
 
     return {
-        "bicubic": lambda counts, setting: np.clip(upsample(counts, setting.factor), 0, None),
+        "bicubic": lambda counts, how: np.clip(upsample(counts, how.factor), 0, None),
         "SRCNN": peer("srcnn-x{}"),
         "notes": peer("notes-x{}"),
         **({"ours, equal budget": whole(trained[OURS])} if OURS in trained else {}),
@@ -230,8 +230,8 @@ def methods(trained: dict[str, nn.Module]) -> dict[str, Method]:
 
 def cases(factors: Collection[int]) -> list[Case]:
     """Return the rows of the table."""
-    blurred = [Case(2, level, "fly", 1.0) for level in (200.0, float("inf")) if 2 in factors]
-    return [Case(factor, level) for factor in factors for level in LEVELS] + blurred
+    blurred = [Case.of(2, level, "fly", 1.0) for level in (200.0, float("inf")) if 2 in factors]
+    return [Case.of(factor, level) for factor in factors for level in LEVELS] + blurred
 
 
 def compare(
@@ -241,15 +241,15 @@ def compare(
     figures: dict[str, list[list[float]]] = {}
     for number, sample in enumerate(phantom_samples(per_family, TEST_SEED)):
         rng = np.random.default_rng([11, number])
-        maps = fit_to_blocks(sample.maps, case.factor)
-        pair = measure(maps, case.measurement(len(maps)), rng)
-        unit = 1.0 if np.isfinite(case.n99) else NOISE_FREE_COUNTS
-        truth, setting = pair.truth * unit, Setting(case.factor, case.sampling, case.probe, True)
+        maps = fit_to_blocks(sample.maps, case.measurement.factor)
+        pair = simulate(maps, case.simulation(len(maps)), rng)
+        unit = 1.0 if case.measurement.noisy else NOISE_FREE_COUNTS
+        truth = pair.truth * unit
         base: list[float] = []
         for name, method in compared.items():
-            if name == SAME_GRID and not case.probe:
+            if name == SAME_GRID and not case.measurement.probe_steps:
                 continue
-            made = method(pair.counts * unit, setting)
+            made = method(pair.counts * unit, case.measurement)
             mine = [list(_figures(m, t)) for m, t in zip(made, truth, strict=True)]
             base = base or [row[0] for row in mine]
             figures.setdefault(name, []).extend(
@@ -269,7 +269,7 @@ def table(found: Iterable[tuple[Case, dict[str, tuple[float, float, float]]]]) -
     lines = ["| factor, probe, N99 | method | dB over bicubic | SSIM | of the foreground |"]
     lines.append("|---|---|--:|--:|--:|")
     for case, by_method in found:
-        label = f"{case.factor}x, {case.probe:g}, {case.n99:g}"
+        label = f"{case.measurement.factor}x, {case.measurement.probe_steps:g}, {case.n99:g}"
         for name, (gain, whole, front) in by_method.items():
             lines.append(f"| {label} | {name} | {gain:+.2f} | {whole:.3f} | {front:.3f} |")
     return "\n".join(lines) + "\n"

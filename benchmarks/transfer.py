@@ -33,8 +33,8 @@ def coverage(calibration: Calibration, maps: list[Scores], factor: int) -> float
     below, above = (table.ravel() for table in calibration.factors(factor))
     shares = []
     for item in maps:
-        if item.factor == factor:
-            score = item.score / calibration.stretch(factor, item.sharpening, item.fill)
+        if item.measurement.factor == factor:
+            score = item.score / calibration.stretch(item.measurement, item.fill)
             shares.append(np.mean((score >= -below[item.group]) & (score <= above[item.group])))
     return float(np.mean(shares))
 
@@ -43,10 +43,12 @@ def adapted_to(calibration: Calibration, maps: list[Scores]) -> Calibration:
     """Stretch all intervals of a factor so that they hold 90 % of the pixels of some maps."""
     beyond: dict[int, list[np.ndarray]] = {}
     for item in maps:
-        below, above = (table.ravel() for table in calibration.factors(item.factor))
-        score = item.score / calibration.stretch(item.factor, item.sharpening, item.fill)
+        below, above = (table.ravel() for table in calibration.factors(item.measurement.factor))
+        score = item.score / calibration.stretch(item.measurement, item.fill)
         ends = np.where(score < 0, below[item.group], above[item.group])
-        beyond.setdefault(item.factor, []).append(np.abs(score) / np.maximum(ends, 1e-3))
+        beyond.setdefault(item.measurement.factor, []).append(
+            np.abs(score) / np.maximum(ends, 1e-3)
+        )
     by = {f: conformal_quantile(np.concatenate(parts), 0.9) for f, parts in beyond.items()}
     return stretched(calibration, by, f"{len(maps)} maps")
 

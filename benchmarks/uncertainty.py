@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xrf_sr_plans.measurement import FACTORS
+from xrf_sr_plans.measurement import FACTORS, Measurement
 from xrf_sr_plans.metrics.calibration import coverage_by_counts, error_ranking, sparsification
 from xrf_sr_plans.physics.counting import stabilise
 from xrf_sr_plans.sr.intervals import Calibration, fit, intervals
@@ -38,13 +38,12 @@ from xrf_sr_plans.training.calibrate_model import (
     PHANTOMS_PER_FAMILY,
     fair_repeats,
     predict_bicubic,
-    setting_of,
     simulated_pairs,
     simulated_scores,
 )
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED, TEST_SEED
 from xrf_sr_plans.training.samples import Sample, fit_to_blocks, phantom_samples, real_samples
-from xrf_sr_plans.training.simulated_pairs import Measurement, Pair, measure
+from xrf_sr_plans.training.simulated_pairs import Pair, Simulation, simulate
 
 LEVELS = (20.0, 50.0, 200.0, 1000.0)
 DRAWN = 0.0
@@ -90,9 +89,9 @@ def measurements(samples: list[Sample], drawn: int) -> Iterator[tuple[Sample, fl
         for factor in FACTORS:
             for index, level in enumerate(LEVELS):
                 maps = fit_to_blocks(sample.maps, factor)
-                how = Measurement(factor, "fly", 0.0, 0.0, (level,) * len(maps))
+                simulation = Simulation.plain(Measurement(factor), level, len(maps))
                 rng = np.random.default_rng([7, number, factor, index])
-                yield sample, level, measure(maps, how, rng)
+                yield sample, level, simulate(maps, simulation, rng)
     repeats = {sample.kind: drawn for sample in samples}
     for sample, pair, _ in simulated_pairs(samples, repeats=repeats, seed=7):
         yield sample, DRAWN, pair
@@ -103,17 +102,16 @@ def test(
 ) -> Tested:
     """Predict one simulated measurement and hold it against the truth."""
     names = [str(index) for index in range(len(pair.counts))]
-    how, setting = pair.how, setting_of(pair.how)
-    fields, _ = estimate(prepare(pair.counts), names, setting, *model, "cpu")
+    fields, _ = estimate(prepare(pair.counts), names, pair.measurement, *model, "cpu")
     plain = predict_bicubic(pair)
     made = stabilise(plain.estimate)
-    ends = intervals(bicubic, how.factor, made, plain.sigma, plain.scale, setting.sharpening)
+    ends = intervals(bicubic, pair.measurement, made, plain.sigma, plain.scale)
     error, width = fields["estimate"] - pair.truth, fields["upper"] - fields["lower"]
     theirs = sparsify(plain.estimate - pair.truth, ends.upper - ends.lower)
     ours = sparsify(error, width)
     return Tested(
         sample.kind,
-        how.factor,
+        pair.measurement.factor,
         level,
         (fields["lower"] <= pair.truth) & (pair.truth <= fields["upper"]),
         fields["estimate"].astype(np.float32),

@@ -24,7 +24,7 @@ from xrf_sr_plans.sr.network import (
     _Head,
     stabilise_tensor,
 )
-from xrf_sr_plans.training.equal_budget import estimate_loss
+from xrf_sr_plans.training.budgeted_training import estimate_loss
 from xrf_sr_plans.training.losses import gaussian_nll
 
 WEIGHT = 0.2

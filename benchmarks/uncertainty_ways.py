@@ -39,27 +39,26 @@ from uncertainty_variants import (
     Sigma,
 )
 
-from xrf_sr_plans.measurement import FACTORS, SAMPLINGS
+from xrf_sr_plans.measurement import FACTORS
 from xrf_sr_plans.metrics.calibration import error_ranking, sparsification
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr import consistency
 from xrf_sr_plans.sr.intervals import Calibration, fit, intervals
-from xrf_sr_plans.sr.network import Conditions
+from xrf_sr_plans.sr.network import conditions_of
 from xrf_sr_plans.sr.scale import Scale
 from xrf_sr_plans.sr.tiled_inference import has_fast_bf16
+from xrf_sr_plans.training.budgeted_training import Budget, train_within
 from xrf_sr_plans.training.calibrate_model import (
     Predicted,
     predict_bicubic,
     scores,
-    setting_of,
     simulated_pairs,
 )
-from xrf_sr_plans.training.equal_budget import Budget, train_for
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED, VALIDATION_SEED
 from xrf_sr_plans.training.real_maps import calibration_maps, training_maps, validation_maps
 from xrf_sr_plans.training.samples import Sample, phantom_samples
-from xrf_sr_plans.training.simulated_pairs import Pair, Samples, draw_measurement, measure
+from xrf_sr_plans.training.simulated_pairs import Pair, Samples, draw_simulation, simulate
 
 SIDE = 96
 """Of the pieces of samples that are measured, in fine pixels."""
@@ -81,28 +80,15 @@ def network_way(network: nn.Module) -> Way:
     """Predict with a network that returns a `Spread`, projected onto the counts as `enhance`."""
 
     def told(pair: Pair, scale: Scale) -> Told:
-        how = pair.how
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, has_fast_bf16(CPU)):
             counts = torch.from_numpy(pair.counts).float()[None]
-            out = network(counts, conditions(pair, scale), how.factor)
+            known = conditions_of(scale.low[None], scale.span[None], [pair.measurement])
+            out = network(counts, known, pair.measurement.factor)
         made, down, up = (maps[0].float().numpy() for maps in (out.stabilised, out.down, out.up))
-        removed = setting_of(how).removed_probe
-        counted = consistency.project(
-            pair.counts, unstabilise(made), how.factor, how.sampling, removed
-        )
+        counted = consistency.project(pair.counts, unstabilise(made), pair.measurement)
         return Told(stabilise(counted), down, up)
 
     return told
-
-
-def conditions(pair: Pair, scale: Scale) -> Conditions:
-    """Return what a network is told about a pair."""
-    how = pair.how
-    low, span, probe, target = (
-        torch.as_tensor(np.asarray(value), dtype=torch.float32)[None]
-        for value in (scale.low, scale.span, how.probe, how.target_probe)
-    )
-    return Conditions(low, span, probe, target, torch.tensor([SAMPLINGS.index(how.sampling)]))
 
 
 def bicubic(pair: Pair, _scale: Scale) -> Told:
@@ -141,14 +127,10 @@ def calibrate(way: Way, pairs: list[Pair]) -> Calibration:
 
 def test(way: Way, known: Calibration, pair: Pair) -> list[dict[str, float]]:
     """Return the figures of each element of a pair."""
-    scale, factor, sharpening = (
-        Scale.of(pair.counts),
-        pair.how.factor,
-        setting_of(pair.how).sharpening,
-    )
+    scale, factor = Scale.of(pair.counts), pair.measurement.factor
     told = way(pair, scale)
-    low = intervals(known, factor, told.made, told.down, scale, sharpening).lower
-    high = intervals(known, factor, told.made, told.up, scale, sharpening).upper
+    low = intervals(known, pair.measurement, told.made, told.down, scale).lower
+    high = intervals(known, pair.measurement, told.made, told.up, scale).upper
     error, width = unstabilise(told.made) - pair.truth, high - low
     plain = np.clip(upsample(pair.counts, factor), 0, None) - pair.truth
     return [
@@ -171,8 +153,9 @@ def cost(network: nn.Module, plain: nn.Module) -> float:
     64 x 64 pixels, 5 elements, x 2; in turn, so that other work on the machine favours nobody.
     """
     sample = next(phantom_samples(1, CALIBRATION_SEED, size=128))
-    how = replace(draw_measurement(np.random.default_rng(0), 2, 5), sampling="fly")
-    pair = measure(sample.maps, how, np.random.default_rng(0))
+    drawn = draw_simulation(np.random.default_rng(0), 2, 5)
+    flown = replace(drawn, measurement=replace(drawn.measurement, sampling="fly"))
+    pair = simulate(sample.maps, flown, np.random.default_rng(0))
     scale, times = Scale.of(pair.counts), np.full((9, 2), np.inf)
     for turn in range(1, 9):
         for index, one in enumerate((network, plain)):
@@ -187,7 +170,7 @@ def trained(make: type[nn.Module], samples: Samples, cpu_s: float, seed: int = 0
     """Train a variant from a seed."""
     torch.manual_seed(seed)
     network = make()
-    steps = train_for(network, samples, Budget(cpu_s, seed=seed, maps_per_batch=8), make.loss)  # type: ignore[attr-defined]
+    steps = train_within(network, samples, Budget(cpu_s, seed=seed, maps_per_batch=8), make.loss)  # type: ignore[attr-defined]
     print(f"# {make.__name__}, seed {seed}: {steps} steps", flush=True)
     return network
 

@@ -17,6 +17,9 @@ from xrf_sr_plans.errors import ConfigError
 Factor = Literal[2, 4]
 """How many times finer the enhanced grid is than the measured one, along each axis."""
 FACTORS: tuple[Factor, ...] = typing.get_args(Factor)
+SAME_GRID = 1
+"""The factor of a map whose truth has the same pixels. Nothing is enhanced by it; networks to
+compare with are trained for it, to remove a probe's blur."""
 
 Sampling = Literal["fly", "area", "point"]
 """What a pixel averages over: its path along the fast axis, its whole area, or nothing."""
@@ -43,6 +46,20 @@ def factor_not_allowed(value: object) -> str:
     return not_allowed("factor", value, alternatives(FACTORS))
 
 
+def checked_factor(factor: int) -> Factor:
+    """Return `factor` as one of `FACTORS`.
+
+    Raises
+    ------
+    ConfigError
+        It is none of them.
+    """
+    for allowed in FACTORS:
+        if factor == allowed:
+            return allowed
+    raise ConfigError(factor_not_allowed(factor))
+
+
 def checked_sampling(name: str) -> Sampling:
     """Return `name` as one of `SAMPLINGS`.
 
@@ -64,7 +81,7 @@ class Measurement:
     Parameters
     ----------
     factor
-        Fine pixels per coarse pixel along each axis, one of `FACTORS`.
+        Fine pixels per coarse pixel along each axis, one of `FACTORS` or `SAME_GRID`.
     sampling
         What a coarse pixel averages over, one of `SAMPLINGS`.
     probe_steps
@@ -88,8 +105,8 @@ class Measurement:
     noisy: bool = True
 
     def __post_init__(self) -> None:
-        if self.factor not in FACTORS:
-            raise ConfigError(factor_not_allowed(self.factor))
+        if self.factor != SAME_GRID:
+            checked_factor(self.factor)
         checked_sampling(self.sampling)
         if not (math.isfinite(self.probe_steps) and self.probe_steps >= 0):
             problem = f"probe FWHM is {self.probe_steps} coarse steps; it should be 0 or more"

@@ -25,6 +25,7 @@ from xrf_sr_plans.evaluation.fit_boundary import (
 )
 from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr.predict import enhance
 from xrf_sr_plans.sr.registry import model_path, read_calibration, read_card
@@ -44,8 +45,9 @@ ROOT = Path(__file__).parents[2]
 FEW = {"counts": (20, 200), "diameters": (1.0, 2.0, 3.0), "contrasts": (0.1, 0.8), "factors": (2,)}
 
 
-def smoothed(counts, factor, probe=0.0):
+def smoothed(counts, measurement):
     """A stand-in for the model: bicubic and a Gaussian, trusted everywhere."""
+    factor = measurement.factor
     made = np.clip(upsample(counts, factor), 0, None)
     estimate = ndimage.gaussian_filter(made, (0, factor / 2, factor / 2))
     return {"estimate": estimate, "baseline": made, "trusted": np.ones(made.shape, dtype=bool)}
@@ -86,13 +88,13 @@ def test_limits_follow_the_blur_that_is_removed(fitted):
     boundary = fit_boundary(rows, "ab" * 32, "")
     assert set(boundary.significance) == {"2", "2 blur 1", "2 blur 2"}
     limits = {"2": (1.0,), "2 blur 2": (2.0,)}
-    assert [blur_key(2, probe) for probe in (0.0, 0.29, 0.5, 1.0)] == ["2", "2", *(
-        f"2 blur {group}" for group in (1, 2)
-    )]  # fmt: skip
-    assert blob_limits(limits, 2, 1.0) == (2.0,)
-    assert blob_limits(limits, 2, 0.5) == (1.0,)
-    assert blob_limits(limits, 4, 0.0) is None
-    assert blob_limits(None, 2, 0.0) is None
+    freed = [Measurement(2, "fly", probe) for probe in (0.0, 0.29, 0.5, 1.0)]
+    assert [blur_key(how) for how in freed] == ["2", "2", "2 blur 1", "2 blur 2"]
+    assert blur_key(Measurement(2, "fly", 1.0, deblur=False)) == "2"
+    assert blob_limits(limits, freed[3]) == (2.0,)
+    assert blob_limits(limits, freed[2]) == (1.0,)
+    assert blob_limits(limits, Measurement(4)) is None
+    assert blob_limits(None, Measurement(2)) is None
     found = Hallucination(boundary, rows).summary()
     lost = {
         line["probe"]: line["lost"]["rate"]
@@ -131,9 +133,9 @@ def test_all_methods_are_compared_where_all_were_tried():
 def test_an_empty_field_is_measured_once_for_all_sizes():
     measured = []
 
-    def counted(counts, factor, probe=0.0):
-        measured.append(factor)
-        return smoothed(counts, factor)
+    def counted(counts, measurement):
+        measured.append(measurement)
+        return smoothed(counts, measurement)
 
     few = {"counts": (20,), "contrasts": (0.8,), "factors": (2,), "standards": ("empty field",)}
     rows = sweep(counted, cells(**few), repeats=2)
@@ -151,7 +153,7 @@ def test_a_sweep_is_reproducible(fitted):
 def test_significance_is_excess_over_noise():
     assert significance(10.0, 25.0, 2 / np.sqrt(np.pi)) == pytest.approx(2.0)
     assert np.isfinite(significance(1.0, 0.0, 1.0))
-    assert Cell(2, 100, 1.0, 0.4, "isolated dots").radius_px == 1.0
+    assert Cell(Measurement(2), 100, 1.0, 0.4, "isolated dots").radius_px == 1.0
 
 
 @pytest.mark.parametrize("factor", [2, 4])

@@ -19,7 +19,7 @@ def rows():
     _, calibration, network = load_model(None)
     maps = phantom("cathode", VALIDATION_SEED, size=64, n_elements=3)
     samples = [Sample("one", "cathode", maps), Sample("two", "cathode", maps[:1])]
-    cases = [Case(2, 200.0, "area"), Case(2, float("inf"), "area")]
+    cases = [Case.of(2, 200.0, "area"), Case.of(2, float("inf"), "area")]
     return assess(samples, cases, network, calibration)
 
 

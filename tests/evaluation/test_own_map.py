@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from xrf_sr_plans.errors import ConfigError, FileFormatError, ModelError
 from xrf_sr_plans.evaluation import own_map as module
-from xrf_sr_plans.evaluation.own_map import OURS, evaluate_file, make_case
+from xrf_sr_plans.evaluation.degraded_map import degraded
+from xrf_sr_plans.evaluation.own_map import OURS, evaluate_file
 from xrf_sr_plans.evaluation.table import render, to_json
 from xrf_sr_plans.metrics.image import data_range
 from xrf_sr_plans.sr.classical import METHODS
@@ -44,7 +45,7 @@ def test_without_noise_bicubic_beats_nearest_and_totals_are_kept(path, factor):
     assert table.summary("bicubic").worst_count_bias < 0.01
     assert table.summary("bicubic").worst_ratio_bias < 0.02
     assert table.row("Fe", "bicubic").chi2 is None
-    assert table.conditions.pixel_um == 0.5
+    assert table.degradation.pixel_um == 0.5
 
 
 def test_channels_that_tell_nothing_are_shown_apart(path):
@@ -67,14 +68,14 @@ def test_a_channel_that_is_in_the_file_twice_was_counted_once():
     from xrf_sr_plans.maps.files.model import MapsFile
 
     grains = scene()[0]
-    case = make_case(MapsFile(np.stack([grains, grains]), ("Zn", "P"), 0.5), 2, counts=20)
+    case = degraded(MapsFile(np.stack([grains, grains]), ("Zn", "P"), 0.5), 2, counts=20)
     np.testing.assert_array_equal(case.counts[0], case.counts[1])
 
 
 def test_counts_are_what_was_asked_for_and_a_seed_gives_the_same_figures(path):
     from xrf_sr_plans.maps.files import read_maps
 
-    case = make_case(read_maps(path), 2, counts=200)
+    case = degraded(read_maps(path), 2, counts=200)
     assert np.percentile(case.counts[0], 99) == pytest.approx(200, rel=0.15)
     one, two, other = (
         evaluate_file(path, factor=2, counts=50, methods=[], seed=seed).row("Fe", "bicubic")
@@ -88,7 +89,7 @@ def test_the_reference_is_scaled_with_the_coarse_map():
     file_maps = scene()
     from xrf_sr_plans.maps.files.model import MapsFile
 
-    case = make_case(MapsFile(file_maps, ("Fe", "Zn", "Cu", "As"), 0.5), 4, counts=300)
+    case = degraded(MapsFile(file_maps, ("Fe", "Zn", "Cu", "As"), 0.5), 4, counts=300)
     assert data_range(case.reference[0]) == pytest.approx(300, rel=0.3)
     assert case.reference[0].mean() == pytest.approx(case.counts[0].mean(), rel=0.03)
 
@@ -96,7 +97,7 @@ def test_the_reference_is_scaled_with_the_coarse_map():
 def test_the_chi2_of_the_truth_itself_is_one(path, monkeypatch):
     from xrf_sr_plans.maps.files import read_maps
 
-    case = make_case(read_maps(path), 2, counts=100, sampling="area", probe_um=0.8)
+    case = degraded(read_maps(path), 2, counts=100, sampling="area", probe_um=0.8)
     truth = {"truth": case.reference}
     monkeypatch.setattr(module, "_wanted", lambda methods: ["bicubic", "truth"])
     plain = module._run
@@ -187,7 +188,8 @@ def test_the_shipped_model_is_evaluated_with_its_interval(path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"factor": 3}, "factor is 3"),
+        ({"factor": 3}, "factor is 3; it should be 2 or 4"),
+        ({"factor": 1}, "factor is 1; it should be 2 or 4"),
         ({"factor": 2, "counts": -1}, "counts is -1"),
         ({"factor": 2, "probe_um": np.nan}, "probe_um is nan"),
         ({"factor": 2, "methods": ["magic"]}, r"\['magic'\] are unknown"),

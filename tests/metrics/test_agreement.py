@@ -9,8 +9,8 @@ from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.metrics.agreement import compare, detail_share, effective_size
-from xrf_sr_plans.metrics.calibration import Z_90
 from xrf_sr_plans.metrics.common_pixels import overlap_matrix
+from xrf_sr_plans.physics.counting import NORMAL_90
 
 COARSE = ScanGrid.from_center(
     x_center_um=0, y_center_um=0, width_um=48, height_um=48, step_um=2, fast="x", slow="y"
@@ -21,12 +21,12 @@ def predicted(truth, sigma, rng, factor=2, elements=("Fe",), **attributes):
     """A prediction that is wrong by exactly the sigma it states."""
     grid = COARSE.refined(factor)
     estimate = truth + sigma * rng.standard_normal((len(elements), *grid.shape))
-    half = np.full(estimate.shape, Z_90 * sigma)
+    half = np.full(estimate.shape, NORMAL_90 * sigma)
     return EnhancedMaps.from_arrays(
         grid,
         elements,
         estimate=estimate,
-        sigma=half / Z_90,
+        sigma=half / NORMAL_90,
         lower=estimate - half,
         upper=estimate + half,
         baseline=truth + 3 * sigma * rng.standard_normal(estimate.shape),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.measurement import SAMPLINGS, Measurement
 from xrf_sr_plans.metrics.hallucination import (
     FeatureRates,
     Rate,
@@ -13,7 +14,6 @@ from xrf_sr_plans.metrics.hallucination import (
     detect_lines,
     feature_rates,
     match,
-    wilson_interval,
 )
 from xrf_sr_plans.metrics.standards import (
     dots,
@@ -23,17 +23,16 @@ from xrf_sr_plans.metrics.standards import (
     lines,
     siemens_star,
 )
-from xrf_sr_plans.physics.operators import Coarse, measure_again
+from xrf_sr_plans.physics.operators import measure_again
 from xrf_sr_plans.sr.classical import upscale
 
 
 def test_wilson_intervals_are_the_textbook_ones():
-    low, high = wilson_interval(10, 100)
-    assert (low, high) == pytest.approx((0.0552, 0.1744), abs=5e-4)
-    assert wilson_interval(0, 100)[0] == 0
-    assert wilson_interval(0, 100)[1] == pytest.approx(0.0370, abs=5e-4)
-    assert wilson_interval(5, 5)[1] == 1
-    assert wilson_interval(0, 0) == (0, 1)
+    assert Rate(10, 100).interval == pytest.approx((0.0552, 0.1744), abs=5e-4)
+    assert Rate(0, 100).interval[0] == 0
+    assert Rate(0, 100).interval[1] == pytest.approx(0.0370, abs=5e-4)
+    assert Rate(5, 5).interval[1] == 1
+    assert Rate(0, 0).interval == (0, 1)
 
 
 @pytest.mark.parametrize("radius_px", [1.0, 2.0, 3.5])
@@ -111,8 +110,8 @@ def test_smooth_counting_noise_of_an_empty_field_invents_little_and_is_all_false
 def test_pairs_that_the_coarse_step_cannot_resolve_are_lost_by_bicubic():
     rng = np.random.default_rng(5)
     sample = dots(192, 2.0, 100.0, rng, n_elements=1, gap_px=2.0)
-    coarse = Coarse(4, "area", noisy=False)
-    estimate = upscale(measure_again(sample.maps, coarse), coarse, "bicubic")
+    measurement = Measurement(4, "area", noisy=False)
+    estimate = upscale(measure_again(sample.maps, measurement), measurement, "bicubic")
     rates = feature_rates(estimate, sample.features, radius_px=2.0, contrast=100.0)
     assert rates.lost.value > 0.3
 
@@ -133,13 +132,14 @@ def test_rates_add_up():
     assert np.isnan(FeatureRates().false.value)
 
 
-@pytest.mark.parametrize("sampling", ["fly", "area", "point"])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_an_indistinguishable_pair_differs_and_measures_the_same(sampling):
-    coarse = Coarse(4, sampling, probe_px=0.3)
+    measurement = Measurement(4, sampling, probe_steps=0.3)
     base = 5 + siemens_star(64, 1.0)
-    one, two = indistinguishable_pair(base, coarse, 0.3, np.random.default_rng(0))
+    one, two = indistinguishable_pair(base, measurement, 0.3, np.random.default_rng(0))
     assert np.std(one - two) == pytest.approx(0.6, rel=0.01)
-    np.testing.assert_allclose(measure_again(one, coarse), measure_again(two, coarse), atol=1e-9)
+    first, second = (measure_again(sample, measurement) for sample in (one, two))
+    np.testing.assert_allclose(first, second, atol=1e-9)
 
 
 def test_gratings_have_the_period_asked_for():

@@ -20,6 +20,7 @@ from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.measurement import (
     FACTORS,
+    SAME_GRID,
     SAMPLINGS,
     Measurement,
     alternatives,
@@ -137,7 +138,7 @@ def test_the_queue_server_refuses_it_with_the_same_name_value_and_alternatives()
 
 
 def test_every_allowed_value_is_allowed():
-    for factor in FACTORS:
+    for factor in (SAME_GRID, *FACTORS):
         for sampling in SAMPLINGS:
             assert Measurement(factor, checked_sampling(sampling)).factor == factor
 

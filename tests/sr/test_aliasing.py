@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.metrics.standards import dots, grating
 from xrf_sr_plans.sr.aliasing import LEAST_SIDE, regular
 from xrf_sr_plans.training.phantoms import phantom
-from xrf_sr_plans.training.simulated_pairs import Measurement, measure
+from xrf_sr_plans.training.simulated_pairs import Simulation, simulate
 
 LIMIT = 0.4
 
 
 def counted(sample, factor, counts=200.0):
-    how = Measurement(factor, "fly", 0.3, 0.0, (counts,) * len(sample))
-    return measure(sample, how, np.random.default_rng(0)).counts
+    simulation = Simulation.plain(Measurement(factor, "fly", 0.3), counts, len(sample))
+    return simulate(sample, simulation, np.random.default_rng(0)).counts
 
 
 @pytest.mark.parametrize("period", [1.2, 1.5, 1.9])

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from xrf_sr_plans.errors import ModelError
+from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.sr.consistency import deviation, project
 from xrf_sr_plans.sr.intervals import (
@@ -26,6 +27,9 @@ from xrf_sr_plans.sr.intervals import (
 from xrf_sr_plans.sr.scale import Scale
 
 SHA = "0" * 64
+PLAIN = Measurement(2)
+FREED = Measurement(2, "fly", 1.0)
+KEPT = Measurement(2, "fly", 1.0, deblur=False)
 N = int(np.prod(N_GROUPS))
 
 
@@ -33,7 +37,7 @@ def made_up(seed: int, factor: int = 2) -> Scores:
     """Return scores that are skewed, and wider where it is bright."""
     rng = np.random.default_rng(seed)
     group = rng.integers(N, size=60000)
-    return Scores(factor, group, rng.gumbel(0, 1, 60000) * (1 + group % 5))
+    return Scores(Measurement(factor), group, rng.gumbel(0, 1, 60000) * (1 + group % 5))
 
 
 def scale(span: float) -> Scale:
@@ -51,12 +55,13 @@ def test_ninety_percent_of_new_scores_lie_within_in_every_group():
 
 
 def test_estimates_freed_of_a_wide_probe_get_wider_intervals():
-    sharp = [replace(s, score=3 * s.score, sharpening=1.0) for s in map(made_up, range(4))]
+    sharp = [replace(s, score=3 * s.score, measurement=FREED) for s in map(made_up, range(4))]
     calibration = fit([*map(made_up, range(10, 14)), *sharp], SHA, "made up")
-    assert calibration.stretch(2, 1.0) / calibration.stretch(2, 0.0) == pytest.approx(3, rel=0.1)
+    ratio = calibration.stretch(FREED) / calibration.stretch(PLAIN)
+    assert ratio == pytest.approx(3, rel=0.1)
     below, above = (table.ravel() for table in calibration.factors(2))
-    for fresh, probe in ((made_up(100).score, 0.0), (3 * made_up(100).score, 1.0)):
-        score, group = fresh / calibration.stretch(2, probe), made_up(100).group
+    for fresh, how in ((made_up(100).score, PLAIN), (3 * made_up(100).score, FREED)):
+        score, group = fresh / calibration.stretch(how), made_up(100).group
         inside = (score >= -below[group]) & (score <= above[group])
         assert inside.mean() == pytest.approx(0.9, abs=0.02)
 
@@ -65,10 +70,10 @@ def test_textures_and_sharp_phases_have_intervals_of_their_own():
     textures = [replace(s, score=2 * s.score, fill=0.1) for s in map(made_up, range(4))]
     phases = [replace(s, fill=0.3) for s in map(made_up, range(10, 14))]
     calibration = fit([*textures, *phases], SHA, "made up")
-    stretch = calibration.stretch(2, 0.0, np.array([0.1, 0.3]))
+    stretch = calibration.stretch(PLAIN, np.array([0.1, 0.3]))
     assert stretch[0] / stretch[1] == pytest.approx(2, rel=0.1)
     before = calibration.model_copy(update={"fill": None})
-    assert before.stretch(2, 0.0, 0.1) == before.stretch(2, 0.0, 0.3)
+    assert before.stretch(PLAIN, 0.1) == before.stretch(PLAIN, 0.3)
     plain = calibration.model_dump(mode="json")
     with pytest.raises(ValidationError, match="fill"):
         Calibration.model_validate({**plain, "fill": {"2": [1.0, 1.0]}})
@@ -80,7 +85,7 @@ def test_textures_and_sharp_phases_have_intervals_of_their_own():
 
 
 def test_a_group_without_enough_pixels_borrows_from_its_neighbour():
-    few = Scores(2, np.full(1000, 7), np.linspace(-1, 1, 1000))
+    few = Scores(PLAIN, np.full(1000, 7), np.linspace(-1, 1, 1000))
     calibration = fit([few], SHA, "made up")
     below, above = calibration.factors(2)
     assert np.isfinite(below).all()
@@ -106,7 +111,7 @@ def test_a_factor_that_was_not_calibrated_is_refused():
 def test_intervals_are_in_counts_and_never_negative():
     calibration = fit([made_up(0)], SHA, "made up")
     z = stabilise(np.array([[[0.0, 4.0, 400.0]]]))
-    ends = intervals(calibration, 2, z, np.ones_like(z), scale(40.0))
+    ends = intervals(calibration, PLAIN, z, np.ones_like(z), scale(40.0))
     assert (ends.lower >= 0).all()
     assert (ends.lower < ends.upper).all()
     assert (np.diff(ends.sigma) > 0).all()
@@ -136,8 +141,8 @@ def test_a_hot_particle_that_was_smoothed_away_comes_back():
     counts = np.full((1, 12, 12), 10.0)
     counts[0, 6, 6] = 500.0
     smoothed = np.full((1, 24, 24), 10.0)
-    assert deviation(counts, smoothed, 2, "area", 0.0).max() > 100
-    made = project(counts, smoothed, 2, "area", 0.0)
+    assert deviation(counts, smoothed, Measurement(2, "area")).max() > 100
+    made = project(counts, smoothed, Measurement(2, "area"))
     assert made[0, 12:14, 12:14].mean() > 400
     assert made.mean() == pytest.approx(counts.mean(), rel=1e-6)
 
@@ -155,18 +160,20 @@ def test_roughness_tells_structure_of_one_pixel_from_noise_and_from_smooth_maps(
 
 
 def test_an_estimate_that_keeps_the_blur_gets_narrower_intervals():
-    kept = [replace(s, score=s.score / 3, sharpening=-1.0) for s in map(made_up, range(4))]
+    kept = [replace(s, score=s.score / 3, measurement=KEPT) for s in map(made_up, range(4))]
     calibration = fit([*map(made_up, range(10, 14)), *kept], SHA, "made up")
-    assert calibration.stretch(2, 0.0) / calibration.stretch(2, -1.0) == pytest.approx(3, rel=0.1)
+    ratio = calibration.stretch(PLAIN) / calibration.stretch(KEPT)
+    assert ratio == pytest.approx(3, rel=0.1)
 
 
 def test_calibrations_from_before_kept_blur_counted_read_as_they_were():
     old = Calibration(model_sha256=SHA, lower={}, upper={}, blur={"2": [1.0, 1.2, 1.5]})
-    assert [old.stretch(2, probe) for probe in (-1.0, 0.1, 0.5, 1.0)] == [1.0, 1.0, 1.2, 1.5]
+    freed = [Measurement(2, "fly", probe) for probe in (0.1, 0.5, 1.0)]
+    assert [old.stretch(how) for how in (KEPT, *freed)] == [1.0, 1.0, 1.2, 1.5]
 
 
 def test_a_sigma_beyond_all_reason_is_bounded_by_the_range():
     calibration = fit([made_up(0)], SHA, "made up")
     z = np.full((1, 1, 2), 20.0)
-    ends = intervals(calibration, 2, z, np.array([[[20.0, 1e6]]]), scale(40.0))
+    ends = intervals(calibration, PLAIN, z, np.array([[[20.0, 1e6]]]), scale(40.0))
     assert ends.upper[0, 0, 0] == ends.upper[0, 0, 1]

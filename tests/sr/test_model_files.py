@@ -159,8 +159,9 @@ def test_without_torch_the_message_names_the_extra():
 
 
 def test_peers_run_through_the_same_interface():
+    from xrf_sr_plans.measurement import Measurement
     from xrf_sr_plans.physics.counting import unstabilise
-    from xrf_sr_plans.sr.predict import Setting, run_network
+    from xrf_sr_plans.sr.estimate import run_network
     from xrf_sr_plans.sr.scale import Scale
 
     torch.set_num_threads(1)
@@ -168,11 +169,10 @@ def test_peers_run_through_the_same_interface():
     for kind in ("notes", "srcnn"):
         size = registry.Architecture(kind=kind, filters=8, blocks=2, elements=3, scale=2)
         network = registry.build(size).eval()
-        setting = Setting(2, "fly", 0.0, deblur=True)
-        made, _ = run_network(counts, Scale.of(counts), setting, network, "cpu")
+        made, _ = run_network(counts, Scale.of(counts), Measurement(2), network, "cpu")
         assert unstabilise(made).shape == (3, 24, 28)
         with pytest.raises(ModelError, match="factor 2"):
-            run_network(counts, Scale.of(counts), Setting(4, "fly", 0, True), network, "cpu")
+            run_network(counts, Scale.of(counts), Measurement(4), network, "cpu")
 
 
 def test_the_network_of_the_notes_takes_other_numbers_of_elements_in_groups():

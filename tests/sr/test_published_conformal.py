@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.sr.intervals import N_GROUPS, Calibration, Scores, conformal_quantile, fit
 
 crepes = pytest.importorskip("crepes")
@@ -64,7 +65,8 @@ def test_intervals_by_group_are_the_published_mondrian_ones(residuals):
     theirs = crepes.ConformalPredictiveSystem()
     theirs.fit(error, sigmas=sigma, bins=group)
     ends = theirs.predict_int(np.zeros(6000), sigmas=sigma, bins=group, confidence=0.9)
-    ours = _intervals(fit([Scores(2, group, error / sigma)], SHA, "made up"), sigma, group)
+    calibration = fit([Scores(Measurement(2), group, error / sigma)], SHA, "made up")
+    ours = _intervals(calibration, sigma, group)
     # Stretch and tables are stored with four decimals.
     np.testing.assert_allclose(ours, ends, rtol=3e-3, atol=1e-4)
 
@@ -72,5 +74,5 @@ def test_intervals_by_group_are_the_published_mondrian_ones(residuals):
 def _intervals(known: Calibration, sigma: np.ndarray, group: np.ndarray) -> np.ndarray:
     below, above = (table.ravel() for table in known.factors(2))
     assert below.size == np.prod(N_GROUPS)
-    width = sigma * known.stretch(2, 0.0)
+    width = sigma * known.stretch(Measurement(2))
     return np.stack([-below[group] * width, above[group] * width], axis=1)

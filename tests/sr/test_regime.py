@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.metrics.standards import grating
-from xrf_sr_plans.sr.estimate import Setting
 from xrf_sr_plans.sr.intervals import Regime, Scores, fit
 from xrf_sr_plans.sr.prepare import prepare
 from xrf_sr_plans.sr.scale import Scale
@@ -21,8 +23,8 @@ def judged(counts, regime, *, factor=2, probe=0.0):
     fields = {name: fine.astype(float).copy() for name in names}
     fields["trusted"] = np.ones(fine.shape, dtype=bool)
     elements = [f"E{index}" for index in range(len(counts))]
-    setting = Setting(factor, "fly", probe, deblur=True)
-    notes = untrust(fields, elements, prepare(counts), Scale.of(counts), setting, regime)
+    measurement = Measurement(factor, "fly", probe)
+    notes = untrust(fields, elements, prepare(counts), Scale.of(counts), measurement, regime)
     return fields["trusted"], notes
 
 
@@ -74,8 +76,7 @@ def test_an_alias_is_untrusted_where_it_is():
 def test_a_calibration_knows_the_roughest_map_and_the_number_of_elements():
     group = np.tile(np.arange(20), 500)
     score = np.random.default_rng(4).normal(size=group.size)
-    regime = fit(
-        [Scores(2, group, score, roughness=0.31), Scores(2, group, score)], "0" * 64, ""
-    ).regime
+    plain = Scores(Measurement(2), group, score)
+    regime = fit([replace(plain, roughness=0.31), plain], "0" * 64, "").regime
     assert regime.largest_roughness == pytest.approx(0.31)
     assert (regime.most_elements or 0) >= 24

@@ -7,12 +7,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from xrf_sr_plans.measurement import Measurement  # noqa: E402
 from xrf_sr_plans.physics.resample import upsample  # noqa: E402
 from xrf_sr_plans.sr.cpu_inference import Elementwise  # noqa: E402
 from xrf_sr_plans.sr.network import (  # noqa: E402
     Conditions,
     SetNetwork,
     SetNetworkConfig,
+    conditions_of,
     upsample_tensor,
 )
 from xrf_sr_plans.sr.scale import Scale  # noqa: E402
@@ -33,14 +35,7 @@ def small_network(*, trained: bool = True) -> SetNetwork:
 
 def conditions_for(counts: np.ndarray) -> Conditions:
     scale = Scale.of(counts)
-    single = torch.float32
-    return Conditions(
-        torch.tensor(scale.low, dtype=single)[None],
-        torch.tensor(scale.span, dtype=single)[None],
-        torch.tensor([0.5]),
-        torch.tensor([0.0]),
-        torch.tensor([0]),
-    )
+    return conditions_of(scale.low[None], scale.span[None], [Measurement(2, "fly", 0.5)])
 
 
 def predict(network: SetNetwork, counts: np.ndarray, factor: int) -> np.ndarray:

@@ -13,8 +13,8 @@ pytest.importorskip("lightning")
 torch = pytest.importorskip("torch")
 
 from xrf_sr_plans.errors import ConfigError, FileFormatError, ModelError  # noqa: E402
-from xrf_sr_plans.measurement import SAMPLINGS  # noqa: E402
-from xrf_sr_plans.physics.operators import Coarse, measure_again  # noqa: E402
+from xrf_sr_plans.measurement import SAMPLINGS, Measurement  # noqa: E402
+from xrf_sr_plans.physics.operators import measure_again  # noqa: E402
 from xrf_sr_plans.sr.network import SetNetwork, SetNetworkConfig  # noqa: E402
 from xrf_sr_plans.training.adaptation import (  # noqa: E402
     AdaptationConfig,
@@ -22,7 +22,7 @@ from xrf_sr_plans.training.adaptation import (  # noqa: E402
     held_out_error_db,
     verdict,
 )
-from xrf_sr_plans.training.equal_budget import tensors  # noqa: E402
+from xrf_sr_plans.training.batches import batch_tensors  # noqa: E402
 from xrf_sr_plans.training.fine_tuning import fine_tune  # noqa: E402
 from xrf_sr_plans.training.phantoms import phantom  # noqa: E402
 from xrf_sr_plans.training.self_supervised import (  # noqa: E402
@@ -31,11 +31,11 @@ from xrf_sr_plans.training.self_supervised import (  # noqa: E402
 )
 from xrf_sr_plans.training.simulated_pairs import Samples, random_batch  # noqa: E402
 from xrf_sr_plans.training.thinned_maps import (  # noqa: E402
-    OwnMap,
-    OwnMaps,
-    daughter,
+    CoarseMap,
+    ThinnedBatches,
+    coarser_pair,
+    held_out_pairs,
     hold_out,
-    judged_pairs,
     photon_gain,
     thin,
 )
@@ -63,10 +63,10 @@ def test_thinned_parts_add_up_are_unbiased_poisson_and_independent(share, mean, 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_a_map_made_coarser_has_the_noise_of_counts(sampling, factor):
     rng = np.random.default_rng(1)
-    flat = OwnMap.of("flat", rng.poisson(30.0, (1, 256, 256)), sampling)
+    flat = CoarseMap.of("flat", rng.poisson(30.0, (1, 256, 256)), sampling)
     kept, rest = thin(flat.counts, 0.5, rng)
-    pair = daughter(flat, kept, rest, factor, 1.0)
-    assert pair.counts.mean() == pytest.approx(15 * photon_gain(factor, sampling), rel=0.01)
+    pair = coarser_pair(flat, kept, rest, factor, 1.0)
+    assert pair.counts.mean() == pytest.approx(15 * photon_gain(pair.measurement), rel=0.01)
     assert pair.counts.var() / pair.counts.mean() == pytest.approx(1, abs=0.06)
     assert pair.truth.mean() == pytest.approx(pair.counts.mean(), rel=0.01)
 
@@ -75,12 +75,12 @@ def test_measuring_again_in_torch_is_the_forward_model():
     fine = np.random.default_rng(2).random((3, 2, 16, 24))
     made = measured_again(torch.tensor(fine, dtype=torch.float32), torch.arange(3), 4)
     for index, sampling in enumerate(SAMPLINGS):
-        expected = measure_again(fine[index], Coarse(4, sampling))
+        expected = measure_again(fine[index], Measurement(4, sampling))
         assert np.allclose(made[index].numpy(), expected, atol=1e-5)
 
 
 def test_held_out_photons_are_in_no_training_map():
-    whole = OwnMap.of("a", counts())
+    whole = CoarseMap.of("a", counts())
     learn, judge = hold_out([whole], 0.1, seed=3)
     assert np.array_equal(learn[0].counts + judge[0].counts, whole.counts)
     assert judge[0].counts.sum() / whole.counts.sum() == pytest.approx(0.1, abs=0.02)
@@ -97,15 +97,15 @@ def test_what_a_network_gets_wrong_is_put_right_by_photons_it_was_not_shown(meth
     with torch.no_grad():
         for head in network.heads.values():
             head.out.bias.fill_(0.15)  # everything is predicted too bright
-    learn, judge = hold_out([OwnMap.of("a", counts())], 0.2, seed=0)
-    pairs = judged_pairs(learn, judge, 0.2)
+    learn, judge = hold_out([CoarseMap.of("a", counts())], 0.2, seed=0)
+    pairs = held_out_pairs(learn, judge, 0.2)
 
     samples = Samples([phantom("cells", 0, size=64, n_elements=6).astype(np.float32)])
 
     def known(step: int):
-        return tensors(random_batch(samples, 0, step, SAMPLINGS, maps_per_batch=1, coarse_px=8))
+        return batch_tensors(random_batch(samples, 0, step, maps_per_batch=1, coarse_px=8))
 
-    loss = method(network, OwnMaps(learn, 4, 12), known, 0)
+    loss = method(network, ThinnedBatches(learn, 4, 12), known, 0)
     before = held_out_error_db(network, pairs)
     assert fine_tune(network, loss, steps=40, learning_rate=1e-2) == 40
     assert held_out_error_db(network, pairs) < before - 0.3

@@ -7,7 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from xrf_sr_plans.evaluation.own_map import evaluate, make_case  # noqa: E402
+from xrf_sr_plans.evaluation.degraded_map import degraded  # noqa: E402
+from xrf_sr_plans.evaluation.own_map import evaluate  # noqa: E402
 from xrf_sr_plans.maps.files.model import MapsFile  # noqa: E402
 from xrf_sr_plans.training.phantoms import phantom  # noqa: E402
 
@@ -16,7 +17,7 @@ def test_a_peer_that_ships_shows_up():
     torch.set_num_threads(1)
     maps = phantom("cells", 1_000_500, size=64, n_elements=2)
     file = MapsFile(maps, ("Fe", "Zn"), 0.1, {})
-    table = evaluate(make_case(file, 2, 200.0), methods=["SRCNN"])
+    table = evaluate(degraded(file, 2, 200.0), methods=["SRCNN"])
     gains = {summary.method: summary.gain_db for summary in table.summaries}
     assert gains.keys() == {"bicubic", "SRCNN"}
     assert np.isfinite(gains["SRCNN"])

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 
 from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.measurement import SAMPLINGS, Measurement
 from xrf_sr_plans.physics.resample import block_mean
 from xrf_sr_plans.training.phantoms import FAMILIES, phantom
 from xrf_sr_plans.training.simulated_pairs import (
-    Measurement,
     Samples,
-    draw_measurement,
-    measure,
+    Simulation,
+    draw_simulation,
     random_batch,
+    simulate,
 )
-
-SAMPLINGS = ("fly", "area", "point")
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -43,15 +42,14 @@ def test_an_unknown_family_is_refused_with_the_list():
         phantom("unicorns", 0)
 
 
-def noise_free(factor: int, **changes) -> Measurement:
-    known = {"sampling": "area", "probe": 0.0, "target_probe": 0.0, "n99": (np.inf,) * 2}
-    return Measurement(factor, **(known | changes))
+def noise_free(factor: int, n99=(np.inf, np.inf), **changes) -> Simulation:
+    return Simulation(Measurement(factor, "area", **changes), n99)
 
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_without_noise_an_area_scan_is_the_block_mean(factor):
     sample = phantom("cells", 0, size=64, n_elements=2)
-    pair = measure(sample, noise_free(factor), np.random.default_rng(0))
+    pair = simulate(sample, noise_free(factor), np.random.default_rng(0))
     np.testing.assert_allclose(pair.counts, block_mean(sample, factor), atol=1e-9)
     np.testing.assert_allclose(pair.truth, sample)
 
@@ -59,7 +57,7 @@ def test_without_noise_an_area_scan_is_the_block_mean(factor):
 def test_counts_have_the_level_asked_for_and_poisson_noise():
     sample = np.ones((2, 128, 128))
     how = noise_free(2, n99=(30.0, 3.0))
-    pair = measure(sample, how, np.random.default_rng(0))
+    pair = simulate(sample, how, np.random.default_rng(0))
     np.testing.assert_allclose(pair.counts.mean((1, 2)), [30, 3], rtol=0.02)
     np.testing.assert_allclose(pair.counts.var((1, 2)), [30, 3], rtol=0.1)
     assert pair.truth.mean() == pytest.approx(16.5)
@@ -67,8 +65,9 @@ def test_counts_have_the_level_asked_for_and_poisson_noise():
 
 def test_the_truth_is_blurred_only_where_the_same_probe_is_the_target():
     sample = phantom("gratings", 1, size=64, n_elements=2)
-    sharp = measure(sample, noise_free(2, probe=1.0), np.random.default_rng(0))
-    same = measure(sample, noise_free(2, probe=1.0, target_probe=1.0), np.random.default_rng(0))
+    sharp = simulate(sample, noise_free(2, probe_steps=1.0), np.random.default_rng(0))
+    kept = noise_free(2, probe_steps=1.0, deblur=False)
+    same = simulate(sample, kept, np.random.default_rng(0))
     np.testing.assert_allclose(sharp.truth, sample)
     assert same.truth.std() < sharp.truth.std()
     np.testing.assert_array_equal(same.counts, sharp.counts)
@@ -76,22 +75,25 @@ def test_the_truth_is_blurred_only_where_the_same_probe_is_the_target():
 
 def test_drawn_measurements_are_in_the_ranges_met_in_practice():
     rng = np.random.default_rng(0)
-    drawn = [draw_measurement(rng, 2, 3) for _ in range(300)]
-    assert {how.sampling for how in drawn} == set(SAMPLINGS)
-    assert 0 <= min(how.probe for how in drawn) <= max(how.probe for how in drawn) <= 1.2
-    levels = [level for how in drawn for level in how.n99]
+    drawn = [draw_simulation(rng, 2, 3) for _ in range(300)]
+    measured = [one.measurement for one in drawn]
+    assert {how.sampling for how in measured} == set(SAMPLINGS)
+    widths = [how.probe_steps for how in measured]
+    assert 0 <= min(widths) <= max(widths) <= 1.2
+    levels = [level for one in drawn for level in one.n99]
     assert 2 <= min(levels) < 5
     assert 1e4 < max(levels) <= 2e5
-    assert all(how.target_probe in (0.0, how.probe) for how in drawn)
+    assert all(how.kept_probe_steps in (0.0, how.probe_steps) for how in measured)
+    assert {how.deblur for how in measured if how.probe_steps} == {True, False}
 
 
 def test_a_batch_is_a_function_of_its_number():
     samples = Samples.make(6, 0, size=64, n_elements=6)
     known = {"maps_per_batch": 6, "coarse_px": 12}
-    first, again, other = (random_batch(samples, 3, n, SAMPLINGS, **known) for n in (8, 8, 10))
+    first, again, other = (random_batch(samples, 3, n, **known) for n in (8, 8, 10))
     np.testing.assert_array_equal(first.counts, again.counts)
     assert first.truth.shape[-1] == 24
-    assert random_batch(samples, 3, 9, SAMPLINGS, **known).truth.shape[-1] == 48
+    assert random_batch(samples, 3, 9, **known).truth.shape[-1] == 48
     assert not np.array_equal(first.counts[:1, :1], other.counts[:1, :1])
 
 

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from xrf_sr_plans.evaluation.feature_sweep import Predict, predictor
 from xrf_sr_plans.evaluation.fit_boundary import TrustBoundary, ordinary_counts, within
-from xrf_sr_plans.measurement import FACTORS
+from xrf_sr_plans.measurement import FACTORS, Measurement
 from xrf_sr_plans.metrics.standards import dots, grating, indistinguishable_pair, siemens_star
-from xrf_sr_plans.physics.operators import Coarse
 from xrf_sr_plans.sr.aliasing import regular
 from xrf_sr_plans.training.phantoms import FAMILIES, TEST_SEED, phantom
 from xrf_sr_plans.training.samples import fit_to_blocks, phantom_samples
-from xrf_sr_plans.training.simulated_pairs import Measurement, measure
+from xrf_sr_plans.training.simulated_pairs import Pair, Simulation, simulate
 
 COUNTS = 200.0
 SIDE = 64
@@ -27,9 +25,9 @@ SIDE = 64
 Line = dict[str, float | str]
 
 
-def _pair(maps: np.ndarray, factor: int, seed: int, counts: float = COUNTS) -> Any:
-    how = Measurement(factor, "fly", 0.0, 0.0, (counts,) * len(maps))
-    return measure(maps, how, np.random.default_rng(seed))
+def _pair(maps: np.ndarray, factor: int, seed: int, counts: float = COUNTS) -> Pair:
+    simulation = Simulation.plain(Measurement(factor), counts, len(maps))
+    return simulate(maps, simulation, np.random.default_rng(seed))
 
 
 def hidden(predict: Predict) -> list[Line]:
@@ -38,13 +36,13 @@ def hidden(predict: Predict) -> list[Line]:
     for factor, contrast in itertools.product(FACTORS, (0.02, 0.05, 0.1)):
         base = dots(SIDE * factor, 1.5 * factor, 0.6, np.random.default_rng(0), n_elements=1)
         twins = indistinguishable_pair(
-            base.maps[0] + 0.2, Coarse(factor), contrast, np.random.default_rng(1)
+            base.maps[0] + 0.2, Measurement(factor), contrast, np.random.default_rng(1)
         )
         first, second = (_pair(np.clip(twin, 0, None)[None], factor, 2) for twin in twins)
-        fields = predict(first.counts, factor)
+        fields = predict(first.counts, first.measurement)
         inside = [
-            float(((fields["lower"] <= one.truth) & (one.truth <= fields["upper"])).mean())
-            for one in (first, second)
+            float(((fields["lower"] <= pair.truth) & (pair.truth <= fields["upper"])).mean())
+            for pair in (first, second)
         ]
         apart = np.abs(first.counts - second.counts) / np.sqrt(first.counts + 1)
         lines.append(
@@ -66,7 +64,7 @@ def gratings(predict: Predict) -> list[Line]:
         FACTORS, (1.2, 1.5, 1.8, 2.5, 4.0, 6.0), (0.0, 0.5)
     ):
         truth = grating(SIDE * factor, period * factor, 0.8, angle)
-        fields = predict(_pair(truth[None], factor, 3).counts, factor)
+        fields = predict(_pair(truth[None], factor, 3).counts, Measurement(factor))
         line: Line = {"factor": factor, "period_steps": period, "angle": angle}
         for name, key in (("estimate", "model"), ("baseline", "bicubic")):
             line |= _modulation(fields[name][0] / COUNTS, truth, key)
@@ -90,7 +88,7 @@ def star(predict: Predict) -> list[Line]:
     lines: list[Line] = []
     for factor in FACTORS:
         truth = siemens_star(96 * factor, 0.8, spokes)
-        fields = predict(_pair(truth[None], factor, 4).counts, factor)
+        fields = predict(_pair(truth[None], factor, 4).counts, Measurement(factor))
         rows, columns = np.mgrid[: len(truth), : len(truth)] - (len(truth) - 1) / 2
         period = 2 * np.pi * np.hypot(rows, columns) / spokes / factor
         for low, high in itertools.pairwise((1, 1.5, 2, 3, 4, 6, 10)):
@@ -137,10 +135,9 @@ def aliases(limit: float) -> list[Line]:
 
 
 def _aliased(sample: np.ndarray, probe: float, counts: float) -> np.ndarray | None:
+    measurement = Measurement(4, "fly", probe)
     clean, noisy = (
-        measure(
-            sample, Measurement(4, "fly", probe, 0.0, (level,)), np.random.default_rng(1)
-        ).counts
+        simulate(sample, Simulation(measurement, (level,)), np.random.default_rng(1)).counts
         for level in (np.inf, counts)
     )
     low, high = np.quantile(clean[0, 4:-4, 4:-4], (0.05, 0.95))
@@ -163,10 +160,10 @@ def cost(model: str | None, boundary: TrustBoundary) -> list[Line]:
     for factor, counts in itertools.product(FACTORS, (20.0, 50.0, 200.0, 1000.0)):
         shares = []
         for number, maps in enumerate(samples):
-            fields = predict(_pair(maps, factor, number, counts).counts, factor)
+            fields = predict(_pair(maps, factor, number, counts).counts, Measurement(factor))
             # Predicted once, judged twice.
             guarded = within(lambda *_, known=fields: known, boundary)
-            after = guarded(np.empty(0), factor)["trusted"].mean()
+            after = guarded(np.empty(0), Measurement(factor))["trusted"].mean()
             shares.append((fields["trusted"].mean(), after))
         before, after = np.mean(shares, axis=0)
         line: Line = {"factor": factor, "counts": counts}
@@ -183,7 +180,7 @@ def many_elements(predict: Predict) -> list[Line]:
             for seed in range(TEST_SEED + 500, TEST_SEED + 500 + max(1, 4 // number)):
                 truth = phantom(family, seed, size=128, n_elements=number)
                 pair = _pair(truth, factor, seed)
-                fields = predict(pair.counts, factor)
+                fields = predict(pair.counts, pair.measurement)
                 inside = (fields["lower"] <= pair.truth) & (pair.truth <= fields["upper"])
                 errors = [
                     np.square(fields[name] - pair.truth).mean(axis=(1, 2))

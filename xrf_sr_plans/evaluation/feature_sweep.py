@@ -10,25 +10,24 @@ import itertools
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from xrf_sr_plans.errors import ModelError
-from xrf_sr_plans.measurement import FACTORS
+from xrf_sr_plans.measurement import FACTORS, Measurement
 from xrf_sr_plans.metrics.hallucination import FeatureRates, Rate, feature_rates
 from xrf_sr_plans.metrics.standards import BACKGROUND, Standard, dots, empty_field, lines
 from xrf_sr_plans.physics.counting import unstabilise
-from xrf_sr_plans.physics.operators import Coarse
 from xrf_sr_plans.sr.classical import upscale
-from xrf_sr_plans.sr.estimate import Setting, estimate, run_network
+from xrf_sr_plans.sr.estimate import estimate, run_network
 from xrf_sr_plans.sr.prepare import prepare
 from xrf_sr_plans.sr.registry import load_model, load_network, model_path, read_card
 from xrf_sr_plans.sr.scale import Scale
 from xrf_sr_plans.sr.trust_boundary import SIZES_STEPS, visible_blobs
-from xrf_sr_plans.training.simulated_pairs import Measurement, measure
+from xrf_sr_plans.training.simulated_pairs import Simulation, simulate
 
 FIELD_STEPS = 64
 """Side of a field in coarse steps."""
@@ -54,18 +53,13 @@ PROBES = (0.6, 1.0)
 class Predict(Protocol):
     """From coarse counts to the fields that are counted in."""
 
-    def __call__(
-        self, counts: np.ndarray, factor: int, probe: float = 0.0, /
-    ) -> dict[str, np.ndarray]:
-        """Return `estimate`, `baseline` and `trusted` of counts (element, y, x).
-
-        `probe` is the FWHM, in coarse steps, that the estimate is to be freed of.
-        """
+    def __call__(self, counts: np.ndarray, measurement: Measurement, /) -> dict[str, np.ndarray]:
+        """Return `estimate`, `baseline` and `trusted` of counts (element, y, x)."""
         ...
 
 
-Peer = Callable[[np.ndarray, int], np.ndarray | None]
-"""From coarse counts and factor to an estimate; None: not for this factor."""
+Peer = Callable[[np.ndarray, Measurement], np.ndarray | None]
+"""From coarse counts, and how they were measured, to an estimate; None: not for this factor."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +68,28 @@ class Cell:
 
     Parameters
     ----------
+    measurement
+        How the sample is measured; the estimate is to be freed of the probe's blur.
     counts
         Photons per coarse pixel at relative intensity 1; the background has a fifth of it.
     diameter_steps
         Of the features (the width of lines), in coarse steps.
     contrast
         Height above the background, in relative intensity.
-    probe
-        FWHM in coarse steps; the estimate is to be freed of it.
+    standard
+        Which of `STANDARDS` the sample is.
     """
 
-    factor: int
+    measurement: Measurement
     counts: float
     diameter_steps: float
     contrast: float
     standard: str
-    probe: float = 0.0
+
+    @property
+    def factor(self) -> int:
+        """Fine pixels per coarse pixel along each axis."""
+        return self.measurement.factor
 
     @property
     def radius_px(self) -> float:
@@ -107,26 +107,37 @@ class Cell:
     def field(self) -> str:
         """What its sample is drawn from: empty fields don't depend on the size asked about."""
         size = "" if self.standard == "empty field" else f" {self.diameter_steps:g}"
-        level = f"{self.factor} {self.counts:g} {self.probe:g}"
+        level = f"{self.factor} {self.counts:g} {self.measurement.probe_steps:g}"
         return f"{level} {self.contrast:g} {self.standard}{size}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types, flat: what tables are sorted by."""
+        return {
+            "factor": self.factor,
+            "counts": self.counts,
+            "diameter_steps": self.diameter_steps,
+            "contrast": self.contrast,
+            "standard": self.standard,
+            "probe": self.measurement.probe_steps,
+        }
 
 
 @dataclass(frozen=True)
-class Row:
+class CellResult:
     """What one method did in one cell, over all repeats."""
 
     cell: Cell
     method: str
     rates: FeatureRates
     blobs: np.ndarray
-    """(n, 3) of `sr.boundary.blobs`: index of the size, significance, 1 where there is a feature;
-    empty for methods other than the model."""
+    """(n, 3) visible blobs of `sr.trust_boundary`: index of the size, significance, and 1 where
+    there is a feature; empty for methods other than the model."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types; see `rate_json`."""
         rates = {name: rate_json(rate) for name, rate in vars(self.rates).items()}
         known = {"significance": self.cell.significance, "method": self.method}
-        return {**asdict(self.cell), **known, **rates}
+        return {**self.cell.to_dict(), **known, **rates}
 
 
 def significance(excess: float, background: float, diameter_steps: float) -> float:
@@ -149,8 +160,8 @@ def cells(
 ) -> Iterator[Cell]:
     """Yield the cells of a sweep."""
     numbers = itertools.product(factors, counts, diameters, contrasts, standards, probes)
-    for values in numbers:
-        yield Cell(*values)
+    for factor, level, diameter, contrast, standard, probe_steps in numbers:
+        yield Cell(Measurement(factor, "fly", probe_steps), level, diameter, contrast, standard)
 
 
 def draw(cell: Cell, rng: np.random.Generator) -> Standard:
@@ -176,10 +187,9 @@ def predictor(model: str | None, *, regularity: float | None = None) -> Predict:
     regime = calibration.regime.model_copy(update=update)
     calibration = calibration.model_copy(update={"regime": regime})
 
-    def predict(counts: np.ndarray, factor: int, probe: float = 0.0, /) -> dict[str, np.ndarray]:
+    def predict(counts: np.ndarray, measurement: Measurement, /) -> dict[str, np.ndarray]:
         names = [f"E{index}" for index in range(len(counts))]
-        setting = Setting(factor, "fly", probe, deblur=True)
-        fields, _ = estimate(prepare(counts), names, setting, calibration, network, "cpu")
+        fields, _ = estimate(prepare(counts), names, measurement, calibration, network, "cpu")
         return fields
 
     return predict
@@ -188,8 +198,8 @@ def predictor(model: str | None, *, regularity: float | None = None) -> Predict:
 def peers() -> dict[str, Peer]:
     """Return the other methods of the table, by name; they don't remove a probe's blur."""
 
-    def smooth(counts: np.ndarray, factor: int) -> np.ndarray:
-        return upscale(counts, Coarse(factor), "bicubic + Gaussian")
+    def smooth(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
+        return upscale(counts, measurement, "bicubic + Gaussian")
 
     @lru_cache
     def network_of(factor: int) -> Any:
@@ -199,19 +209,19 @@ def peers() -> dict[str, Peer]:
             return None
         return load_network(path, read_card(path))
 
-    def srcnn(counts: np.ndarray, factor: int) -> np.ndarray | None:
-        network = network_of(factor)
+    def srcnn(counts: np.ndarray, measurement: Measurement) -> np.ndarray | None:
+        network = network_of(measurement.factor)
         if network is None:
             return None
-        setting = Setting(factor, "fly", 0.0, deblur=True)
-        return unstabilise(run_network(counts, Scale.of(counts), setting, network, "cpu")[0])
+        return unstabilise(run_network(counts, Scale.of(counts), measurement, network, "cpu")[0])
 
     return dict(zip(PEERS, (smooth, srcnn), strict=True))
 
 
 def has_peers(cell: Cell) -> bool:
     """Return whether all methods are compared in a cell: two levels of counts, no blur."""
-    return cell.probe == 0 and cell.counts in (20, 200) and cell.diameter_steps in (1.0, 2.0, 3.0)
+    sharp = cell.measurement.probe_steps == 0
+    return sharp and cell.counts in (20, 200) and cell.diameter_steps in (1.0, 2.0, 3.0)
 
 
 def sweep(
@@ -222,13 +232,13 @@ def sweep(
     seed: int = 0,
     others: Mapping[str, Peer] | None = None,
     progress: Callable[[Cell], None] = lambda cell: None,
-) -> list[Row]:
+) -> list[CellResult]:
     """Measure every cell and count what became of its features; `others` where `has_peers`."""
-    rows: list[Row] = []
+    rows: list[CellResult] = []
     known: dict[tuple[str, int], _Field] = {}
     for cell in wanted:
         progress(cell)
-        found: dict[str, list[Row]] = {}
+        found: dict[str, list[CellResult]] = {}
         for repeat in range(repeats):
             key = (cell.field, repeat)
             field = known.get(key) or _measured(predict, cell, [seed, repeat], others or {})
@@ -237,8 +247,9 @@ def sweep(
             for row in _counted(cell, field):
                 found.setdefault(row.method, []).append(row)
         for method, each in found.items():
-            rates = sum((one.rates for one in each), FeatureRates())
-            rows.append(Row(cell, method, rates, np.concatenate([one.blobs for one in each])))
+            rates = sum((row.rates for row in each), FeatureRates())
+            blobs = np.concatenate([row.blobs for row in each])
+            rows.append(CellResult(cell, method, rates, blobs))
     return rows
 
 
@@ -254,17 +265,16 @@ def _measured(
 ) -> _Field:
     rng = np.random.default_rng([*seed, zlib.crc32(cell.field.encode())])
     standard = draw(cell, rng)
-    level = (float(cell.counts),) * len(standard.maps)
-    how = Measurement(cell.factor, "fly", cell.probe, 0.0, level)
-    counts = measure(standard.maps, how, rng).counts
+    simulation = Simulation.plain(cell.measurement, float(cell.counts), len(standard.maps))
+    counts = simulate(standard.maps, simulation, rng).counts
     made = {}
     if others and (has_peers(cell) or cell.standard == "empty field"):
-        tried = {name: other(counts, cell.factor) for name, other in others.items()}
+        tried = {name: other(counts, cell.measurement) for name, other in others.items()}
         made = {name: values for name, values in tried.items() if values is not None}
-    return _Field(standard, predict(counts, cell.factor, cell.probe), made)
+    return _Field(standard, predict(counts, cell.measurement), made)
 
 
-def _counted(cell: Cell, field: _Field) -> Iterator[Row]:
+def _counted(cell: Cell, field: _Field) -> Iterator[CellResult]:
     """Yield a row per method."""
     methods = {"model": field.fields["estimate"], "bicubic": field.fields["baseline"]}
     methods |= field.others if has_peers(cell) else {}
@@ -283,7 +293,7 @@ def _counted(cell: Cell, field: _Field) -> Iterator[Row]:
             line=line,
         )
         found = _blobs(values, field.standard, cell) if ours else np.empty((0, 3))
-        yield Row(cell, method, rates, found)
+        yield CellResult(cell, method, rates, found)
 
 
 def _blobs(estimate: np.ndarray, standard: Standard, cell: Cell) -> np.ndarray:
@@ -304,11 +314,15 @@ def _blobs(estimate: np.ndarray, standard: Standard, cell: Cell) -> np.ndarray:
     return np.concatenate(found)
 
 
-def pooled(rows: Iterable[Row], method: str, **where: Any) -> FeatureRates:
-    """Add up the rates of a method over the cells that fit, such as ``factor=2``."""
+def pooled(rows: Iterable[CellResult], method: str, **where: Any) -> FeatureRates:
+    """Return the rates of a method over the cells that fit, such as ``factor=2``.
+
+    `where` has values of `Cell.to_dict` by name.
+    """
     total = FeatureRates()
     for row in rows:
-        if row.method == method and all(getattr(row.cell, k) == v for k, v in where.items()):
+        facts = row.cell.to_dict()
+        if row.method == method and all(facts[name] == value for name, value in where.items()):
             total = total + row.rates
     return total
 

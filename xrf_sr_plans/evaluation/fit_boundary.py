@@ -2,7 +2,7 @@
 
 A feature's *significance* is its excess over the background, summed over its area, in units of
 the counting noise of the background there: with one number per size and factor, the boundary
-holds for any counts and any contrast. The sweep itself is in `training.sweep`.
+holds for any counts and any contrast. The sweep itself is in `evaluation.feature_sweep`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from xrf_sr_plans.evaluation.feature_sweep import (
     PROBES,
     STANDARDS,
     Cell,
+    CellResult,
     Predict,
-    Row,
     cells,
     has_peers,
     peers,
@@ -31,6 +31,7 @@ from xrf_sr_plans.evaluation.feature_sweep import (
     rate_json,
     sweep,
 )
+from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.metrics.hallucination import FeatureRates
 from xrf_sr_plans.sr.aliasing import regularity
 from xrf_sr_plans.sr.registry import load_model
@@ -44,7 +45,7 @@ from xrf_sr_plans.sr.trust_boundary import (
 )
 from xrf_sr_plans.training.phantoms import VALIDATION_SEED
 from xrf_sr_plans.training.samples import fit_to_blocks, phantom_samples
-from xrf_sr_plans.training.simulated_pairs import Measurement, measure
+from xrf_sr_plans.training.simulated_pairs import Simulation, simulate
 
 LIMITS = {2: 0.01, 4: 0.03}
 """False share of predicted features that is allowed inside the boundary, by factor."""
@@ -64,7 +65,7 @@ ORDINARY = 0.998
 """Share of the windows of ordinary samples that aren't called regular."""
 
 
-def fit_boundary(rows: Iterable[Row], model_sha256: str, source: str) -> TrustBoundary:
+def fit_boundary(rows: Iterable[CellResult], model_sha256: str, source: str) -> TrustBoundary:
     """Return the boundary from which on the false share of all blobs keeps its limit.
 
     For each factor, group of blurs and size: the smallest significance above which, of the blobs
@@ -73,7 +74,7 @@ def fit_boundary(rows: Iterable[Row], model_sha256: str, source: str) -> TrustBo
     found: dict[tuple[int, str], list[np.ndarray]] = {}
     for row in rows:
         if row.method == "model":
-            key = row.cell.factor, blur_key(row.cell.factor, row.cell.probe)
+            key = row.cell.factor, blur_key(row.cell.measurement)
             found.setdefault(key, []).append(row.blobs)
     chosen = {}
     for (factor, key), each in sorted(found.items()):
@@ -98,7 +99,7 @@ def _threshold(found: np.ndarray, limit: float) -> float:
 
 
 def smallest_believable(
-    rows: Iterable[Row], standards: Sequence[str] = DOTS, least: int = LEAST_BELIEVED
+    rows: Iterable[CellResult], standards: Sequence[str] = DOTS, least: int = LEAST_BELIEVED
 ) -> list[dict[str, float]]:
     """Return the smallest diameter, by factor, counts, contrast and probe, to be relied on.
 
@@ -109,9 +110,11 @@ def smallest_believable(
     rows = [row for row in rows if row.method == "model" and row.cell.standard in standards]
     names = ("factor", "counts", "contrast", "probe")
     table = []
-    for key in sorted({tuple(getattr(row.cell, name) for name in names) for row in rows}):
+    facts = [row.cell.to_dict() for row in rows]
+    for key in sorted({tuple(fact[name] for name in names) for fact in facts}):
         here = dict(zip(names, key, strict=True))
-        mine = [row for row in rows if all(getattr(row.cell, k) == v for k, v in here.items())]
+        fitting = [here.items() <= fact.items() for fact in facts]
+        mine = list(itertools.compress(rows, fitting))
         believed, seen, all_seen = NEVER, NEVER, True
         for size in sorted({row.cell.diameter_steps for row in mine}, reverse=True):
             rates = pooled(mine, "model", diameter_steps=size)
@@ -130,8 +133,8 @@ class Hallucination:
     """A model's boundary, the sweep it was fitted to, and one made with it in force."""
 
     boundary: TrustBoundary
-    rows: Sequence[Row]
-    fitted_rows: Sequence[Row] = ()
+    rows: Sequence[CellResult]
+    fitted_rows: Sequence[CellResult] = ()
 
     def summary(self) -> list[dict[str, Any]]:
         """Return the rates by factor, method, standard and probe, as JSON types.
@@ -141,7 +144,7 @@ class Hallucination:
         """
         lines = []
         for factor in sorted({row.cell.factor for row in self.rows}):
-            blurred = sorted({row.cell.probe for row in self.rows if row.cell.probe > 0})
+            blurred = sorted({row.cell.measurement.probe_steps for row in self.rows} - {0.0})
             kinds = [("all", 0.0), *((name, 0.0) for name in STANDARDS)]
             kinds += [("all", probe) for probe in blurred]
             for method, (standard, probe) in itertools.product(METHODS[:2], kinds):
@@ -193,7 +196,7 @@ def hallucinate(
     card, _, _ = load_model(model)
     plain = predictor(model)
     first = sweep(plain, wanted, repeats=1, progress=progress)
-    probes = sorted({cell.probe for cell in wanted})
+    probes = sorted({cell.measurement.probe_steps for cell in wanted})
     source = (
         f"sweep over {len(wanted)} cells of dots, lines and empty fields; fly scans;"
         f" probes of {', '.join(f'{probe:g}' for probe in probes)} steps"
@@ -212,12 +215,12 @@ def hallucinate(
 def within(predict: Predict, boundary: TrustBoundary) -> Predict:
     """Return a prediction that trusts nothing outside the boundary."""
 
-    def guarded(counts: np.ndarray, factor: int, probe: float = 0.0, /) -> dict[str, np.ndarray]:
-        fields = predict(counts, factor, probe)
-        limits = blob_limits(boundary.significance, factor, probe)
+    def guarded(counts: np.ndarray, measurement: Measurement, /) -> dict[str, np.ndarray]:
+        fields = predict(counts, measurement)
+        limits = blob_limits(boundary.significance, measurement)
         if limits is None:
             return fields
-        doubt = doubtful(fields["estimate"], factor, limits)
+        doubt = doubtful(fields["estimate"], measurement.factor, limits)
         return {**fields, "trusted": fields["trusted"] & ~doubt}
 
     return guarded
@@ -236,9 +239,9 @@ def ordinary_counts(
     for number, sample in enumerate(one for one in samples if one.kind != "gratings"):
         maps = fit_to_blocks(sample.maps, 2)
         for level in (5.0, 20.0, 200.0, 1000.0):
-            how = Measurement(2, "fly", 0.0, 0.0, (level,) * len(maps))
+            simulation = Simulation.plain(Measurement(2), level, len(maps))
             rng = np.random.default_rng([number, int(level)])
-            yield sample.kind, level, measure(maps, how, rng).counts
+            yield sample.kind, level, simulate(maps, simulation, rng).counts
 
 
 def fit_regularity() -> float:

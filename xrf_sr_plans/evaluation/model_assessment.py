@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xrf_sr_plans.measurement import Sampling
+from xrf_sr_plans.measurement import Measurement, Sampling
 from xrf_sr_plans.metrics.bias import reduced_chi2
 from xrf_sr_plans.metrics.image import ssim_whole_and_foreground
 from xrf_sr_plans.metrics.resolution import (
@@ -19,13 +19,14 @@ from xrf_sr_plans.metrics.resolution import (
     find_edges,
     fourier_ring_correlation,
 )
-from xrf_sr_plans.physics.operators import NOISE_FREE_COUNTS, Coarse, measure_again
+from xrf_sr_plans.physics.counting import NOISE_FREE_COUNTS
+from xrf_sr_plans.physics.operators import measure_again
 from xrf_sr_plans.sr.classical import METHODS, upscale
+from xrf_sr_plans.sr.estimate import estimate
 from xrf_sr_plans.sr.intervals import Calibration
-from xrf_sr_plans.sr.predict import Setting, estimate
 from xrf_sr_plans.sr.prepare import Prepared
 from xrf_sr_plans.training.samples import Sample, fit_to_blocks
-from xrf_sr_plans.training.simulated_pairs import Measurement, Pair, measure
+from xrf_sr_plans.training.simulated_pairs import Pair, Simulation, simulate
 
 OURS = "ours"
 BICUBIC = "bicubic"
@@ -41,23 +42,30 @@ SHARPEST_REFERENCE = 0.5
 
 @dataclass(frozen=True)
 class Case:
-    """One cell of a table: how every sample is measured."""
+    """One cell of a table: how every sample is measured.
 
-    factor: int
+    Parameters
+    ----------
+    measurement
+        How a sample is measured; the truth is the sample without the probe's blur.
+    n99
+        Counts per coarse pixel at the samples' 99.9 % quantile; infinite means no noise.
+    """
+
+    measurement: Measurement
     n99: float
-    """Counts per coarse pixel at the samples' 99.9 % quantile; infinite: no noise."""
-    sampling: Sampling = "fly"
-    probe: float = 0.0
-    """Probe FWHM in coarse steps; the truth is the sample without it."""
 
-    def measurement(self, n_elements: int) -> Measurement:
-        """Return the measurement of a sample with so many elements."""
-        return Measurement(self.factor, self.sampling, self.probe, 0.0, (self.n99,) * n_elements)
+    @classmethod
+    def of(
+        cls, factor: int, n99: float, sampling: Sampling = "fly", probe_steps: float = 0.0
+    ) -> Case:
+        """Return the case with noise, or without where `n99` is infinite."""
+        noisy = bool(np.isfinite(n99))
+        return cls(Measurement(factor, sampling, probe_steps, noisy=noisy), n99)
 
-    @property
-    def coarse(self) -> Coarse:
-        """What a classical method may know."""
-        return Coarse(self.factor, self.sampling, self.probe, bool(np.isfinite(self.n99)))
+    def simulation(self, n_elements: int) -> Simulation:
+        """Return the simulated measurement of a sample with so many elements."""
+        return Simulation.plain(self.measurement, self.n99, n_elements)
 
 
 @dataclass(frozen=True)
@@ -110,8 +118,9 @@ def assess(
         seen.add(sample.kind)
         for index, case in enumerate(cases):
             rng = np.random.default_rng([seed, number, index])
-            maps = fit_to_blocks(sample.maps, case.factor)
-            pair = _without_noise_scale(measure(maps, case.measurement(maps.shape[0]), rng))
+            maps = fit_to_blocks(sample.maps, case.measurement.factor)
+            pair = simulate(maps, case.simulation(maps.shape[0]), rng)
+            pair = pair if case.measurement.noisy else _without_noise_scale(pair)
             found = _rows(pair, case, sample, network, calibration)
             rows += [
                 _in_detail(row, pair, estimate, slow)
@@ -123,9 +132,7 @@ def assess(
 
 
 def _without_noise_scale(pair: Pair) -> Pair:
-    """Give noise-free maps a high count, as a user would who has no counting noise."""
-    if np.isfinite(pair.how.n99).all():
-        return pair
+    """Return a noise-free pair with high counts, as a user has who has no counting noise."""
     return replace(
         pair, counts=pair.counts * NOISE_FREE_COUNTS, truth=pair.truth * NOISE_FREE_COUNTS
     )
@@ -136,10 +143,9 @@ def _rows(
 ) -> list[tuple[Assessed, dict[str, np.ndarray]]]:
     """Return the figures of each element, and its estimates by method."""
     names = [str(index) for index in range(pair.counts.shape[0])]
-    setting = Setting(case.factor, case.sampling, case.probe, deblur=True)
     ready = Prepared(pair.counts, np.isfinite(pair.counts))
-    fields, _ = estimate(ready, names, setting, calibration, network, "cpu")
-    made = {name: upscale(pair.counts, case.coarse, name) for name in QUICK}
+    fields, _ = estimate(ready, names, case.measurement, calibration, network, "cpu")
+    made = {name: upscale(pair.counts, case.measurement, name) for name in QUICK}
     made[OURS] = fields["estimate"]
     mse = {name: mean_square(maps, pair.truth) for name, maps in made.items()}
     inside = (fields["lower"] <= pair.truth) & (pair.truth <= fields["upper"])
@@ -171,7 +177,7 @@ def _rows(
 
 def _in_detail(row: Assessed, pair: Pair, made: dict[str, np.ndarray], slow: bool) -> Assessed:
     """Add the figures that take long."""
-    truth, pixel = pair.truth[row.element], 1 / row.case.factor
+    truth, pixel = pair.truth[row.element], 1 / row.case.measurement.factor
     looks: dict[str, float] = {}
     for name in (BICUBIC, OURS):
         whole, front = ssim_whole_and_foreground(made[name], truth)
@@ -188,7 +194,7 @@ def _in_detail(row: Assessed, pair: Pair, made: dict[str, np.ndarray], slow: boo
     counts = pair.counts[row.element : row.element + 1]
     others = [name for name in METHODS if name not in row.mse]
     mse = {
-        name: float(mean_square(upscale(counts, row.case.coarse, name), truth[None])[0])
+        name: float(mean_square(upscale(counts, row.case.measurement, name), truth[None])[0])
         for name in others
     }
     return replace(row, looks=looks, mse=row.mse | mse)
@@ -196,9 +202,9 @@ def _in_detail(row: Assessed, pair: Pair, made: dict[str, np.ndarray], slow: boo
 
 def _chi2(counts: np.ndarray, made: np.ndarray, truth: np.ndarray, case: Case) -> np.ndarray:
     """Return the columns `Assessed.chi2` to `chi2_split` of each element; NaN without noise."""
-    if not case.coarse.noisy:
+    if not case.measurement.noisy:
         return np.full((len(counts), 3), np.nan)
-    seen, expected = (measure_again(maps, case.coarse) for maps in (made, truth))
+    seen, expected = (measure_again(maps, case.measurement) for maps in (made, truth))
     return np.array(
         [
             (

@@ -14,20 +14,19 @@ from pathlib import Path
 import numpy as np
 
 from xrf_sr_plans.errors import ConfigError, MissingExtraError, ModelError
-from xrf_sr_plans.evaluation.degraded_map import Case, make_case
+from xrf_sr_plans.evaluation.degraded_map import DegradedMap, degraded
 from xrf_sr_plans.evaluation.table import (
     BASELINE,
-    Conditions,
+    ElementFigures,
     EvaluationTable,
     Figures,
-    Row,
     Summary,
     average,
     render,
     to_json,
 )
 from xrf_sr_plans.maps.files import read_maps
-from xrf_sr_plans.measurement import Sampling
+from xrf_sr_plans.measurement import Measurement, Sampling
 from xrf_sr_plans.metrics.bias import count_bias, reduced_chi2, worst_ratio_bias
 from xrf_sr_plans.metrics.image import foreground, psnr_db, ssim
 from xrf_sr_plans.metrics.resolution import (
@@ -41,7 +40,7 @@ from xrf_sr_plans.physics.operators import measure_again
 from xrf_sr_plans.physics.resample import fill_unmeasured
 from xrf_sr_plans.sr.classical import METHODS, upscale
 
-__all__ = ["EvaluationTable", "evaluate", "evaluate_file", "make_case", "render", "to_json"]
+__all__ = ["EvaluationTable", "evaluate", "evaluate_file", "render", "to_json"]
 
 OURS = "xrf-sr"
 NETWORKS = {"SRCNN": "srcnn-x{factor}", "notes' network": "notes-x{factor}"}
@@ -88,7 +87,7 @@ def evaluate_file(
     """
     file = read_maps(path)
     return evaluate(
-        make_case(file, factor, counts, probe_um, sampling, seed),
+        degraded(file, factor, counts, probe_um, sampling, seed),
         path=str(path),
         layout=file.meta["layout"],
         methods=methods,
@@ -97,7 +96,7 @@ def evaluate_file(
 
 
 def evaluate(
-    case: Case,
+    case: DegradedMap,
     *,
     path: str = "",
     layout: str = "",
@@ -110,7 +109,7 @@ def evaluate(
         _OwnEdges(case, index, name not in case.left_out)
         for index, name in enumerate(case.elements)
     ]
-    rows: list[Row] = []
+    rows: list[ElementFigures] = []
     summaries: list[Summary] = []
     notes = list(case.notes)
     base: dict[str, float] = {}
@@ -123,7 +122,7 @@ def evaluate(
             continue
         seconds = time.perf_counter() - begin
         mine = [
-            Row(name, method, _figures(case, index, estimate[index], ends, own[index]))
+            ElementFigures(name, method, _figures(case, index, estimate[index], ends, own[index]))
             for index, name in enumerate(case.elements)
         ]
         if method == BASELINE:
@@ -135,7 +134,7 @@ def evaluate(
         path=path,
         layout=layout,
         shape=(int(case.reference.shape[1]), int(case.reference.shape[2])),
-        conditions=case.conditions,
+        degradation=case.degradation,
         rows=tuple(sorted(rows, key=lambda row: order[row.element])),
         summaries=tuple(summaries),
         reference_fwhm_um={
@@ -149,8 +148,8 @@ def evaluate(
 class _OwnEdges:
     """The edges of one element's reference, at which every method is measured."""
 
-    def __init__(self, case: Case, index: int, counts: bool) -> None:
-        self.pixel_um = case.conditions.pixel_um
+    def __init__(self, case: DegradedMap, index: int, counts: bool) -> None:
+        self.pixel_um = case.degradation.pixel_um
         self.edges: list[Edge] = find_edges(case.reference[index]) if counts else []
         self.width_um = boundary_fwhm_um(case.reference[index], self.pixel_um, self.edges)
 
@@ -173,24 +172,23 @@ def _wanted(methods: Sequence[str] | None) -> list[str]:
 
 
 def _run(
-    method: str, case: Case, model: str | None, notes: list[str]
+    method: str, case: DegradedMap, model: str | None, notes: list[str]
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
     """Return a method's estimate, and the ends of its 90 % interval where it has one."""
     if method in METHODS:
-        return upscale(fill_unmeasured(case.counts), case.coarse, method), None
+        return upscale(fill_unmeasured(case.counts), case.measurement, method), None
     if method in NETWORKS:
-        name = NETWORKS[method].format(factor=case.coarse.factor)
-        return _peer_network(fill_unmeasured(case.counts), name, case.conditions), None
+        name = NETWORKS[method].format(factor=case.measurement.factor)
+        return _peer_network(fill_unmeasured(case.counts), name, case.measurement), None
     from xrf_sr_plans.sr.predict import enhance
 
-    how = case.conditions
     enhanced = enhance(
         case.counts,
         elements=case.elements,
-        factor=how.factor,
-        step_um=how.pixel_um * how.factor,
-        probe_fwhm_um=how.probe_um,
-        sampling=how.sampling,
+        factor=case.measurement.factor,
+        step_um=case.degradation.step_um,
+        probe_fwhm_um=case.degradation.probe_um,
+        sampling=case.measurement.sampling,
         model=model,
     )
     notes.append(f"{OURS}: {enhanced.model['name']}, sha256 {enhanced.model['sha256'][:12]}")
@@ -198,10 +196,10 @@ def _run(
     return enhanced.estimate.values, (enhanced.lower.values, enhanced.upper.values)
 
 
-def _peer_network(counts: np.ndarray, name: str, how: Conditions) -> np.ndarray:
+def _peer_network(counts: np.ndarray, name: str, measurement: Measurement) -> np.ndarray:
     """Run a peer as it is: without the projection onto measured totals that ours ends with."""
     from xrf_sr_plans.physics.counting import unstabilise
-    from xrf_sr_plans.sr.predict import Setting, run_network
+    from xrf_sr_plans.sr.estimate import run_network
     from xrf_sr_plans.sr.registry import load_network, model_path, read_card
     from xrf_sr_plans.sr.scale import Scale
 
@@ -211,27 +209,25 @@ def _peer_network(counts: np.ndarray, name: str, how: Conditions) -> np.ndarray:
         raise ModelError(f"no weights shipped ({name})") from None
     card = read_card(path)
     network = load_network(path, card)
-    probe = (how.probe_um or 0.0) / (how.pixel_um * how.factor)
-    setting = Setting(how.factor, how.sampling, probe, deblur=True)
     at_once = card.architecture.elements if card.architecture.kind == "notes" else len(counts)
     made = []
     for first in range(0, len(counts), at_once):
         part = counts[first : first + at_once]
         # The notes' network has a fixed number of elements: too few are repeated.
         filled = part[np.arange(at_once) % len(part)]
-        found = run_network(filled, Scale.of(filled), setting, network, None)[0]
+        found = run_network(filled, Scale.of(filled), measurement, network, None)[0]
         made.append(unstabilise(found[: len(part)]))
     return np.concatenate(made)
 
 
 def _figures(
-    case: Case,
+    case: DegradedMap,
     index: int,
     estimate: np.ndarray,
     ends: tuple[np.ndarray, np.ndarray] | None,
     edges: _OwnEdges,
 ) -> Figures:
-    reference, pixel = case.reference[index], case.conditions.pixel_um
+    reference, pixel = case.reference[index], case.degradation.pixel_um
     valid = np.isfinite(reference)
     inside = None
     if ends is not None:
@@ -239,8 +235,8 @@ def _figures(
         inside = float(within[valid].mean()) if valid.any() else None
     filled = fill_unmeasured(estimate)
     chi2 = None
-    if case.coarse.noisy:
-        chi2 = reduced_chi2(case.counts[index], measure_again(filled, case.coarse))
+    if case.measurement.noisy:
+        chi2 = reduced_chi2(case.counts[index], measure_again(filled, case.measurement))
     rings = fourier_ring_correlation(filled, fill_unmeasured(reference), pixel)
     return Figures(
         psnr_db=psnr_db(estimate, reference),
@@ -256,17 +252,17 @@ def _figures(
     )
 
 
-def _measured_part(estimate: np.ndarray, case: Case, index: int) -> np.ndarray:
+def _measured_part(estimate: np.ndarray, case: DegradedMap, index: int) -> np.ndarray:
     """Blank an element's estimate where the coarse map has nothing."""
     missing = np.isnan(case.counts[index])
-    factor = case.coarse.factor
+    factor = case.measurement.factor
     return np.where(missing.repeat(factor, 0).repeat(factor, 1), np.nan, estimate)
 
 
 def _summary(
-    case: Case,
+    case: DegradedMap,
     method: str,
-    rows: list[Row],
+    rows: list[ElementFigures],
     base: dict[str, float],
     estimate: np.ndarray,
     seconds: float,

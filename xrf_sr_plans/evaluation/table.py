@@ -13,23 +13,35 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from xrf_sr_plans.measurement import Sampling
+from xrf_sr_plans.measurement import Measurement
 
 BASELINE = "bicubic"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """How one method did on one element (or on average, in a `Summary`).
+    """How one method did on one element, or on average in a `Summary`.
 
-    PSNR on counts and on stabilised counts, range p99.9 - p0.1 of the reference; SSIM over all
-    and over the foreground; relative error of total counts, against those measured in the coarse
-    map (`count_bias`) and against the truth (`truth_bias`: counting noise and what the coarse
-    step missed come on top, the same for all methods); reduced chi-square of the
-    re-degraded estimate against the measured counts (None without noise); median edge FWHM at
-    the reference's own edges, not below the reference's; period at
-    which the Fourier ring correlation with the reference falls below 0.5; share of reference
-    pixels in the 90 % interval where the method gives one.
+    Parameters
+    ----------
+    psnr_db, psnr_stabilised_db
+        PSNR of counts and of stabilised counts. The range is p99.9 - p0.1 of the reference.
+    ssim, ssim_foreground
+        Structural similarity over the whole map and where the element is.
+    count_bias
+        Relative error of the total counts against those measured in the coarse map.
+    truth_bias
+        Relative error of the total counts against the truth. Counting noise and what the coarse
+        step missed come on top, the same for all methods.
+    chi2
+        Reduced chi-square of the re-degraded estimate against the measured counts; None without
+        noise.
+    edge_fwhm_um
+        Median width of edges at the reference's own edges, not below the reference's.
+    frc_um
+        Period at which the Fourier ring correlation with the reference falls below 0.5.
+    coverage_90
+        Share of reference pixels in the 90 % interval; None where the method gives none.
     """
 
     psnr_db: float
@@ -45,8 +57,8 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One element and method."""
+class ElementFigures:
+    """How one method did on one element."""
 
     element: str
     method: str
@@ -70,28 +82,76 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """How the reference was degraded."""
+class Degradation:
+    """How the reference was degraded.
 
-    factor: int
-    sampling: Sampling
+    Parameters
+    ----------
+    measurement
+        How the coarse map is measured.
+    counts
+        Photons at the 99th percentile of each element's coarse map; None: no noise.
+    pixel_um
+        Pixel of the reference; 1 where the file doesn't say.
+    seed
+        Seed of the counting noise.
+    """
+
+    measurement: Measurement
     counts: float | None
-    """99th percentile of the coarse map of each element, in photons; None: no noise."""
-    probe_um: float | None
     pixel_um: float
-    """Of the reference; 1 where the file doesn't say."""
     seed: int
+
+    @property
+    def step_um(self) -> float:
+        """Step of the coarse map."""
+        return self.pixel_um * self.measurement.factor
+
+    @property
+    def probe_um(self) -> float | None:
+        """Full width at half maximum of the probe; None: no blur beyond what the file has."""
+        # Rounded: 0.7 um in steps, and back, must not become 0.7000000000000001.
+        return round(self.measurement.probe_steps * self.step_um, 12) or None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types, flat."""
+        return {
+            "factor": self.measurement.factor,
+            "sampling": self.measurement.sampling,
+            "counts": self.counts,
+            "probe_um": self.probe_um,
+            "pixel_um": self.pixel_um,
+            "seed": self.seed,
+        }
 
 
 @dataclass(frozen=True)
 class EvaluationTable:
-    """All figures of one file; `reference_fwhm_um` by element; `left_out` says why."""
+    """All figures of one file.
+
+    Parameters
+    ----------
+    path, layout
+        The file, and which layout it has.
+    shape
+        Pixels of the reference, (Y, X).
+    degradation
+        How the coarse map was made of it.
+    rows, summaries
+        Figures of each element and method, and of each method over the elements that count.
+    reference_fwhm_um
+        Width of the reference's own edges by element.
+    left_out
+        Why an element doesn't count, by element.
+    notes
+        What a reader of the table should know.
+    """
 
     path: str
     layout: str
     shape: tuple[int, int]
-    conditions: Conditions
-    rows: tuple[Row, ...]
+    degradation: Degradation
+    rows: tuple[ElementFigures, ...]
     summaries: tuple[Summary, ...]
     reference_fwhm_um: dict[str, float]
     left_out: dict[str, str]
@@ -113,11 +173,11 @@ class EvaluationTable:
 
 
 def average(figures: Iterable[Figures]) -> Figures:
-    """Average each figure over those elements that have it."""
-    found = list(figures)
+    """Return the mean of each figure over those elements that have it."""
+    elements = list(figures)
 
     def mean(name: str) -> float | None:
-        values = [getattr(each, name) for each in found]
+        values = [getattr(each, name) for each in elements]
         known = [value for value in values if value is not None]
         finite = [value for value in known if np.isfinite(value)]
         if known and not finite:
@@ -149,13 +209,13 @@ _COLUMNS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
 
 
 def render(table: EvaluationTable) -> Group:
-    """Return what is printed: figures per element, their means, and what is to be known."""
-    how = table.conditions
+    """Return what is printed: figures per element, their means, and notes on how to read them."""
+    how, measurement = table.degradation, table.degradation.measurement
     noise = "no noise" if how.counts is None else f"N99 = {how.counts:g} counts"
     probe = "" if not how.probe_um else f", probe {how.probe_um:g} um"
     title = (
-        f"{table.path}: {how.factor}x, {how.sampling} sampling, {noise}{probe};"
-        f" pixel {how.pixel_um:.3g} um, coarse step {how.pixel_um * how.factor:.3g} um"
+        f"{table.path}: {measurement.factor}x, {measurement.sampling} sampling, {noise}{probe};"
+        f" pixel {how.pixel_um:.3g} um, coarse step {how.step_um:.3g} um"
     )
     return Group(Text(title), _per_element(table), _means(table), Text("\n".join(_foot(table))))
 
@@ -194,11 +254,11 @@ def _means(table: EvaluationTable) -> Table:
         shown.add_column(name, justify="right")
     signed, percent = _number("+.2f"), _number(".2f", 100)
     best = max((summary.gain_db for summary in table.summaries), default=np.nan)
-    for one in table.summaries:
-        gains = signed(one.gain_db), signed(one.worst_gain_db), one.worst_element
-        last = percent(one.worst_ratio_bias), f"{one.seconds:.1f}"
-        style = "bold" if one.gain_db == best else None
-        shown.add_row(one.method, *gains, *_cells(one.mean), *last, style=style)
+    for summary in table.summaries:
+        gains = signed(summary.gain_db), signed(summary.worst_gain_db), summary.worst_element
+        last = percent(summary.worst_ratio_bias), f"{summary.seconds:.1f}"
+        style = "bold" if summary.gain_db == best else None
+        shown.add_row(summary.method, *gains, *_cells(summary.mean), *last, style=style)
     return shown
 
 
@@ -230,7 +290,12 @@ def to_dict(table: EvaluationTable) -> dict[str, Any]:
             return float(value) if np.isfinite(value) else None
         return value
 
-    return plain(asdict(table))
+    # "conditions": the name under which readers of earlier tables know it.
+    values = {
+        "conditions" if name == "degradation" else name: value
+        for name, value in asdict(table).items()
+    }
+    return plain(values | {"conditions": table.degradation.to_dict()})
 
 
 def to_json(table: EvaluationTable) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-Z_90 = 1.6448536269514722
+from xrf_sr_plans.physics.counting import NORMAL_90
+
 _NODES = 20
 EXACT_BELOW = 50.0
 """Expected counts below which a Poisson distribution isn't approximated by a normal one."""
@@ -52,8 +53,8 @@ def covered(
     """
     unit = np.broadcast_to(np.asarray(unit, dtype=float), np.shape(counts))
     mean = np.clip(estimate / unit, 0, None)
-    down = np.clip((estimate - lower) / unit, 0, None) / Z_90
-    up = np.clip((upper - estimate) / unit, 0, None) / Z_90
+    down = np.clip((estimate - lower) / unit, 0, None) / NORMAL_90
+    up = np.clip((upper - estimate) / unit, 0, None) / NORMAL_90
     counts = np.asarray(counts, dtype=float)
     share = _normal_coverage(counts, mean, down, up)
     exact = mean < EXACT_BELOW

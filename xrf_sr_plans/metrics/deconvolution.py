@@ -7,7 +7,8 @@ from functools import cache
 import numpy as np
 from scipy import optimize, special
 
-from xrf_sr_plans.metrics.calibration import EXACT_BELOW, Z_90
+from xrf_sr_plans.metrics.calibration import EXACT_BELOW
+from xrf_sr_plans.physics.counting import NORMAL_90
 
 SCALES = np.geomspace(0.02, 12.0, 16)
 """Widths of the normal distributions that make up the errors, in units of the intervals' own."""
@@ -114,7 +115,7 @@ def _first_mixture() -> np.ndarray:
 
 def _coverage(shares: np.ndarray, stretch: np.ndarray | float) -> np.ndarray:
     """Return the share of the errors that lie in intervals stretched by each factor."""
-    within = Z_90 * np.asarray(stretch, dtype=float)[..., None] / SCALES
+    within = NORMAL_90 * np.asarray(stretch, dtype=float)[..., None] / SCALES
     return (special.erf(within / np.sqrt(2)) * shares).sum(axis=-1)
 
 
@@ -127,7 +128,7 @@ def _likelihood(
     """
     mean = np.clip(estimate, 0, None)
     spread = np.array([np.clip(estimate - lower, 0, None), np.clip(upper - estimate, 0, None)])
-    spread = spread[..., None] / Z_90 * SCALES
+    spread = spread[..., None] / NORMAL_90 * SCALES
     log = _normal(counts[:, None], mean[:, None], *spread)
     few = mean < EXACT_BELOW
     if few.any():

@@ -11,28 +11,13 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
-from scipy import ndimage, optimize, signal, special
+from scipy import optimize, signal
 
 from xrf_sr_plans.metrics.standards import Feature
+from xrf_sr_plans.physics.blobs import DiscFilter, is_peak
 
 VISIBLE = 0.5
 """A blob counts from this share of the contrast asked about."""
-
-
-def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the interval of a proportion; (0, 1) where nothing was tried.
-
-    E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209, DOI 10.1080/01621459.1927.10502953.
-    """
-    if total <= 0:
-        return 0.0, 1.0
-    z = float(special.ndtri(0.5 + confidence / 2))
-    share = hits / total
-    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    # Rounding would leave 1e-17 where the limit is exact.
-    return (0.0 if hits == 0 else float(low)), (1.0 if hits == total else float(high))
 
 
 @dataclass(frozen=True)
@@ -49,8 +34,17 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval."""
-        return wilson_interval(self.hits, self.total)
+        """Wilson's 95 % interval; (0, 1) where nothing was tried.
+
+        E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209, DOI 10.1080/01621459.1927.10502953.
+        """
+        if not self.total:
+            return 0.0, 1.0
+        # Imported here: it takes a second, and most of those who detect features count no rates.
+        from scipy.stats import binomtest
+
+        low, high = binomtest(self.hits, self.total).proportion_ci(0.95, method="wilson")
+        return float(low), float(high)
 
     def __add__(self, other: Rate) -> Rate:
         return Rate(self.hits + other.hits, self.total + other.total)
@@ -102,21 +96,6 @@ class FeatureRates:
         )
 
 
-@lru_cache(maxsize=64)
-def _gain(radius_px: float) -> float:
-    """Response of the plain filter to a disc of unit height at its centre."""
-    size = 2 * int(np.ceil(4 * radius_px + 6)) + 1
-    rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
-    disc = np.clip(radius_px + 0.5 - np.hypot(rows, columns), 0, 1)
-    return float(_band(disc, radius_px)[size // 2, size // 2])
-
-
-def _band(image: np.ndarray, radius_px: float) -> np.ndarray:
-    inner = max(radius_px / np.sqrt(2), 0.5)
-    smooth = ndimage.gaussian_filter(image, inner, mode="nearest")
-    return smooth - ndimage.gaussian_filter(image, 2.0 * inner, mode="nearest")
-
-
 def detect(
     image: np.ndarray, radius_px: float, threshold: float, *, margin_px: int = 2
 ) -> np.ndarray:
@@ -132,9 +111,8 @@ def detect(
     numpy.ndarray
         (n, 3): y, x and height of each, highest first.
     """
-    response = _band(np.nan_to_num(image), radius_px) / _gain(radius_px)
-    window = 2 * int(np.ceil(radius_px)) + 1
-    peak = (ndimage.maximum_filter(response, size=window) == response) & (response > threshold)
+    response = DiscFilter(radius_px, least_sigma_px=0.5)(np.nan_to_num(image))
+    peak = is_peak(response, 2 * int(np.ceil(radius_px)) + 1, threshold)
     peak[:margin_px] = peak[-margin_px:] = False
     peak[:, :margin_px] = peak[:, -margin_px:] = False
     y, x = np.nonzero(peak)
@@ -188,8 +166,7 @@ def detect_lines(
     reach = len(kernel) // 2
     padded = np.pad(np.nan_to_num(image), reach, mode="edge")
     response = signal.fftconvolve(padded, kernel, mode="valid") / gain
-    window = 2 * int(np.ceil(length_px / 2)) + 1
-    peak = (ndimage.maximum_filter(response, size=window) == response) & (response > threshold)
+    peak = is_peak(response, 2 * int(np.ceil(length_px / 2)) + 1, threshold)
     y, x = np.nonzero(peak)
     order = np.argsort(-response[y, x], kind="stable")
     return np.column_stack([y, x, response[y, x]])[order].astype(float)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xrf_sr_plans.errors import ConfigError
-from xrf_sr_plans.physics.operators import Coarse, forward_matrices
+from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.physics.operators import forward_matrices
 
 BACKGROUND = 0.2
 
@@ -198,7 +199,7 @@ def siemens_star(size: int, contrast: float, spokes: int = 18) -> np.ndarray:
 
 
 def indistinguishable_pair(
-    base: np.ndarray, coarse: Coarse, contrast: float, rng: np.random.Generator
+    base: np.ndarray, measurement: Measurement, contrast: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return two samples (y, x) that the forward model can't tell apart.
 
@@ -206,7 +207,7 @@ def indistinguishable_pair(
     everything measurable was projected out. An honest method gives the same for both; where its
     interval holds neither, it is too narrow.
     """
-    rows, columns = forward_matrices(base.shape, coarse)
+    rows, columns = forward_matrices(base.shape, measurement)
     pattern = rng.standard_normal(base.shape)
     seen = np.linalg.pinv(rows) @ (rows @ pattern @ columns.T) @ np.linalg.pinv(columns).T
     hidden = pattern - seen

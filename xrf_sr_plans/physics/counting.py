@@ -8,9 +8,18 @@ everywhere, whatever the counts are. The transform is that of F. J. Anscombe, Bi
 from __future__ import annotations
 
 import numpy as np
+from scipy import special
 
 OFFSET = 0.375
 """The constant 3/8 of Anscombe's transform, in counts."""
+# As scipy.stats.norm.ppf, whose import takes a second.
+NORMAL_90 = float(special.ndtri(0.95))
+"""Half-width of the central 90 % of a normal distribution, in standard deviations."""
+NORMAL_QUARTILE = float(special.ndtri(0.875))
+"""75 % quantile of the absolute value of a standard normal variable."""
+NOISE_FREE_COUNTS = 1e5
+"""Photons to which a map without counting noise is scaled where methods are compared, since the
+models work in photons."""
 
 
 def stabilise(counts: np.ndarray) -> np.ndarray:

@@ -1,12 +1,12 @@
 """The forward model: what a fly-scanned microprobe counts of a given sample.
 
 ``y_e = Poisson(T * I0(t) * S * B_fast * P_probe * x_e + background_e)``: the probe PSF P blurs
-the sample, B averages along the path flown during one pixel, S samples at the step, T is the
-dwell. Noise is independent per element; I0 and dead time are shared. The simulated detector
-measures with these functions and the training data are degraded with them: there is no second
-model of the instrument.
+the sample, B averages along the path flown during one pixel, S samples at the step, and T is the
+dwell time. Noise is independent for each element, while I0 and dead time are shared. The
+simulated detector measures with these functions and the training data are degraded with them, so
+there is no second model of the instrument. `operators` has the same model as matrices.
 
-Arrays are ordered (..., y, x); rates are detected photons per second at nominal flux.
+Arrays are ordered (..., y, x). Rates are detected photons per second at nominal flux.
 """
 
 from __future__ import annotations
@@ -17,10 +17,19 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from xrf_sr_plans.measurement import Sampling
+from xrf_sr_plans.measurement import Measurement, Sampling
 from xrf_sr_plans.physics.resample import block_mean
 
 FWHM_PER_SIGMA = 2.3548200450309493
+"""Full width at half maximum of a Gaussian, in units of its standard deviation."""
+AVERAGES: dict[Sampling, tuple[bool, bool]] = {
+    "fly": (False, True),
+    "area": (True, True),
+    "point": (False, False),
+}
+"""Whether a coarse pixel averages over its step along the (slow, fast) axis."""
+_HALF_WAY = ((-1, -1 / 16), (0, 9 / 16), (1, 9 / 16), (2, -1 / 16))
+"""Shift and weight of the four samples that cubic convolution takes half-way between two."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,8 @@ def probe_blur(
 ) -> np.ndarray:
     """Convolve maps (..., y, x) with the probe: a Gaussian of given FWHM (y, x), or a measured PSF.
 
-    `psf` is an odd-sized 2-D array on the same pixels; it is normalised to sum 1 and used instead
-    of the Gaussian. Borders replicate.
+    `psf` is an odd-sized 2-D array on the same pixels, which is normalised to sum 1 and used
+    instead of the Gaussian. Beyond the border the border values continue.
     """
     maps = np.asarray(maps, dtype=float)
     if psf is not None:
@@ -76,7 +85,7 @@ def probe_blur(
 def path_average(profile: np.ndarray, starts_px: np.ndarray, stops_px: np.ndarray) -> np.ndarray:
     """Average a profile (..., x) exactly over the paths from `starts_px` to `stops_px`.
 
-    Positions are in pixels, 0 being the lower *edge* of the first pixel; beyond the ends the
+    Positions are in pixels, 0 being the lower *edge* of the first pixel. Beyond the ends the
     border value continues. The profile counts as constant within a pixel. A path of no length
     gives the value at its place.
     """
@@ -87,6 +96,7 @@ def path_average(profile: np.ndarray, starts_px: np.ndarray, stops_px: np.ndarra
     wide = np.concatenate(
         [np.repeat(profile[..., :1], pad, -1), profile, np.repeat(profile[..., -1:], pad, -1)], -1
     )
+    # The integral of the profile from its lower end up to each edge between two pixels.
     integral = np.concatenate([np.zeros((*wide.shape[:-1], 1)), np.cumsum(wide, axis=-1)], -1)
 
     def integral_at(position: np.ndarray) -> np.ndarray:
@@ -101,8 +111,9 @@ def path_average(profile: np.ndarray, starts_px: np.ndarray, stops_px: np.ndarra
 def row_profile(maps: np.ndarray, row_px: float) -> np.ndarray:
     """Return what a beam at height `row_px` crosses of maps (..., y, x): shape (..., x).
 
-    `row_px` is in rows, 0 being the *centre* of the first one. Between rows: cubic convolution
-    (a = -1/2), which half-way is what `coarsen` uses; beyond the ends the border value continues.
+    `row_px` is in rows, 0 being the *centre* of the first one. Between rows it is interpolated by
+    cubic convolution (a = -1/2), whose weights half-way are those of `sample_axis`. Beyond the
+    ends the border value continues.
     """
     last = maps.shape[-2] - 1
     base = int(np.floor(row_px))
@@ -119,45 +130,67 @@ def row_profile(maps: np.ndarray, row_px: float) -> np.ndarray:
 
 
 def coarsen(fine: np.ndarray, factor: int, sampling: Sampling = "fly") -> np.ndarray:
-    """Sample a fine map (..., y, x) at a step `factor` times coarser, noise-free.
+    """Return a fine map (..., Y, X) sampled at a step `factor` times larger, noise-free.
 
-    The coarse pixel is always centred on its block of fine pixels (the phase that
-    `resample.upsample` assumes). ``area``: mean of the block. ``fly``: mean along the fast path,
-    and along the slow axis the value at the row's height, half-way between fine rows where the
-    factor is even (cubic interpolation). ``point``: the value at the centre.
-    Rows and columns that don't fill a block are dropped.
+    A coarse pixel is always centred on its block of fine pixels, which is the phase that
+    `resample.upsample` assumes. Along the axes on which the `sampling` averages (`AVERAGES`) it is
+    the mean over the block, along the others the value at the block's centre. Values are never
+    negative. Rows and columns that don't fill a block are dropped.
     """
     fine = np.asarray(fine, dtype=float)
     height, width = (size // factor * factor for size in fine.shape[-2:])
-    fine = fine[..., :height, :width]
-    if sampling == "area":
-        return block_mean(fine, factor)
-    centres_y = _value_at_block_centres(fine, factor, axis=-2)
-    if sampling == "point":
-        return _value_at_block_centres(centres_y, factor, axis=-1)
-    return centres_y.reshape(*centres_y.shape[:-1], width // factor, factor).mean(-1)
+    coarse = fine[..., :height, :width]
+    if all(AVERAGES[sampling]):
+        # One sum over each block: along one axis after the other it would be rounded otherwise.
+        return block_mean(coarse, factor)
+    for axis, averages in zip((-2, -1), AVERAGES[sampling], strict=True):
+        coarse = sample_axis(coarse, factor, axis, averages=averages)
+        if not averages:
+            # The interpolation undershoots beside bright pixels.
+            coarse = np.clip(coarse, 0, None)
+    return coarse
 
 
-def _value_at_block_centres(maps: np.ndarray, factor: int, axis: int) -> np.ndarray:
+def sample_axis(maps: np.ndarray, factor: int, axis: int, *, averages: bool) -> np.ndarray:
+    """Return maps sampled along one axis, `factor` fine pixels to a coarse one; it is linear.
+
+    The number of fine pixels is a multiple of `factor`. With `averages` a coarse pixel is the mean
+    of its fine ones. Else it is the value at their centre, which for an even factor lies half-way
+    between two of them and is interpolated from four.
+    """
+    axis %= maps.ndim
     num = maps.shape[axis] // factor
+    if averages:
+        # (..., coarse, fine within the coarse pixel, ...)
+        blocks = (*maps.shape[:axis], num, factor, *maps.shape[axis + 1 :])
+        return maps.reshape(blocks).mean(axis + 1)
     position = factor * np.arange(num) + (factor - 1) / 2
+    base = position.astype(int)
     if factor % 2:
-        return np.take(maps, position.astype(int), axis)
-    # Four-point cubic interpolation half-way between samples: weights -1, 9, 9, -1 (/16).
-    low = np.floor(position).astype(int)
+        return np.take(maps, base, axis)
     last = maps.shape[axis] - 1
-    parts = [
-        weight * np.take(maps, np.clip(low + shift, 0, last), axis)
-        for shift, weight in ((-1, -1 / 16), (0, 9 / 16), (1, 9 / 16), (2, -1 / 16))
-    ]
-    return np.clip(sum(parts), 0, None)
+    before, low, high, after = (
+        weight * np.take(maps, np.clip(base + shift, 0, last), axis) for shift, weight in _HALF_WAY
+    )
+    return before + low + high + after
+
+
+def degrade(fine: np.ndarray, measurement: Measurement) -> np.ndarray:
+    """Return the counts (..., y, x) that a fine map (..., Y, X) would give, without noise.
+
+    The map is blurred by the probe that it is free of, then sampled at the coarse step. This is
+    the forward model; `operators.measure_again` is its linear form.
+    """
+    fwhm_px = measurement.removed_probe_steps * measurement.factor
+    return coarsen(probe_blur(fine, 1.0, fwhm_px), measurement.factor, measurement.sampling)
 
 
 def shift_rows(maps: np.ndarray, shift_px: float, rows: int = 1) -> np.ndarray:
     """Shift every second group of `rows` rows along the fast axis by `shift_px` (may be broken).
 
     It is what backlash, or a trigger that comes late in both directions of a snake, does to a
-    map. Linear interpolation; borders replicate. Maps are (..., y, x).
+    map (..., y, x). Values between pixels are interpolated linearly, and beyond the border the
+    border value continues.
     """
     maps = np.array(maps, dtype=float)
     edges = np.arange(maps.shape[-1] + 1) - shift_px
@@ -166,8 +199,13 @@ def shift_rows(maps: np.ndarray, shift_px: float, rows: int = 1) -> np.ndarray:
     return maps
 
 
-def i0_ripple(num: int, rms: float, rng: np.random.Generator, correlation_px: float = 8.0):
-    """Return relative beam intensity over `num` successive pixels: 1 + slow ripple of given RMS."""
+def i0_ripple(
+    num: int, rms: float, rng: np.random.Generator, correlation_px: float = 8.0
+) -> np.ndarray:
+    """Return the relative beam intensity over `num` successive pixels, 1 with a slow ripple.
+
+    The ripple has the given root mean square; `correlation_px` is how slowly it changes.
+    """
     margin = math.ceil(4 * correlation_px)
     noise = ndimage.gaussian_filter1d(rng.standard_normal(num + 2 * margin), correlation_px)
     # The spread of smoothed white noise, not that of these pixels: over a row much shorter than

@@ -1,85 +1,87 @@
-"""The forward model as matrices: what a coarse scan makes of a fine map, linear and noise-free."""
+"""The forward model of `physics.forward` as matrices, for methods that need it to be linear.
+
+Each axis has one matrix: a fine map ``M`` of shape (Y, X) becomes the coarse map
+``rows @ M @ columns.T``. The matrices are what the array functions of `physics.forward` make of
+the identity, so there is one definition of phase, borders and interpolation. Only the cut of
+negative values is left out. Two forms exist because the counts that a map is compared with must
+not be negative, while adjoints, back-projection and gradients need a linear operator.
+`tests/physics/test_one_forward_model.py` holds them together.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
 
-from xrf_sr_plans.measurement import Sampling
-from xrf_sr_plans.physics.forward import FWHM_PER_SIGMA
-
-NOISE_FREE_COUNTS = 1e5
+from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.physics.forward import AVERAGES, probe_blur, sample_axis
 
 
-"""Level to which a map without counting noise is scaled wherever methods are compared: the
-models work in photons."""
+def measure_again(estimate: np.ndarray, measurement: Measurement) -> np.ndarray:
+    """Return an estimate (..., Y, X) degraded to the coarse grid (..., y, x), noise-free.
 
-
-_CENTRE = ((0, 1.0),)
-
-
-_HALF_WAY = ((-1, -1 / 16), (0, 9 / 16), (1, 9 / 16), (2, -1 / 16))  # four-point cubic
-
-
-@dataclass(frozen=True)
-class Coarse:
-    """How the coarse map was measured: what a method may know besides the counts.
-
-    Parameters
-    ----------
-    factor
-        Fine pixels per coarse pixel, along each axis.
-    sampling
-        As in `physics.forward.coarsen`.
-    probe_px
-        Probe FWHM in *coarse* pixels.
-    noisy
-        False: counts are expected values without Poisson noise; nothing needs smoothing.
+    This is `physics.forward.degrade` without its cut of negative values, so it is linear.
     """
-
-    factor: int
-    sampling: Sampling = "fly"
-    probe_px: float = 0.0
-    noisy: bool = True
-
-
-def measure_again(estimate: np.ndarray, coarse: Coarse) -> np.ndarray:
-    """Degrade an estimate (..., Y, X) to the coarse grid, noise-free: the linear forward model.
-
-    The same as ``coarsen(probe_blur(...))`` of `physics.forward`, but without its clipping of
-    negative values, so that it stays linear.
-    """
-    rows, columns = forward_matrices(estimate.shape[-2:], coarse)
+    rows, columns = forward_matrices(estimate.shape[-2:], measurement)
     return rows @ estimate @ columns.T
 
 
-def forward_matrices(shape: tuple[int, ...], coarse: Coarse) -> tuple[np.ndarray, np.ndarray]:
-    """Return R (y, Y) and C (x, X) of the forward model ``R @ map @ C.T`` for a fine `shape`."""
-    slow = "box" if coarse.sampling == "area" else "centre"
-    fast = "centre" if coarse.sampling == "point" else "box"
-    sigma = coarse.probe_px * coarse.factor / FWHM_PER_SIGMA
+def forward_matrices(
+    shape: tuple[int, ...], measurement: Measurement
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the matrices (y, Y) and (x, X) from a fine grid of `shape` (..., Y, X) to the coarse.
+
+    They blur by the probe that the estimate is freed of, then sample at the coarse step.
+    """
+    factor, fwhm_px = measurement.factor, measurement.removed_probe_steps * measurement.factor
+    slow, fast = AVERAGES[measurement.sampling]
     return (
-        _axis_matrix(shape[-2], coarse.factor, slow, sigma),
-        _axis_matrix(shape[-1], coarse.factor, fast, sigma),
+        _forward_matrix(shape[-2], factor, slow, fwhm_px),
+        _forward_matrix(shape[-1], factor, fast, fwhm_px),
+    )
+
+
+def blur_matrices(
+    shape: tuple[int, ...], measurement: Measurement
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the matrices (Y, Y) and (X, X) that blur a fine grid as a coarse pixel does.
+
+    Every fine pixel gets the mean over one coarse step around it along the axes on which a coarse
+    pixel averages, and the probe's blur; nothing is sampled.
+    """
+    factor, fwhm_px = measurement.factor, measurement.removed_probe_steps * measurement.factor
+    slow, fast = AVERAGES[measurement.sampling]
+    return (
+        _blur_matrix(shape[-2], factor, slow, fwhm_px),
+        _blur_matrix(shape[-1], factor, fast, fwhm_px),
     )
 
 
 @lru_cache(maxsize=32)
-def _axis_matrix(num_fine: int, factor: int, sampled: str, sigma_px: float) -> np.ndarray:
-    num = num_fine // factor
-    if sampled == "box":
-        matrix = np.repeat(np.eye(num), factor, axis=1) / factor
-    else:
-        matrix = np.zeros((num, num_fine))
-        position = factor * np.arange(num) + (factor - 1) / 2
-        for shift, weight in _CENTRE if factor % 2 else _HALF_WAY:
-            source = np.clip(position.astype(int) + shift, 0, num_fine - 1)
-            np.add.at(matrix, (np.arange(num), source), weight)
-    if sigma_px > 0:
-        blur = ndimage.gaussian_filter1d(np.eye(num_fine), sigma_px, axis=0, mode="nearest")
-        matrix = matrix @ blur
+def _forward_matrix(num_fine: int, factor: int, averages: bool, fwhm_px: float) -> np.ndarray:
+    # (coarse, fine): each row holds the weights of the fine pixels in one coarse pixel.
+    kept = num_fine // factor * factor
+    matrix = sample_axis(np.eye(num_fine)[:kept], factor, -2, averages=averages)
+    if fwhm_px > 0:
+        matrix = matrix @ probe_blur(np.eye(num_fine), 1.0, (fwhm_px, 0.0))
+    matrix.setflags(write=False)
+    return matrix
+
+
+@lru_cache(maxsize=32)
+def _blur_matrix(num_fine: int, factor: int, averages: bool, fwhm_px: float) -> np.ndarray:
+    # (fine, fine): each row holds the weights with which the pixels around one are averaged.
+    matrix = np.eye(num_fine)
+    if averages:
+        # A box of an even number of pixels would shift the map by half a pixel. One pixel more,
+        # with half the weight at both ends, is as wide and stays centred.
+        ends = 0.5 if factor % 2 == 0 else 1.0
+        box = np.ones(factor + (ends < 1))
+        box[[0, -1]] = ends
+        matrix = ndimage.convolve1d(matrix, box / box.sum(), axis=0, mode="nearest")
+    if fwhm_px > 0:
+        matrix = probe_blur(matrix, 1.0, (fwhm_px, 0.0))
     matrix.setflags(write=False)
     return matrix

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
+from xrf_sr_plans.physics.counting import NORMAL_90
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr.prepare import prepare
-
-NORMAL_90 = 1.6448536269514722
-"""Half-width of the central 90 % of a normal distribution, in standard deviations."""
 
 BICUBIC_MODEL = {"name": "bicubic", "sha256": "", "calibration": ""}
 

@@ -17,9 +17,10 @@ import numpy as np
 from scipy import fft, ndimage
 
 from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.counting import stabilise, unstabilise_mean
-from xrf_sr_plans.physics.forward import FWHM_PER_SIGMA
-from xrf_sr_plans.physics.operators import Coarse, measure_again
+from xrf_sr_plans.physics.forward import AVERAGES, FWHM_PER_SIGMA
+from xrf_sr_plans.physics.operators import blur_matrices, measure_again
 from xrf_sr_plans.physics.resample import Kernel, upsample
 
 GAUSSIAN_SIGMAS = (0.0, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0, 1.25, 1.6, 2.0, 3.0)
@@ -31,7 +32,7 @@ _SEED = 20230
 _MTF_FLOOR = 0.15
 
 
-Method = Callable[[np.ndarray, Coarse], np.ndarray]
+Method = Callable[[np.ndarray, Measurement], np.ndarray]
 
 
 def _choose(
@@ -54,25 +55,25 @@ def _choose(
 
 
 def _interpolate(kernel: Kernel) -> Method:
-    def method(counts: np.ndarray, coarse: Coarse) -> np.ndarray:
-        return upsample(counts, coarse.factor, kernel)
+    def method(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
+        return upsample(counts, measurement.factor, kernel)
 
     return method
 
 
-def bicubic_gaussian(counts: np.ndarray, coarse: Coarse) -> np.ndarray:
+def bicubic_gaussian(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
     """Gaussian smoothing of the coarse map, sigma chosen by thinning, then bicubic."""
 
     def smoothed(plane: np.ndarray) -> list[np.ndarray]:
         return [ndimage.gaussian_filter(plane, s, mode="nearest") for s in GAUSSIAN_SIGMAS]
 
-    if not coarse.noisy:
-        return upsample(counts, coarse.factor)
+    if not measurement.noisy:
+        return upsample(counts, measurement.factor)
     best = [smoothed(plane)[_choose(plane, smoothed)] for plane in counts]
-    return upsample(np.stack(best), coarse.factor)
+    return upsample(np.stack(best), measurement.factor)
 
 
-def nlm_bicubic(counts: np.ndarray, coarse: Coarse) -> np.ndarray:
+def nlm_bicubic(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
     """Non-local means on stabilised counts, strength chosen by thinning, then bicubic.
 
     A. Buades, B. Coll, J.-M. Morel, CVPR 2005, DOI 10.1109/CVPR.2005.38.
@@ -89,13 +90,13 @@ def nlm_bicubic(counts: np.ndarray, coarse: Coarse) -> np.ndarray:
             out.append(unstabilise_mean(smooth))
         return out
 
-    if not coarse.noisy:
-        return upsample(counts, coarse.factor)
+    if not measurement.noisy:
+        return upsample(counts, measurement.factor)
     best = [denoised(plane)[_choose(plane, denoised)] for plane in counts]
-    return upsample(np.stack(best), coarse.factor)
+    return upsample(np.stack(best), measurement.factor)
 
 
-def wiener(counts: np.ndarray, coarse: Coarse) -> np.ndarray:
+def wiener(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
     """Wiener filter for probe, path and Poisson noise on the coarse grid, then bicubic.
 
     In the cosine basis (mirrored borders, no shift of phase). Signal power per ring of frequency
@@ -103,39 +104,37 @@ def wiener(counts: np.ndarray, coarse: Coarse) -> np.ndarray:
     """
     height, width = counts.shape[-2:]
     fy, fx = np.arange(height)[:, None] / (2 * height), np.arange(width) / (2 * width)
-    sigma = coarse.probe_px / FWHM_PER_SIGMA
+    sigma = measurement.removed_probe_steps / FWHM_PER_SIGMA
     transfer = np.exp(-2 * (np.pi * sigma) ** 2 * (fy**2 + fx**2))
-    if coarse.sampling != "point":
-        transfer = transfer * np.sinc(fx)
-    if coarse.sampling == "area":
-        transfer = transfer * np.sinc(fy)
+    for frequency, averages in zip((fx, fy), AVERAGES[measurement.sampling][::-1], strict=True):
+        transfer = transfer * np.sinc(frequency) if averages else transfer
     ring = np.minimum(np.rint(np.hypot(fy, fx) * 64).astype(int), 46)
     out = []
     for plane in counts:
         spectrum = np.asarray(fft.dctn(plane, norm="ortho"))
         power = np.bincount(ring.ravel(), spectrum.ravel() ** 2, minlength=47)
         power = (power / np.maximum(np.bincount(ring.ravel(), minlength=47), 1))[ring]
-        noise = max(float(plane.mean()), 0.0) if coarse.noisy else 0.0
+        noise = max(float(plane.mean()), 0.0) if measurement.noisy else 0.0
         keep = np.clip(power - noise, 0, None) / np.maximum(power, 1e-30)
         keep = np.where(power > 1e-24, keep, 1.0) / np.maximum(transfer, _MTF_FLOOR)
         keep[0, 0] = 1.0
         out.append(fft.idctn(spectrum * keep, norm="ortho"))
-    return upsample(np.stack(out), coarse.factor)
+    return upsample(np.stack(out), measurement.factor)
 
 
 Advance = Callable[[np.ndarray], np.ndarray]
 
 
-def _iterate(start: Callable[[np.ndarray, Coarse], Advance]) -> Method:
+def _iterate(start: Callable[[np.ndarray, Measurement], Advance]) -> Method:
     """Make a method of an iteration on the fine grid that begins with bicubic.
 
-    `start(plane, coarse)` gives the function from one iterate to the next. The number of
+    `start(plane, measurement)` gives the function from one iterate to the next. The number of
     iterations is chosen by thinning; without noise it is the largest.
     """
 
-    def iterates(plane: np.ndarray, coarse: Coarse, last: int) -> list[np.ndarray]:
-        advance = start(plane, coarse)
-        current = np.clip(upsample(plane, coarse.factor), 0, None)
+    def iterates(plane: np.ndarray, measurement: Measurement, last: int) -> list[np.ndarray]:
+        advance = start(plane, measurement)
+        current = np.clip(upsample(plane, measurement.factor), 0, None)
         kept = [current]
         for number in range(1, last + 1):
             current = advance(current)
@@ -143,26 +142,25 @@ def _iterate(start: Callable[[np.ndarray, Coarse], Advance]) -> Method:
                 kept.append(current)
         return kept
 
-    def expected(plane: np.ndarray, coarse: Coarse) -> list[np.ndarray]:
-        return [measure_again(x, coarse) for x in iterates(plane, coarse, ITERATIONS[-1])]
+    def expected(plane: np.ndarray, measurement: Measurement) -> list[np.ndarray]:
+        return [measure_again(x, measurement) for x in iterates(plane, measurement, ITERATIONS[-1])]
 
-    def method(counts: np.ndarray, coarse: Coarse) -> np.ndarray:
+    def method(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
         out = []
         for plane in counts:
             best = len(ITERATIONS) - 1
-            if coarse.noisy:
-                best = _choose(plane, lambda part: expected(part, coarse))
-            out.append(iterates(plane, coarse, ITERATIONS[best])[-1])
+            if measurement.noisy:
+                best = _choose(plane, lambda part: expected(part, measurement))
+            out.append(iterates(plane, measurement, ITERATIONS[best])[-1])
         return np.stack(out)
 
     return method
 
 
-def _richardson_lucy(plane: np.ndarray, coarse: Coarse) -> Advance:
+def _richardson_lucy(plane: np.ndarray, measurement: Measurement) -> Advance:
     # W. H. Richardson 1972, DOI 10.1364/JOSA.62.000055; L. B. Lucy 1974, DOI 10.1086/111605.
-    measured = np.clip(upsample(plane, coarse.factor), 0, None)
-    rows = _blur_matrix(measured.shape[0], coarse, path=coarse.sampling == "area")
-    columns = _blur_matrix(measured.shape[1], coarse, path=coarse.sampling != "point")
+    measured = np.clip(upsample(plane, measurement.factor), 0, None)
+    rows, columns = blur_matrices(measured.shape, measurement)
     norm = rows.sum(axis=0)[:, None] * columns.sum(axis=0)
     floor = 1e-6 * max(float(measured.max()), 1e-12)
 
@@ -173,26 +171,11 @@ def _richardson_lucy(plane: np.ndarray, coarse: Coarse) -> Advance:
     return advance
 
 
-def _blur_matrix(num: int, coarse: Coarse, *, path: bool) -> np.ndarray:
-    """Return the blur by probe and, where `path`, by one coarse pixel's path, on the fine grid."""
-    matrix = np.eye(num)
-    if path:
-        # Even factors: a box of that many pixels would shift by half a pixel; halve its ends.
-        ends = 0.5 if coarse.factor % 2 == 0 else 1.0
-        box = np.ones(coarse.factor + (ends < 1))
-        box[[0, -1]] = ends
-        matrix = ndimage.convolve1d(matrix, box / box.sum(), axis=0, mode="nearest")
-    if coarse.probe_px > 0:
-        sigma = coarse.probe_px * coarse.factor / FWHM_PER_SIGMA
-        matrix = ndimage.gaussian_filter1d(matrix, sigma, axis=0, mode="nearest")
-    return matrix
-
-
-def _back_projection(plane: np.ndarray, coarse: Coarse) -> Advance:
+def _back_projection(plane: np.ndarray, measurement: Measurement) -> Advance:
     # M. Irani and S. Peleg, CVGIP 53 (1991) 231, DOI 10.1016/1049-9652(91)90045-L.
     def advance(current: np.ndarray) -> np.ndarray:
-        left = plane - measure_again(current, coarse)
-        return np.clip(current + upsample(left, coarse.factor), 0, None)
+        left = plane - measure_again(current, measurement)
+        return np.clip(current + upsample(left, measurement.factor), 0, None)
 
     return advance
 
@@ -211,7 +194,7 @@ METHODS: dict[str, Method] = {
 """The peers by the names that tables give them."""
 
 
-def upscale(counts: np.ndarray, coarse: Coarse, method: str) -> np.ndarray:
+def upscale(counts: np.ndarray, measurement: Measurement, method: str) -> np.ndarray:
     """Run one of `METHODS` on coarse counts (element, y, x); negative results become 0.
 
     Raises
@@ -221,4 +204,4 @@ def upscale(counts: np.ndarray, coarse: Coarse, method: str) -> np.ndarray:
     """
     if method not in METHODS:
         raise ConfigError(f"method {method!r} is unknown; allowed: {', '.join(METHODS)}")
-    return np.clip(METHODS[method](np.asarray(counts, dtype=float), coarse), 0, None)
+    return np.clip(METHODS[method](np.asarray(counts, dtype=float), measurement), 0, None)

@@ -22,10 +22,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from xrf_sr_plans.errors import ModelError
-from xrf_sr_plans.physics.counting import OFFSET, unstabilise
+from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.physics.counting import NORMAL_90, OFFSET, unstabilise
 from xrf_sr_plans.sr.scale import Scale
 
-NORMAL_90 = 1.6448536269514722
 DOSE_EDGES = (5.5, 8.0, 12.0, 20.0, 40.0, 100.0)
 """Edges between groups of elements, by their range in stabilised counts (its square is about
 four times the brightest counts)."""
@@ -35,8 +35,8 @@ ROUGHNESS_EDGES = (0.005, 0.03, 0.1)
 """Edges between groups of elements, by `Scale.roughness`: what is as small as a coarse pixel
 can't be seen in the coarse map, and is missed more often."""
 BLUR_EDGES = (-0.75, -0.3, 0.3, 0.75)
-"""Edges between maps by `Scores.sharpening`: the sharper the estimate is made, the more it errs.
-One stretch of all intervals for each."""
+"""Edges between groups of maps by `Measurement.sharpening_steps`: the sharper the estimate is
+made, the more it errs. Each group has one stretch of all intervals."""
 FILL_EDGES = (0.14, 0.2, 0.27)
 """Edges between elements by `Scale.fill`: few structures of one brightness are predicted better
 than textures. One stretch for each."""
@@ -63,7 +63,7 @@ class Regime(BaseModel):
     worst_chi2: float = 2.5
     """Local reduced chi-square of the re-degraded estimate against the measured counts."""
     blobs: dict[str, tuple[float, ...]] | None = None
-    """Smallest significance of blobs by `sr.boundary.blur_key` and size; None: not measured."""
+    """Smallest significance of blobs by `trust_boundary.blur_key` and size; None: not measured."""
     regularity: float | None = None
     """Share of the local structure that few frequencies may hold (`sr.aliasing`); None: any."""
     most_elements: int | None = None
@@ -115,15 +115,17 @@ class Calibration(BaseModel):
             )
         return tables[0], tables[1]
 
-    def stretch(self, factor: int, sharpening: float, fill: np.ndarray | float = 0.0) -> np.ndarray:
+    def stretch(self, measurement: Measurement, fill: np.ndarray | float = 0.0) -> np.ndarray:
         """Return by how much sigma grows, shaped as `fill`.
 
-        For what the estimate does to a probe's blur, and for how an element fills its range.
+        It grows with what the estimate does to a probe's blur, and with how an element fills its
+        range (`Scale.fill`).
         """
-        blurs = self.blur.get(str(factor), [])
-        index = int(np.digitize(sharpening, self.blur_edges or OLD_BLUR_EDGES))
+        blurs = self.blur.get(str(measurement.factor), [])
+        edges = self.blur_edges or OLD_BLUR_EDGES
+        index = int(np.digitize(measurement.sharpening_steps, edges))
         blur = blurs[index] if index < len(blurs) else 1.0
-        fills = (self.fill or {}).get(str(factor), (1.0, 1.0, 1.0, 1.0))
+        fills = (self.fill or {}).get(str(measurement.factor), (1.0, 1.0, 1.0, 1.0))
         return blur * np.array(fills)[np.digitize(fill, FILL_EDGES)]
 
 
@@ -151,19 +153,18 @@ def bounded(sigma: np.ndarray, scale: Scale) -> np.ndarray:
 
 def intervals(
     calibration: Calibration,
-    factor: int,
+    measurement: Measurement,
     stabilised: np.ndarray,
     sigma: np.ndarray,
     scale: Scale,
-    sharpening: float = 0.0,
 ) -> Intervals:
-    """Turn the network's stabilised estimate and sigma into calibrated intervals in counts.
+    """Return calibrated intervals in counts, from the stabilised estimate and the network's sigma.
 
-    `sharpening`: see `Scores`.
+    All arrays are (element, Y, X) on the fine grid.
     """
-    stretch = calibration.stretch(factor, sharpening, scale.fill)
+    stretch = calibration.stretch(measurement, scale.fill)
     sigma = bounded(sigma, scale) * stretch[:, None, None]
-    below, above = (table.ravel() for table in calibration.factors(factor))
+    below, above = (table.ravel() for table in calibration.factors(measurement.factor))
     group = groups(stabilised, scale)
     down, up = below[group] * sigma, above[group] * sigma
     spread = (down + up) / (2 * NORMAL_90)
@@ -180,12 +181,9 @@ def intervals(
 class Scores:
     """Scores of one calibration map."""
 
-    factor: int
+    measurement: Measurement
     group: np.ndarray
     score: np.ndarray
-    sharpening: float = 0.0
-    """FWHM, in coarse steps, of the probe that the estimate is freed of; negative where it keeps
-    that probe's blur."""
     fill: np.ndarray | float = 0.0
     """`Scale.fill` of the element of each score."""
     roughness: float = 0.0
@@ -216,8 +214,8 @@ def fit(
     upper: dict[str, Any] = {}
     blur: dict[str, list[float]] = {}
     fill: dict[str, Any] = {}
-    for factor in sorted({item.factor for item in maps}):
-        chosen = [item for item in maps if item.factor == factor]
+    for factor in sorted({item.measurement.factor for item in maps}):
+        chosen = [item for item in maps if item.measurement.factor == factor]
         tables, *stretches = _fit(chosen, level, least)
         lower[str(factor)], upper[str(factor)] = (np.round(t, 4).tolist() for t in tables)
         blur[str(factor)], fill[str(factor)] = (np.round(s, 4).tolist() for s in stretches)
@@ -240,7 +238,9 @@ def _fit(
     """Return the tables of one factor and the stretches by blur and by fill."""
     score = np.concatenate([item.score.ravel() for item in maps])
     group = np.concatenate([item.group.ravel() for item in maps])
-    blurred = np.concatenate([np.full(item.score.size, item.sharpening) for item in maps])
+    blurred = np.concatenate(
+        [np.full(item.score.size, item.measurement.sharpening_steps) for item in maps]
+    )
     filled = [np.broadcast_to(item.fill, item.score.shape).ravel() for item in maps]
     blurred = np.digitize(blurred, BLUR_EDGES)
     filled = np.digitize(np.concatenate(filled), FILL_EDGES)

@@ -13,16 +13,18 @@ Imports torch: import this module lazily.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xrf_sr_plans.measurement import FACTORS, SAMPLINGS
+from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, Measurement
 from xrf_sr_plans.physics.counting import OFFSET
 from xrf_sr_plans.physics.resample import upsample_matrix
 from xrf_sr_plans.sr.scale import SMALLEST_RANGE
@@ -34,7 +36,10 @@ Convolve = Callable[[nn.Conv2d, Tensor], Tensor]
 
 
 class Conditions(NamedTuple):
-    """What is known about each map of a batch; tensors of shape (batch,) or (batch, element)."""
+    """What is known about each map of a batch, as tensors (batch,) or (batch, element).
+
+    It is the form in which networks take `Measurement` and `Scale`; `conditions_of` makes it.
+    """
 
     low: Tensor
     """Low end of the stabilised counts, per element (`Scale`)."""
@@ -46,6 +51,31 @@ class Conditions(NamedTuple):
     """FWHM, in coarse steps, of the probe with which the estimate is still to be blurred."""
     sampling: Tensor
     """Index into `SAMPLINGS`."""
+
+
+def conditions_of(
+    low: ArrayLike, span: ArrayLike, measurements: Sequence[Measurement]
+) -> Conditions:
+    """Return what a network is told about a batch of maps.
+
+    Parameters
+    ----------
+    low, span
+        (map, element) ends and ranges of the stabilised counts, see `Scale`.
+    measurements
+        One of each map.
+    """
+
+    def single(values: Any) -> Tensor:
+        return torch.as_tensor(np.asarray(values), dtype=torch.float32)
+
+    return Conditions(
+        low=single(low),
+        span=single(span),
+        probe=single([one.probe_steps for one in measurements]),
+        target_probe=single([one.kept_probe_steps for one in measurements]),
+        sampling=torch.tensor([SAMPLINGS.index(one.sampling) for one in measurements]),
+    )
 
 
 class Prediction(NamedTuple):

@@ -15,19 +15,12 @@ import xarray as xr
 from xrf_sr_plans.errors import GridError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
-from xrf_sr_plans.measurement import Sampling
-from xrf_sr_plans.sr.estimate import Setting, estimate, run_network
+from xrf_sr_plans.measurement import Measurement, Sampling, checked_factor
+from xrf_sr_plans.sr.estimate import estimate
 from xrf_sr_plans.sr.prepare import Prepared, prepare, refuse_what_no_memory_holds
 from xrf_sr_plans.sr.registry import load_model, model_path, read_calibration, read_card
 
-__all__ = [
-    "Setting",
-    "enhance",
-    "enhance_maps",
-    "estimate",
-    "model_identity",
-    "run_network",
-]
+__all__ = ["enhance", "enhance_maps", "model_identity"]
 
 
 def enhance(
@@ -152,12 +145,12 @@ def _enhance(
     attrs = maps.attrs
     step_um = float(attrs.get("step_um") or maps.grid.fast.step_um)
     probe = float(attrs.get("probe_fwhm_um") or 0.0) / step_um
-    setting = Setting(factor, attrs.get("sampling") or "fly", probe, deblur)
+    measurement = Measurement(checked_factor(factor), attrs.get("sampling") or "fly", probe, deblur)
     refuse_what_no_memory_holds(maps.counts.values, factor)
     ready = prepare(maps.counts.values, maps.i0.values)
     card, calibration, network = load_model(model)
     calibration.factors(factor)
-    fields, notes = estimate(ready, maps.elements, setting, calibration, network, device)
+    fields, notes = estimate(ready, maps.elements, measurement, calibration, network, device)
     _hide(fields, ready, factor)
     return EnhancedMaps.from_arrays(
         maps.grid.refined(factor),
@@ -170,7 +163,7 @@ def _enhance(
         notes=notes,
         step_um=step_um,
         probe_fwhm_um=attrs.get("probe_fwhm_um"),
-        deblurred=setting.removed_probe > 0,
+        deblurred=measurement.removed_probe_steps > 0,
         dwell_ms=attrs.get("dwell_ms"),
     )
 

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xrf_sr_plans.physics.counting import stabilise
+from xrf_sr_plans.physics.counting import NORMAL_QUARTILE, stabilise
 
-UPPER_QUARTILE = 1.1503493803760079
-"""75 % quantile of the absolute value of a standard normal variable."""
 SMALLEST_RANGE = 4.0
 """Range (in standard deviations of the noise) below which a map counts as noise."""
 
@@ -57,6 +55,6 @@ def _roughness(stabilised: np.ndarray) -> np.ndarray:
         return np.zeros(lead)
     # The upper quartile, not the mean: a few edges on a smooth map don't make it rough. White
     # noise of unit variance has second differences of variance 1 + 4 + 1.
-    typical = np.quantile(np.concatenate(parts, -1), 0.75, axis=-1) / UPPER_QUARTILE
+    typical = np.quantile(np.concatenate(parts, -1), 0.75, axis=-1) / NORMAL_QUARTILE
     excess = np.clip(np.square(typical) / 6 - 1, 0, None)
     return excess / np.clip(stabilised.var(axis=(-2, -1)) - 1, 0.3, None)

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy import ndimage
 
 from xrf_sr_plans.errors import ModelError
+from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.physics.blobs import DiscFilter, is_peak
 
 SIZES_STEPS = (0.75, 1.5, 3.0)
 """Diameters that are told apart, in coarse steps; each twice the one before."""
@@ -65,21 +66,25 @@ class TrustBoundary(BaseModel):
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def blur_key(factor: int, removed_probe: float) -> str:
-    """Return where limits are kept: "2", "4"; with the group of `PROBE_EDGES` where blur goes.
+def blur_key(measurement: Measurement) -> str:
+    """Return the key under which the limits of a measurement are kept.
 
-    `removed_probe` is the FWHM, in coarse steps, that the estimate is freed of.
+    It is the factor, "2" or "4", followed by the group of `PROBE_EDGES` where the estimate is
+    freed of a probe's blur, as in "2 blur 1".
     """
-    group = int(np.digitize(removed_probe, PROBE_EDGES))
-    return f"{factor} blur {group}" if group else str(factor)
+    group = int(np.digitize(measurement.removed_probe_steps, PROBE_EDGES))
+    return f"{measurement.factor} blur {group}" if group else str(measurement.factor)
 
 
 def blob_limits(
-    limits: Mapping[str, tuple[float, ...]] | None, factor: int, removed_probe: float
+    limits: Mapping[str, tuple[float, ...]] | None, measurement: Measurement
 ) -> tuple[float, ...] | None:
-    """Return the limits by size; without blur where it wasn't measured; None: no limits."""
+    """Return the limits by size, or None where there are none for the factor.
+
+    Where limits for the removed blur were not measured, those without blur are returned.
+    """
     known = limits or {}
-    return known.get(blur_key(factor, removed_probe), known.get(str(factor)))
+    return known.get(blur_key(measurement), known.get(str(measurement.factor)))
 
 
 def read_boundary(weights: Path, model_sha256: str) -> TrustBoundary | None:
@@ -139,21 +144,24 @@ def blobs(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     which a blob stands out most (T. Lindeberg, Int. J. Comput. Vis. 30 (1998) 79,
     DOI 10.1023/A:1008045108935), so the rim of something large isn't taken for something small.
     """
-    smooth = _smoother(plane, 0.0, _scale(SIZES_STEPS[0]))
+    filters = [
+        DiscFilter(diameter * _PX_PER_STEP / 2, truncate=3.0, cascaded=True)
+        for diameter in SIZES_STEPS
+    ]
+    smooth = filters[0].smooth(plane)
     level, height = np.full_like(plane, -np.inf), np.zeros_like(plane)
     size = np.zeros(plane.shape, dtype=np.int8)
-    for index, diameter in enumerate(SIZES_STEPS):
-        inner = _scale(diameter)
-        wide = _smoother(smooth, inner, 2 * inner)
-        one = (smooth - wide) / _gain(diameter)
+    for index, (diameter, disc) in enumerate(zip(SIZES_STEPS, filters, strict=True)):
+        wide = disc.surroundings(plane, smooth)
+        heights = disc.heights(smooth, wide)
         area = math.pi * diameter**2 / 4
-        stands_out = one * np.sqrt(area / np.maximum(wide, _LEAST_BACKGROUND))
+        stands_out = heights * np.sqrt(area / np.maximum(wide, _LEAST_BACKGROUND))
         better = stands_out > level
-        for best, new in ((level, stands_out), (height, one), (size, index)):
+        for best, new in ((level, stands_out), (height, heights), (size, index)):
             np.copyto(best, new, where=better)
-        # The surroundings of one size are as smooth as the next size wants it.
+        # The surroundings of one size are as smooth as the next size, twice as large, wants it.
         smooth = wide
-    peak = (ndimage.maximum_filter(level, size=(1, 3, 3)) == level) & (level > 0)
+    peak = is_peak(level, 3)
     return np.where(peak, level, 0.0), size, np.where(peak, height, 0.0)
 
 
@@ -173,27 +181,6 @@ def _on_half_steps(estimate: np.ndarray, factor: int) -> np.ndarray:
     n, height, width = estimate.shape
     shape = (n, height // block, block, width // block, block)
     return estimate.reshape(shape).mean(axis=(2, 4)).astype(np.float32)
-
-
-def _scale(diameter_steps: float) -> float:
-    return diameter_steps * _PX_PER_STEP / 2 / math.sqrt(2)
-
-
-def _smoother(plane: np.ndarray, has: float, wanted: float) -> np.ndarray:
-    more = math.sqrt(wanted**2 - has**2)
-    return ndimage.gaussian_filter(plane, (0, more, more), mode="nearest", truncate=3.0)
-
-
-@lru_cache(maxsize=8)
-def _gain(diameter_steps: float) -> float:
-    """Response to a disc of unit height at its centre."""
-    radius = diameter_steps * _PX_PER_STEP / 2
-    size = 2 * math.ceil(6 * radius + 6) + 1
-    rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
-    disc = np.clip(radius + 0.5 - np.hypot(rows, columns), 0, 1)[None]
-    inner = _scale(diameter_steps)
-    smooth = _smoother(disc, 0.0, inner)
-    return float((smooth - _smoother(smooth, inner, 2 * inner))[0, size // 2, size // 2])
 
 
 @lru_cache(maxsize=8)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.physics.counting import NORMAL_90
 from xrf_sr_plans.sr.aliasing import regular
-from xrf_sr_plans.sr.bicubic import NORMAL_90, bicubic_sigma
+from xrf_sr_plans.sr.bicubic import bicubic_sigma
 from xrf_sr_plans.sr.intervals import Regime
 from xrf_sr_plans.sr.prepare import Prepared
 from xrf_sr_plans.sr.scale import Scale
 from xrf_sr_plans.sr.threads import for_each
 from xrf_sr_plans.sr.trust_boundary import blob_limits, doubtful
-
-if TYPE_CHECKING:
-    from xrf_sr_plans.sr.estimate import Setting
 
 
 def untrust(
@@ -24,7 +22,7 @@ def untrust(
     elements: Sequence[str],
     ready: Prepared,
     scale: Scale,
-    setting: Setting,
+    measurement: Measurement,
     regime: Regime,
 ) -> list[str]:
     """Take the trust from what is out of the regime, in place; return the reasons.
@@ -34,17 +32,17 @@ def untrust(
 
     def notes(index: int) -> list[str]:
         element = elements[index]
-        if setting.probe > regime.largest_probe:
-            _fall_back(fields, index, ready.counts[index], setting.factor)
+        if measurement.probe_steps > regime.largest_probe:
+            _fall_back(fields, index, ready.counts[index], measurement.factor)
+            width = f"the probe is {measurement.probe_steps:.2f} steps wide"
             return [
-                f"{element}: bicubic, untrusted: the probe is {setting.probe:.2f} steps wide;"
-                f" calibrated up to {regime.largest_probe}"
+                f"{element}: bicubic, untrusted: {width}; calibrated up to {regime.largest_probe}"
             ]
         reason = _out_of_regime(index, len(elements), scale, regime)
         if reason:
             fields["trusted"][index] = False
             return [f"{element}: untrusted: {reason}"]
-        return list(_pixels(fields, index, element, ready, setting, regime))
+        return list(_pixels(fields, index, element, ready, measurement, regime))
 
     found = for_each(notes, len(elements), fields["trusted"][0].size)
     return [note for some in found for note in some]
@@ -82,19 +80,19 @@ def _pixels(
     index: int,
     element: str,
     ready: Prepared,
-    setting: Setting,
+    measurement: Measurement,
     regime: Regime,
 ) -> Iterator[str]:
     """Untrust pixels of one element, in place; yield a note for each reason."""
     trusted = fields["trusted"][index]
     marks = [("the estimate contradicts the measured counts", ~trusted)]
-    limits = blob_limits(regime.blobs, setting.factor, setting.removed_probe)
+    limits = blob_limits(regime.blobs, measurement)
     if limits is not None and trusted.any():
-        faint = doubtful(fields["estimate"][index : index + 1], setting.factor, limits)[0]
+        faint = doubtful(fields["estimate"][index : index + 1], measurement.factor, limits)[0]
         marks.append(("features too faint for their size", faint))
     if regime.regularity is not None and trusted.any():
         found = regular(ready.counts[index : index + 1], regime.regularity)[0]
-        found = found.repeat(setting.factor, axis=0).repeat(setting.factor, axis=1)
+        found = found.repeat(measurement.factor, axis=0).repeat(measurement.factor, axis=1)
         marks.append(("regular, may be the alias of structure finer than two steps", found))
     for reason, mark in marks:
         if mark.any():

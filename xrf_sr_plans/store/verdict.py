@@ -92,7 +92,7 @@ def judge(entries: Sequence[Entry], element: str | None = None) -> Verdict:
     element
         Only entries of this element are pooled; None stands for all elements.
     """
-    from xrf_sr_plans.metrics.hallucination import wilson_interval
+    from scipy.stats import binomtest
 
     latest = _latest([entry for entry in entries if element in (None, entry.element)])
     # These arrays have one value per entry, that is, per fine map and element.
@@ -118,7 +118,8 @@ def judge(entries: Sequence[Entry], element: str | None = None) -> Verdict:
     effective = min(spread / variance, float(pixels.sum()))
     # Rounded to whole trials, because Wilson's interval is one of counts.
     trials = max(1, round(effective))
-    low, high = wilson_interval(round(coverage * trials), trials, CONFIDENCE)
+    hits = binomtest(round(coverage * trials), trials)
+    low, high = map(float, hits.proportion_ci(CONFIDENCE, method="wilson"))
     judgement: Judgement = "unknown"
     if effective >= LEAST_EFFECTIVE and latest[-1].model_sha256:
         judgement = "calibrated"

@@ -24,20 +24,20 @@ except ImportError as error:
     raise MissingExtraError("training", "train") from error
 
 from xrf_sr_plans.maps.files import read_maps
-from xrf_sr_plans.measurement import SAMPLINGS, Sampling
+from xrf_sr_plans.measurement import Sampling
 from xrf_sr_plans.sr.registry import ModelCard, load_network, model_path, read_card
+from xrf_sr_plans.training.batches import batch_tensors, predict_batch
 from xrf_sr_plans.training.calibrate_model import calibrate_model
-from xrf_sr_plans.training.equal_budget import run_batch, tensors
 from xrf_sr_plans.training.fine_tuning import fine_tune
 from xrf_sr_plans.training.real_maps import clean
 from xrf_sr_plans.training.self_supervised import self_supervised_loss
 from xrf_sr_plans.training.simulated_pairs import Pair, Samples, make_batch, random_batch
 from xrf_sr_plans.training.thinned_maps import (
-    OwnMap,
-    OwnMaps,
+    CoarseMap,
+    ThinnedBatches,
+    held_out_pairs,
     hold_out,
-    judged_pairs,
-    read_own_maps,
+    read_coarse_maps,
 )
 from xrf_sr_plans.training.unpaired import unpaired_loss
 
@@ -113,13 +113,13 @@ def adapt(config: AdaptationConfig) -> Adapted:
     card = read_card(path)
     if card.architecture.kind != "set":
         raise ModelError(f"model {card.name!r} is of the kind {card.architecture.kind!r}; 'set'")
-    maps = read_own_maps(config.maps, config.sampling, config.probe_um)
+    maps = read_coarse_maps(config.maps, config.sampling, config.probe_um)
     fine = [clean(read_maps(file).maps) for file in config.fine]
     if config.threads:
         torch.set_num_threads(config.threads)
     network = load_network(path, card)
     learn, judge = hold_out(maps, HELD_OUT, config.seed)
-    pairs = judged_pairs(learn, judge, HELD_OUT)
+    pairs = held_out_pairs(learn, judge, HELD_OUT)
     before = held_out_error_db(network, pairs)
     _train(network, learn, fine, config)
     after = held_out_error_db(network, pairs)
@@ -139,25 +139,24 @@ def verdict(done: Adapted, config: AdaptationConfig) -> list[str]:
 
 def _train(
     network: torch.nn.Module,
-    learn: Sequence[OwnMap],
+    learn: Sequence[CoarseMap],
     fine: Sequence[np.ndarray],
     config: AdaptationConfig,
 ) -> None:
     samples = Samples.make(config.n_phantoms, 0, fine, size=config.phantom_px, real_share=0.5)
-    own = OwnMaps(learn, config.maps_per_batch, config.coarse_px)
+    thinned = ThinnedBatches(learn, config.maps_per_batch, config.coarse_px)
 
     def known(step: int) -> dict[str, Any]:
         batch = random_batch(
             samples,
             config.seed,
             step,
-            SAMPLINGS,
             maps_per_batch=config.maps_per_batch,
             coarse_px=min(config.coarse_px, config.phantom_px // 4),
         )
-        return tensors(batch)
+        return batch_tensors(batch)
 
-    loss = LOSSES[config.method](network, own, known, config.seed)
+    loss = LOSSES[config.method](network, thinned, known, config.seed)
     fine_tune(network, loss, steps=config.steps, learning_rate=config.learning_rate)
 
 
@@ -165,9 +164,9 @@ def held_out_error_db(network: torch.nn.Module, pairs: Sequence[Pair]) -> float:
     """Return the error against held-out photons, as in `Adapted`."""
     errors = []
     for pair in pairs:
-        batch = tensors(make_batch([pair], SAMPLINGS))
+        batch = batch_tensors(make_batch([pair]))
         with torch.inference_mode():
-            made = run_batch(network, batch).estimate[0].clamp(min=0).numpy()
+            made = predict_batch(network, batch).estimate[0].clamp(min=0).numpy()
         level = pair.truth.mean(axis=(1, 2)) + 1
         error = np.square(made - pair.truth).mean(axis=(1, 2)) + 1e-9
         errors += (10 * np.log10(error / level)).tolist()

@@ -15,13 +15,13 @@ from xrf_sr_plans.measurement import FACTORS
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr import consistency
+from xrf_sr_plans.sr.estimate import run_network
 from xrf_sr_plans.sr.intervals import Calibration, Regime, Scores, bounded, fit, groups, to_json
-from xrf_sr_plans.sr.predict import Setting, run_network
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
 from xrf_sr_plans.sr.scale import Scale
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED
 from xrf_sr_plans.training.samples import Sample, fit_to_blocks, phantom_samples, real_samples
-from xrf_sr_plans.training.simulated_pairs import Measurement, Pair, draw_measurement, measure
+from xrf_sr_plans.training.simulated_pairs import Pair, Simulation, draw_simulation, simulate
 
 PHANTOMS_PER_FAMILY = 32
 """That a model is calibrated on."""
@@ -40,20 +40,12 @@ class Predicted:
     scale: Scale
 
 
-def setting_of(how: Measurement) -> Setting:
-    """Return what a model is told: to remove the probe's blur where the truth has none."""
-    return Setting(how.factor, how.sampling, how.probe, how.target_probe < how.probe)
-
-
 def predict_pair(pair: Pair, network: Any) -> Predicted:
     """Run the network on a pair as `enhance` would."""
-    how, setting = pair.how, setting_of(pair.how)
     scale = Scale.of(pair.counts)
-    stabilised, sigma = run_network(pair.counts, scale, setting, network, "cpu")
-    made = consistency.project(
-        pair.counts, unstabilise(stabilised), how.factor, how.sampling, setting.removed_probe
-    )
-    return Predicted(pair, made, sigma, scale)
+    stabilised, sigma = run_network(pair.counts, scale, pair.measurement, network, "cpu")
+    projected = consistency.project(pair.counts, unstabilise(stabilised), pair.measurement)
+    return Predicted(pair, projected, sigma, scale)
 
 
 def predict_bicubic(pair: Pair) -> Predicted:
@@ -61,7 +53,7 @@ def predict_bicubic(pair: Pair) -> Predicted:
 
     Conformalised by the same groups, it is what the intervals of a model are compared with.
     """
-    made = np.clip(upsample(pair.counts, pair.how.factor), 0, None)
+    made = np.clip(upsample(pair.counts, pair.measurement.factor), 0, None)
     return Predicted(pair, made, np.ones_like(made), Scale.of(pair.counts))
 
 
@@ -74,11 +66,10 @@ def scores(predicted: Predicted, rng: np.random.Generator) -> Scores:
     n_elements = score.shape[0]
     keep = rng.integers(score[0].size, size=(n_elements, PIXELS_PER_MAP))
     pick = [np.take_along_axis(v.reshape(n_elements, -1), keep, 1).ravel() for v in (score, group)]
-    how = predicted.pair.how
     clear = predicted.scale.span >= Regime().smallest_range
     roughest = float(predicted.scale.roughness[clear].max(initial=0.0))
     fill = np.repeat(predicted.scale.fill, PIXELS_PER_MAP)
-    return Scores(how.factor, pick[1], pick[0], setting_of(how).sharpening, fill, roughest)
+    return Scores(predicted.pair.measurement, pick[1], pick[0], fill, roughest)
 
 
 def simulated_pairs(
@@ -97,8 +88,8 @@ def simulated_pairs(
             for repeat in range((repeats or {}).get(sample.kind, 1)):
                 rng = np.random.default_rng([seed, number, factor, repeat])
                 maps = fit_to_blocks(sample.maps, factor)
-                how = draw_measurement(rng, factor, maps.shape[0])
-                yield sample, measure(maps, _without_defects(how), rng), rng
+                drawn = draw_simulation(rng, factor, maps.shape[0])
+                yield sample, simulate(maps, _without_defects(drawn), rng), rng
 
 
 def simulated_scores(
@@ -110,8 +101,8 @@ def simulated_scores(
         yield scores(made, rng)
 
 
-def _without_defects(how: Measurement) -> Measurement:
-    return replace(how, row_shift=0.0, i0_corrected=True)
+def _without_defects(simulation: Simulation) -> Simulation:
+    return replace(simulation, row_shift_steps=0.0, i0_corrected=True)
 
 
 def calibrate_model(

@@ -15,8 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from xrf_sr_plans.sr.network import Prediction, stabilise_tensor
-from xrf_sr_plans.training.equal_budget import descend
 from xrf_sr_plans.training.losses import NLL_WEIGHT, gaussian_nll, log_mse
+from xrf_sr_plans.training.optimisation import optimise
 
 
 def supervised_loss(made: Prediction, batch: dict[str, Any]) -> Tensor:
@@ -46,7 +46,7 @@ def fine_tune(
         machine.
     """
     begin = time.process_time()
-    return descend(
+    return optimise(
         network,
         loss_of,
         learning_rate,

@@ -24,16 +24,15 @@ try:
 except ImportError as error:
     raise MissingExtraError("training", "train") from error
 
-from xrf_sr_plans.measurement import SAMPLINGS
 from xrf_sr_plans.sr.network import (
-    Conditions,
     Prediction,
     SetNetwork,
     stabilise_tensor,
     upsample_tensor,
 )
 from xrf_sr_plans.sr.registry import build
-from xrf_sr_plans.training.equal_budget import VALIDATION_STREAM, tensors
+from xrf_sr_plans.training.batches import batch_tensors, conditions_in
+from xrf_sr_plans.training.budgeted_training import VALIDATION_STREAM
 from xrf_sr_plans.training.export_model import architecture_of
 from xrf_sr_plans.training.losses import NLL_WEIGHT, gaussian_nll, l1_sobel, log_mse
 from xrf_sr_plans.training.phantoms import VALIDATION_SEED
@@ -58,20 +57,12 @@ class _Batches(Dataset[dict[str, Any]]):
             self.samples,
             self.seed,
             self.numbers[index],
-            SAMPLINGS,
             maps_per_batch=self.config.maps_per_batch,
             coarse_px=self.config.coarse_px,
             only_factor=self.config.factor,
             only_elements=self.config.elements,
         )
-        return tensors(batch)
-
-
-def conditions_of(batch: dict[str, Any]) -> Conditions:
-    """Return what the network is told about a batch."""
-    return Conditions(
-        batch["low"], batch["span"], batch["probe"], batch["target_probe"], batch["sampling"]
-    )
+        return batch_tensors(batch)
 
 
 class TrainingModule(lightning.LightningModule):
@@ -104,7 +95,7 @@ class TrainingModule(lightning.LightningModule):
 
     def predict_batch(self, batch: dict[str, Any]) -> Prediction:
         """Return what the network makes of a batch."""
-        return self.network(batch["counts"], conditions_of(batch), int(batch["factor"]))
+        return self.network(batch["counts"], conditions_in(batch), int(batch["factor"]))
 
     def training_step(self, batch: dict[str, Any], _index: int) -> Tensor:
         """Return the loss of one batch."""

@@ -4,7 +4,7 @@ The measured map, made coarser once more by the forward model, is a pair whose t
 itself (A. Shocher et al., "Zero-shot" super-resolution, CVPR 2018, arXiv 1712.06087; J. Scanvic
 et al., Scale-equivariant imaging, arXiv 2312.11232). And the estimate, measured again, has to
 predict photons that the network wasn't shown. Input and target never share a photon, so the
-counting noise of neither is learnt (`own_maps`).
+counting noise of neither is learnt (`thinned_maps`).
 
 Imports torch: import this module lazily.
 """
@@ -19,32 +19,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, Sampling
-from xrf_sr_plans.physics.operators import Coarse, forward_matrices
-from xrf_sr_plans.training.equal_budget import run_batch, tensors
+from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, Measurement
+from xrf_sr_plans.physics.operators import forward_matrices
+from xrf_sr_plans.training.batches import batch_tensors, predict_batch
 from xrf_sr_plans.training.fine_tuning import supervised_loss
 from xrf_sr_plans.training.simulated_pairs import Batch
-from xrf_sr_plans.training.thinned_maps import OwnMaps
+from xrf_sr_plans.training.thinned_maps import ThinnedBatches
 
 _STREAM = 41
 
 
 def measured_again(estimate: Tensor, sampling: Tensor, factor: int) -> Tensor:
-    """Degrade estimates (batch, element, Y, X) by `metrics.classical.measure_again`, in torch.
+    """Return estimates (batch, element, Y, X) degraded by the forward model, in torch.
 
     `sampling` is each map's index into `SAMPLINGS`; the probe's blur is still in the estimate.
     """
     shape = (int(estimate.shape[-2]), int(estimate.shape[-1]))
     seen = []
-    for one, index in zip(estimate, sampling.tolist(), strict=True):
-        rows, columns = _matrices(shape, factor, SAMPLINGS[index])
-        seen.append(rows @ one @ columns.T)
+    for maps, index in zip(estimate, sampling.tolist(), strict=True):
+        rows, columns = _matrices(shape, Measurement(factor, SAMPLINGS[index], deblur=False))
+        seen.append(rows @ maps @ columns.T)
     return torch.stack(seen)
 
 
 @lru_cache(maxsize=16)
-def _matrices(shape: tuple[int, int], factor: int, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    pair = forward_matrices(shape, Coarse(factor, sampling))
+def _matrices(shape: tuple[int, int], measurement: Measurement) -> tuple[Tensor, Tensor]:
+    """Return `forward_matrices` as tensors."""
+    pair = forward_matrices(shape, measurement)
     rows, columns = (torch.tensor(matrix, dtype=torch.float32) for matrix in pair)
     return rows, columns
 
@@ -73,19 +74,19 @@ def noisy_loss(estimate: Tensor, batch: dict[str, Any]) -> Tensor:
 def consistency_loss(estimate: Tensor, batch: dict[str, Any]) -> Tensor:
     """Return how badly estimates predict photons they were not made from.
 
-    `batch["truth"]` is the coarse map in those photons (`OwnMaps.themselves`).
+    `batch["truth"]` is the coarse map in those photons (`ThinnedBatches.self_consistent`).
     """
     again = measured_again(estimate, batch["sampling"], int(batch["factor"]))
     return noisy_loss(again, batch)
 
 
-def own_tensors(drawn: tuple[Batch, np.ndarray]) -> dict[str, Any]:
-    """Return a batch of `OwnMaps` as tensors."""
-    return tensors(drawn[0]) | {"worth": torch.from_numpy(drawn[1])}
+def thinned_tensors(drawn: tuple[Batch, np.ndarray]) -> dict[str, Any]:
+    """Return a batch of `ThinnedBatches` as tensors."""
+    return batch_tensors(drawn[0]) | {"worth": torch.from_numpy(drawn[1])}
 
 
 def self_supervised_loss(
-    network: nn.Module, own: OwnMaps, replay: Callable[[int], dict[str, Any]], seed: int
+    network: nn.Module, thinned: ThinnedBatches, replay: Callable[[int], dict[str, Any]], seed: int
 ) -> Callable[[int], Tensor]:
     """Return the loss of a step, a function of its number.
 
@@ -99,10 +100,10 @@ def self_supervised_loss(
         rng = np.random.default_rng([seed, _STREAM, step])
         factor = FACTORS[step % len(FACTORS)]
         known = replay(step)
-        total = supervised_loss(run_batch(network, known), known)
-        daughters = own_tensors(own.daughters(rng, factor))
-        total = total + noisy_loss(run_batch(network, daughters).estimate, daughters)
-        themselves = own_tensors(own.themselves(rng, factor))
-        return total + consistency_loss(run_batch(network, themselves).estimate, themselves)
+        total = supervised_loss(predict_batch(network, known), known)
+        coarser = thinned_tensors(thinned.coarser(rng, factor))
+        total = total + noisy_loss(predict_batch(network, coarser).estimate, coarser)
+        same = thinned_tensors(thinned.self_consistent(rng, factor))
+        return total + consistency_loss(predict_batch(network, same).estimate, same)
 
     return loss

@@ -8,7 +8,7 @@ arXiv 1803.04189; A. Neufeld et al., JMLR 25 (2024) no. 57, arXiv 2301.07276).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,10 +16,10 @@ import numpy as np
 
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.files import read_maps
-from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, Sampling
-from xrf_sr_plans.physics.operators import Coarse, forward_matrices, measure_again
+from xrf_sr_plans.measurement import FACTORS, Measurement, Sampling, checked_sampling
+from xrf_sr_plans.physics.operators import forward_matrices, measure_again
 from xrf_sr_plans.sr.prepare import prepare
-from xrf_sr_plans.training.simulated_pairs import Batch, Measurement, Pair, make_batch
+from xrf_sr_plans.training.simulated_pairs import Batch, Pair, make_batch
 
 SMALLEST_SIDE = 32
 """Pixels: a map made 4 times coarser still has 8."""
@@ -28,35 +28,52 @@ LEAST_COUNTS = 4.0
 
 
 @dataclass(frozen=True, eq=False)
-class OwnMap:
+class CoarseMap:
     """A measured coarse map.
 
     Parameters
     ----------
+    name
+        Where it comes from, for messages.
     counts
         (element, y, x) photons, whole numbers.
-    probe
-        Probe FWHM in steps; 0 where unknown.
+    sampling
+        What a pixel averages over.
+    probe_steps
+        Full width at half maximum of the probe in steps of this map; 0 where it is unknown.
     """
 
     name: str
     counts: np.ndarray
     sampling: Sampling = "fly"
-    probe: float = 0.0
+    probe_steps: float = 0.0
+
+    def measurement(self, factor: int) -> Measurement:
+        """Return how it was measured, seen from a grid `factor` times finer.
+
+        What a fine scan with the same probe would count is all that can be learnt from it, so the
+        probe's blur is kept.
+        """
+        return Measurement(factor, self.sampling, self.probe_steps, deblur=False)
+
+    def coarser_measurement(self, factor: int) -> Measurement:
+        """Return how the map `factor` times coarser is measured, this one being the fine one."""
+        return Measurement(factor, self.sampling, self.probe_steps / factor, deblur=False)
 
     @classmethod
     def of(
-        cls, name: str, counts: np.ndarray, sampling: Sampling = "fly", probe: float = 0.0
-    ) -> OwnMap:
-        """Check counts (element, y, x), NaN: not measured; leave out elements without signal.
+        cls, name: str, counts: np.ndarray, sampling: Sampling = "fly", probe_steps: float = 0.0
+    ) -> CoarseMap:
+        """Return a map of counts (element, y, x), NaN where nothing was measured.
+
+        Gaps are filled and elements without signal are left out.
 
         Raises
         ------
         ConfigError
             The map is too small, or no element has enough photons.
         """
-        if sampling not in SAMPLINGS:
-            raise ConfigError(f"{name}: sampling is {sampling!r}; allowed: {SAMPLINGS}")
+        checked_sampling(sampling)
         side = min(np.shape(counts)[-2:])
         if side < SMALLEST_SIDE:
             raise ConfigError(
@@ -69,12 +86,12 @@ class OwnMap:
                 f"{name}: at most {top.max():g} at the 99.5 % quantile of any element;"
                 f" {LEAST_COUNTS:g} photons at least are needed (not rates, nor concentrations)"
             )
-        return cls(name, whole[top >= LEAST_COUNTS], sampling, probe)
+        return cls(name, whole[top >= LEAST_COUNTS], sampling, probe_steps)
 
 
-def read_own_maps(
+def read_coarse_maps(
     files: Sequence[Path], sampling: Sampling = "fly", probe_um: float | None = None
-) -> list[OwnMap]:
+) -> list[CoarseMap]:
     """Read coarse maps (npz, MAPS, PyXRF or NeXus).
 
     Raises
@@ -86,14 +103,14 @@ def read_own_maps(
     """
     if not files:
         raise ConfigError("no coarse maps: name a file at least (--maps FILE)")
-    found = []
+    maps = []
     for path in files:
         file = read_maps(path)
         if probe_um is not None and not file.pixel_size_um > 0:
             raise ConfigError(f"{path}: probe_um is {probe_um}, but the file doesn't say its step")
-        probe = 0.0 if probe_um is None else probe_um / file.pixel_size_um
-        found.append(OwnMap.of(str(path), file.maps, sampling, probe))
-    return found
+        probe_steps = 0.0 if probe_um is None else probe_um / file.pixel_size_um
+        maps.append(CoarseMap.of(str(path), file.maps, sampling, probe_steps))
+    return maps
 
 
 def thin(
@@ -105,58 +122,60 @@ def thin(
 
 
 @lru_cache(maxsize=16)
-def photon_gain(factor: int, sampling: Sampling) -> float:
+def photon_gain(measurement: Measurement) -> float:
     """Return by what a coarsened map of counts is to be multiplied to have Poisson's variance.
 
-    For `area` it is the number of pixels in a block: the sum of their photons.
+    For `area` it is the number of pixels in a block, which gives the sum of their photons. The
+    `measurement` is that of the coarser map and keeps the probe's blur.
     """
-    side = 16 * factor
-    weights = (matrix[8] for matrix in forward_matrices((side, side), Coarse(factor, sampling)))
+    side = 16 * measurement.factor
+    # The weights with which one coarse pixel, far from the border, takes rows and columns.
+    weights = (matrix[8] for matrix in forward_matrices((side, side), measurement))
     return float(1 / np.prod([np.square(row).sum() for row in weights]))
 
 
-def daughter(
-    own: OwnMap, counts: np.ndarray, target: np.ndarray, factor: int, ratio: float
+def coarser_pair(
+    own: CoarseMap, counts: np.ndarray, target: np.ndarray, factor: int, ratio: float
 ) -> Pair:
     """Return the pair whose truth is a coarse map and whose input is `factor` times coarser.
 
-    `counts` and `target` are independent parts (element, y, x) of the photons; on average
-    `counts` is `ratio` times `target`.
+    `counts` and `target` are independent parts (element, y, x) of the photons of `own`; on
+    average `counts` is `ratio` times `target`.
     """
-    gain = photon_gain(factor, own.sampling)
-    seen = np.clip(gain * measure_again(counts, Coarse(factor, own.sampling)), 0, None)
-    probe = own.probe / factor
-    how = Measurement(factor, own.sampling, probe, probe, ())
-    return Pair(seen, gain * ratio * target, how)
+    measurement = own.coarser_measurement(factor)
+    gain = photon_gain(measurement)
+    seen = np.clip(gain * measure_again(counts, measurement), 0, None)
+    return Pair(seen, gain * ratio * target, measurement)
 
 
 @dataclass(frozen=True, eq=False)
-class OwnMaps:
-    """Draws batches; each is a function of the generator's state."""
+class ThinnedBatches:
+    """Draws batches from thinned coarse maps; each is a function of the generator's state."""
 
-    maps: Sequence[OwnMap]
+    maps: Sequence[CoarseMap]
     maps_per_batch: int = 8
     coarse_px: int = 32
 
-    def daughters(self, rng: np.random.Generator, factor: int) -> tuple[Batch, np.ndarray]:
-        """Return pairs of one scale further up: input and target share no photon.
+    def coarser(self, rng: np.random.Generator, factor: int) -> tuple[Batch, np.ndarray]:
+        """Return pairs of `coarser_pair`, and what a photon of each target counts in its unit.
 
-        And, for each pair, what a photon of the target counts in its unit.
+        The truth is the coarse map, the input is coarser still; they share no photon.
         """
         side = min(min(own.counts.shape[1:]) // factor for own in self.maps)
         side = min(side, self.coarse_px) * factor
-        return self._batch(rng, factor, side, daughters=True)
+        return self._batch(rng, factor, side, coarser=True)
 
-    def themselves(self, rng: np.random.Generator, factor: int) -> tuple[Batch, np.ndarray]:
-        """Return the maps as input, and as `truth` the *coarse* map in photons not in the input.
+    def self_consistent(self, rng: np.random.Generator, factor: int) -> tuple[Batch, np.ndarray]:
+        """Return coarse maps as input, and what a photon of each target counts in its unit.
 
-        And, for each, what a photon of the target counts in its unit.
+        The `truth` of the batch is the same *coarse* map in photons that are not in the input:
+        the estimate, measured again, is to predict them.
         """
         side = min(self.coarse_px, min(min(own.counts.shape[1:]) for own in self.maps))
-        return self._batch(rng, factor, side, daughters=False)
+        return self._batch(rng, factor, side, coarser=False)
 
     def _batch(
-        self, rng: np.random.Generator, factor: int, side: int, *, daughters: bool
+        self, rng: np.random.Generator, factor: int, side: int, *, coarser: bool
     ) -> tuple[Batch, np.ndarray]:
         fewest = min(len(own.counts) for own in self.maps)
         n_elements = int(rng.choice([n for n in (1, 2, 4, 6) if n <= fewest]))
@@ -164,21 +183,22 @@ class OwnMaps:
         for _ in range(max(1, self.maps_per_batch // n_elements)):
             own = self.maps[int(rng.integers(len(self.maps)))]
             crop = _crop(own.counts, rng, side, n_elements)
-            if daughters:
-                # From as many photons per pixel as half the mother's to half of all there are.
-                low = 0.5 / photon_gain(factor, own.sampling)
+            if coarser:
+                gain = photon_gain(own.coarser_measurement(factor))
+                # From as many photons per pixel as half those of the map to half of all there are.
+                low = 0.5 / gain
                 share = float(np.exp(rng.uniform(np.log(low), np.log(0.5))))
                 kept, rest = thin(crop, share, rng)
                 ratio = share / (1 - share)
-                pairs.append(daughter(own, kept, rest, factor, ratio))
-                worth.append(ratio * photon_gain(factor, own.sampling))
+                pairs.append(coarser_pair(own, kept, rest, factor, ratio))
+                worth.append(ratio * gain)
             else:
                 share = float(rng.uniform(0.4, 0.8))
                 kept, rest = thin(crop, share, rng)
-                how = Measurement(factor, own.sampling, own.probe, own.probe, ())
-                pairs.append(Pair(kept, rest * (share / (1 - share)), how))
+                target = rest * (share / (1 - share))
+                pairs.append(Pair(kept, target, own.measurement(factor)))
                 worth.append(share / (1 - share))
-        return make_batch(pairs, SAMPLINGS), np.array(worth, np.float32)
+        return make_batch(pairs), np.array(worth, np.float32)
 
 
 def _crop(counts: np.ndarray, rng: np.random.Generator, side: int, n_elements: int) -> np.ndarray:
@@ -189,22 +209,26 @@ def _crop(counts: np.ndarray, rng: np.random.Generator, side: int, n_elements: i
     return crop[:, :: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
 
 
-def hold_out(maps: Sequence[OwnMap], share: float, seed: int) -> tuple[list[OwnMap], list[OwnMap]]:
+def hold_out(
+    maps: Sequence[CoarseMap], share: float, seed: int
+) -> tuple[list[CoarseMap], list[CoarseMap]]:
     """Split all photons: those to learn from, and `share` of them to be judged by."""
     learn, judge = [], []
     for number, own in enumerate(maps):
         held, kept = thin(own.counts, share, np.random.default_rng([seed, number]))
-        learn.append(OwnMap(own.name, kept, own.sampling, own.probe))
-        judge.append(OwnMap(own.name, held, own.sampling, own.probe))
+        learn.append(replace(own, counts=kept))
+        judge.append(replace(own, counts=held))
     return learn, judge
 
 
-def judged_pairs(learn: Sequence[OwnMap], judge: Sequence[OwnMap], share: float) -> list[Pair]:
-    """Return whole maps one scale up whose targets are held-out photons, for both factors."""
+def held_out_pairs(
+    learn: Sequence[CoarseMap], judge: Sequence[CoarseMap], share: float
+) -> list[Pair]:
+    """Return whole maps one scale up whose targets are held-out photons, for every factor."""
     pairs = []
     for own, held in zip(learn, judge, strict=True):
         for factor in FACTORS:
             height, width = (size // factor * factor for size in own.counts.shape[1:])
             kept, target = (m.counts[:, :height, :width] for m in (own, held))
-            pairs.append(daughter(own, kept, target, factor, (1 - share) / share))
+            pairs.append(coarser_pair(own, kept, target, factor, (1 - share) / share))
     return pairs

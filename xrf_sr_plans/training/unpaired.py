@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from xrf_sr_plans.sr.network import stabilise_tensor
-from xrf_sr_plans.training.equal_budget import run_batch
+from xrf_sr_plans.training.batches import predict_batch
 from xrf_sr_plans.training.fine_tuning import supervised_loss
-from xrf_sr_plans.training.self_supervised import consistency_loss, own_tensors
-from xrf_sr_plans.training.thinned_maps import OwnMaps
+from xrf_sr_plans.training.self_supervised import consistency_loss, thinned_tensors
+from xrf_sr_plans.training.thinned_maps import ThinnedBatches
 
 ADVERSARIAL_WEIGHT = 0.1
 _STREAM = 43
@@ -62,7 +62,7 @@ def _relative(stabilised: Tensor, batch: dict[str, Any]) -> Tensor:
 
 def unpaired_loss(
     network: nn.Module,
-    own: OwnMaps,
+    thinned: ThinnedBatches,
     others: Callable[[int], dict[str, Any]],
     seed: int,
     weight: float = ADVERSARIAL_WEIGHT,
@@ -85,8 +85,8 @@ def unpaired_loss(
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng([seed, _STREAM, step])
         known = others(step)
-        mine = own_tensors(own.themselves(rng, int(known["factor"])))
-        made = run_batch(network, mine)
+        mine = thinned_tensors(thinned.self_consistent(rng, int(known["factor"])))
+        made = predict_batch(network, mine)
         fake = _relative(made.stabilised, mine)
         real = _relative(stabilise_tensor(known["truth"]), known)
         optimiser.zero_grad()
@@ -96,7 +96,7 @@ def unpaired_loss(
         judge.requires_grad_(False)
         looks = (judge(fake) - 1).square().mean()
         judge.requires_grad_(True)
-        cycles = supervised_loss(run_batch(network, known), known)
+        cycles = supervised_loss(predict_batch(network, known), known)
         return cycles + consistency_loss(made.estimate, mine) + weight * looks
 
     return loss
