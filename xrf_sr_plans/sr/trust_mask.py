@@ -34,9 +34,9 @@ def untrust(
         element = elements[index]
         if measurement.probe_steps > regime.largest_probe:
             _fall_back(fields, index, ready.counts[index], measurement.factor)
-            width = f"the probe is {measurement.probe_steps:.2f} steps wide"
             return [
-                f"{element}: bicubic, untrusted: {width}; calibrated up to {regime.largest_probe}"
+                f"{element}: bicubic, untrusted: the probe is {measurement.probe_steps:.2f} steps"
+                f" wide; calibrated up to {regime.largest_probe}"
             ]
         reason = _out_of_regime(index, len(elements), scale, regime)
         if reason:
