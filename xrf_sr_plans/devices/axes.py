@@ -1,4 +1,4 @@
-"""What is known about a positioner, in micrometers, whatever library it comes from."""
+"""What is known about a positioner, whatever library it comes from, in micrometers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Elemental maps, measured and enhanced: thin frozen views of an `xarray.Dataset`."""
+"""Elemental maps, measured and enhanced, as thin frozen views of an `xarray.Dataset`."""
 
 from __future__ import annotations
 
@@ -29,10 +29,15 @@ def _coordinates(grid: ScanGrid, elements: Sequence[str]) -> dict[str, Any]:
 class ElementalMaps:
     """Measured maps: what the detector counted on a `ScanGrid`.
 
-    `dataset` holds ``counts`` (element, y, x) in detected photons, ``i0`` (y, x),
-    ``live_time_s`` (y, x) and ``coverage`` (y, x), the number of frames that contributed.
-    Where coverage is 0 nothing was measured and counts are NaN, never 0. Attributes:
-    ``source_uid``, ``dwell_ms``, ``step_um``, ``probe_fwhm_um``, ``sampling``, ``complete``.
+    Parameters
+    ----------
+    dataset
+        ``counts`` (element, y, x) in detected photons, ``i0`` (y, x), ``live_time_s`` (y, x) and
+        ``coverage`` (y, x), the number of frames that contributed. Where coverage is 0 nothing
+        was measured, and counts are NaN, never 0. Its attributes are ``source_uid``,
+        ``dwell_ms``, ``step_um``, ``probe_fwhm_um``, ``sampling`` and ``complete``.
+    grid
+        The pixels of the maps.
     """
 
     dataset: xr.Dataset
@@ -50,12 +55,29 @@ class ElementalMaps:
         coverage: np.ndarray | None = None,
         **attributes: Any,
     ) -> ElementalMaps:
-        r"""Build from arrays of shapes (element, y, x) and (y, x).
+        """Build from arrays.
+
+        Parameters
+        ----------
+        counts
+            Detected photons (element, y, x).
+        grid
+            The pixels of the maps.
+        elements
+            Element names, in the order of `counts`.
+        i0
+            Flux monitor (y, x); None: unknown.
+        live_time_s
+            Live time of the detector (y, x); None: unknown.
+        coverage
+            Number of frames in each pixel (y, x); None: 1 where all elements have counts.
+        **attributes
+            What is known about the measurement, as attributes of the dataset.
 
         Raises
         ------
         GridError
-            `counts` doesn't have the shape (number of elements, \*grid.shape).
+            `counts` doesn't have the shape (number of elements, ny, nx).
         """
         counts = np.asarray(counts, dtype=float)
         expected = (len(elements), *grid.shape)
@@ -77,17 +99,17 @@ class ElementalMaps:
 
     @property
     def counts(self) -> xr.DataArray:
-        """Detected photons, (element, y, x); NaN where nothing was measured."""
+        """Detected photons (element, y, x); NaN where nothing was measured."""
         return self.dataset["counts"]
 
     @property
     def i0(self) -> xr.DataArray:
-        """Incoming flux monitor, (y, x)."""
+        """Reading of the incoming flux monitor (y, x); NaN where it is unknown."""
         return self.dataset["i0"]
 
     @property
     def coverage(self) -> xr.DataArray:
-        """Frames that contributed, (y, x)."""
+        """Number of frames that contributed (y, x)."""
         return self.dataset["coverage"]
 
     @property
@@ -97,7 +119,7 @@ class ElementalMaps:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """What is known about the measurement."""
+        """What is known about the measurement: the attributes of the dataset."""
         return dict(self.dataset.attrs)
 
 
@@ -105,11 +127,18 @@ class ElementalMaps:
 class EnhancedMaps:
     """Super-resolved maps with their trust, in photons per *coarse* pixel.
 
-    `dataset` holds, each (element, y, x) on `grid`: ``estimate``; ``sigma``, one standard
-    deviation; ``lower`` and ``upper``, the ends of the 90 % interval; ``baseline``, bicubic;
-    and ``trusted`` (bool). The mean of `estimate` over the fine pixels of a coarse pixel agrees
-    with what was counted there. Attributes: ``factor``, ``model`` {name, sha256, calibration},
-    ``source_uid``, ``fallback`` (why the model was not used, "" if it was), ``notes``.
+    The mean of the estimate over the fine pixels of a coarse pixel agrees with what was counted
+    there.
+
+    Parameters
+    ----------
+    dataset
+        Each (element, y, x): ``estimate``; ``sigma``, one standard deviation of its error;
+        ``lower`` and ``upper``, the ends of the 90 % interval; ``baseline``, bicubic; and
+        ``trusted`` (bool). Its attributes are ``factor``, ``model`` {name, sha256, calibration},
+        ``source_uid``, ``fallback`` (why the model was not used, "" where it was) and ``notes``.
+    grid
+        The fine pixels.
     """
 
     dataset: xr.Dataset
@@ -129,7 +158,34 @@ class EnhancedMaps:
         trusted: np.ndarray,
         **attributes: Any,
     ) -> EnhancedMaps:
-        """Build from arrays of shape (element, y, x) on the fine grid."""
+        """Build from arrays of shape (element, y, x) on the fine grid.
+
+        Parameters
+        ----------
+        grid
+            The fine pixels.
+        elements
+            Element names, in the order of the arrays.
+        estimate
+            Best estimate, in photons per coarse pixel.
+        sigma
+            One standard deviation of the estimate's error.
+        lower
+            Lower end of the 90 % interval.
+        upper
+            Upper end of the 90 % interval.
+        baseline
+            Bicubic interpolation of the measured counts.
+        trusted
+            False where the model is outside what it was calibrated for.
+        **attributes
+            ``factor``, ``model`` and what else belongs to the dataset's attributes.
+
+        Raises
+        ------
+        GridError
+            An array doesn't have the shape (number of elements, ny, nx).
+        """
         arrays = {
             "estimate": estimate,
             "sigma": sigma,
@@ -151,32 +207,32 @@ class EnhancedMaps:
 
     @property
     def estimate(self) -> xr.DataArray:
-        """Best estimate, photons per coarse pixel."""
+        """Best estimate (element, y, x), in photons per coarse pixel."""
         return self.dataset["estimate"]
 
     @property
     def sigma(self) -> xr.DataArray:
-        """One standard deviation of the estimate's error."""
+        """One standard deviation of the estimate's error (element, y, x), in photons."""
         return self.dataset["sigma"]
 
     @property
     def lower(self) -> xr.DataArray:
-        """Lower end of the 90 % interval."""
+        """Lower end of the 90 % interval (element, y, x), in photons per coarse pixel."""
         return self.dataset["lower"]
 
     @property
     def upper(self) -> xr.DataArray:
-        """Upper end of the 90 % interval."""
+        """Upper end of the 90 % interval (element, y, x), in photons per coarse pixel."""
         return self.dataset["upper"]
 
     @property
     def baseline(self) -> xr.DataArray:
-        """Bicubic interpolation of the measured counts."""
+        """Bicubic interpolation of the measured counts (element, y, x)."""
         return self.dataset["baseline"]
 
     @property
     def trusted(self) -> xr.DataArray:
-        """False where the model is outside what it was calibrated for."""
+        """Trust (element, y, x): False where the model is outside what it was calibrated for."""
         return self.dataset["trusted"]
 
     @property
@@ -186,15 +242,15 @@ class EnhancedMaps:
 
     @property
     def factor(self) -> int:
-        """How many times finer than the measured map, along each axis."""
+        """How many times finer the grid is than that of the measured map, along each axis."""
         return int(self.dataset.attrs["factor"])
 
     @property
     def model(self) -> dict[str, Any]:
-        """Name, sha256 and calibration id of what made the estimate."""
+        """Name, sha256 and calibration of the model that made the estimate."""
         return dict(self.dataset.attrs["model"])
 
     @property
     def fallback(self) -> str:
-        """Why the model was not used; empty where it was."""
+        """Why the model was not used; "" where it was."""
         return str(self.dataset.attrs.get("fallback", ""))

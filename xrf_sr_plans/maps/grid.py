@@ -1,4 +1,4 @@
-"""`ScanGrid`: where the pixels of a map are, as intervals, in micrometres."""
+"""`ScanGrid` says where the pixels of a map are, as intervals, in micrometers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,25 @@ from xrf_sr_plans.errors import GridError
 
 @dataclass(frozen=True)
 class AxisGrid:
-    """One axis of a map: `num` pixels of `step_um`, the first one centred on `start_um`.
+    """The pixels along one axis of a map.
 
-    A pixel is an interval: it reaches half a step to both sides of its centre.
+    A pixel is an interval, which reaches half a step to both sides of its center.
+
+    Parameters
+    ----------
+    name
+        Name of the axis.
+    start_um
+        Center of the first pixel.
+    step_um
+        Width of a pixel, which is also the distance between the centers of two neighbors.
+    num
+        Number of pixels.
+
+    Raises
+    ------
+    GridError
+        A value that is not finite, a step that is not above 0, or less than one pixel.
     """
 
     name: str
@@ -38,40 +54,43 @@ class AxisGrid:
 
     @property
     def stop_um(self) -> float:
-        """Centre of the last pixel."""
+        """Center of the last pixel, in um."""
         return self.start_um + (self.num - 1) * self.step_um
 
     @property
     def low_um(self) -> float:
-        """Lower edge of the first pixel."""
+        """Lower edge of the first pixel, in um."""
         return self.start_um - self.step_um / 2
 
     @property
     def high_um(self) -> float:
-        """Upper edge of the last pixel."""
+        """Upper edge of the last pixel, in um."""
         return self.stop_um + self.step_um / 2
 
     @property
     def centers_um(self) -> np.ndarray:
-        """Pixel centres, shape (num,)."""
+        """Pixel centers in um, shape (num,)."""
         return self.start_um + self.step_um * np.arange(self.num)
 
     @property
     def edges_um(self) -> np.ndarray:
-        """Pixel edges, shape (num + 1,)."""
+        """Pixel edges in um, shape (num + 1,)."""
         return self.low_um + self.step_um * np.arange(self.num + 1)
 
     def refined(self, factor: int) -> AxisGrid:
-        """Return the grid whose pixels split each of ours into `factor` equal parts.
+        """Return the axis whose pixels split each pixel of this one into `factor` equal parts.
 
-        The outer edges stay; fine pixel j of coarse pixel k is centred on
-        ``centre_k + (j - (factor - 1) / 2) * step / factor``.
+        The outer edges stay. Fine pixel j of coarse pixel k is centered on
+        ``center_k + (j - (factor - 1) / 2) * step / factor``.
         """
         step = self.step_um / factor
         return AxisGrid(self.name, self.low_um + step / 2, step, self.num * factor)
 
     def index_of(self, position_um: np.ndarray | float) -> np.ndarray:
-        """Return the pixel index of positions (may lie outside 0..num-1); NaN gives -1."""
+        """Return the indices of the pixels that positions lie in.
+
+        They may lie outside 0..num-1. A position that is not finite has the index -1.
+        """
         position = np.asarray(position_um, dtype=float)
         # An encoder that stops a rounding error short of an edge still means that pixel.
         scaled = np.floor((position - self.low_um) / self.step_um + 1e-9)
@@ -80,18 +99,25 @@ class AxisGrid:
 
 @dataclass(frozen=True)
 class ScanGrid:
-    """The pixels of a map: a fast and a slow axis, row direction and run-up.
+    """The pixels of a map, and how its rows are flown.
 
     Arrays on this grid are ordered (slow, fast) = (y, x).
 
     Parameters
     ----------
-    fast, slow
-        The two axes. Row r lies at ``slow.centers_um[r]``.
+    fast
+        The axis along a row.
+    slow
+        The axis across the rows. Row r lies at ``slow.centers_um[r]``.
     snake
-        Every second row runs from high to low.
+        True: every second row runs from high to low. False: all rows run from low to high.
     run_up_um
-        Distance for accelerating before, and braking after, a row.
+        Distance for accelerating before a row, and for braking after it.
+
+    Raises
+    ------
+    GridError
+        A run-up that is negative or not finite, or two axes with the same name.
     """
 
     fast: AxisGrid
@@ -120,10 +146,33 @@ class ScanGrid:
         snake: bool = True,
         run_up_um: float = 0.0,
     ) -> ScanGrid:
-        """Build from centre, size and step (the vocabulary of 2-ID).
+        """Build from center, size and step (the vocabulary of 2-ID).
 
-        The number of pixels is size / step rounded *up*, so that the area asked for is covered;
-        the grid stays centred.
+        The number of pixels is size / step rounded *up*, so that the area asked for is covered.
+        The grid stays centered.
+
+        Parameters
+        ----------
+        x_center_um
+            Center of the area along the fast axis.
+        y_center_um
+            Center of the area along the slow axis.
+        width_um
+            Size of the area along the fast axis.
+        height_um
+            Size of the area along the slow axis.
+        step_um
+            Pixel size along the fast axis.
+        step_y_um
+            Pixel size along the slow axis; None: the same as along the fast one.
+        fast
+            Name of the fast axis.
+        slow
+            Name of the slow axis.
+        snake
+            Whether every second row runs from high to low.
+        run_up_um
+            Distance for accelerating before a row, and for braking after it.
 
         Raises
         ------
@@ -154,9 +203,37 @@ class ScanGrid:
         run_up_um: float = 0.0,
         single_step_um: float = 1.0,
     ) -> ScanGrid:
-        """Build from the *centres* of the first and last pixels (the vocabulary of `grid_scan`).
+        """Build from the *centers* of the first and last pixels (the vocabulary of `grid_scan`).
 
-        `single_step_um` is the pixel size along an axis that has only one pixel.
+        Parameters
+        ----------
+        x_start_um
+            Center of the first pixel of a row.
+        x_stop_um
+            Center of the last pixel of a row; it may lie below the first one.
+        x_num
+            Number of pixels in a row.
+        y_start_um
+            Center of the first row.
+        y_stop_um
+            Center of the last row; it may lie below the first one.
+        y_num
+            Number of rows.
+        fast
+            Name of the fast axis.
+        slow
+            Name of the slow axis.
+        snake
+            Whether every second row runs from high to low.
+        run_up_um
+            Distance for accelerating before a row, and for braking after it.
+        single_step_um
+            Pixel size along an axis that has only one pixel.
+
+        Raises
+        ------
+        GridError
+            Less than one pixel, or several pixels between equal or infinite ends.
         """
         return cls(
             _from_span(fast, x_start_um, x_stop_um, x_num, single_step_um),
@@ -167,16 +244,16 @@ class ScanGrid:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(ny, nx) = (slow, fast)."""
+        """Number of rows and of pixels in a row: (slow, fast) = (ny, nx)."""
         return self.slow.num, self.fast.num
 
     @property
     def extents_um(self) -> list[list[float]]:
-        """Edges as bluesky orders them: [[slow low, high], [fast low, high]]."""
+        """Outer edges in um, as bluesky orders them: [[slow low, high], [fast low, high]]."""
         return [[self.slow.low_um, self.slow.high_um], [self.fast.low_um, self.fast.high_um]]
 
     def direction(self, row: int) -> int:
-        """Return +1 where row `row` runs from low to high, else -1."""
+        """Return +1 where the row with the index `row` runs from low to high, else -1."""
         return -1 if self.snake and row % 2 else 1
 
     def refined(self, factor: int) -> ScanGrid:
@@ -184,34 +261,34 @@ class ScanGrid:
         return replace(self, fast=self.fast.refined(factor), slow=self.slow.refined(factor))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON types, with the explicit centres that readers should use."""
-        plain = asdict(self)
+        """Return the grid as JSON types, with the explicit centers that readers should use."""
+        fields = asdict(self)
         for axis in ("fast", "slow"):
-            plain[axis]["centers_um"] = getattr(self, axis).centers_um.tolist()
-        return plain
+            fields[axis]["centers_um"] = getattr(self, axis).centers_um.tolist()
+        return fields
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> ScanGrid:
-        """Inverse of `to_dict`.
+    def from_dict(cls, fields: Mapping[str, Any]) -> ScanGrid:
+        """Return the grid that `to_dict` made these fields of.
 
         Raises
         ------
         GridError
-            A missing or ill-typed field.
+            A field is missing or of the wrong type.
         """
         try:
             axes = {
                 key: AxisGrid(
-                    str(plain[key]["name"]),
-                    float(plain[key]["start_um"]),
-                    float(plain[key]["step_um"]),
-                    int(plain[key]["num"]),
+                    str(fields[key]["name"]),
+                    float(fields[key]["start_um"]),
+                    float(fields[key]["step_um"]),
+                    int(fields[key]["num"]),
                 )
                 for key in ("fast", "slow")
             }
-            return cls(**axes, snake=bool(plain["snake"]), run_up_um=float(plain["run_up_um"]))
+            return cls(**axes, snake=bool(fields["snake"]), run_up_um=float(fields["run_up_um"]))
         except (KeyError, TypeError) as error:
-            raise GridError(f"not a ScanGrid: {error!r} in {plain!r:.200}") from error
+            raise GridError(f"not a ScanGrid: {error!r} in {fields!r:.200}") from error
 
 
 def _centered(name: str, center_um: float, size_um: float, step_um: float) -> AxisGrid:

@@ -1,4 +1,4 @@
-"""`Region` and `Rescan`: where to look again, why, and what it costs."""
+"""`Region` and `Rescan` say where to look again, why, and what it costs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,42 @@ from xrf_sr_plans.maps.grid import ScanGrid
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of the stage worth a fine rescan; edges in um.
+    """A rectangle of the stage that is worth a fine rescan.
 
-    `stage` is the whole stage state (other axes' positions) that the rectangle belongs to;
-    `score` ranks regions of one survey, higher first; `reason` says in words why.
+    Parameters
+    ----------
+    x_low_um
+        Lower edge along the fast axis.
+    x_high_um
+        Upper edge along the fast axis.
+    y_low_um
+        Lower edge along the slow axis.
+    y_high_um
+        Upper edge along the slow axis.
+    elements
+        Names of the elements for which the region was chosen.
+    score
+        Worth of a rescan. Of the regions of one survey, the one with the highest is flown first.
+    reason
+        In words, why the region was chosen.
+    source_uid
+        Uid of the run of the map in which it was found.
+    predicted_sigma
+        Mean standard deviation of the estimate in the pixels that satisfy the query, in photons
+        per coarse pixel; NaN: unknown.
+    trusted_fraction
+        Share of those pixels in which the estimate is trusted; NaN: unknown.
+    model_sha256
+        Digest of the model's weights; "" where no model was used.
+    fallback
+        Why no model was used; "" where one was.
+    stage
+        Positions of the other axes, by name, that the rectangle belongs to.
+
+    Raises
+    ------
+    GridError
+        A lower edge is not below the upper one, or an edge is NaN.
     """
 
     x_low_um: float
@@ -44,27 +76,30 @@ class Region:
 
     @property
     def width_um(self) -> float:
-        """Size along the fast axis."""
+        """Size along the fast axis, in um."""
         return self.x_high_um - self.x_low_um
 
     @property
     def height_um(self) -> float:
-        """Size along the slow axis."""
+        """Size along the slow axis, in um."""
         return self.y_high_um - self.y_low_um
 
     @property
     def x_center_um(self) -> float:
-        """Centre along the fast axis."""
+        """Center along the fast axis, in um."""
         return (self.x_low_um + self.x_high_um) / 2
 
     @property
     def y_center_um(self) -> float:
-        """Centre along the slow axis."""
+        """Center along the slow axis, in um."""
         return (self.y_low_um + self.y_high_um) / 2
 
     @property
     def key(self) -> str:
-        """Content key: the same source, rectangle (to a nanometre) and model give the same key."""
+        """Key made of the content.
+
+        Regions with the same source, rectangle (to a nanometer) and model have the same key.
+        """
         edges = (self.x_low_um, self.x_high_um, self.y_low_um, self.y_high_um)
         content = [self.source_uid, [round(edge, 3) for edge in edges], self.model_sha256]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
@@ -82,30 +117,32 @@ class Region:
         }
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Region:
-        """Inverse of `to_dict`; unknown keys are refused.
+    def from_dict(cls, values: Mapping[str, Any]) -> Region:
+        """Return the region that `to_dict` made these values of.
 
         Raises
         ------
         GridError
-            A field that is missing or unknown.
+            A field is missing, unknown or of the wrong type.
         """
-        known = {one.name: one for one in fields(cls)}
+        known = {attribute.name: attribute for attribute in fields(cls)}
         needed = [
-            one for one, kind in known.items() if kind.default is MISSING is kind.default_factory
+            name
+            for name, attribute in known.items()
+            if attribute.default is MISSING is attribute.default_factory
         ]
-        missing = [one for one in needed if one not in plain]
-        unknown = [str(one) for one in plain if one not in known]
+        missing = [name for name in needed if name not in values]
+        unknown = [str(name) for name in values if name not in known]
         if missing or unknown:
             raise GridError(
                 "not a Region: "
                 + "; ".join(
-                    [f"{one!r} is missing" for one in missing]
-                    + [f"{one!r} is unknown (there are {', '.join(known)})" for one in unknown]
+                    [f"{name!r} is missing" for name in missing]
+                    + [f"{name!r} is unknown (there are {', '.join(known)})" for name in unknown]
                 )
             )
         try:
-            return cls(**{**plain, "elements": tuple(plain["elements"])})
+            return cls(**{**values, "elements": tuple(values["elements"])})
         except TypeError as error:
             raise GridError(f"not a Region: {error}") from error
 
@@ -114,8 +151,18 @@ class Region:
 class Rescan:
     """A region with the fine grid that covers it and what flying it costs.
 
-    `dose` is in units of incoming photons per um^2 where the flux is known, else in seconds of
-    beam per um^2.
+    Parameters
+    ----------
+    region
+        The region.
+    grid
+        The fine grid, which covers the region.
+    dwell_ms
+        Time at each pixel.
+    time_s
+        Time that flying the grid is expected to take.
+    dose
+        Incoming photons per um^2 where the flux is known, else seconds of beam per um^2.
     """
 
     region: Region

@@ -1,4 +1,4 @@
-"""Result documents back to `EnhancedMaps`: the inverse of the analysis's result run."""
+"""Enhanced maps from the documents of a result run, in which the analysis tells its results."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.schema import PLAN_RESULT, STREAM_ENHANCED, STREAM_PREVIEW
 
 FIELDS = ("estimate", "sigma", "lower", "upper", "baseline", "trusted")
+"""Names of the arrays [row, column] that a result run holds of each element."""
 
 
 def enhanced_from_documents(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> EnhancedMaps:
-    """Read the enhanced map out of one result run, live or stored, or out of a preview.
+    """Return the enhanced map in the documents of a result run or of a preview.
+
+    Parameters
+    ----------
+    documents
+        The documents of one run, live or stored, in order, each with its name.
 
     Raises
     ------
     AssemblyError
-        The documents hold no (whole) result run, or its arrays lie outside of them.
+        The documents are not those of a result run, or lack the map of an element.
     """
     start: Mapping[str, Any] = {}
     stream = ""
@@ -50,6 +56,7 @@ def enhanced_from_documents(documents: Iterable[tuple[str, Mapping[str, Any]]]) 
 
 def _maps(start: Mapping[str, Any], events: dict[str, Mapping[str, Any]]) -> EnhancedMaps:
     elements = list(start["elements"])
+    # Each [element, row, column] on the fine grid.
     arrays = {
         name: np.stack([np.asarray(events[element][name], dtype=float) for element in elements])
         for name in FIELDS

@@ -1,15 +1,15 @@
-"""Units of length: what one of them is in micrometres, for axes, documents and files alike.
+"""Units of length: what one of them is in micrometers, for axes, documents and files alike.
 
-The package works in micrometres. Lengths enter it at three places, each with a unit that somebody
+The package works in micrometers. Lengths enter it at three places, each with a unit that somebody
 else spelled: positioners (``EGU`` of EPICS, ``egu`` of ophyd), documents (``units`` of a data key)
 and files (the ``units`` attribute of an axis). All three ask `um_per_unit`.
 
-* Names, plurals, British and American spellings, and the numbers behind them, are pint's.
+* Names, plurals, British and American spelling, and the numbers behind them, are pint's.
 * Only the lengths in `ALLOWED` pass. To pint the ``px`` of a style sheet is a length too (265 um),
-  and so is the megametre.
+  and so is the megameter.
 * Capitals stand for small letters where a unit is written in capitals throughout (``MM``,
   ``MICRONS``), or where it is unknown as it stands (``Microns``, ``Um``). Otherwise they keep
-  their meaning: ``Mm`` is a megametre, ``Nm`` a newton metre, ``mM`` and ``M`` are concentrations,
+  their meaning: ``Mm`` is a megameter, ``Nm`` a newton meter, ``mM`` and ``M`` are concentrations,
   ``A`` is an ampere. All of these are refused.
 * A missing unit (None, empty or blank) is not an unknown one: each caller says what it counts as.
 """
@@ -54,7 +54,7 @@ def um_per_unit(
     error: type[XrfSrError] = ConfigError,
     otherwise: str = "",
 ) -> float:
-    """Return how many micrometres one `unit` of length is.
+    """Return how many micrometers one `unit` of length is.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def _registry() -> pint.UnitRegistry:
 
 @lru_cache(maxsize=256)
 def _length_um(name: str) -> float | None:
-    """Return the micrometres in a unit; None where it is none of the allowed ones."""
+    """Return the micrometers in a unit; None where it is none of the allowed ones."""
     # One code point for the micro sign and the Greek mu, one for both signs of the angstrom.
     name = unicodedata.normalize("NFKC", name)
     if not _NAME.fullmatch(name):

@@ -177,16 +177,16 @@ class AdaptedMap:
 
 
 def axis_between(name: str, first_um: float, last_um: float, num: int) -> AxisGrid:
-    """Return the axis whose outermost pixels are centred on two positions.
+    """Return the axis whose outermost pixels are centered on two positions.
 
     Parameters
     ----------
     name
         Name of the axis.
     first_um, last_um
-        Centres of the first and the last pixel, in either order.
+        Centers of the first and the last pixel, in either order.
     num
-        Number of pixels. A single pixel is centred on the lower position and 1 um wide.
+        Number of pixels. A single pixel is centered on the lower position and 1 um wide.
 
     Raises
     ------

@@ -47,7 +47,7 @@ def adapt_grid_scan(
     i0_key
         Data key of the flux monitor; None: there is none.
     um_per_unit
-        Micrometres in a unit of both motors. It replaces the units that the documents give, and
+        Micrometers in a unit of both motors. It replaces the units that the documents give, and
         is needed where they give none.
     analysis
         What the analysis is to do; None: its defaults.
@@ -74,7 +74,7 @@ def adapt_grid_scan(
             f"run {start.get('uid')}: no two-dimensional grid scan (shape {start.get('shape')})"
         )
     fields = _position_fields(start)
-    # Micrometres in a unit of the slow and of the fast motor.
+    # Micrometers in a unit of the slow and of the fast motor.
     scales = [
         _scale(start, descriptor, field) if um_per_unit is None else um_per_unit for field in fields
     ]

@@ -43,7 +43,7 @@ def adapt_row_events(
     """Yield a fly scan with row events as the documents of a map of ours.
 
     ``scan.scan_input`` is [x first, x last, nx, y first, y last, ny, dwell in s], where first and
-    last are the centres of the outermost pixels, in the ``units`` of ``scan.fast_axis`` and
+    last are the centers of the outermost pixels, in the ``units`` of ``scan.fast_axis`` and
     ``scan.slow_axis``. Axes without units count as um. ``seq_num`` is the row, and of two events
     with the same ``seq_num`` the later one counts. The values of a row are in order of
     acquisition; rows that are too short are filled up with NaN.

@@ -53,7 +53,7 @@ class MapsFile:
 
 @dataclass(frozen=True, eq=False)
 class FileAxis:
-    """The pixel centres along one axis, as a file has them.
+    """The pixel centers along one axis, as a file has them.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def build(
     path
         The file, for messages.
     axes
-        The pixel centres along ``x`` and ``y``, as far as the file has them. An axis without
+        The pixel centers along ``x`` and ``y``, as far as the file has them. An axis without
         unit counts as one in um, and a note says so.
     step_um
         Step along both axes that counts instead of the axes; None: none is known.
