@@ -1,4 +1,4 @@
-"""Other people's map runs as row documents of ours, so that the same chain reads them.
+"""Map runs of other programs as row documents, so that the analysis can read them too.
 
 An adapter is a generator from documents to documents. For example, ``replay(adapt_grid_scan(
 documents(run), {"Fe": "xs_fe"}, dwell_ms=100))`` enhances a run that knows nothing of this package.

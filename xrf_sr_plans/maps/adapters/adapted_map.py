@@ -1,4 +1,4 @@
-"""A foreign map run, row by row, and its telling in the documents of a map run of ours.
+"""Map runs of other programs, row by row, and the documents that the analysis reads of them.
 
 Both adapters fill an `AdaptedMap` with rows and let it yield the documents.
 """
@@ -64,12 +64,12 @@ class FlownRow:
 
 @dataclass
 class AdaptedMap:
-    """A foreign map run while its rows are being collected.
+    """A map run of another program while its rows are being collected.
 
     Parameters
     ----------
     start
-        Start document of the foreign run.
+        Start document of the run.
     grid
         Pixels of the map.
     elements
@@ -93,12 +93,12 @@ class AdaptedMap:
     rows: dict[int, FlownRow] = field(default_factory=dict)
 
     def documents(self, stop: Mapping[str, Any] | None) -> Iterator[Document]:
-        """Yield the run: its own start and stop documents with our rows between them.
+        """Yield the run as row documents, between its own start and stop documents.
 
         Parameters
         ----------
         stop
-            Stop document of the foreign run; None where the run was cut off.
+            Stop document of the run; None where it was cut off.
         """
         metadata = schema.MapMetadata(
             purpose="map",

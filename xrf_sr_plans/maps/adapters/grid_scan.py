@@ -1,4 +1,4 @@
-"""Bluesky's own `grid_scan`: one event a pixel, shape (slow, fast), positions in motor units."""
+"""Adapter of bluesky's `grid_scan`, which has one event a pixel and positions in motor units."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def adapt_grid_scan(
     um_per_unit: float | None = None,
     analysis: schema.AnalysisRequest | None = None,
 ) -> Iterator[Document]:
-    """Yield a two-dimensional `grid_scan` as the documents of a map of ours.
+    """Yield a two-dimensional `grid_scan` as row documents.
 
     The place of a pixel follows from its ``seq_num``, the trajectory and the measured position.
     Of two events with the same ``seq_num`` (a rewind) the later one counts. The start document

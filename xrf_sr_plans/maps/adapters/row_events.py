@@ -1,4 +1,4 @@
-"""Fly scans with one event a row, as SRX and its kin make them: ``scan`` in the start document."""
+"""Adapter of fly scans with one event a row and ``scan`` in the start document, as SRX has them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def adapt_row_events(
     fast_key: str | None = None,
     analysis: schema.AnalysisRequest | None = None,
 ) -> Iterator[Document]:
-    """Yield a fly scan with row events as the documents of a map of ours.
+    """Yield a fly scan with one event a row as row documents.
 
     ``scan.scan_input`` is [x first, x last, nx, y first, y last, ny, dwell in s], where first and
     last are the centers of the outermost pixels, in the ``units`` of ``scan.fast_axis`` and
