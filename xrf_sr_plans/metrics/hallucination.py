@@ -17,7 +17,7 @@ from xrf_sr_plans.metrics.standards import Feature
 from xrf_sr_plans.physics.blobs import DiscFilter, is_peak
 
 VISIBLE = 0.5
-"""A blob counts from this share of the contrast asked about."""
+"""Part of a feature's height from which it counts as detected."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +249,7 @@ def feature_rates(
     """
     usual = max(radius_px, 2.0) if line is None else line[0] / 2
     tolerance = usual if tolerance_px is None else tolerance_px
+    # Area of a feature in pixels, but at least that of a dot of one pixel's radius.
     area = np.pi * max(radius_px, 1.0) ** 2
     area += 0.0 if line is None else 2 * max(radius_px, 1.0) * line[0]
     total = FeatureRates()
@@ -257,34 +258,38 @@ def feature_rates(
             found = detect(plane, radius_px, VISIBLE * contrast)
         else:
             found = detect_lines(plane, radius_px, *line, VISIBLE * contrast)
-        true = _places(f for f in features if f.element == element)
-        others = _places(f for f in features if f.element != element)
+        # `found` is (feature, 3), with the columns y, x and height. `true` and `others` are
+        # (feature, 2). `false` and `believed` are rows of `found`.
+        true = _places(feature for feature in features if feature.element == element)
+        others = _places(feature for feature in features if feature.element != element)
         pairs = match(found, true, tolerance)
         hit = {row for row, _ in pairs}
         false = [row for row in range(len(found)) if row not in hit]
         y, x = np.rint(found[:, :2]).astype(int).T
-        sure = np.ones(len(found), dtype=bool) if trusted is None else trusted[element][y, x]
-        doubtful = int((~sure[false]).sum())
-        believed = [row for row in false if sure[row]]
+        is_trusted = np.ones(len(found), dtype=bool) if trusted is None else trusted[element][y, x]
+        flagged = int((~is_trusted[false]).sum())
+        believed = [row for row in false if is_trusted[row]]
         lost = np.delete(true, [column for _, column in pairs], axis=0)
+        # Where a false feature can only have leaked: another element has one, and this one is far.
         foreign = _apart(others, true, 2 * tolerance)
         leaks = match(found[false], foreign, tolerance)
         spots = int(plane.size / area)
         total = total + FeatureRates(
-            Rate(len(false), len(found)),
-            Rate(len(true) - len(pairs), len(true)),
-            Rate(len(leaks), len(foreign)),
-            Rate(doubtful, len(false)),
-            Rate(min(len(false), spots), spots),
-            Rate(len(believed), int(sure.sum())),
-            Rate(int((~sure).sum()) - doubtful, len(pairs)),
-            Rate(len(match(found[believed], lost, 2 * tolerance)), len(believed)),
+            false=Rate(len(false), len(found)),
+            lost=Rate(len(true) - len(pairs), len(true)),
+            leaked=Rate(len(leaks), len(foreign)),
+            flagged=Rate(flagged, len(false)),
+            false_per_area=Rate(min(len(false), spots), spots),
+            believed=Rate(len(believed), int(is_trusted.sum())),
+            doubted=Rate(int((~is_trusted).sum()) - flagged, len(pairs)),
+            misplaced=Rate(len(match(found[believed], lost, 2 * tolerance)), len(believed)),
         )
     return total
 
 
 def _places(features: Iterable[Feature]) -> np.ndarray:
-    return np.array([(f.y, f.x) for f in features], dtype=float).reshape(-1, 2)
+    """Return the centers (feature, 2) of features, with the columns y and x."""
+    return np.array([(feature.y, feature.x) for feature in features], dtype=float).reshape(-1, 2)
 
 
 def _apart(places: np.ndarray, from_: np.ndarray, distance_px: float) -> np.ndarray:
