@@ -21,7 +21,7 @@ from xrf_sr_plans.training.simulated_pairs import Pair, Simulation, simulate
 
 COUNTS = 200.0
 SIDE = 64
-"""Of a field, in coarse steps."""
+"""Side of a field in coarse steps."""
 Line = dict[str, float | str]
 
 

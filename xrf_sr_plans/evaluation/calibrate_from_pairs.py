@@ -29,7 +29,10 @@ MOST_PIXELS = 4000
 """So many pixels of each map, evenly spread, are looked at."""
 LEAST_PIXELS = 400
 COUNTED_EVERY = 4
-"""Of these: coverage of the counts takes long, and only its response to the width matters."""
+"""The coverage of the counts is computed on every so many pixels.
+
+It takes long, and only its response to the width of the intervals matters.
+"""
 LEAST_RESPONSE = 0.01
 """Where coverage of the fine counts changes less than this between 0.8 and 1.25 times the right
 width, their noise hides how wide the intervals should be."""

@@ -47,11 +47,11 @@ BLURRED: dict[str, Any] = {
 }
 """Arguments of `cells` for probes that the estimate is freed of."""
 PROBES = (0.6, 1.0)
-"""Their FWHM in coarse steps."""
+"""FWHM in coarse steps of the probes that the estimate is freed of."""
 
 
 class Predict(Protocol):
-    """From coarse counts to the fields that are counted in."""
+    """Turns coarse counts into the fields that features are counted in."""
 
     def __call__(self, counts: np.ndarray, measurement: Measurement, /) -> dict[str, np.ndarray]:
         """Return `estimate`, `baseline` and `trusted` of counts (element, y, x)."""
@@ -59,7 +59,7 @@ class Predict(Protocol):
 
 
 Peer = Callable[[np.ndarray, Measurement], np.ndarray | None]
-"""From coarse counts, and how they were measured, to an estimate; None: not for this factor."""
+"""Turns coarse counts and how they were measured into an estimate, or None for other factors."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Cell:
 
     @property
     def radius_px(self) -> float:
-        """In fine pixels."""
+        """Radius of the features in fine pixels."""
         return self.diameter_steps * self.factor / 2
 
     @property

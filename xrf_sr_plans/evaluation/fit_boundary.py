@@ -66,7 +66,7 @@ ORDINARY = 0.998
 
 
 def fit_boundary(rows: Iterable[CellResult], model_sha256: str, source: str) -> TrustBoundary:
-    """Return the boundary from which on the false share of all blobs keeps its limit.
+    """Return the lowest boundary above which the share of false blobs stays within its limit.
 
     For each factor, group of blurs and size: the smallest significance above which, of the blobs
     of all standards, at most `SAFETY` x `LIMITS` are false.

@@ -33,7 +33,7 @@ BICUBIC = "bicubic"
 QUICK = ("bilinear", BICUBIC, "Lanczos", "bicubic + Gaussian")
 """Classical methods that run on every element of every sample."""
 DETAILED_ELEMENTS = 2
-"""Of each sample so many elements get the figures that take long."""
+"""Number of elements of each sample for which the slow figures are computed."""
 FEWEST_EXPECTED = 0.5
 """Photons a coarse pixel must expect to count in chi-square, as in `reduced_chi2`."""
 SHARPEST_REFERENCE = 0.5
@@ -76,7 +76,7 @@ class Assessed:
     sample: Sample
     element: int
     mse: dict[str, float]
-    """By method: `QUICK`, ours, and on detailed elements all of `METHODS`."""
+    """Mean square error by method: `QUICK`, ours, and on detailed elements all of `METHODS`."""
     coverage: float
     width: float
     """Mean width of the 90 % interval, in counts."""
@@ -85,16 +85,19 @@ class Assessed:
     total_bias: float
     """Relative error of the element's total against the measured total."""
     chi2: float
-    """Of the re-degraded estimate against the measured counts; NaN without noise."""
+    """Chi-square of the re-degraded estimate against the measured counts. NaN without noise."""
     truth_chi2: float
-    """Of the re-degraded truth."""
+    """Chi-square of the re-degraded truth against the measured counts."""
     chi2_split: float
     """Re-degraded estimate against the counts *plus* against the re-degraded truth, in units of
     the counting noise: that of the truth, 1, if the estimate is the mean of what is possible."""
     trusted: float
     looks: dict[str, float] = field(default_factory=dict)
-    """On detailed elements: ``ssim``, ``ssim_fg``, ``fwhm``, ``frc`` (in coarse steps) followed
-    by a blank and the method, and ``fwhm truth``."""
+    """Figures of detailed elements by name.
+
+    The names are ``ssim``, ``ssim_fg``, ``fwhm`` and ``frc`` (in coarse steps), each followed by a
+    blank and the method, and ``fwhm truth``.
+    """
 
 
 def assess(

@@ -158,14 +158,26 @@ class EvaluationTable:
     notes: tuple[str, ...]
 
     def row(self, element: str, method: str) -> Figures:
-        """Return the figures of one element and method; KeyError where there are none."""
+        """Return the figures of one element and method.
+
+        Raises
+        ------
+        KeyError
+            If there are none.
+        """
         for row in self.rows:
             if (row.element, row.method) == (element, method):
                 return row.figures
         raise KeyError((element, method))
 
     def summary(self, method: str) -> Summary:
-        """Return one method's summary; KeyError where it didn't run."""
+        """Return one method's summary.
+
+        Raises
+        ------
+        KeyError
+            If the method didn't run.
+        """
         for summary in self.summaries:
             if summary.method == method:
                 return summary
@@ -279,7 +291,7 @@ def _foot(table: EvaluationTable) -> list[str]:
 
 
 def to_dict(table: EvaluationTable) -> dict[str, Any]:
-    """Return JSON types; what is not finite becomes None."""
+    """Return the table as JSON types, in which None stands for what is not finite."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

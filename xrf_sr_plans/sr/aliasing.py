@@ -17,13 +17,19 @@ from xrf_sr_plans.physics.counting import stabilise
 WINDOW = 32
 """Side of the windows in coarse steps; smaller where the map is."""
 LEAST_SIDE = 24
-"""In narrower maps an edge looks as regular as a grating: nothing can be said."""
+"""Narrowest map, in coarse steps, of which anything can be said.
+
+In a narrower one an edge looks as regular as a grating.
+"""
 SLOWEST = 2.5
-"""Periods per `WINDOW`; what is slower is an edge or a slope."""
+"""Fewest periods in a `WINDOW`. What varies more slowly is an edge or a slope."""
 STRONGEST = 18
 """Bins of the spectrum: those of two frequencies at least, spread by the window."""
 LEAST_POWER = 150.0
-"""Of the strongest bins, in units of the counting noise; noise alone reaches about half."""
+"""Least power of the strongest bins in units of the counting noise.
+
+Noise alone reaches about half of it.
+"""
 _NOISE_MEDIAN = 0.69
 """Median of exponentially distributed power of mean 1."""
 

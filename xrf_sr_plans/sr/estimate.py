@@ -1,4 +1,4 @@
-"""From gap-free counts to the fields of `EnhancedMaps`: network, consistency, intervals, trust."""
+"""Turns gap-free counts into estimate, error bars and trust: the fields of `EnhancedMaps`."""
 
 from __future__ import annotations
 

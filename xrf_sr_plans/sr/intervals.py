@@ -41,21 +41,24 @@ FILL_EDGES = (0.14, 0.2, 0.27)
 """Edges between elements by `Scale.fill`: few structures of one brightness are predicted better
 than textures. One stretch for each."""
 OLD_BLUR_EDGES = (0.3, 0.75)
-"""Of calibrations that don't name their own."""
+"""Edges between groups of blur in calibrations that don't name their own."""
 LARGEST_SIGMA = 0.5
-"""Of an element's range: where the network says more (it may, without bound) it knows nothing."""
+"""Largest sigma in units of the element's range.
+
+The network may say any number, but where it says more than this it knows nothing.
+"""
 MOST_ELEMENTS = 30
 """Intervals were found to hold with so many elements (`benchmarks/hallucination.py`)."""
 N_GROUPS = (len(ROUGHNESS_EDGES) + 1, len(DOSE_EDGES) + 1, len(BRIGHTNESS_EDGES) + 1)
 
 
 class Regime(BaseModel):
-    """What the calibration has seen; outside it nothing is trusted."""
+    """What the calibration has seen. Nothing outside it is trusted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     largest_counts: float = 2e5
-    """Brightest counts; what is brighter is scaled down to it for the network."""
+    """Brightest counts. Brighter elements are scaled down to it for the network."""
     largest_probe: float = 1.25
     """Probe FWHM in coarse steps."""
     smallest_range: float = 5.0
@@ -67,9 +70,9 @@ class Regime(BaseModel):
     regularity: float | None = None
     """Share of the local structure that few frequencies may hold (`sr.aliasing`); None: any."""
     most_elements: int | None = None
-    """Of one map; None: any number."""
+    """Largest number of elements in one map. None means that any number will do."""
     largest_roughness: float | None = None
-    """`Scale.roughness` of the roughest element map that was seen; None: any."""
+    """`Scale.roughness` of the roughest element map that was seen. None means no limit."""
 
 
 class Calibration(BaseModel):
@@ -81,14 +84,18 @@ class Calibration(BaseModel):
     model_sha256: str
     level: float = 0.9
     lower: dict[str, list[list[list[float]]]]
-    """By factor ("2", "4"): sigmas below the estimate, by group (roughness, dose, brightness)."""
+    """How many sigmas the interval reaches below the estimate.
+
+    The key is the factor ("2" or "4"). The lists are indexed by the groups of roughness, dose and
+    brightness, in this order.
+    """
     upper: dict[str, list[list[list[float]]]]
     blur: dict[str, list[float]] = Field(default_factory=dict)
-    """By factor: stretch of sigma for each group of `blur_edges`; none: 1."""
+    """Stretch of sigma for each group of `blur_edges`, by factor. It is 1 where there is none."""
     blur_edges: tuple[float, ...] | None = None
-    """None: `OLD_BLUR_EDGES`."""
+    """Edges between the groups of `blur`. None stands for `OLD_BLUR_EDGES`."""
     fill: dict[str, tuple[float, float, float, float]] | None = None
-    """By factor: stretch of sigma for each group of `FILL_EDGES`; None: 1."""
+    """Stretch of sigma for each group of `FILL_EDGES`, by factor. None stands for 1."""
     regime: Regime = Regime()
     source: str = ""
     """What it was estimated on, in words."""
@@ -187,7 +194,7 @@ class Scores:
     fill: np.ndarray | float = 0.0
     """`Scale.fill` of the element of each score."""
     roughness: float = 0.0
-    """Of the roughest element that stands out of the noise."""
+    """`Scale.roughness` of the roughest element that stands out of the noise."""
 
 
 def conformal_quantile(scores: np.ndarray, share: float) -> float:

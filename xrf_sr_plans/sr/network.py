@@ -31,7 +31,7 @@ from xrf_sr_plans.sr.scale import SMALLEST_RANGE
 
 N_CONDITIONS = 9
 SIGMA_DILATIONS = (2, 4)
-"""Of the convolutions by which a sigma looks further around than the estimate."""
+"""Dilations of the convolutions by which a sigma sees a wider surrounding than the estimate."""
 Convolve = Callable[[nn.Conv2d, Tensor], Tensor]
 
 
@@ -44,7 +44,7 @@ class Conditions(NamedTuple):
     low: Tensor
     """Low end of the stabilised counts, per element (`Scale`)."""
     span: Tensor
-    """Their range."""
+    """Robust range of the stabilised counts, per element (`Scale.span`)."""
     probe: Tensor
     """Probe FWHM in coarse steps, 0 where unknown."""
     target_probe: Tensor
@@ -150,7 +150,7 @@ class _Dilated(nn.Conv2d):
 
 
 class _Head(nn.Module):
-    """From features to one fine plane, and, with `dilations`, what lies further around."""
+    """Turns features into one fine plane. With `dilations` it sees a wider surrounding."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from xrf_sr_plans.errors import GridError
 from xrf_sr_plans.physics.resample import fill_unmeasured
 
 LARGEST_COUNT = 1e12
-"""Real files hold 1.8e308 where a fit failed; nothing above this is a count."""
+"""Largest value that is a count. Real files hold 1.8e308 where a fit failed."""
 RESULT_BYTES = 21
 """Per output pixel and element: five fields of float32, and whether it is trusted."""
 LOWEST_BEAM = 0.2

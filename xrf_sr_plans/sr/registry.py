@@ -40,11 +40,14 @@ class Architecture(BaseModel):
     filters: int = Field(default=48, ge=1, le=256)
     blocks: int = Field(default=6, ge=1, le=64)
     mix_width: int = Field(default=16, ge=1, le=256)
-    """Only `set`: features that an element shows the others."""
+    """Number of features that an element shows the others. It is for the kind `set` only."""
     sigma_dilations: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field((), max_length=4)
-    """Only `set`: how much further around sigma looks; older cards don't name it."""
+    """Dilations by which sigma sees a wider surrounding, for the kind `set` only.
+
+    Older cards don't name it.
+    """
     elements: int = Field(default=1, ge=1, le=128)
-    """Only `notes`: the fixed number of elements."""
+    """The fixed number of elements, for the kind `notes` only."""
     scale: int = Field(default=2, ge=1, le=4)
     """Only peers: the one factor they were trained for."""
 

@@ -14,7 +14,7 @@ SMALLEST_RANGE = 4.0
 
 @dataclass(frozen=True)
 class Scale:
-    """What is to be known of each element as a whole, from the coarse map alone; (element,)."""
+    """What is known of each element as a whole from the coarse map alone, in arrays (element,)."""
 
     low: np.ndarray
     """Low end of its stabilised counts."""

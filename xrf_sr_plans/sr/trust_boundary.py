@@ -46,17 +46,20 @@ class TrustBoundary(BaseModel):
     model_sha256: str
     sizes_steps: tuple[float, ...] = SIZES_STEPS
     significance: dict[str, tuple[float, ...]]
-    """By `blur_key`, for each of `sizes_steps`; `NEVER`: not to be believed at all."""
+    """Smallest significance that is believed, by `blur_key`, for each of `sizes_steps`.
+
+    `NEVER` stands for sizes that are not to be believed at all.
+    """
     false_rate_limit: dict[str, float]
     """False share of the believed blobs, by factor, that the thresholds were chosen for."""
     regularity: float | None = None
     """Share of the local structure that few frequencies may hold (`sr.aliasing`); None: any."""
     smallest_steps: list[dict[str, float]] = Field(default_factory=list)
-    """For people: smallest believable diameter of dots by factor, counts, contrast and probe."""
+    """Smallest believable diameter of dots by factor, counts, contrast and probe, for people."""
     smallest_line_steps: list[dict[str, float]] = Field(default_factory=list)
-    """The same of lines: their width."""
+    """Smallest believable width of lines by factor, counts, contrast and probe, for people."""
     figures: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
-    """For people: the tables of `benchmarks/hallucination.py`."""
+    """The tables of `benchmarks/hallucination.py`, for people."""
     source: str = ""
 
     @property

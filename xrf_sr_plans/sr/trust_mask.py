@@ -61,7 +61,7 @@ def _fall_back(fields: dict[str, np.ndarray], index: int, counts: np.ndarray, fa
 
 
 def _out_of_regime(index: int, n_elements: int, scale: Scale, regime: Regime) -> str:
-    """Return why nothing of an element can be trusted; empty where something can."""
+    """Return why nothing of an element can be trusted, or "" where something can."""
     most, roughest = regime.most_elements, regime.largest_roughness
     if scale.span[index] < regime.smallest_range:
         return "nothing above the counting noise"

@@ -60,7 +60,7 @@ class AdaptationConfig(BaseModel):
 
     method: Method = "self-supervised"
     start: str | None = None
-    """Model to start from: name or file; None: the default."""
+    """Name or file of the model to start from. None stands for the default model."""
     maps: tuple[Path, ...] = ()
     """Coarse maps of the new sample, in photons."""
     fine: tuple[Path, ...] = ()

@@ -40,9 +40,9 @@ class Budget:
     coarse_px: int = 32
     seed: int = 0
     factor: int | None = None
-    """The factor of all batches; None: all factors in turn."""
+    """The factor of all batches. None stands for all factors in turn."""
     elements: int | None = None
-    """Elements per map; None: 1, 2, 4 or 6 in turn."""
+    """Number of elements per map. None stands for 1, 2, 4 and 6 in turn."""
 
 
 def estimate_loss(made: Prediction, batch: dict[str, Any]) -> Tensor:

@@ -24,9 +24,9 @@ from xrf_sr_plans.training.samples import Sample, fit_to_blocks, phantom_samples
 from xrf_sr_plans.training.simulated_pairs import Pair, Simulation, draw_simulation, simulate
 
 PHANTOMS_PER_FAMILY = 32
-"""That a model is calibrated on."""
+"""Number of phantoms of each family that a model is calibrated on."""
 PIXELS_PER_MAP = 4000
-"""A random subset of so many fine pixels of each element map enters: maps weigh alike."""
+"""Number of random fine pixels of each element map that enter, so that all maps weigh alike."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Predicted:
     pair: Pair
     estimate: np.ndarray
     sigma: np.ndarray
-    """Of the stabilised estimate, before calibration."""
+    """Standard deviation of the stabilised estimate before calibration, (element, Y, X)."""
     scale: Scale
 
 

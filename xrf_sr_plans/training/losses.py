@@ -1,4 +1,4 @@
-"""Losses; torch tensors (batch, element, y, x)."""
+"""Losses of torch tensors (batch, element, y, x)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 NLL_WEIGHT = 0.2
-"""Of `gaussian_nll`, beside a loss of the estimate."""
+"""Weight of `gaussian_nll` beside a loss of the estimate."""
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 

@@ -18,12 +18,12 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     architecture: Architecture = "set"
-    """`set`: ours; `notes`: 16 x 64 residual network with BN; `srcnn`."""
+    """`set` is ours, `notes` the 16 x 64 residual network with batch normalization, or `srcnn`."""
     factor: Literal[1, Factor] | None = None
     """Peers are trained for one factor (`notes` also for 1, its deconvolving form), which they
     need; ours learns 2 and 4 in turn (None)."""
     elements: int | None = Field(default=None, ge=1, le=6)
-    """Elements per map; `notes` needs a fixed number. None: 1, 2, 4 or 6 in turn."""
+    """Number of elements per map, which `notes` needs. None stands for 1, 2, 4 and 6 in turn."""
     steps: int = Field(default=16000, ge=1)
     """Optimiser steps (batches); the learning rate follows a cosine over them."""
     steps_per_epoch: int = Field(default=400, ge=1)
@@ -45,12 +45,12 @@ class TrainingConfig(BaseModel):
     phantom_px: int = Field(default=192, ge=64)
     n_validation: int = Field(default=16, ge=1)
     real_maps: Path | None = None
-    """Folder with the real maps (`training.real_maps`); None: phantoms only."""
+    """Folder with the real maps (`training.real_maps`). None stands for phantoms only."""
     real_share: float = Field(default=0.3, ge=0, le=1)
     smooth_share: float = Field(default=0.15, ge=0, le=1)
-    """Of the crops, blurred: with few photons, most real maps are that smooth."""
+    """Share of the crops that are blurred. Most real maps are that smooth at low counts."""
     start: Path | None = None
-    """Weights to begin with, of the same architecture; None: random ones."""
+    """Weights of the same architecture to begin with. None stands for random ones."""
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
@@ -58,7 +58,7 @@ class TrainingConfig(BaseModel):
     workers: int = Field(default=0, ge=0)
     """Processes that make batches beside the training process; a GPU needs some."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads; None: as many as torch likes."""
+    """Number of CPU threads. None stands for as many as torch likes."""
     out: Path = Path("out/training")
     """Folder of checkpoints, the log and the last weights; an existing run there is resumed."""
     progress: bool = True
