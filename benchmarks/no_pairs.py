@@ -19,7 +19,7 @@ network hasn't seen either. Fly scans without probe blur; 1e5 photons stand for 
 dB      mean gain of PSNR over bicubic, over elements and samples
 SSIM    mean over the same
 false   of the blobs predicted, absent; lost: of the true ones, not predicted; on the samples
-        (any blob of 1.5 steps) and on scenes of dots and empty fields (`training.sweep`)
+        (any blob of 1.5 steps) and on scenes of dots and empty fields (`evaluation.feature_sweep`)
 
 With --keep, weights found in the folder aren't trained again.
 """

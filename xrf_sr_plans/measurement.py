@@ -22,7 +22,9 @@ SAME_GRID = 1
 compare with are trained for it, to remove a probe's blur."""
 
 Sampling = Literal["fly", "area", "point"]
-"""What a pixel averages over: its path along the fast axis, its whole area, or nothing."""
+"""What a pixel averages over: its path along the fast axis, its whole area, or nothing.
+
+`physics.forward.AVERAGES` has the axes."""
 SAMPLINGS: tuple[Sampling, ...] = typing.get_args(Sampling)
 
 

@@ -73,7 +73,7 @@ def evaluate_file(
     sampling
         As in `physics.forward.coarsen`.
     methods
-        Names to run, in this order: those of `metrics.classical.METHODS`, `NETWORKS`, or
+        Names to run, in this order: those of `sr.classical.METHODS`, `NETWORKS`, or
         ``xrf-sr``; None: all. Bicubic always runs.
     model
         For ``xrf-sr``: as in `enhance`.

@@ -30,6 +30,9 @@ from xrf_sr_plans.physics.resample import upsample_matrix
 from xrf_sr_plans.sr.scale import SMALLEST_RANGE
 
 N_CONDITIONS = 9
+"""Numbers that modulate every block: six, and one for each of `SAMPLINGS`. Weights have as many
+columns, and a head for each of `FACTORS`, so a further sampling or factor has to say what older
+weights, which know nothing of it, do with it."""
 SIGMA_DILATIONS = (2, 4)
 """Dilations of the convolutions by which a sigma sees a wider surrounding than the estimate."""
 Convolve = Callable[[nn.Conv2d, Tensor], Tensor]

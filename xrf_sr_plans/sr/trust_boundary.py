@@ -2,7 +2,7 @@
 
 A blob stands out of its surroundings by some photons; over its area they have to exceed the
 counting noise of the background by a factor, its *significance*, that was measured for each size
-on samples of known structure (`training.trust`). Blobs below it are true too rarely.
+on samples of known structure (`evaluation.fit_boundary`). Blobs below it are true too rarely.
 """
 
 from __future__ import annotations
