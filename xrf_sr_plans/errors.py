@@ -64,6 +64,13 @@ class FlightError(XrfSrError, RuntimeError):
     """The hardware failed so often that a map was given up; the rows measured so far are kept."""
 
 
+class LeftUnsafeError(XrfSrError, RuntimeError):
+    """The beamline could not be left safe: the shutter is open or an axis has another velocity.
+
+    It ends the plan whatever else happened, because a person must look.
+    """
+
+
 class AnalysisError(XrfSrError, RuntimeError):
     """The analysis could not be done, and the scan goes on without it."""
 

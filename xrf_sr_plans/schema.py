@@ -23,7 +23,10 @@ DocumentSink = Callable[[str, dict[str, Any]], None]
 SCHEMA_VERSION = 1
 
 PLAN_MAP = "xrf_fly_map"
-PLAN_SURVEY = "xrf_survey"
+PLAN_PROPOSALS = "xrf_survey_proposals"
+"""The run that records the analyses and the proposed regions, before any region is flown."""
+PLAN_OUTCOMES = "xrf_survey_outcomes"
+"""The run that records what became of each region, after the last fine map."""
 PLAN_RESULT = "xrf_super_resolution"
 PLAN_VERIFICATION = "xrf_verification"
 

@@ -54,17 +54,21 @@ def dispositions(recorder) -> list[tuple[str, str]]:
 def test_tiles_rescans_and_summary_are_one_family_of_runs(run_engine, recorder):
     outcome = run_engine(small_survey(small_beamline(), find="Fe")).plan_result
     purposes = [start["xrf_sr"]["purpose"] for start in recorder.starts]
-    assert purposes == ["coarse", "coarse", "survey", "fine"]
+    assert purposes == ["coarse", "coarse", "proposals", "fine", "outcomes"]
     assert {start["xrf_sr"]["survey_uid"] for start in recorder.starts} == {outcome.survey_uid}
-    first, second, summary, fine = recorder.starts
+    first, second, proposals, fine, outcomes = recorder.starts
     assert outcome.tile_uids == (first["uid"], second["uid"])
-    assert outcome.summary_uid == summary["uid"]
+    assert outcome.proposals_uid == proposals["uid"]
+    assert outcome.outcomes_uid == outcomes["uid"]
+    assert outcomes["xrf_sr"]["proposals_uid"] == proposals["uid"]
     assert outcome.rescan_uids == (fine["uid"],)
     assert first["xrf_sr"]["tile"] == {"index": 0, "of": 2}
     assert first["xrf_sr"]["analysis"]["find"] == "Fe"
-    assert summary["plan_name"] == "xrf_survey"
-    assert summary["xrf_sr"]["tiles"] == list(outcome.tile_uids)
-    assert summary["xrf_sr"].get("analysis") is None
+    assert proposals["plan_name"] == "xrf_survey_proposals"
+    assert outcomes["plan_name"] == "xrf_survey_outcomes"
+    for decisions in (proposals, outcomes):
+        assert decisions["xrf_sr"]["tiles"] == list(outcome.tile_uids)
+        assert decisions["xrf_sr"].get("analysis") is None
     assert fine["xrf_sr"]["parent_uid"] == first["uid"]
     assert fine["xrf_sr"]["region"]["x_low_um"] == -4.0
     assert fine["xrf_sr"]["analysis"]["enhance"] is False
@@ -73,7 +77,9 @@ def test_tiles_rescans_and_summary_are_one_family_of_runs(run_engine, recorder):
         assert json.loads(json.dumps(start, allow_nan=False)) == start
 
 
-def test_the_summary_records_each_tiles_analysis_and_every_change_of_a_region(run_engine, recorder):
+def test_the_decisions_record_each_tiles_analysis_and_every_change_of_a_region(
+    run_engine, recorder
+):
     outcome = run_engine(small_survey(small_beamline())).plan_result
     looked_at = [event["data"]["analysis_source_uid"] for event in recorder.events("analysis")]
     assert looked_at == list(outcome.tile_uids)
@@ -84,7 +90,7 @@ def test_the_summary_records_each_tiles_analysis_and_every_change_of_a_region(ru
 
 def test_fine_pixels_nest_in_the_coarse_ones(run_engine, recorder):
     run_engine(small_survey(small_beamline(), factor=4))
-    coarse, _, _, fine = recorder.starts
+    coarse, _, _, fine, _ = recorder.starts
     edge = coarse["xrf_sr"]["grid"]["fast"]["start_um"] - 0.5
     fine_axis = fine["xrf_sr"]["grid"]["fast"]
     assert fine_axis["step_um"] == 0.25
@@ -95,7 +101,10 @@ def test_fine_pixels_nest_in_the_coarse_ones(run_engine, recorder):
 def test_no_region_is_a_normal_outcome(run_engine, recorder):
     outcome = run_engine(small_survey(small_beamline([[]]))).plan_result
     assert outcome.regions == ()
-    assert [start["xrf_sr"]["purpose"] for start in recorder.starts][-1] == "survey"
+    assert [start["xrf_sr"]["purpose"] for start in recorder.starts][-2:] == [
+        "proposals",
+        "outcomes",
+    ]
     assert {stop["exit_status"] for stop in recorder.of("stop")} == {"success"}
 
 
@@ -249,8 +258,11 @@ def test_the_last_word_on_an_interrupted_rescan_and_on_those_not_begun_is_failed
         ("failed", f"interrupted after 2 of 4 rows: RE.{ending}"),
         ("failed", f"not begun: RE.{ending}"),
     ]
-    _, summary, fine = recorder.starts
-    assert recorder.stop_of(summary["uid"])["num_events"]["regions"] == 4
+    _, proposals, fine, outcomes = recorder.starts
+    for decisions in (proposals, outcomes):
+        assert recorder.stop_of(decisions["uid"])["num_events"]["regions"] == 2
+    assert outcomes["xrf_sr"]["ended_by"] == f"RE.{ending}"
+    assert recorder.events("regions")[2]["data"]["region_run_uid"] == fine["uid"]
     assert recorder.builder(fine).rows_used == [0, 1]
 
 
@@ -259,7 +271,7 @@ def test_a_survey_that_only_proposes_leaves_its_proposals_when_it_is_stopped(run
     with pytest.raises(RunEngineInterrupted):
         run_engine(iter(Interrupting(survey, lambda: recorder.events("regions"), pause)))
     run_engine.stop()
-    assert [word for word, _ in dispositions(recorder)] == ["proposed"]
+    assert {word for word, _ in dispositions(recorder)} == {"proposed"}
 
 
 def test_a_survey_stopped_while_it_hands_over_says_that_it_is_not_known(run_engine, recorder):

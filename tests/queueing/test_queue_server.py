@@ -45,7 +45,7 @@ def test_rescans_that_a_survey_queued_are_executed_by_the_manager(
     flown = runs(queue_server.documents)
     (coarse,) = of_purpose(flown, "coarse")
     fine = of_purpose(flown, "fine")
-    (record,) = [docs for docs in flown if docs[0][1]["plan_name"] == schema.PLAN_SURVEY]
+    (record,) = [docs for docs in flown if docs[0][1]["plan_name"] == schema.PLAN_OUTCOMES]
     streams = {doc["uid"]: doc["name"] for name, doc in record if name == "descriptor"}
     decisions = [
         doc["data"] for name, doc in record

@@ -1,17 +1,17 @@
-"""What a survey decided, and on what grounds, as events of its summary run."""
+"""What a survey decided, and on what grounds, as events of two short runs."""
 
 from __future__ import annotations
 
 import json
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bluesky import plan_stubs as bps
 from bluesky import preprocessors as bpp
-from bluesky.utils import MsgGenerator, RunEngineControlException
+from bluesky.utils import MsgGenerator
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.errors import GridError, in_words
@@ -20,12 +20,9 @@ from xrf_sr_plans.maps.region_documents import region_columns, regions_from_json
 from xrf_sr_plans.plans.fine_maps import RegionOutcome
 from xrf_sr_plans.plans.fly_map import ROW_FAILURES
 from xrf_sr_plans.plans.plan_record import PlanRecord, record_event
-from xrf_sr_plans.plans.safeguard import all_in_turn
 
 logger = logging.getLogger(__name__)
 
-RUN_KEY = "survey"
-"""Run key of the summary run, which stays open while fine maps are flown as other runs."""
 _GRACE_S = 15.0
 """Seconds beyond its own timeouts after which a results device counts as hung."""
 _FALLBACK_S = 30.0
@@ -51,6 +48,10 @@ class TileAnalysis:
         Name of what made the enhanced map.
     regions
         Regions that are proposed, best first.
+    model_sha256
+        Hash of the model's weights.
+    elapsed_s
+        How long the plan waited, in seconds.
     """
 
     source_uid: str
@@ -59,110 +60,129 @@ class TileAnalysis:
     result_uid: str = ""
     model: str = ""
     regions: tuple[Region, ...] = ()
+    model_sha256: str = ""
+    elapsed_s: float = 0.0
 
 
-def in_summary_run(part: MsgGenerator[Any]) -> MsgGenerator[Any]:
-    """Run `part` with all its messages in the summary run."""
-    return (yield from bpp.set_run_key_wrapper(part, RUN_KEY))
+def decision_run(md: Mapping[str, Any], events: MsgGenerator[None]) -> MsgGenerator[str]:
+    """Open a run, emit `events` in it and close it; nothing else happens while it is open.
 
-
-def summary_run(
-    part: MsgGenerator[Any],
-    md: Mapping[str, Any],
-    settle: Callable[[Exception], MsgGenerator[None]],
-) -> MsgGenerator[tuple[str, Any]]:
-    """Run `part` with the summary run open around it; `part` may open and close other runs.
+    Other people's callbacks and preprocessors assume that runs don't nest, so the decisions of a
+    survey are runs of their own before and after the fine maps, never around them.
 
     Parameters
     ----------
-    part
-        The messages in between.
     md
-        The summary run's start document.
-    settle
-        A plan that records what is left to say when `part` ends early with this error. After a
-        halt no plan is run any more.
+        The run's start document.
+    events
+        A plan that emits the events.
 
     Returns
     -------
-    tuple of str and Any
-        The summary's uid and what `part` returned.
+    str
+        The run's uid.
     """
+    yield from bps.checkpoint()
+    uid = yield from bpp.run_wrapper(events, md=dict(md))
+    yield from bps.checkpoint()
+    return str(uid)
 
-    def failed(error: Exception) -> MsgGenerator[None]:
-        yield from all_in_turn(lambda: settle(error))
-        control = isinstance(error, RunEngineControlException)
-        status = getattr(error, "exit_status", "abort") if control else "fail"
-        yield from in_summary_run(bps.close_run(status, "" if control else str(error)))
 
-    def done() -> MsgGenerator[None]:
-        yield from bps.checkpoint()
-        yield from in_summary_run(bps.close_run())
-        yield from bps.checkpoint()
+def recorded_analyses(name: str, analyses: Sequence[TileAnalysis]) -> MsgGenerator[None]:
+    """Emit one event for each tile that says what came of its analysis.
 
-    uid = yield from in_summary_run(bps.open_run(dict(md)))
-    returned = yield from bpp.contingency_wrapper(part, except_plan=failed, else_plan=done)
-    return str(uid), returned
+    Parameters
+    ----------
+    name
+        Name of the results device, which is the prefix of the data keys.
+    analyses
+        What the device said about each tile.
+    """
+    fields = {key: type(value)() for key, value in _analysis_values(TileAnalysis("", "")).items()}
+    record = PlanRecord(name, fields)
+    for analysis in analyses:
+        yield from record_event(record, schema.STREAM_ANALYSIS, _analysis_values(analysis))
+
+
+def _analysis_values(analysis: TileAnalysis) -> dict[str, str | float]:
+    return {
+        "source_uid": analysis.source_uid,
+        "result_uid": analysis.result_uid,
+        "status": analysis.status,
+        "reason": analysis.reason,
+        "model": analysis.model,
+        "model_sha256": analysis.model_sha256,
+        "elapsed_s": float(analysis.elapsed_s),
+        "regions": json.dumps([region.to_dict() for region in analysis.regions]),
+    }
 
 
 _COLUMNS = ("elements", "score", "x_low_um", "x_high_um", "y_low_um", "y_high_um")
-"""Columns of a region that its events in the summary run have, besides its ``json``."""
+"""Columns of a region that its events have, besides its ``json``."""
 
 
 class RegionLog:
-    """Records what becomes of each region: one event whenever its disposition changes.
+    """Remembers what became of each region, so that it can be recorded when no map is flown.
 
-    A region stays open while it is only proposed, or while its outcome could not be recorded
-    because the plan was interrupted just then. `settle` closes what is still open.
+    Regions are kept in the order in which they were first heard of, each with its last outcome.
     """
 
     def __init__(self) -> None:
-        self._open: dict[str, RegionOutcome] = {}
-        self._record = PlanRecord(
-            "region",
-            {
-                "key": "",
-                "disposition": "",
-                "reason": "",
-                "run_uid": "",
-                "elements": "",
-                "score": 0.0,
-                "x_low_um": 0.0,
-                "x_high_um": 0.0,
-                "y_low_um": 0.0,
-                "y_high_um": 0.0,
-                "json": "",
-            },
-        )
+        self._outcomes: dict[str, RegionOutcome] = {}
 
-    def note(self, outcome: RegionOutcome) -> MsgGenerator[None]:
-        """Record what became of a region."""
-        region = outcome.region
-        columns = region_columns(region)
-        values = {
-            "key": region.key,
-            "disposition": outcome.disposition,
-            "reason": outcome.reason,
-            "run_uid": outcome.run_uid,
-            **{name: columns[name] for name in _COLUMNS},
-            "json": json.dumps(region.to_dict()),
-        }
+    @property
+    def outcomes(self) -> tuple[RegionOutcome, ...]:
+        """The last outcome of each region."""
+        return tuple(self._outcomes.values())
+
+    def note(self, outcome: RegionOutcome) -> None:
+        """Remember what became of a region."""
         logger.info("%s", outcome)
-        self._open[region.key] = outcome
-        yield from in_summary_run(record_event(self._record, schema.STREAM_REGIONS, values))
-        if outcome.disposition != "proposed":
-            del self._open[region.key]
+        self._outcomes[outcome.region.key] = outcome
 
-    def settle(self, reason: str) -> MsgGenerator[None]:
-        """Record the outcome of every open region: "failed" where it was only proposed."""
-        for outcome in list(self._open.values()):
+    def settle(self, reason: str) -> None:
+        """Call every region "failed" for this reason that is still no more than proposed."""
+        for key, outcome in self._outcomes.items():
             if outcome.disposition == "proposed":
-                outcome = replace(outcome, disposition="failed", reason=reason)
-            yield from self.note(outcome)
+                self._outcomes[key] = replace(outcome, disposition="failed", reason=reason)
+
+    def recorded(self) -> MsgGenerator[None]:
+        """Emit one event for each region with its last outcome."""
+        record = PlanRecord("region", _NOTHING_NOTED)
+        for outcome in self.outcomes:
+            yield from record_event(record, schema.STREAM_REGIONS, _region_values(outcome))
+
+
+_NOTHING_NOTED: dict[str, str | float] = {
+    "key": "",
+    "disposition": "",
+    "reason": "",
+    "run_uid": "",
+    "elements": "",
+    "score": 0.0,
+    "x_low_um": 0.0,
+    "x_high_um": 0.0,
+    "y_low_um": 0.0,
+    "y_high_um": 0.0,
+    "json": "",
+}
+
+
+def _region_values(outcome: RegionOutcome) -> dict[str, str | float]:
+    region = outcome.region
+    columns = region_columns(region)
+    return {
+        "key": region.key,
+        "disposition": outcome.disposition,
+        "reason": outcome.reason,
+        "run_uid": outcome.run_uid,
+        **{name: columns[name] for name in _COLUMNS},
+        "json": json.dumps(region.to_dict()),
+    }
 
 
 def wait_for_analysis(device: Any, source_uid: str, timeout_s: float) -> MsgGenerator[TileAnalysis]:
-    """Trigger the results device for one tile, wait for it, and record what it reads.
+    """Trigger the results device for one tile, wait for it, and return what it reads.
 
     The device itself falls back to bicubic when its time is over. If even that fails, the
     analysis has failed and the survey goes on without this tile's regions.
@@ -191,23 +211,16 @@ def wait_for_analysis(device: Any, source_uid: str, timeout_s: float) -> MsgGene
         logger.error("no analysis of %s: %s", source_uid, reason)
         yield from bps.checkpoint()
         return TileAnalysis(source_uid, "failed", reason)
-    reading = yield from _recorded_reading(device)
+    reading = yield from _reading(device)
     return _tile_analysis(device.name, source_uid, reading)
 
 
-def _recorded_reading(device: Any) -> MsgGenerator[Mapping[str, Any]]:
-    def event() -> MsgGenerator[Mapping[str, Any] | None]:
-        yield from bps.create(schema.STREAM_ANALYSIS)
-        reading = yield from bps.read(device)
-        yield from bps.save()
-        return reading
-
-    reading = yield from in_summary_run(event())
+def _reading(device: Any) -> MsgGenerator[Mapping[str, Any]]:
     # After a pause in the middle of it the message is repeated, but its answer gets lost.
     for _ in range(_READ_ATTEMPTS):
+        reading = yield from bps.read(device)
         if reading is not None:
             break
-        reading = yield from bps.read(device)
     yield from bps.checkpoint()
     return reading or {}
 
@@ -230,4 +243,6 @@ def _tile_analysis(name: str, source_uid: str, reading: Mapping[str, Any]) -> Ti
         str(value("result_uid")),
         str(value("model")),
         regions,
+        str(value("model_sha256")),
+        float(value("elapsed_s") or 0.0),
     )

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bluesky import preprocessors as bpp
 from bluesky.utils import MsgGenerator
 
 from xrf_sr_plans import schema
@@ -18,8 +17,8 @@ from xrf_sr_plans.errors import FlightError, GridError, RefusedError, in_words
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.maps.region import Region, Rescan
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES, MapRun, fly
-from xrf_sr_plans.plans.safeguard import all_in_turn, what_ended
+from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES, FlightProgress, MapRun, fly
+from xrf_sr_plans.plans.safeguard import what_ended
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ class FineMaps:
     def fly_each(
         self,
         rescans: Sequence[Rescan],
-        note: Callable[[RegionOutcome], MsgGenerator[None]] | None = None,
+        note: Callable[[RegionOutcome], None] | None = None,
     ) -> MsgGenerator[list[RegionOutcome]]:
         """Fly the rescans one after the other; one that fails doesn't end the others.
 
@@ -120,41 +119,43 @@ class FineMaps:
         rescans
             In the order of flight.
         note
-            A plan that records an outcome. It is called once per rescan, also for the one that
-            is interrupted. None means that outcomes are only logged.
+            Takes each outcome as soon as it is known, also that of a rescan which is
+            interrupted. None: outcomes are only logged.
+
+        Raises
+        ------
+        LeftUnsafeError
+            If a rescan left the beamline unsafe; no further one is flown.
         """
         note = note or _only_logged
         outcomes = []
         for position, rescan in enumerate(rescans):
-            rows: set[int] = set()
-
-            def cut_short(
-                error: Exception, rescan: Rescan = rescan, rows: set[int] = rows
-            ) -> MsgGenerator[None]:
-                so_far = f"{len(rows)} of {rescan.grid.shape[0]} rows"
+            progress = FlightProgress()
+            try:
+                outcome = yield from self._fly_one(rescan, progress, (position, len(rescans)))
+            except GeneratorExit:
+                raise
+            except Exception as error:
+                so_far = f"{len(progress.rows)} of {rescan.grid.shape[0]} rows"
                 reason = f"interrupted after {so_far}: {what_ended(error)}"
-                outcome = RegionOutcome(rescan.region, "failed", reason)
-                yield from all_in_turn(lambda: note(outcome))
-
-            outcome = yield from bpp.contingency_wrapper(
-                self._fly_one(rescan, rows, (position, len(rescans))), except_plan=cut_short
-            )
+                note(RegionOutcome(rescan.region, "failed", reason, progress.run_uid))
+                raise
             outcomes.append(outcome)
-            yield from note(outcome)
+            note(outcome)
         return outcomes
 
     def _fly_one(
-        self, rescan: Rescan, rows: set[int], place: tuple[int, int]
+        self, rescan: Rescan, progress: FlightProgress, place: tuple[int, int]
     ) -> MsgGenerator[RegionOutcome]:
         region = rescan.region
         try:
             # Designed once more because limits may have changed since the region was chosen.
             grid = self.rescan(region).grid
-            flown = yield from fly(self._run(region, grid, place), rows)
+            flown = yield from fly(self._run(region, grid, place), progress)
         except RefusedError as error:
             return RegionOutcome(region, "refused", str(error))
         except (FlightError, *ROW_FAILURES) as error:
-            return RegionOutcome(region, "failed", in_words(error))
+            return RegionOutcome(region, "failed", in_words(error), progress.run_uid)
         reason = shrink_note(region, grid)
         if flown.lost_rows:
             reason = "; ".join(filter(None, [reason, f"rows {list(flown.lost_rows)} lost"]))
@@ -182,9 +183,8 @@ class FineMaps:
         )
 
 
-def _only_logged(outcome: RegionOutcome) -> MsgGenerator[None]:
+def _only_logged(outcome: RegionOutcome) -> None:
     logger.info("%s", outcome)
-    yield from ()
 
 
 def stage_position_um(beamline: Beamline) -> tuple[float, float]:

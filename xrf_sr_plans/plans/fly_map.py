@@ -11,12 +11,12 @@ from typing import Any
 
 from bluesky import plan_stubs as bps
 from bluesky import preprocessors as bpp
-from bluesky.utils import FailedStatus, MsgGenerator, plan
+from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException, plan
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
 from xrf_sr_plans.devices.protocols import Beamline, HasRowPlan, RowRequest
-from xrf_sr_plans.errors import FlightError, in_words
+from xrf_sr_plans.errors import FlightError, LeftUnsafeError, in_words
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.plans import preflight
@@ -36,6 +36,22 @@ ROW_FAILURES = (FailedStatus, TimeoutError)
 """The exceptions that a failing or hung device raises in a plan."""
 _SETTLE_S = 1.0
 """Time in seconds to wait for late failures of a row that was given up, per group of messages."""
+
+
+@dataclass
+class FlightProgress:
+    """How far a map has come; `fly` fills it in.
+
+    Attributes
+    ----------
+    run_uid
+        Uid of the map's run; empty before it is opened.
+    rows
+        Rows that are measured.
+    """
+
+    run_uid: str = ""
+    rows: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -177,16 +193,16 @@ def fly_map(
     return (yield from fly(run)).uid
 
 
-def fly(run: MapRun, rows_done: set[int] | None = None) -> MsgGenerator[FlownMap]:
+def fly(run: MapRun, progress: FlightProgress | None = None) -> MsgGenerator[FlownMap]:
     """Check a map once more and fly it: every plan of this package measures through here.
 
     Parameters
     ----------
     run
         The map.
-    rows_done
-        Rows are added to it as they are measured, so that the caller of a map that is
-        interrupted knows how far it came.
+    progress
+        Filled in while the map is flown, so that the caller of a map that is interrupted knows
+        how far it came.
 
     Raises
     ------
@@ -194,6 +210,8 @@ def fly(run: MapRun, rows_done: set[int] | None = None) -> MsgGenerator[FlownMap
         If the map can't be flown as things stand now. Nothing has moved.
     FlightError
         If too many rows in succession can't be measured.
+    LeftUnsafeError
+        If the shutter can't be closed or the fast axis doesn't take its velocity back.
     """
     beamline = run.beamline
     facts = axis_facts(beamline.fast), axis_facts(beamline.slow)
@@ -203,7 +221,7 @@ def fly(run: MapRun, rows_done: set[int] | None = None) -> MsgGenerator[FlownMap
             *preflight.map_problems(beamline, run.grid, run.dwell_ms, facts=facts),
         ]
     )
-    flight = _Flight(run, slow=facts[1], rows_done=set() if rows_done is None else rows_done)
+    flight = _Flight(run, slow=facts[1], progress=progress or FlightProgress())
     plan_args = {
         "grid": run.grid.to_dict(),
         "dwell_ms": run.dwell_ms,
@@ -213,32 +231,59 @@ def fly(run: MapRun, rows_done: set[int] | None = None) -> MsgGenerator[FlownMap
     start = map_start(beamline, run.grid, run.metadata(), plan_args=plan_args)
 
     @bpp.stage_decorator([flight.guard, *beamline.staged_devices])
-    @bpp.run_decorator(md={**start, **run.md})
     def inner() -> MsgGenerator[None]:
+        flight.progress.run_uid = yield from bps.open_run({**start, **run.md})
         yield from bpp.contingency_wrapper(
-            flight.rows(), except_plan=flight.stop_motion, final_plan=flight.leave_safe
+            flight.measure(), except_plan=flight.close_run_early, else_plan=bps.close_run
         )
 
-    uid = yield from inner()
-    return FlownMap(str(uid), tuple(flight.lost), tuple(flight.rows_s))
+    yield from inner()
+    return FlownMap(str(flight.progress.run_uid), tuple(flight.lost), tuple(flight.rows_s))
 
 
 class _Flight:
     """One map in flight: it measures the rows and leaves the beamline safe."""
 
-    def __init__(self, run: MapRun, *, slow: AxisFacts, rows_done: set[int]) -> None:
+    def __init__(self, run: MapRun, *, slow: AxisFacts, progress: FlightProgress) -> None:
         self.run = run
         self.beamline = run.beamline
         self.guard = Safeguard(run.beamline)
         self.lost: list[int] = []
         self.rows_s: list[float] = []
-        self._rows_done = rows_done
+        self.progress = progress
+        self._unsafe = ""
         self._slow = slow
         self._map_key = uuid.uuid4().hex
         self._groups: list[str] = []
         self._lost_row = PlanRecord(
             f"{run.beamline.flyer.name}_lost", {"row": 0, "attempts": 0, "reason": ""}
         )
+
+    def measure(self) -> MsgGenerator[None]:
+        """Measure all rows and leave the beamline safe.
+
+        Raises
+        ------
+        LeftUnsafeError
+            If it could not be left safe, although the rows may all be there.
+        """
+        yield from bpp.contingency_wrapper(
+            self.rows(), except_plan=self.stop_motion, final_plan=self.leave_safe
+        )
+        if self._unsafe:
+            raise LeftUnsafeError(self._unsafe)
+
+    def close_run_early(self, error: Exception) -> MsgGenerator[None]:
+        """Close the run with what ended it, and with what could not be left safe."""
+        control = isinstance(error, RunEngineControlException)
+        status = error.exit_status if control else "fail"
+        reasons = [] if control else [str(error)]
+        if self._unsafe and not isinstance(error, LeftUnsafeError):
+            status = "fail"
+            reasons.append(self._unsafe)
+        yield from bps.close_run(status, "; ".join(reasons))
+        if self._unsafe and not control and not isinstance(error, LeftUnsafeError):
+            raise LeftUnsafeError("; ".join(reasons)) from error
 
     def rows(self) -> MsgGenerator[None]:
         """Measure all rows."""
@@ -307,7 +352,7 @@ class _Flight:
         collected = yield from bps.collect(self.beamline.flyer)
         empty = collected is not None and not list(collected)
         if not empty:
-            self._rows_done.add(row)
+            self.progress.rows.add(row)
         yield from bps.checkpoint()
         if empty:
             raise TimeoutError(
@@ -359,9 +404,21 @@ class _Flight:
     def leave_safe(self) -> MsgGenerator[None]:
         """Close the shutter and restore the fast axis's velocity, however the map ended."""
         timeout = self.beamline.time_model.timeout_s(0.0)
-        steps = [bps.checkpoint, lambda: bps.mv(self.guard, "close", timeout=timeout)]
-        signal, velocity = velocity_signal(self.beamline.fast), self.guard.velocity
+        errors = yield from all_in_turn(
+            bps.checkpoint, lambda: bps.mv(self.guard, "close", timeout=timeout)
+        )
+        unsafe = [] if errors[1] is None else [f"the shutter may be open: {in_words(errors[1])}"]
+        fast, velocity = self.beamline.fast, self.guard.velocity
+        signal = velocity_signal(fast)
         if signal is not None and velocity is not None:
-            steps.append(lambda: bps.mv(signal, velocity, timeout=timeout))
-        yield from all_in_turn(*steps, bps.checkpoint)
+            errors = yield from all_in_turn(lambda: bps.mv(signal, velocity, timeout=timeout))
+            if errors[0] is not None:
+                unsafe.append(
+                    f"axis {fast.name!r} may not have its velocity of {velocity:g} back:"
+                    f" {in_words(errors[0])}"
+                )
+        yield from all_in_turn(bps.checkpoint)
+        self._unsafe = "; ".join(unsafe)
+        if unsafe:
+            logger.critical("%s", self._unsafe)
         self.guard.stand_down()

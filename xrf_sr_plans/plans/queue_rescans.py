@@ -44,7 +44,7 @@ def queue_item(maps: FineMaps, rescan: Rescan) -> dict[str, Any]:
 def queue_rescans(
     maps: FineMaps,
     rescans: Sequence[Rescan],
-    note: Callable[[RegionOutcome], MsgGenerator[None]],
+    note: Callable[[RegionOutcome], None],
 ) -> MsgGenerator[list[RegionOutcome]]:
     """Give all rescans to the rescan queue at once, and record what became of each.
 
@@ -55,7 +55,7 @@ def queue_rescans(
     rescans
         What shall be queued. Nothing is done where there is none.
     note
-        A plan that records an outcome.
+        Takes each outcome.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def queue_rescans(
     for rescan in rescans:
         outcome = _outcome(rescan.region, answers.get(rescan.region.key, {}), problem)
         outcomes.append(outcome)
-        yield from note(outcome)
+        note(outcome)
     return outcomes
 
 

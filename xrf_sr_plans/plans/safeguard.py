@@ -94,18 +94,26 @@ class Safeguard:
     def _close_now(self) -> None:
         if self._beamline.shutter is not None:
             self._open = False
-            self._beamline.shutter.set("close")
+            status = self._beamline.shutter.set("close")
+            status.add_callback(lambda done: self._tell("the shutter may be open", done))
 
     def _restore_velocity_now(self) -> None:
         signal = velocity_signal(self._beamline.fast)
         if signal is not None and self.velocity is not None:
-            signal.set(self.velocity)
+            status = signal.set(self.velocity)
+            name = self._beamline.fast.name
+            text = f"{name} may not have its velocity of {self.velocity:g} back"
+            status.add_callback(lambda done: self._tell(text, done))
+
+    def _tell(self, what: str, status: Any) -> None:
+        if not status.success:
+            logger.critical("%s: %s: %r", self.name, what, status)
 
     def _try_now(self, what: str, action: Callable[[], object]) -> None:
         try:
             action()
         except Exception:
-            logger.exception("%s: failed to %s", self.name, what)
+            logger.critical("%s: failed to %s", self.name, what, exc_info=True)
 
 
 def velocity_signal(axis: Any) -> Any | None:
@@ -114,21 +122,33 @@ def velocity_signal(axis: Any) -> Any | None:
     return signal if hasattr(signal, "set") and hasattr(signal, "read") else None
 
 
-def all_in_turn(*steps: Callable[[], MsgGenerator[Any]]) -> MsgGenerator[None]:
+def all_in_turn(*steps: Callable[[], MsgGenerator[Any]]) -> MsgGenerator[list[Exception | None]]:
     """Run each step, whatever happens to the others; what goes wrong is logged.
 
     The RunEngine throws the error of a status that fails late into whatever message comes next,
     so each step is tried up to three times.
+
+    Returns
+    -------
+    list of Exception or None
+        For each step the error of its last attempt, or None where it was done in the end.
     """
+    errors: list[Exception | None] = []
     for step in steps:
+        last_error: Exception | None = None
         for attempt in range(_TRIES):
             try:
                 yield from step()
-                break
             except RunEngineControlException:
                 raise
             except Exception as error:  # noqa: BLE001 - the next step must have its turn
                 logger.warning("clean-up, attempt %d: %r", attempt + 1, error)
+                last_error = error
+            else:
+                last_error = None
+                break
+        errors.append(last_error)
+    return errors
 
 
 def what_ended(error: BaseException) -> str:

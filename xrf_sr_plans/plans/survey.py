@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bluesky import plan_stubs as bps
+from bluesky import preprocessors as bpp
 from bluesky.utils import MsgGenerator, plan
 
 from xrf_sr_plans import schema
@@ -17,14 +18,20 @@ from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
 from xrf_sr_plans.maps.region import Rescan
 from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.decisions import RegionLog, TileAnalysis, summary_run, wait_for_analysis
+from xrf_sr_plans.plans.decisions import (
+    RegionLog,
+    TileAnalysis,
+    decision_run,
+    recorded_analyses,
+    wait_for_analysis,
+)
 from xrf_sr_plans.plans.design import SurveyDesign, design_survey
 from xrf_sr_plans.plans.fine_maps import FineMaps, RegionOutcome, stage_position_um
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, FlownMap, MapRun, fly
 from xrf_sr_plans.plans.queue_rescans import queue_rescans
 from xrf_sr_plans.plans.request import SurveyRequest
 from xrf_sr_plans.plans.return_to_start import returning_to_start
-from xrf_sr_plans.plans.safeguard import what_ended
+from xrf_sr_plans.plans.safeguard import all_in_turn, what_ended
 from xrf_sr_plans.plans.timing import recalibrated
 from xrf_sr_plans.rois.budget import Spending, spend_budget
 
@@ -47,8 +54,10 @@ class SurveyOutcome:
     ----------
     survey_uid
         It is in the metadata of all runs of the survey.
-    summary_uid
-        Uid of the run that records analyses and regions.
+    proposals_uid
+        Uid of the run that records the analyses and the proposed regions.
+    outcomes_uid
+        Uid of the run that records what became of each region.
     tile_uids
         Uids of the coarse maps' runs, in the order of flight.
     analyses
@@ -60,7 +69,8 @@ class SurveyOutcome:
     """
 
     survey_uid: str
-    summary_uid: str
+    proposals_uid: str
+    outcomes_uid: str
     tile_uids: tuple[str, ...]
     analyses: tuple[TileAnalysis, ...]
     regions: tuple[RegionOutcome, ...]
@@ -184,6 +194,8 @@ class _Survey:
         self.uid = str(uuid.uuid4())
         self.md = dict(request.md or {})
         self.region_log = RegionLog()
+        self.tile_uids: tuple[str, ...] = ()
+        self.proposals_uid = ""
         self.fine = FineMaps(
             beamline,
             design.fine_step_um,
@@ -198,16 +210,17 @@ class _Survey:
         flown: list[FlownMap] = []
         for index in range(len(self.design.tiles)):
             flown.append((yield from fly(self._tile_run(index))))
-        tile_uids = tuple(tile.uid for tile in flown)
-        summary_uid, (analyses, regions) = yield from summary_run(
-            self._decide(tile_uids, self._time_model(flown)),
-            self._summary(tile_uids),
-            self._settle,
+        self.tile_uids = tuple(tile.uid for tile in flown)
+        time_model = self._time_model(flown)
+        analyses, regions = yield from bpp.contingency_wrapper(
+            self._decide(time_model), except_plan=self._ended_early
         )
+        outcomes_uid = yield from self._record_outcomes()
         return SurveyOutcome(
             self.uid,
-            summary_uid,
-            tile_uids,
+            self.proposals_uid,
+            outcomes_uid,
+            self.tile_uids,
             tuple(analyses),
             tuple(regions),
             {tile.uid: tile.lost_rows for tile in flown if tile.lost_rows},
@@ -233,14 +246,14 @@ class _Survey:
             md=self.md,
         )
 
-    def _summary(self, tile_uids: Sequence[str]) -> dict[str, Any]:
-        """Return the start document of the summary run."""
+    def _start(self, plan_name: str, purpose: str, **facts: Any) -> dict[str, Any]:
+        """Return the start document of the run of proposals or of outcomes."""
         user_input = self.request.user_input()
-        facts = {
+        metadata = {
             "schema": schema.SCHEMA_VERSION,
-            "purpose": "survey",
+            "purpose": purpose,
             "survey_uid": self.uid,
-            "tiles": list(tile_uids),
+            "tiles": list(self.tile_uids),
             "grid": self.design.grid.to_dict(),
             "elements": list(self.beamline.flyer.elements),
             "rescan": self.request.rescan,
@@ -249,13 +262,43 @@ class _Survey:
             "analysed_by": getattr(self.beamline.analysis, "name", ""),
             "beamline": self.beamline.name,
             "user_input": user_input,
+            **facts,
         }
-        return {
-            "plan_name": schema.PLAN_SURVEY,
-            "plan_args": user_input,
-            "xrf_sr": facts,
-            **self.md,
-        }
+        return {"plan_name": plan_name, "plan_args": user_input, **self.md, "xrf_sr": metadata}
+
+    def _record_proposals(self, analyses: Sequence[TileAnalysis]) -> MsgGenerator[None]:
+        """Record the analyses and what is proposed or refused, in a run of their own."""
+
+        def events() -> MsgGenerator[None]:
+            device = self.beamline.analysis
+            if device is not None:
+                yield from recorded_analyses(device.name, analyses)
+            yield from self.region_log.recorded()
+
+        md = self._start(schema.PLAN_PROPOSALS, "proposals")
+        self.proposals_uid = yield from decision_run(md, events())
+
+    def _record_outcomes(self, ended_by: str = "") -> MsgGenerator[str]:
+        """Record what became of each region, in a run of its own.
+
+        Parameters
+        ----------
+        ended_by
+            What ended the survey early, in words; empty where it is complete.
+        """
+        facts = {"proposals_uid": self.proposals_uid, "ended_by": ended_by}
+        md = self._start(schema.PLAN_OUTCOMES, "outcomes", **facts)
+        return (yield from decision_run(md, self.region_log.recorded()))
+
+    def _ended_early(self, error: Exception) -> MsgGenerator[None]:
+        """Record what became of the regions, and of those that nothing became of why that is.
+
+        After a halt no plan is run any more: the fine maps then name the regions they cover.
+        """
+        unsettled = _UNSETTLED.get(self.request.rescan)
+        if unsettled:
+            self.region_log.settle(f"{unsettled}: {what_ended(error)}")
+        yield from all_in_turn(lambda: self._record_outcomes(what_ended(error)))
 
     def _time_model(self, flown: Sequence[FlownMap]) -> RowTimeModel:
         """Return the beamline's time model, corrected by how long the tiles' rows took."""
@@ -264,25 +307,24 @@ class _Survey:
         return recalibrated(self.beamline.time_model, widest, self.request.dwell_ms, rows_s)
 
     def _decide(
-        self, tile_uids: Sequence[str], time_model: RowTimeModel
+        self, time_model: RowTimeModel
     ) -> MsgGenerator[tuple[list[TileAnalysis], list[RegionOutcome]]]:
         """Wait for the analyses, choose among their regions and have the chosen ones mapped."""
-        analyses = yield from self._analyses(tile_uids)
+        analyses = yield from self._analyses()
         regions = [region for analysis in analyses for region in analysis.regions]
         candidates, refused = self.fine.candidates(regions, time_model)
         spending = self._spend(candidates, time_model)
         refused += [
             RegionOutcome(rescan.region, "refused", why) for rescan, why in spending.refused
         ]
-        for outcome in refused:
-            yield from self.region_log.note(outcome)
-        for proposal in _proposals(spending):
-            yield from self.region_log.note(proposal)
+        for outcome in [*refused, *_proposals(spending)]:
+            self.region_log.note(outcome)
+        yield from self._record_proposals(analyses)
         settled = yield from self._act(spending)
         logger.info("survey %s: %d regions found, %d refused", self.uid, len(regions), len(refused))
         return analyses, [*settled, *refused]
 
-    def _analyses(self, tile_uids: Sequence[str]) -> MsgGenerator[list[TileAnalysis]]:
+    def _analyses(self) -> MsgGenerator[list[TileAnalysis]]:
         device = self.beamline.analysis
         if device is None:
             return []
@@ -290,7 +332,7 @@ class _Survey:
         # One deadline for all: a hung analysis must not cost its timeout once per tile.
         deadline = time.monotonic() + self.request.analysis_timeout_s
         analyses = []
-        for uid in tile_uids:
+        for uid in self.tile_uids:
             left_s = max(deadline - time.monotonic(), _LEAST_WAIT_S)
             analyses.append((yield from wait_for_analysis(device, uid, left_s)))
         return analyses
@@ -309,12 +351,6 @@ class _Survey:
             max_dose = max(max_dose - design.dose, 0.0)
         start_um = stage_position_um(self.beamline)
         return spend_budget(candidates, budget_s=budget_s, max_dose=max_dose, start_um=start_um)
-
-    def _settle(self, error: Exception) -> MsgGenerator[None]:
-        """Record for each region that was not dealt with why that is."""
-        unsettled = _UNSETTLED.get(self.request.rescan)
-        if unsettled:
-            yield from self.region_log.settle(f"{unsettled}: {what_ended(error)}")
 
     def _act(self, spending: Spending) -> MsgGenerator[list[RegionOutcome]]:
         """Do with the chosen regions what the request says."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -142,16 +142,32 @@ def find_item(client: QueueClient, correlation: str) -> tuple[str, str] | None:
     manager doesn't know the item.
     """
     for place, item in _all_items(client):
-        if (item.get("kwargs", {}).get("md") or {}).get(CORRELATION_KEY) == correlation:
+        if _mapping(_mapping(item.get("kwargs")).get("md")).get(CORRELATION_KEY) == correlation:
             return str(item.get("item_uid", "")), place
     return None
 
 
 def _all_items(client: QueueClient) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    queue = client.queue_get(reload=True)
-    yield from (("it waits in the queue", item) for item in queue.get("items", ()))
-    if queue.get("running_item"):
-        yield "it is running", queue["running_item"]
+    """Yield all plan items that the manager knows, with where they are in words.
+
+    Other people's items may have any form: their arguments may be null, a list or a number.
+    """
+    queue = _mapping(client.queue_get(reload=True))
+    for item in _sequence(queue.get("items")):
+        yield "it waits in the queue", _mapping(item)
+    yield "it is running", _mapping(queue.get("running_item"))
+    history = _mapping(client.history_get(reload=True))
     # The latest first: of an item that ran twice the last outcome counts.
-    for item in reversed(client.history_get(reload=True).get("items", ())):
-        yield f"it ran: {item.get('result', {}).get('exit_status', 'unknown')}", item
+    for item in reversed(_sequence(history.get("items"))):
+        plain = _mapping(item)
+        yield f"it ran: {_mapping(plain.get('result')).get('exit_status', 'unknown')}", plain
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping as it is, and an empty one in the place of anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    """Return a list or tuple as it is, and an empty one in the place of anything else."""
+    return value if isinstance(value, list | tuple) else ()

@@ -115,29 +115,66 @@ class RescanQueue:
         self._position = position
         self._submissions: list[Submission] = []
         self._survey_uid = ""
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._content = ""
+        self._under_way: list[Status] | None = None
         self._read_at = time.time()
 
     def set(self, value: Mapping[str, Any]) -> Status:
-        """Begin to submit ``value["items"]``, and return at once."""
-        items, survey_uid = list(value["items"]), value.get("survey_uid")
-        # The thread fills its own list, so that a `set` which hangs can't add to a later one.
-        submissions: list[Submission] = []
-        self._submissions, self._survey_uid = submissions, str(survey_uid or "")
-        status = Status(self, timeout=self._timeout_s + _GRACE_S)
+        """Begin to submit ``value["items"]``, and return at once.
 
-        def work() -> None:
-            try:
-                submissions.extend(self._submit_all(items, survey_uid))
-            except Exception as error:
-                logger.exception("%s: %s: nothing could be queued", self.name, self._manager)
-                reason = f"{self._manager}: {error!r}"
-                submissions.extend(_not_queued(item, "failed", reason) for item in items)
-            self._read_at = time.time()
+        The same items of the same survey, given while they are being submitted, are not submitted
+        again: the status finishes when the submission under way does. Other items wait for it.
+        """
+        items, survey_uid = list(value["items"]), value.get("survey_uid")
+        status = Status(self, timeout=self._timeout_s + _GRACE_S)
+        content = json.dumps([items, survey_uid], sort_keys=True, default=repr)
+        with self._lock:
+            if content == self._content and self._under_way is not None:
+                # A pause and a resume in the middle of it: the RunEngine repeats the message.
+                self._under_way.append(status)
+                return status
+            # The thread fills its own lists, so that a `set` which hangs can't add to a later one.
+            submissions: list[Submission] = []
+            waiting = [status]
+            self._submissions, self._survey_uid = submissions, str(survey_uid or "")
+            self._content, self._under_way = content, waiting
+            before, self._thread = (
+                self._thread,
+                threading.Thread(
+                    target=lambda: self._work(items, survey_uid, submissions, waiting, before),
+                    name=f"{self.name}-submit",
+                    daemon=True,
+                ),
+            )
+            self._thread.start()
+        return status
+
+    def _work(
+        self,
+        items: Sequence[Mapping[str, Any]],
+        survey_uid: str | None,
+        submissions: list[Submission],
+        waiting: list[Status],
+        before: threading.Thread | None,
+    ) -> None:
+        """Submit items once the submission before is over, and finish all that wait for it."""
+        if before is not None:
+            before.join(self._timeout_s)
+        try:
+            submissions.extend(self._submit_all(items, survey_uid))
+        except Exception as error:
+            logger.exception("%s: %s: nothing could be queued", self.name, self._manager)
+            reason = f"{self._manager}: {error!r}"
+            submissions.extend(_not_queued(item, "failed", reason) for item in items)
+        self._read_at = time.time()
+        with self._lock:
+            if self._under_way is waiting:
+                self._under_way = None
+        for status in waiting:
             if not status.done:
                 status.set_finished()
-
-        threading.Thread(target=work, name=f"{self.name}-submit", daemon=True).start()
-        return status
 
     def read(self) -> dict[str, Reading[str]]:
         """Return what became of the items of the latest `set`."""

@@ -94,8 +94,10 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
         elif plan == schema.PLAN_RESULT:
             results = previews if start.get("purpose") == "preview" else enhanced
             results[start["original_run_uid"]] = enhanced_from_documents(documents)
-        elif plan == schema.PLAN_SURVEY:
+        elif plan in (schema.PLAN_PROPOSALS, schema.PLAN_OUTCOMES):
             regions.update(_latest_by_region(documents))
+    for uid, documents in runs.items():
+        _take_from_fine_map(regions, uid, documents)
     # A preview counts only until the result of its map is there.
     return SurveyRecord(
         coarse, fine, parents, {**previews, **enhanced}, tuple(regions.values()), uids
@@ -112,6 +114,30 @@ def _assembled(documents: list[Document]) -> ElementalMaps:
         elif name == "event_page":
             builder.event_page(doc)
     return builder.maps()
+
+
+def _take_from_fine_map(
+    regions: dict[str, Mapping[str, Any]], uid: str, documents: list[Document]
+) -> None:
+    """Let a fine map say what became of its region where no outcome is recorded.
+
+    That is so after a halt, and where a proposed or queued region was flown later on.
+    """
+    metadata = documents[0][1].get("xrf_sr") or {}
+    row = regions.get(str((metadata.get("derived_input") or {}).get("region_key")))
+    if row is None or metadata.get("purpose") != "fine":
+        return
+    if row["disposition"] not in ("proposed", "queued"):
+        return
+    stops = [doc for name, doc in documents if name == "stop"]
+    flown = bool(stops) and stops[-1]["exit_status"] == "success"
+    ended = f"its map ended: {stops[-1]['exit_status']}" if stops else "its map has no end"
+    changes = {
+        "disposition": "rescanned" if flown else "failed",
+        "reason": row["reason"] if flown else ended,
+        "run_uid": uid,
+    }
+    regions[str(row["key"])] = {**row, **changes}
 
 
 def _latest_by_region(documents: list[Document]) -> dict[str, Mapping[str, Any]]:
