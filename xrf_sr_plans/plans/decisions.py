@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bluesky import plan_stubs as bps
-from bluesky import preprocessors as bpp
 from bluesky.utils import MsgGenerator
 
 from xrf_sr_plans import schema
@@ -62,30 +61,6 @@ class TileAnalysis:
     regions: tuple[Region, ...] = ()
     model_sha256: str = ""
     elapsed_s: float = 0.0
-
-
-def decision_run(md: Mapping[str, Any], events: MsgGenerator[None]) -> MsgGenerator[str]:
-    """Open a run, emit `events` in it and close it; nothing else happens while it is open.
-
-    Other people's callbacks and preprocessors assume that runs don't nest, so the decisions of a
-    survey are runs of their own before and after the fine maps, never around them.
-
-    Parameters
-    ----------
-    md
-        The run's start document.
-    events
-        A plan that emits the events.
-
-    Returns
-    -------
-    str
-        The run's uid.
-    """
-    yield from bps.checkpoint()
-    uid = yield from bpp.run_wrapper(events, md=dict(md))
-    yield from bps.checkpoint()
-    return str(uid)
 
 
 def recorded_analyses(name: str, analyses: Sequence[TileAnalysis]) -> MsgGenerator[None]:

@@ -24,6 +24,7 @@ from xrf_sr_plans.plans.design import design_map
 from xrf_sr_plans.plans.plan_record import PlanRecord, record_event
 from xrf_sr_plans.plans.request import GridRequest
 from xrf_sr_plans.plans.safeguard import Safeguard, all_in_turn, stop_all, velocity_signal
+from xrf_sr_plans.plans.single_run import Ending, ended_by, single_run
 from xrf_sr_plans.plans.start_document import map_start
 
 logger = logging.getLogger(__name__)
@@ -232,9 +233,8 @@ def fly(run: MapRun, progress: FlightProgress | None = None) -> MsgGenerator[Flo
 
     @bpp.stage_decorator([flight.guard, *beamline.staged_devices])
     def inner() -> MsgGenerator[None]:
-        flight.progress.run_uid = yield from bps.open_run({**start, **run.md})
-        yield from bpp.contingency_wrapper(
-            flight.measure(), except_plan=flight.close_run_early, else_plan=bps.close_run
+        yield from single_run(
+            {**start, **run.md}, flight.measure(), opened=flight.opened, ending=flight.ending
         )
 
     yield from inner()
@@ -267,23 +267,29 @@ class _Flight:
         LeftUnsafeError
             If it could not be left safe, although the rows may all be there.
         """
-        yield from bpp.contingency_wrapper(
-            self.rows(), except_plan=self.stop_motion, final_plan=self.leave_safe
-        )
+        try:
+            yield from bpp.contingency_wrapper(
+                self.rows(), except_plan=self.stop_motion, final_plan=self.leave_safe
+            )
+        except (RunEngineControlException, GeneratorExit):
+            raise
+        except Exception as error:
+            if self._unsafe:
+                raise LeftUnsafeError(f"{error}; {self._unsafe}") from error
+            raise
         if self._unsafe:
             raise LeftUnsafeError(self._unsafe)
 
-    def close_run_early(self, error: Exception) -> MsgGenerator[None]:
-        """Close the run with what ended it, and with what could not be left safe."""
-        control = isinstance(error, RunEngineControlException)
-        status = error.exit_status if control else "fail"
-        reasons = [] if control else [str(error)]
+    def opened(self, run_uid: str) -> None:
+        """Remember the uid of the run."""
+        self.progress.run_uid = run_uid
+
+    def ending(self, error: Exception) -> Ending:
+        """Say in the stop document what ended the map, and what could not be left safe."""
+        status, reason = ended_by(error)
         if self._unsafe and not isinstance(error, LeftUnsafeError):
-            status = "fail"
-            reasons.append(self._unsafe)
-        yield from bps.close_run(status, "; ".join(reasons))
-        if self._unsafe and not control and not isinstance(error, LeftUnsafeError):
-            raise LeftUnsafeError("; ".join(reasons)) from error
+            return "fail", "; ".join(filter(None, [reason, self._unsafe]))
+        return status, reason
 
     def rows(self) -> MsgGenerator[None]:
         """Measure all rows."""

@@ -21,7 +21,6 @@ from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.decisions import (
     RegionLog,
     TileAnalysis,
-    decision_run,
     recorded_analyses,
     wait_for_analysis,
 )
@@ -32,6 +31,7 @@ from xrf_sr_plans.plans.queue_rescans import queue_rescans
 from xrf_sr_plans.plans.request import SurveyRequest
 from xrf_sr_plans.plans.return_to_start import returning_to_start
 from xrf_sr_plans.plans.safeguard import all_in_turn, what_ended
+from xrf_sr_plans.plans.single_run import single_run
 from xrf_sr_plans.plans.timing import recalibrated
 from xrf_sr_plans.rois.budget import Spending, spend_budget
 
@@ -196,6 +196,7 @@ class _Survey:
         self.region_log = RegionLog()
         self.tile_uids: tuple[str, ...] = ()
         self.proposals_uid = ""
+        self.outcomes_uid = ""
         self.fine = FineMaps(
             beamline,
             design.fine_step_um,
@@ -215,11 +216,10 @@ class _Survey:
         analyses, regions = yield from bpp.contingency_wrapper(
             self._decide(time_model), except_plan=self._ended_early
         )
-        outcomes_uid = yield from self._record_outcomes()
         return SurveyOutcome(
             self.uid,
             self.proposals_uid,
-            outcomes_uid,
+            self.outcomes_uid,
             self.tile_uids,
             tuple(analyses),
             tuple(regions),
@@ -276,9 +276,9 @@ class _Survey:
             yield from self.region_log.recorded()
 
         md = self._start(schema.PLAN_PROPOSALS, "proposals")
-        self.proposals_uid = yield from decision_run(md, events())
+        self.proposals_uid = yield from _recorded(md, events())
 
-    def _record_outcomes(self, ended_by: str = "") -> MsgGenerator[str]:
+    def _record_outcomes(self, ended_by: str = "") -> MsgGenerator[None]:
         """Record what became of each region, in a run of its own.
 
         Parameters
@@ -288,7 +288,7 @@ class _Survey:
         """
         facts = {"proposals_uid": self.proposals_uid, "ended_by": ended_by}
         md = self._start(schema.PLAN_OUTCOMES, "outcomes", **facts)
-        return (yield from decision_run(md, self.region_log.recorded()))
+        self.outcomes_uid = yield from _recorded(md, self.region_log.recorded())
 
     def _ended_early(self, error: Exception) -> MsgGenerator[None]:
         """Record what became of the regions, and of those that nothing became of why that is.
@@ -298,7 +298,8 @@ class _Survey:
         unsettled = _UNSETTLED.get(self.request.rescan)
         if unsettled:
             self.region_log.settle(f"{unsettled}: {what_ended(error)}")
-        yield from all_in_turn(lambda: self._record_outcomes(what_ended(error)))
+        if not self.outcomes_uid:
+            yield from all_in_turn(lambda: self._record_outcomes(what_ended(error)))
 
     def _time_model(self, flown: Sequence[FlownMap]) -> RowTimeModel:
         """Return the beamline's time model, corrected by how long the tiles' rows took."""
@@ -321,6 +322,7 @@ class _Survey:
             self.region_log.note(outcome)
         yield from self._record_proposals(analyses)
         settled = yield from self._act(spending)
+        yield from self._record_outcomes()
         logger.info("survey %s: %d regions found, %d refused", self.uid, len(regions), len(refused))
         return analyses, [*settled, *refused]
 
@@ -359,6 +361,14 @@ class _Survey:
         if self.request.rescan == "queue":
             return (yield from queue_rescans(self.fine, spending.chosen, self.region_log.note))
         return _proposals(spending)
+
+
+def _recorded(md: Mapping[str, Any], events: MsgGenerator[None]) -> MsgGenerator[str]:
+    """Emit events in a run of their own, between checkpoints; return its uid."""
+    yield from bps.checkpoint()
+    uid = yield from single_run(md, events)
+    yield from bps.checkpoint()
+    return uid
 
 
 def _proposals(spending: Spending) -> list[RegionOutcome]:
