@@ -265,3 +265,32 @@ def test_a_plan_waits_for_it_without_blocking_and_reads_the_answers(manager: Man
 def test_senseless_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="must be above 0"):
         RescanQueue(**wrong)
+
+
+@pytest.mark.parametrize("foreign", [None, 3, "x", [], {}, {"kwargs": None}, {"kwargs": [1]},
+                                     {"kwargs": {"md": "a comment"}}, {"kwargs": {"md": [1]}},
+                                     {"result": None}, {"result": "failed"}])  # fmt: skip
+@pytest.mark.parametrize("place", ["queue", "history", "running"])
+def test_other_peoples_items_of_any_form_do_not_matter(manager, sink, foreign, place):
+    if place == "running":
+        manager.running = foreign
+    else:
+        getattr(manager, place).append(foreign)
+    status = sink.set({"items": [item(0)], "survey_uid": "survey"})
+    status.wait(5)
+    (answer,) = json.loads(sink.read()["rescan_queue_dispositions"]["value"])
+    assert answer["disposition"] == "queued", answer["reason"]
+
+
+def test_a_submission_repeated_while_it_is_under_way_is_made_once(manager, sink):
+    manager.gate.clear()
+    order = {"items": [item(0), item(9)], "survey_uid": "survey"}
+    first, again = sink.set(order), sink.set(order)
+    assert not first.done
+    assert not again.done
+    manager.gate.set()
+    for status in (first, again):
+        status.wait(5)
+    assert len(manager.queue) == 2
+    answers = json.loads(sink.read()["rescan_queue_dispositions"]["value"])
+    assert [answer["disposition"] for answer in answers] == ["queued", "queued"]

@@ -45,6 +45,13 @@ _UNSETTLED = {"inline": "not begun", "queue": "not known to be queued"}
 In the mode "propose" it says nothing: the proposals are recorded, and no more was asked.
 """
 
+_HINTS = {"dimensions": [[["time"], schema.STREAM_REGIONS]]}
+"""Hints of the two runs without rows.
+
+After a run that has no hints and no stream "primary", BestEffortCallback (bluesky 1.15) misreads
+the hints of the next run.
+"""
+
 
 @dataclass(frozen=True)
 class SurveyOutcome:
@@ -264,7 +271,13 @@ class _Survey:
             "user_input": user_input,
             **facts,
         }
-        return {"plan_name": plan_name, "plan_args": user_input, **self.md, "xrf_sr": metadata}
+        return {
+            "plan_name": plan_name,
+            "plan_args": user_input,
+            "hints": dict(_HINTS),
+            **self.md,
+            "xrf_sr": metadata,
+        }
 
     def _record_proposals(self, analyses: Sequence[TileAnalysis]) -> MsgGenerator[None]:
         """Record the analyses and what is proposed or refused, in a run of their own."""
