@@ -60,6 +60,7 @@ def test_start_and_stop_are_pixel_centres_in_either_order() -> None:
     assert grid.fast.centers_um.tolist() == [0, 1, 2, 3]
     assert grid.slow.centers_um.tolist() == [0, 0.5, 1]
     assert grid.extents_um == [[-0.25, 1.25], [-0.5, 3.5]]
+    assert grid.end_centers_um == [[0, 1], [0, 3]]
 
 
 @given(axes, axes, st.booleans())

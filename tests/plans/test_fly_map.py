@@ -47,7 +47,7 @@ def test_the_start_document_says_all_that_readers_look_for(run_engine, recorder)
     assert start["plan_name"] == "xrf_fly_map"
     assert start["motors"] == ["samy", "samx"]
     assert start["shape"] == [4, 5]
-    assert start["extents"] == [[-2.0, 2.0], [-2.5, 2.5]]
+    assert start["extents"] == [[-1.5, 1.5], [-2.0, 2.0]], "centres, as of bluesky's grid_scan"
     assert start["sample"] == "zagami"
     scan = start["scan"]
     assert scan["shape"] == [5, 4], "PyXRF reads (fast, slow)"

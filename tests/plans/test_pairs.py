@@ -8,6 +8,7 @@ from bluesky import RunEngine
 
 from support.plan_support import Recorder, small_beamline
 from xrf_sr_plans.errors import BudgetError, ConfigError
+from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans.collect import collect_pairs
 from xrf_sr_plans.plans.pair import acquire_pair
 
@@ -32,7 +33,8 @@ def test_coarse_and_fine_maps_have_the_same_edges_and_one_pair_uid(run_engine, r
     assert [one["step_um"] for one in facts] == [1.0, 2.0, 0.5]
     assert {one["derived_input"]["pair_uid"] for one in facts} == {outcome.pair_uid}
     assert {start["pair_uid"] for start in recorder.starts} == {outcome.pair_uid}
-    assert {str(start["extents"]) for start in recorder.starts} == {str([[-2.0, 2.0], [-4.0, 4.0]])}
+    edges = [ScanGrid.from_dict(one["grid"]).extents_um for one in facts]
+    assert edges == [[[-2.0, 2.0], [-4.0, 4.0]]] * 3
     assert outcome.fine_uid == recorder.starts[2]["uid"]
     assert set(outcome.coarse_uids) == {2, 4}
     assert all(one["analysis"]["enhance"] is False for one in facts)

@@ -252,6 +252,11 @@ class ScanGrid:
         """Outer edges in um, as bluesky orders them: [[slow low, high], [fast low, high]]."""
         return [[self.slow.low_um, self.slow.high_um], [self.fast.low_um, self.fast.high_um]]
 
+    @property
+    def end_centers_um(self) -> list[list[float]]:
+        """Centers of the first and last pixels, which bluesky calls extents: [slow, fast]."""
+        return [[axis.start_um, axis.stop_um] for axis in (self.slow, self.fast)]
+
     def direction(self, row: int) -> int:
         """Return +1 where the row with the index `row` runs from low to high, else -1."""
         return -1 if self.snake and row % 2 else 1

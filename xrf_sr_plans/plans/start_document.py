@@ -45,7 +45,8 @@ def map_start(
         "detectors": [detector],
         "shape": [rows, columns],
         "num_points": rows,
-        "extents": grid.extents_um,
+        # Centers, as of bluesky's own plans: readers take (last - first) / (num - 1) as the step.
+        "extents": grid.end_centers_um,
         "snaking": [False, grid.snake],
         # The row is the only scalar; positions are arrays, which live plots can't show.
         "hints": {
