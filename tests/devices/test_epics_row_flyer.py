@@ -68,7 +68,14 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
     environment, results = ca_environment(), folder / "results.json"
     with (folder / "ioc.log").open("wb") as log:
         ioc = subprocess.Popen(
-            [sys.executable, "-m", "xrf_sr_plans.devices.ioc", "--prefix", "xrfsim:"],
+            [
+                sys.executable,
+                "-m",
+                "xrf_sr_plans.devices.ioc",
+                "--prefix",
+                "xrfsim:",
+                "--same-noise",
+            ],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -220,3 +227,13 @@ def test_an_ioc_that_dies_in_mid_map_fails_the_map_soon_and_keeps_its_rows(
     assert "not connected" in stop["reason"]
     assert ledger(killed) == [(0, 0, 1), (1, 0, -1)]
     assert killed["took_s"] < 15
+
+
+def test_the_ioc_s_maps_have_photons_of_their_own_and_a_row_flown_again_has_the_same() -> None:
+    detector = pytest.importorskip("xrf_sr_plans.devices.ioc").RowDetector(prefix="x:")
+    first, second = ("row", 1), ("row", 2)
+    flown = [detector._noise_key(row) for row in (first, second, second, first, second)]
+    assert flown[1] == flown[2]
+    assert len(set(flown)) == 4
+    detector.microscope = Microscope(zagami(), fresh_noise=False)
+    assert detector._noise_key(first) == first

@@ -9,6 +9,7 @@ import bluesky.plan_stubs as bps
 import numpy as np
 import pytest
 from bluesky import RunEngine
+from bluesky.plans import count, scan
 from bluesky.utils import RunEngineInterrupted
 
 from support.sim_support import (
@@ -82,8 +83,8 @@ def test_backlash_makes_the_zig_zag_of_a_snake_and_the_encoder_does_not_see_it()
     assert loose_back - tight_back == pytest.approx(-1.0)
 
 
-def test_the_same_row_flown_again_is_the_same_row_and_another_row_is_not() -> None:
-    flyer = make_beamline(seed=3).flyer
+def test_without_fresh_noise_the_same_row_is_the_same_row_and_another_row_is_not() -> None:
+    flyer = make_beamline(seed=3, fresh_noise=False).flyer
     first, second = fly(flyer, GRID).rows(), fly(flyer, GRID, map_key="again").rows()
     assert first == second
     assert first[0]["counts"] != fly(make_beamline(seed=4).flyer, GRID).rows()[0]["counts"]
@@ -91,12 +92,55 @@ def test_the_same_row_flown_again_is_the_same_row_and_another_row_is_not() -> No
     assert shifted[0]["counts"] != first[0]["counts"]
 
 
-def test_fresh_noise_differs_from_map_to_map_but_not_from_attempt_to_attempt() -> None:
-    flyer = make_beamline(fresh_noise=True).flyer
+def test_noise_differs_from_map_to_map_but_not_from_attempt_to_attempt() -> None:
+    flyer = make_beamline().flyer
     first, second = fly(flyer, GRID).rows(), fly(flyer, GRID, map_key="again").rows()
     assert first[0]["counts"] != second[0]["counts"]
-    paused = paused_map(make_beamline(fresh_noise=True).flyer, 2).rows()
+    paused = paused_map(make_beamline().flyer, 2).rows()
     assert [row["counts"] for row in paused] == [row["counts"] for row in first]
+
+
+def test_a_whole_session_follows_from_its_seed_and_its_maps_are_independent() -> None:
+    def session() -> np.ndarray:
+        flyer = make_beamline(seed=5).flyer
+        maps = [fly(flyer, GRID, map_key=key).rows() for key in "ab"]
+        return np.array([[row["counts"] for row in rows] for rows in maps])
+
+    once, again = session(), session()
+    np.testing.assert_array_equal(once, again)
+    first, second = once.astype(float)
+    # The difference of two independent counts of one mean has twice the variance of either.
+    spread = np.mean((first - second) ** 2 / np.maximum(first + second, 1))
+    assert 0.7 < spread < 1.4
+
+
+def test_step_scans_of_one_area_have_different_photons_and_see_one_beam() -> None:
+    def scans(**options: object) -> np.ndarray:
+        """Return (scan, pixel, i0 or photons) of two scans over the same pixels."""
+        beamline = make_beamline(i0_ripple=0.2, **options)
+        beamline.microscope.sample.rates_cps[:] = 1e6
+        beamline.microscope._blurred[:] = 1e6
+        run_engine, values = RunEngine({}), []
+        # That the monitor was read alone before doesn't put the two out of step.
+        run_engine(count([beamline.i0]))
+        devices = [beamline.i0, beamline.detector]
+        for _ in range(2):
+            run_engine(
+                scan(devices, beamline.fast, -3.0, 3.0, 7),
+                {"event": lambda _, doc: values.append([doc["data"]["i0"], photons(doc["data"])])},
+            )
+        return np.array(values).reshape(2, 7, 2)
+
+    def photons(data: dict) -> float:
+        return sum(value for key, value in data.items() if key.startswith("xrfdet_"))
+
+    first, second = scans()
+    assert (first != second).all()
+    for i0, counted in (first.T, second.T):
+        assert np.corrcoef(i0, counted)[0, 1] > 0.95
+    np.testing.assert_array_equal(scans(), [first, second])
+    same, again = scans(fresh_noise=False)
+    np.testing.assert_array_equal(same, again)
 
 
 def test_a_drifting_sample_moves_under_the_beam_and_the_encoder_does_not_see_it() -> None:

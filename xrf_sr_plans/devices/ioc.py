@@ -227,6 +227,8 @@ class RowDetector(PVGroup):
         self.slow_motor: Motor | None = None
         self.rois: Sequence[Any] = ()
         self._ended: asyncio.Event | None = None
+        self._last_row: tuple[object, ...] = ()
+        self._visits: dict[tuple[object, ...], int] = {}
 
     async def moved(self, motor: Motor) -> None:
         """Count the triggers that the fast motor has passed; read out the row after the last."""
@@ -245,6 +247,19 @@ class RowDetector(PVGroup):
             await self.busy.write(0)
             ended.set()
 
+    def _noise_key(self, row: tuple[object, ...]) -> tuple[object, ...]:
+        """Return the key of the noise of a row: where it is, and in how many-th a map.
+
+        The detector knows nothing of maps. The row that was counted last, counted again, is a
+        row flown again, with the same noise; any earlier row is that of another map.
+        """
+        if self.microscope is not None and not self.microscope.fresh_noise:
+            return row
+        if row != self._last_row:
+            self._last_row = row
+            self._visits[row] = self._visits.get(row, 0) + 1
+        return (*row, self._visits[row])
+
     async def _measure(self, move: Move) -> None:
         """Fill the waveforms with what the microscope counts along a move."""
         assert self.microscope is not None
@@ -252,11 +267,14 @@ class RowDetector(PVGroup):
         num, dwell_s, slow = self.num.value, self.dwell.value, self.slow_motor.position
         begins = self.start.value + self.step.value * np.arange(num)
         ends = move.frame_ends(begins, dwell_s)
-        # The noise belongs to the row and not to the attempt: a row flown again is the same row.
         key = ("row", num, *(round(v, 7) for v in (begins[0], begins[-1], slow, dwell_s)))
         readout = self.microscope.expose(
             self.microscope.ideal_exposure(
-                begins * _UM_PER_MM, ends * _UM_PER_MM, slow * _UM_PER_MM, dwell_s, key
+                begins * _UM_PER_MM,
+                ends * _UM_PER_MM,
+                slow * _UM_PER_MM,
+                dwell_s,
+                self._noise_key(key),
             )
         )
         for waveform, counts in zip(self.rois, readout.counts, strict=True):
@@ -316,9 +334,17 @@ def main() -> None:
     )
     parser.add_argument("--sample", choices=SAMPLES, default="zagami")
     parser.add_argument("--seed", type=int, default=0, help="seed of all noise")
+    parser.add_argument(
+        "--same-noise", action="store_true", help="a row has the same photons in each map"
+    )
     args = parser.parse_args()
     ioc_options, run_options = split_args(args)
-    microscope = Microscope(SAMPLES[args.sample](), probe_fwhm_um=0.5, seed=args.seed)
+    microscope = Microscope(
+        SAMPLES[args.sample](),
+        probe_fwhm_um=0.5,
+        seed=args.seed,
+        fresh_noise=not args.same_noise,
+    )
     run(microprobe(ioc_options["prefix"], microscope), **run_options)
 
 

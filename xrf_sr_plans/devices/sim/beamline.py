@@ -63,7 +63,7 @@ def make_beamline(
     psf: np.ndarray | None = None,
     detector: Detector | None = None,
     i0_ripple: float = 0.01,
-    fresh_noise: bool = False,
+    fresh_noise: bool = True,
     drift_um_per_s: tuple[float, float] = (0.0, 0.0),
     egu: str = "um",
     position_um: tuple[float, float] = (0.0, 0.0),

@@ -110,6 +110,18 @@ class _PointDevice(Device):
         self._readout: Readout | None = None
         self._time = time.time()
         self._motion: Motion | None = None
+        self._noise_key: tuple[object, ...] = ()
+
+    def stage(self) -> list[Any]:
+        """Draw noise of one's own from now on, together with what is staged besides."""
+        staged = super().stage()
+        self._noise_key = self.microscope.stage(self.name)
+        return staged
+
+    def unstage(self) -> list[Any]:
+        """End what `stage` began."""
+        self.microscope.unstage(self.name)
+        return super().unstage()
 
     def trigger(self) -> Status:
         """Expose the point under the beam.
@@ -130,9 +142,9 @@ class _PointDevice(Device):
         seconds = float(self.exposure_s.get())
         drift_x, drift_y = self.microscope.drift_um(self._clock.elapsed_s)
         x, y = self._fast.sample_um - drift_x, self._slow.sample_um - drift_y
-        # The noise depends on the place alone, so that detectors which are triggered one after
-        # the other at a point see the same beam.
-        key = ("point", round(x, 4), round(y, 4), seconds)
+        # The noise depends on the place and on the run alone, so that detectors which are
+        # triggered one after the other at a point see the same beam.
+        key = ("point", round(x, 4), round(y, 4), seconds, *self._noise_key)
         exposure = self.microscope.ideal_exposure(np.array([x]), np.array([x]), y, seconds, key)
         outside_maps = RowAddress(map_index=-1, row=-1, attempt=0, direction=1)
         for fault in self._faults.faults_at(outside_maps):

@@ -93,11 +93,12 @@ class Microscope:
     i0_ripple
         Relative RMS of the slow fluctuation of the beam intensity.
     seed
-        Seed of all noise. The noise of a row follows from the seed and the geometry of the row
-        alone, so that a row flown again is the same row.
+        Seed of all noise. The same maps in the same order have the same photons.
     fresh_noise
-        Whether a map that is flown again over the same grid gets new noise. Rows of one map that
-        are flown again never do.
+        Whether each map draws noise of its own, as real maps of one area do. The noise of a row
+        follows from the seed, its geometry and the number of maps before it, so that a row that
+        is flown again within a map is the same row. False: two maps over the same grid are the
+        same map.
     drift_um_per_s
         Velocity (x, y) of the sample on its stage, in simulated time, which no encoder shows.
 
@@ -117,7 +118,7 @@ class Microscope:
         i0_cps: float = 1.0e7,
         i0_ripple: float = 0.01,
         seed: int = 0,
-        fresh_noise: bool = False,
+        fresh_noise: bool = True,
         drift_um_per_s: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         if i0_cps <= 0 or i0_ripple < 0:
@@ -134,6 +135,8 @@ class Microscope:
         self.fresh_noise = fresh_noise
         self.drift_um_per_s = drift_um_per_s
         self.shutter_open = True
+        self._staged: set[str] = set()
+        self._n_stagings = 0
         # Beyond the sample there is nothing. Without an empty margin around it, the operators of
         # `forward` would continue its border values for ever.
         reach_px = (probe_fwhm_um or 0) / sample.pixel_um if psf is None else max(psf.shape) / 2
@@ -230,6 +233,20 @@ class Microscope:
         expected = self.i0_cps * beam * exposure.monitor_gain * exposure.dwell_s
         i0 = rng.poisson(np.clip(expected, 0, None)) / exposure.dwell_s
         return Readout(counts.sum(axis=0), i0, live)
+
+    def stage(self, device: str) -> tuple[object, ...]:
+        """Note that a device begins to measure point by point; return its part of noise keys.
+
+        It is the same for all devices that are staged together, because they see one beam.
+        """
+        if not self._staged:
+            self._n_stagings += 1
+        self._staged.add(device)
+        return (self._n_stagings,) if self.fresh_noise else ()
+
+    def unstage(self, device: str) -> None:
+        """Note that a device has ended to measure point by point."""
+        self._staged.discard(device)
 
     def rng(self, key: tuple[object, ...]) -> np.random.Generator:
         """Return the random generator that belongs to `key` and to this microscope's seed."""
