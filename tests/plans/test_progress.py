@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import sys
+import threading
+
 import pytest
 from bluesky import RunEngine
+from bluesky.utils import ProgressBarManager, TerminalProgressBar
 
 from support.plan_support import small_beamline, small_survey
 from xrf_sr_plans.devices.protocols import RowTimeModel
+from xrf_sr_plans.devices.row_status import RowStatus
+from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.plans.pair import acquire_pair
 from xrf_sr_plans.plans.timing import RowProgress, recalibrated
 from xrf_sr_plans.plans.xrf_map import xrf_map
@@ -86,3 +93,61 @@ def test_other_runs_are_left_alone():
     progress("start", {"uid": "u", "time": 0.0, "plan_name": "count"})
     progress("stop", {"uid": "s", "time": 1.0, "run_start": "u", "exit_status": "success"})
     assert progress.rows_total == 0
+
+
+def test_bluesky_s_own_progress_bars_show_rows(monkeypatch: pytest.MonkeyPatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", screen)
+    run_engine = RunEngine({}, call_returns_result=True)
+    run_engine.waiting_hook = ProgressBarManager(
+        lambda statuses: TerminalProgressBar(statuses, delay_draw=0)
+    )
+    beamline = make_beamline(clock=20.0)
+    result = run_engine(xrf_map(beamline, **AREA, x_center_um=0, y_center_um=0))
+    assert result.exit_status == "success"
+    shown = screen.getvalue()
+    for row in range(1, 5):
+        assert f"xrf row {row}" in shown
+    assert "3.0/4.0 [" in shown
+    assert "rows" in shown
+
+
+def test_a_row_tells_its_watchers_what_ophyd_s_moves_tell():
+    seen: dict[str, list[dict]] = {}
+
+    def hook(statuses: object) -> None:
+        for status in statuses or ():
+            if isinstance(status, RowStatus):
+                told: list[dict] = seen.setdefault(str(id(status)), [])
+                kept.append(status)
+                status.watch(lambda told=told, **facts: told.append(facts))
+
+    kept: list[RowStatus] = []
+    run_engine = RunEngine({})
+    run_engine.waiting_hook = hook
+    run_engine(xrf_map(small_beamline(), **AREA, x_center_um=0, y_center_um=0))
+    names = "name current initial target unit precision fraction time_elapsed time_remaining"
+    told = [facts for facts in seen.values() if facts]
+    assert set(told[0][0]) == set(names.split())
+    assert {facts[0]["target"] for facts in told} == {4}
+    assert max(facts[-1]["current"] for facts in told) == 4
+    last = next(facts[-1] for facts in told if facts[-1]["current"] == 4)
+    assert last["fraction"] == 0
+    assert last["time_remaining"] == 0
+
+
+def test_a_watcher_that_fails_does_not_stop_the_scan(caplog: pytest.LogCaptureFixture):
+    def broken(**facts: object) -> None:
+        raise OSError("no terminal")
+
+    flyer, done = small_beamline().flyer, threading.Event()
+    request = {"map_key": "m", "row": 0}
+    status = flyer._status_of(request)
+    told: list[dict] = []
+    status.watch(broken)
+    status.watch(lambda **facts: (told.append(facts), len(told) > 1 and done.set()))
+    status.set_finished()
+    assert done.wait(5)
+    # Whoever asks for a row without the number of rows gets no bar, and no invented one.
+    assert told == [{"name": "xrf row 1"}] * 2
+    assert "no terminal" in caplog.text

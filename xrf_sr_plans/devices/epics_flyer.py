@@ -17,6 +17,7 @@ from xrf_sr_plans.devices.jobs import Job
 from xrf_sr_plans.devices.protocols import RowRequest
 from xrf_sr_plans.devices.row_device import RowDevice
 from xrf_sr_plans.devices.row_pvs import RowPVs
+from xrf_sr_plans.devices.row_status import RowStatus
 from xrf_sr_plans.devices.rows import RowFrames, RowPath
 from xrf_sr_plans.errors import ConfigError, FlightError, LimitsError, MissingExtraError
 
@@ -79,7 +80,7 @@ class EpicsRowFlyer(RowDevice):
         self._facts: dict[str, AxisFacts] = {}
         self._staged_velocity: float | None = None  # in units of the axis
         self._job: Job | None = None
-        self._row_status: Status | None = None
+        self._row_status: RowStatus | None = None
 
     @property
     def connected(self) -> bool:
@@ -126,7 +127,7 @@ class EpicsRowFlyer(RowDevice):
         _check_limits(self._facts["fast"], path.end_um, "row end with run-up")
         _check_limits(self._facts["slow"], value["slow_um"], "row height")
         self._path, self._row_status, self._frames = path, None, None
-        status = Status(self)
+        status = self._status_of(value)
         self._start_job(lambda job: self._go_to_start(job, path), status)
         return status
 
@@ -143,8 +144,9 @@ class EpicsRowFlyer(RowDevice):
             raise LimitsError(f"flyer {self.name!r}: kickoff without prepare")
         self.stop()
         self._attempt, self._frames = self._attempts.begin(path.request), None
-        started, self._row_status = Status(self), Status(self)
-        self._start_job(lambda job: self._fly(job, path, started), started, self._row_status)
+        started, flown = Status(self), self._status_of(path.request)
+        self._row_status = flown
+        self._start_job(lambda job: self._fly(job, path, started, flown), started, flown)
         return started
 
     def complete(self) -> Status:
@@ -209,7 +211,7 @@ class EpicsRowFlyer(RowDevice):
         self._move(job, "fast", path.start_um, tolerance_um)
         self._move(job, "slow", request["slow_um"], tolerance_um)
 
-    def _fly(self, job: Job, path: RowPath, started: Status) -> None:
+    def _fly(self, job: Job, path: RowPath, started: Status, flown: RowStatus) -> None:
         """Fly the row and read its frames; finish `started` once the detector is armed."""
         fast = self._facts["fast"]
         row_s = abs(path.end_um - path.start_um) / path.velocity_um_s
@@ -229,6 +231,7 @@ class EpicsRowFlyer(RowDevice):
         frames = self._read(job, path.request)
         with self._frames_lock:
             self._frames = frames
+        flown.row_measured()
 
     def _read(self, job: Job, request: RowRequest) -> RowFrames:
         """Return the frames of the row from the detector's waveforms, in um, s and counts/s."""

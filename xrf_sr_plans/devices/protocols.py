@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
+from typing import Any, Literal, NotRequired, Protocol, TypedDict, runtime_checkable
 
 from bluesky.protocols import Collectable, Flyable, Movable, NamedMovable, Preparable, Readable
 from bluesky.utils import MsgGenerator
@@ -37,6 +37,8 @@ class RowRequest(TypedDict):
     """Distance in um that the fast axis has before and after the row to speed up and brake."""
     slow_um: float
     """Position of the row on the slow axis, in um of the stage."""
+    rows: NotRequired[int]
+    """Number of rows of the map, for progress."""
 
 
 @runtime_checkable

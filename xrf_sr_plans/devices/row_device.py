@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from bluesky.protocols import Hints, Reading
 from event_model import DataKey, PartialEvent
 from ophyd import Device
 
+from xrf_sr_plans.devices.protocols import RowRequest
+from xrf_sr_plans.devices.row_status import RowStatus
 from xrf_sr_plans.devices.rows import (
     AttemptCounter,
     RowFrames,
@@ -44,6 +47,8 @@ class RowDevice(Device):
         self._attempt = 0
         self._frames: RowFrames | None = None
         self._frames_lock = threading.Lock()
+        # Key of the map whose rows are being flown, and when its first row was prepared.
+        self._map_began: tuple[str, float] = ("", 0.0)
 
     @property
     def hints(self) -> Hints:
@@ -61,6 +66,12 @@ class RowDevice(Device):
         """Stop what is still moving."""
         self.stop()
         return super().unstage()
+
+    def _status_of(self, request: RowRequest) -> RowStatus:
+        """Return a new status of going to, or of measuring, a row."""
+        if self._map_began[0] != request["map_key"]:
+            self._map_began = (request["map_key"], time.monotonic())
+        return RowStatus(self, request, self._map_began[1])
 
     def collect(self) -> Iterator[PartialEvent]:
         """Yield the row as one event, once. Yield nothing where the row isn't complete."""

@@ -381,6 +381,7 @@ class _Flight:
             dwell_ms=self.run.dwell_ms,
             run_up_um=grid.run_up_um,
             slow_um=float(grid.slow.centers_um[row]),
+            rows=grid.slow.num,
         )
 
     def _travel_s(self) -> float:

@@ -12,6 +12,7 @@ from ophyd.status import Status
 
 from xrf_sr_plans.devices.protocols import RowRequest
 from xrf_sr_plans.devices.row_device import RowDevice
+from xrf_sr_plans.devices.row_status import RowStatus
 from xrf_sr_plans.devices.rows import RowFrames, RowPath
 from xrf_sr_plans.devices.sim.clock import Clock
 from xrf_sr_plans.devices.sim.faults import Fault, FaultPlan, HungFlyer, RowAddress
@@ -62,6 +63,7 @@ class SimRowFlyer(RowDevice):
         self._faults = faults or FaultPlan()
         self._map_index: dict[str, int] = {}
         self._motion: Motion | None = None
+        self._row_status: RowStatus | None = None
         self._flying = False
 
     def prepare(self, value: RowRequest) -> Status:
@@ -77,7 +79,7 @@ class SimRowFlyer(RowDevice):
         self._check_limits(row)
         self._map_index.setdefault(value["map_key"], len(self._map_index))
         self._path, self._frames = row, None
-        status = Status(self)
+        status = self._status_of(value)
         self._motion = Motion(status)
         self._motion.run(self._clock, lambda motion: self._go_to_start(row, motion.interrupt))
         return status
@@ -95,7 +97,8 @@ class SimRowFlyer(RowDevice):
         self._abandon()
         self._frames = None
         self._attempt = self._attempts.begin(self._path.request)
-        self._motion = Motion(Status(self))
+        self._row_status = self._status_of(self._path.request)
+        self._motion = Motion(self._row_status)
         self._flying = True
         if not self._clock.instant:
             self._motion.run(self._clock, self._fly)
@@ -186,6 +189,8 @@ class SimRowFlyer(RowDevice):
             if not motion.interrupt.is_set():
                 self._frames = frames
                 self._flying = False
+                if frames is not None and self._row_status is not None:
+                    self._row_status.row_measured()
 
     def _measure(
         self, row: RowPath, address: RowAddress, faults: Sequence[Fault], moved: bool
