@@ -30,7 +30,7 @@ class Session:
     Attributes
     ----------
     run_engine
-        The RunEngine whose documents are analyzed.
+        The RunEngine whose documents are analyzed; None where each plan sees to that itself.
     beamline
         The beamline that the plans use.
     link
@@ -41,7 +41,7 @@ class Session:
         The bound plans by name. A profile puts them into its namespace.
     """
 
-    run_engine: RunEngine
+    run_engine: RunEngine | None
     beamline: Beamline
     link: AnalysisLink
     analysis: AnalysisDevice
@@ -57,8 +57,9 @@ class Session:
             How long to wait, in seconds, for documents that are still being analyzed.
         """
         atexit.unregister(self.close)
-        for token in self._tokens:
-            self.run_engine.unsubscribe(token)
+        if self.run_engine is not None:
+            for token in self._tokens:
+                self.run_engine.unsubscribe(token)
         self.link.close(timeout_s)
 
     def __enter__(self) -> Session:
@@ -69,7 +70,7 @@ class Session:
 
 
 def start_session(
-    run_engine: RunEngine,
+    run_engine: RunEngine | None,
     beamline: Beamline,
     *,
     settings: AnalysisSettings | None = None,
@@ -81,7 +82,10 @@ def start_session(
     Parameters
     ----------
     run_engine
-        The RunEngine of the session, as this package never makes one itself.
+        The RunEngine of the session, as this package never makes one itself. It may have been
+        made long before, in another thread and with subscriptions of its own. None where there
+        is none yet or it can't be had, as in blueapi: then each plan subscribes the analysis to
+        the RunEngine that runs it, for as long as it runs.
     beamline
         The beamline, of which the device `analysis` is replaced by that of this session.
     settings
@@ -106,8 +110,12 @@ def start_session(
     link = _link(settings, result_sinks, in_process=in_process)
     analysis = AnalysisDevice(name="analysis", source=link)
     bound = replace(beamline, analysis=analysis)
-    token = run_engine.subscribe(Tap(link))
-    session = Session(run_engine, bound, link, analysis, bind_plans(bound), (token,))
+    tap = Tap(link)
+    if run_engine is None:
+        session = Session(None, bound, link, analysis, bind_plans(bound, [tap]))
+    else:
+        token = run_engine.subscribe(tap)
+        session = Session(run_engine, bound, link, analysis, bind_plans(bound), (token,))
     atexit.register(session.close)
     return session
 

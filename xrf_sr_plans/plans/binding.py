@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
+
+from bluesky import preprocessors as bpp
 
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.plans.arguments import checked_arguments
@@ -27,7 +29,9 @@ USER_PLANS: tuple[Callable[..., Any], ...] = (
 """The plans that users type."""
 
 
-def bind_plans(beamline: Beamline) -> dict[str, Callable[..., Generator[Any, Any, Any]]]:
+def bind_plans(
+    beamline: Beamline, subscribers: Sequence[Callable[[str, Any], Any]] = ()
+) -> dict[str, Callable[..., Generator[Any, Any, Any]]]:
     """Return the plans that a user types, by name, without the parameter `beamline`.
 
     They are generator functions with JSON parameters, types as annotations and literal defaults,
@@ -37,17 +41,27 @@ def bind_plans(beamline: Beamline) -> dict[str, Callable[..., Generator[Any, Any
     ----------
     beamline
         The devices that all of them use.
+    subscribers
+        Each plan subscribes them to all documents of the RunEngine that runs it, for as long as
+        it runs.
     """
-    return {plan.__name__: _bound(plan, beamline) for plan in USER_PLANS}
+    return {plan.__name__: _bound(plan, beamline, subscribers) for plan in USER_PLANS}
 
 
-def _bound(plan: Callable[..., Any], beamline: Beamline) -> Callable[..., Generator[Any, Any, Any]]:
+def _bound(
+    plan: Callable[..., Any],
+    beamline: Beamline,
+    subscribers: Sequence[Callable[[str, Any], Any]],
+) -> Callable[..., Generator[Any, Any, Any]]:
     """Return one plan without its parameter `beamline`."""
 
     @functools.wraps(plan)
     def bound(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         given = checked_arguments(plan.__name__, bound.__signature__, args, kwargs)  # type: ignore[attr-defined]
-        return (yield from plan(beamline, **given))
+        steps = plan(beamline, **given)
+        if subscribers:
+            steps = bpp.subs_wrapper(steps, list(subscribers))
+        return (yield from steps)
 
     original = inspect.unwrap(plan)
     hints = typing.get_type_hints(original)
