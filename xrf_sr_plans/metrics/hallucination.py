@@ -25,22 +25,25 @@ class Rate:
     """A proportion with its 95 % interval."""
 
     hits: int
+    """How many of the total had some property."""
     total: int
+    """How many there were."""
 
     @property
     def value(self) -> float:
-        """Hits over total; NaN where nothing was tried."""
+        """The proportion, which is NaN where there was nothing."""
         return self.hits / self.total if self.total else float("nan")
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval; (0, 1) where nothing was tried.
+        """The 95 % interval of the proportion, which is (0, 1) where there was nothing.
 
-        E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209, DOI 10.1080/01621459.1927.10502953.
+        It is that of E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209,
+        DOI 10.1080/01621459.1927.10502953.
         """
         if not self.total:
             return 0.0, 1.0
-        # Imported here: it takes a second, and most of those who detect features count no rates.
+        # The import takes a second, and few of those who detect features need intervals.
         from scipy.stats import binomtest
 
         low, high = binomtest(self.hits, self.total).proportion_ci(0.95, method="wilson")
@@ -99,17 +102,26 @@ class FeatureRates:
 def detect(
     image: np.ndarray, radius_px: float, threshold: float, *, margin_px: int = 2
 ) -> np.ndarray:
-    """Find bright blobs of about `radius_px` in a map (y, x).
+    """Find bright dots of a given size in a map.
 
-    A difference of Gaussians, scaled so that a disc of that radius answers with its own height
-    above the background. Maxima above `threshold` (in units of the map) count, at least one
-    radius apart and `margin_px` off the border; where exactly between the pixels is said by a
-    parabola through the neighbours.
+    A dot is a maximum of the map after a `DiscFilter`. Dots are at least one radius apart. Their
+    places between the centers of pixels are those of a parabola through the neighboring pixels.
+
+    Parameters
+    ----------
+    image
+        The map (y, x).
+    radius_px
+        Radius of the dots in pixels.
+    threshold
+        Smallest height of a dot above its surroundings, in the unit of the map.
+    margin_px
+        Width of the border in which no dots are found, in pixels.
 
     Returns
     -------
     numpy.ndarray
-        (n, 3): y, x and height of each, highest first.
+        (dot, 3) with the columns y, x and height, highest first.
     """
     response = DiscFilter(radius_px, least_sigma_px=0.5)(np.nan_to_num(image))
     peak = is_peak(response, 2 * int(np.ceil(radius_px)) + 1, threshold)
@@ -118,8 +130,9 @@ def detect(
     y, x = np.nonzero(peak)
     order = np.argsort(-response[y, x], kind="stable")
     y, x = y[order], x[order]
-    between = _between_pixels(np.pad(response, 1, mode="edge"), y + 1, x + 1)
-    return np.column_stack([y + between[0], x + between[1], response[y, x]])
+    # Padded, so that pixels at the border have neighbors, too.
+    dy, dx = _between_pixels(np.pad(response, 1, mode="edge"), y + 1, x + 1)
+    return np.column_stack([y + dy, x + dx, response[y, x]])
 
 
 def _between_pixels(

@@ -201,14 +201,31 @@ def siemens_star(size: int, contrast: float, spokes: int = 18) -> np.ndarray:
 def indistinguishable_pair(
     base: np.ndarray, measurement: Measurement, contrast: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return two samples (y, x) that the forward model can't tell apart.
+    """Return two samples whose measurements are the same.
 
-    They are `base` plus and minus a random pattern of standard deviation `contrast` from which
-    everything measurable was projected out. An honest method gives the same for both; where its
-    interval holds neither, it is too narrow.
+    They are `base` plus and minus a random pattern from which everything that can be measured was
+    taken off. Any method predicts the same for both, and an interval that holds neither is too
+    narrow.
+
+    Parameters
+    ----------
+    base
+        Sample (y, x) in the middle between both.
+    measurement
+        How the coarse map is measured.
+    contrast
+        Standard deviation of the pattern.
+    rng
+        Source of the random pattern.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Both samples (y, x).
     """
     rows, columns = forward_matrices(base.shape, measurement)
     pattern = rng.standard_normal(base.shape)
+    # Projection onto what the forward model sees.
     seen = np.linalg.pinv(rows) @ (rows @ pattern @ columns.T) @ np.linalg.pinv(columns).T
     hidden = pattern - seen
     hidden *= contrast / max(float(hidden.std()), 1e-12)
