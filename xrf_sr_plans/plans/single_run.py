@@ -70,5 +70,5 @@ def single_run(
 def ended_by(error: Exception) -> Ending:
     """Return the exit status and the reason of a run that an error ends."""
     if isinstance(error, RunEngineControlException):
-        return str(error.exit_status), ""
+        return str(getattr(error, "exit_status", "abort")), ""
     return "fail", str(error)
