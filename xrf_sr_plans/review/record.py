@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +89,7 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
         uids.setdefault(plan, []).append(uid)
         if plan == schema.PLAN_MAP:
             metadata = start["xrf_sr"]
-            (fine if metadata["purpose"] == "fine" else coarse)[uid] = _assembled(documents)
+            (fine if metadata["purpose"] == "fine" else coarse)[uid] = _builder(documents).maps()
             parents[uid] = metadata.get("parent_uid") or ""
         elif plan == schema.PLAN_RESULT:
             results = previews if start.get("purpose") == "preview" else enhanced
@@ -104,7 +104,8 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
     )
 
 
-def _assembled(documents: list[Document]) -> ElementalMaps:
+def _builder(documents: list[Document]) -> MapBuilder:
+    """Return what assembled the rows of a map run."""
     builder = MapBuilder(documents[0][1])
     for name, doc in documents:
         if name == "descriptor":
@@ -113,41 +114,70 @@ def _assembled(documents: list[Document]) -> ElementalMaps:
             builder.event(doc)
         elif name == "event_page":
             builder.event_page(doc)
-    return builder.maps()
+    return builder
 
 
 def _take_from_fine_map(
     regions: dict[str, Mapping[str, Any]], uid: str, documents: list[Document]
 ) -> None:
-    """Let a fine map say what became of its region where no outcome is recorded.
+    """Let a fine map say what became of its region where no recorded outcome says it.
 
-    That is so after a halt, and where a proposed or queued region was flown later on.
+    That is so after a halt, and where a region that was proposed, queued, refused or not complete
+    was flown later on.
     """
     metadata = documents[0][1].get("xrf_sr") or {}
     row = regions.get(str((metadata.get("derived_input") or {}).get("region_key")))
     if row is None or metadata.get("purpose") != "fine":
         return
-    if row["disposition"] not in ("proposed", "queued"):
+    unsettled = row["disposition"] in ("proposed", "queued")
+    made_good = row["disposition"] in ("refused", "failed") and row["run_uid"] != uid
+    if not unsettled and not made_good:
         return
-    stops = [doc for name, doc in documents if name == "stop"]
-    flown = bool(stops) and stops[-1]["exit_status"] == "success"
-    ended = f"its map ended: {stops[-1]['exit_status']}" if stops else "its map has no end"
-    changes = {
-        "disposition": "rescanned" if flown else "failed",
-        "reason": row["reason"] if flown else ended,
-        "run_uid": uid,
-    }
+    flown, reason = _end_of(documents)
+    if flown:
+        earlier = "" if unsettled else f"flown later on; before that: {row['reason']}"
+        reason = "; ".join(filter(None, [reason, earlier])) or str(row["reason"])
+    elif made_good:
+        return
+    changes = {"disposition": "rescanned" if flown else "failed", "reason": reason, "run_uid": uid}
     regions[str(row["key"])] = {**row, **changes}
+
+
+def _end_of(documents: list[Document]) -> tuple[bool, str]:
+    """Return whether a map was flown to its end, and in words what is missing of it."""
+    builder = _builder(documents)
+    lost = _lost_rows(documents)
+    rows, measured = builder.grid.slow.num, len(builder.rows_used)
+    stops = [doc for name, doc in documents if name == "stop"]
+    status = str(stops[-1]["exit_status"]) if stops else "no stop document"
+    # A run that RE.stop ended is a success to bluesky, however many rows it has.
+    if status == "success" and measured + len(lost) >= rows:
+        return True, f"rows {lost} lost" if lost else ""
+    return False, f"interrupted after {measured} of {rows} rows: {status}"
+
+
+def _lost_rows(documents: list[Document]) -> list[int]:
+    """Return the rows that a map's plan gave up and left missing."""
+    data = _data_of(documents, schema.STREAM_LOST_ROWS)
+    return sorted(
+        int(value) for row in data for key, value in row.items() if key.endswith("_lost_row")
+    )
+
+
+def _data_of(documents: list[Document], stream: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the data of each event of a stream."""
+    streams = {doc["uid"]: doc["name"] for name, doc in documents if name == "descriptor"}
+    for name, doc in documents:
+        if name == "event" and streams.get(doc["descriptor"]) == stream:
+            yield doc["data"]
 
 
 def _latest_by_region(documents: list[Document]) -> dict[str, Mapping[str, Any]]:
     """Return the data of the last event about each region, by the region's key."""
-    streams = {doc["uid"]: doc["name"] for name, doc in documents if name == "descriptor"}
     latest: dict[str, Mapping[str, Any]] = {}
-    for name, doc in documents:
-        if name == "event" and streams.get(doc["descriptor"]) == schema.STREAM_REGIONS:
-            data = {key.removeprefix("region_"): value for key, value in doc["data"].items()}
-            latest[data["key"]] = {**data, "region": json.loads(data.pop("json"))}
+    for event in _data_of(documents, schema.STREAM_REGIONS):
+        data = {key.removeprefix("region_"): value for key, value in event.items()}
+        latest[data["key"]] = {**data, "region": json.loads(data.pop("json"))}
     return latest
 
 
