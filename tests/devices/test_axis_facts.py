@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import bluesky.plan_stubs as bps
+import numpy as np
 import pytest
 from bluesky import RunEngine
 from ophyd import EpicsMotor
@@ -68,6 +69,43 @@ def test_an_epics_motor_tells_all_in_micrometres() -> None:
 def test_an_epics_motor_with_equal_limits_has_none() -> None:
     facts = axis_facts(fake_epics_motor(0.0, 0.0))
     assert (facts.low_um, facts.high_um) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("limits", "low_um", "high_um"),
+    [
+        ((None, 5.0), None, 5.0),
+        ((-math.inf, 5), None, 5.0),
+        ((-5, math.inf), -5.0, None),
+        ([-5, None], -5.0, None),
+        (np.array([-5.0, 5.0]), -5.0, 5.0),
+        ((-math.inf, math.inf), None, None),
+        ((None, None), None, None),
+        ((7, 7), None, None),
+        # Nothing is below -100 and above 100 at once.
+        ((100, -100), 100.0, -100.0),
+        ((math.inf, 5), math.inf, 5.0),
+    ],
+)
+def test_limits_are_read_as_what_they_say(limits: Any, low_um: Any, high_um: Any) -> None:
+    facts = axis_facts(SimpleNamespace(name="x", position=0.0, egu="um", limits=limits))
+    assert (facts.low_um, facts.high_um) == (low_um, high_um)
+
+
+def test_one_of_two_limit_signals_will_do() -> None:
+    far = SimpleNamespace(name="y", position=2.0, egu="mm", low_limit_travel=math.nan)
+    far.high_limit_travel = SimpleNamespace(get=lambda: 3.0)
+    facts = axis_facts(far)
+    assert math.isnan(facts.low_um)
+    assert facts.high_um == 3000.0
+    assert not facts.allows(0.0)
+
+
+def test_a_position_is_allowed_where_no_limit_that_is_set_forbids_it() -> None:
+    below = axis_facts(SimpleNamespace(name="x", position=0.0, egu="um", limits=(None, 5)))
+    assert [below.allows(target) for target in (-1e6, 5, 5.1)] == [True, True, False]
+    swapped = axis_facts(SimpleNamespace(name="x", position=0.0, egu="um", limits=(9, -9)))
+    assert not swapped.allows(0.0)
 
 
 def test_a_bare_positioner_with_limit_attributes_will_do() -> None:

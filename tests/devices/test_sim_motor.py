@@ -46,6 +46,12 @@ def test_equal_limits_mean_that_none_are_set() -> None:
     assert facts.high_um is None
 
 
+def test_swapped_limits_allow_nothing() -> None:
+    beamline = make_beamline(limits_um=((10, -10), (-10, 10)))
+    with pytest.raises(LimitsError, match="samx"):
+        beamline.fast.check_value(0.0)
+
+
 def test_an_axis_in_millimetres_speaks_millimetres_throughout() -> None:
     beamline = make_beamline(egu="mm", limits_um=((-1000, 1000), (-1000, 1000)))
     fast = beamline.fast

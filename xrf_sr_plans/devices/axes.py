@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,9 +46,10 @@ class AxisFacts:
     position_um
         Where the axis is; NaN where it doesn't say.
     low_um
-        Lower limit; None where no limits are set, which a device tells by equal limits.
+        Lower limit, as the device says it; None where it sets none. Two equal limits mean that
+        neither is set, as in EPICS. Limits that are swapped allow nothing, and NaN is kept.
     high_um
-        Upper limit; None together with `low_um`.
+        Upper limit, likewise; one may be set without the other.
     velocity_um_s
         Velocity of ordinary moves.
     max_velocity_um_s
@@ -70,6 +71,11 @@ class AxisFacts:
     acceleration_s: float | None
     um_per_unit: float
     setpoint_um: float | None = None
+
+    def allows(self, target_um: float) -> bool:
+        """Return whether a position in um lies within those limits that are set."""
+        above = self.low_um is None or target_um >= self.low_um
+        return above and (self.high_um is None or target_um <= self.high_um)
 
 
 def axis_facts(device: Any) -> AxisFacts:
@@ -145,26 +151,40 @@ class _DeviceReader:
         return next((key["units"] for key in keys if key.get("units")), None)
 
     def limits(self) -> tuple[float | None, float | None]:
-        """Return (low, high); (None, None) where they are unknown or not set."""
+        """Return (low, high); None where a limit is unknown or not set."""
         pair = self.value("limits")
-        if isinstance(pair, Sequence) and len(pair) == 2:
-            low, high = (_number(value) for value in pair)
+        try:
+            low, high = pair
+        except (TypeError, ValueError):
+            low = self.bound("low_limit_travel", "low_limit")
+            high = self.bound("high_limit_travel", "high_limit")
         else:
-            low = self.number("low_limit_travel", "low_limit")
-            high = self.number("high_limit_travel", "high_limit")
-        if low is None or high is None or not low < high:
+            low, high = _float(low), _float(high)
+        if low == high:
             return None, None
-        return low, high
+        # An infinite limit on its own side of the axis limits nothing.
+        return None if low == -math.inf else low, None if high == math.inf else high
+
+    def bound(self, *names: str) -> float | None:
+        """Return the first number that is found under several names, be it NaN or infinite."""
+        numbers = (_float(self.value(name)) for name in names)
+        return next((number for number in numbers if number is not None), None)
+
+
+def _float(value: Any) -> float | None:
+    """Return a value as a number, which may be NaN or infinite; None where it is none."""
+    if value is None or isinstance(value, (str, bytes, bool)):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _number(value: Any) -> float | None:
-    if value is None or isinstance(value, (str, bool)):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+    """Return a value as a finite number; None where it is none."""
+    number = _float(value)
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _call_without_waiting(method: Callable[[], Any]) -> Any:

@@ -296,8 +296,10 @@ class EpicsRowFlyer(RowDevice):
 
 
 def _check_limits(facts: AxisFacts, target_um: float, what: str) -> None:
-    low, high = facts.low_um, facts.high_um
-    if low is not None and high is not None and not low <= target_um <= high:
+    if not facts.allows(target_um):
+        low, high = (
+            "any" if limit is None else f"{limit:g}" for limit in (facts.low_um, facts.high_um)
+        )
         raise LimitsError(
-            f"axis {facts.name!r}: {what} {target_um:g} um is outside {low:g}..{high:g} um"
+            f"axis {facts.name!r}: {what} {target_um:g} um is outside {low}..{high} um"
         )

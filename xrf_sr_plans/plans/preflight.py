@@ -105,32 +105,38 @@ def allowed_box(beamline: Beamline, facts: AxisFacts, *, is_fast: bool) -> Box |
     beamline
         It may have a safe box.
     facts
-        The axis with its limits, which count only where low is below high.
+        The axis with its limits, each of which counts as it is.
     is_fast
         Whether it is the fast axis.
 
     Returns
     -------
     Box or Problem
-        A problem where neither says anything, or where they don't overlap.
+        A problem where nothing is said about one of the two sides, where a limit is NaN, or where
+        nothing is left between them.
     """
-    boxes = []
-    low, high = facts.low_um, facts.high_um
-    if low is not None and high is not None and low < high:
-        boxes.append(Box(low, high, "limits"))
+    lows, highs, sources = [facts.low_um], [facts.high_um], []
+    if facts.low_um is not None or facts.high_um is not None:
+        sources.append("limits")
     if beamline.safe_box_um is not None:
-        boxes.append(Box(*beamline.safe_box_um[0 if is_fast else 1], "safe box"))
-    if not boxes:
+        low_um, high_um = beamline.safe_box_um[0 if is_fast else 1]
+        lows.append(low_um)
+        highs.append(high_um)
+        sources.append("safe box")
+    known_lows = [low for low in lows if low is not None]
+    known_highs = [high for high in highs if high is not None]
+    low, high = facts.low_um, facts.high_um
+    if not known_lows or not known_highs:
+        unknown = "limits" if not sources else "upper limit" if known_lows else "lower limit"
         return Problem(
             LimitsError,
-            f"axis {facts.name!r}: knows no limits (low {low}, high {high});"
-            " set them or give the beamline a safe_box_um",
+            f"axis {facts.name!r}: knows no {unknown} (low {low}, high {high});"
+            " set what is missing or give the beamline a safe_box_um",
         )
-    box = Box(
-        max(box.low_um for box in boxes),
-        min(box.high_um for box in boxes),
-        " and ".join(box.source for box in boxes),
-    )
+    if any(math.isnan(limit) for limit in (*known_lows, *known_highs)):
+        text = f"axis {facts.name!r}: a limit is no number (low {low}, high {high})"
+        return Problem(LimitsError, text)
+    box = Box(max(known_lows), min(known_highs), " and ".join(sources))
     if not box.low_um < box.high_um:
         return Problem(
             LimitsError,

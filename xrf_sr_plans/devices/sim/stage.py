@@ -118,7 +118,7 @@ class StageAxis:
         low, high = self.limits_um
         if not math.isfinite(target_um):
             raise LimitsError(f"axis {self.name!r}: {what} is {target_um} um")
-        if low < high and not low <= target_um <= high:
+        if low != high and not low <= target_um <= high:
             raise LimitsError(
                 f"axis {self.name!r}: {what} {target_um:g} um is outside {low:g}..{high:g} um"
             )
