@@ -6,8 +6,8 @@ and result runs can't drift apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,6 +29,15 @@ PLAN_OUTCOMES = "xrf_survey_outcomes"
 """The run that records what became of each region, after the last fine map."""
 PLAN_RESULT = "xrf_super_resolution"
 PLAN_VERIFICATION = "xrf_verification"
+PLAN_OF_KIND = {
+    "map": PLAN_MAP,
+    "proposals": PLAN_PROPOSALS,
+    "outcomes": PLAN_OUTCOMES,
+    "result": PLAN_RESULT,
+    "preview": PLAN_RESULT,
+    "verification": PLAN_VERIFICATION,
+}
+"""The `plan_name` that runs have of each kind (`kind_of_run`), unless users name them."""
 
 STREAM_ROWS = "primary"
 STREAM_LOST_ROWS = "lost_rows"
@@ -44,6 +53,45 @@ RescanMode = Literal["inline", "queue", "propose"]
 """What is done with the chosen regions: fly them at once, queue them, or only name them."""
 Disposition = Literal["rescanned", "queued", "proposed", "refused", "failed"]
 """What became of a region."""
+RunKind = Literal["map", "proposals", "outcomes", "result", "preview", "verification", ""]
+"""What a run is; "" for the runs of other people."""
+
+RESERVED_KEYS = frozenset(
+    {
+        # What the RunEngine itself writes, and the arguments of its message "open_run".
+        *("uid", "time", "command", "obj", "run"),
+        # What says how the map was measured, to our readers, bluesky's callbacks or PyXRF.
+        *("xrf_sr", "plan_args", "motors", "detectors", "shape", "num_points", "extents"),
+        *("snaking", "hints", "scan", "pair_uid"),
+        # What only a result run has.
+        "original_run_uid",
+    }
+)
+"""Keys of a start document that a user's metadata can't have."""
+
+
+def kind_of_run(start: Mapping[str, Any]) -> RunKind:
+    """Return what a run is, whatever its `plan_name`, which users may replace by their own.
+
+    Parameters
+    ----------
+    start
+        The start document of any run.
+    """
+    metadata = start.get("xrf_sr")
+    if isinstance(metadata, Mapping):
+        purpose = metadata.get("purpose")
+        if purpose == "proposals" or purpose == "outcomes":
+            return purpose
+        return "map" if purpose in get_args(Purpose) and "grid" in metadata else ""
+    # No user's metadata reach the runs that the analysis makes.
+    if "original_run_uid" not in start:
+        return ""
+    if start.get("plan_name") == PLAN_VERIFICATION:
+        return "verification"
+    if start.get("plan_name") != PLAN_RESULT:
+        return ""
+    return "preview" if start.get("purpose") == "preview" else "result"
 
 
 def row_keys(detector: str) -> dict[str, str]:

@@ -50,10 +50,25 @@ def test_four_edges_are_enough_in_a_plans_argument() -> None:
     assert regions_from_arguments([KNOWN.to_dict()], "another map") == [KNOWN]
 
 
-@pytest.mark.parametrize("change", [{"x_low_um": float("nan")}, {"colour": "red"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"x_low_um": float("nan")},
+        {"x_high_um": float("inf")},
+        {"x_low_um": "0", "x_high_um": "2"},
+        {"score": "high"},
+        {"elements": "Fe"},
+        {"colour": "red"},
+    ],
+)
 def test_an_argument_with_a_hole_or_an_unknown_field_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(GridError):
         regions_from_arguments([{**EDGES, **change}])
+
+
+def test_an_argument_that_is_no_dictionary_is_refused() -> None:
+    with pytest.raises(GridError, match="3 is no dictionary"):
+        regions_from_arguments([3])  # type: ignore[list-item]
 
 
 def test_columns_are_numbers_and_texts() -> None:

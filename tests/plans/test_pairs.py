@@ -7,7 +7,7 @@ import pytest
 from bluesky import RunEngine
 
 from support.plan_support import Recorder, small_beamline
-from xrf_sr_plans.errors import BudgetError, ConfigError
+from xrf_sr_plans.errors import BudgetError, ConfigError, RefusedError
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans.collect import collect_pairs
 from xrf_sr_plans.plans.pair import acquire_pair
@@ -83,3 +83,17 @@ def test_pairs_are_collected_as_long_as_the_budget_lasts(run_engine, recorder):
     assert "budget_s" in outcomes[1].reason
     assert "samx" in outcomes[2].reason
     assert len(recorder.starts) == 2
+
+
+def test_no_pair_at_all_is_a_refusal():
+    run_engine = RunEngine({})
+    far = {"x_low_um": 900, "x_high_um": 904, "y_low_um": 0, "y_high_um": 2}
+    for boxes, words in (([], "no region"), ([far], "'samx'"), ([far, far], "'samx'")):
+        with pytest.raises(RefusedError, match=words):
+            run_engine(collect_pairs(small_beamline(), boxes, fine_step_um=0.5, dwell_ms=10))
+
+
+def test_each_factor_is_flown_once():
+    plan = acquire_pair(small_beamline(), **PAIR, **HERE, factors=(2, 2))
+    with pytest.raises(ConfigError, match="each factor once"):
+        RunEngine({})(plan)

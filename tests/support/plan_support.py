@@ -19,6 +19,20 @@ from xrf_sr_plans.maps.assemble import MapBuilder
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
 
+_AREA = {"width_um": 8, "height_um": 3, "step_um": 1, "dwell_ms": 10}
+_ENDS = {"x_start_um": 0, "x_stop_um": 3, "x_num": 4, "y_start_um": 0, "y_stop_um": 1}
+_FINE = {"fine_step_um": 0.5, "dwell_ms": 10}
+_BOX = {"x_low_um": 0, "x_high_um": 4, "y_low_um": 0, "y_high_um": 2}
+GOOD_CALLS: dict[str, dict[str, Any]] = {
+    "coarse_survey_with_sr": _AREA,
+    "xrf_map": _AREA,
+    "xrf_map_start_stop": {**_ENDS, "y_num": 2, "dwell_ms": 10},
+    "rescan_regions": {"regions": [_BOX], **_FINE},
+    "acquire_pair": {"width_um": 4, "height_um": 2, **_FINE},
+    "collect_pairs": {"regions": [_BOX], **_FINE},
+}
+"""Arguments with which each of the users' plans is flown on `small_beamline`, by plan name."""
+
 QUICK = RowTimeModel(overhead_s=0.2, patience=1.0, grace_s=0.3)
 
 

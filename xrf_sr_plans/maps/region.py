@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from numbers import Real
 from typing import Any
 
 from xrf_sr_plans.errors import GridError
@@ -50,7 +51,8 @@ class Region:
     Raises
     ------
     GridError
-        A lower edge is not below the upper one, or an edge is NaN.
+        A lower edge is not below the upper one, an edge is not a finite number, or the score is
+        no number.
     """
 
     x_low_um: float
@@ -68,11 +70,15 @@ class Region:
     stage: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not (self.x_low_um < self.x_high_um and self.y_low_um < self.y_high_um):
+        edges = (self.x_low_um, self.x_high_um, self.y_low_um, self.y_high_um)
+        sound = all(isinstance(edge, Real) and math.isfinite(edge) for edge in edges)
+        if not (sound and self.x_low_um < self.x_high_um and self.y_low_um < self.y_high_um):
             raise GridError(
                 f"region x {self.x_low_um}..{self.x_high_um}, y {self.y_low_um}..{self.y_high_um}"
-                " um: low must be below high and neither may be NaN"
+                " um: low must be below high and all four finite numbers"
             )
+        if not isinstance(self.score, Real):
+            raise GridError(f"region: score is {self.score!r:.80}; it must be a number")
 
     @property
     def width_um(self) -> float:
@@ -141,6 +147,8 @@ class Region:
                     + [f"{name!r} is unknown (there are {', '.join(known)})" for name in unknown]
                 )
             )
+        if isinstance(values["elements"], str):
+            raise GridError(f"not a Region: elements is {values['elements']!r:.80}, not a list")
         try:
             return cls(**{**values, "elements": tuple(values["elements"])})
         except TypeError as error:

@@ -80,7 +80,12 @@ def regions_from_arguments(
     Raises
     ------
     GridError
-        A region lacks edges, holds NaN, or has fields that aren't known.
+        A region is no dictionary, lacks edges, holds NaN, or has fields that aren't known.
     """
     defaults = {"elements": (), "score": 1.0, "reason": "asked for", "source_uid": source_uid or ""}
-    return [Region.from_dict({**defaults, **argument}) for argument in arguments]
+    regions = []
+    for argument in arguments:
+        if not isinstance(argument, Mapping):
+            raise GridError(f"not a Region: {argument!r:.80} is no dictionary")
+        regions.append(Region.from_dict({**defaults, **argument}))
+    return regions

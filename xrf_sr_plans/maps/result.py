@@ -10,7 +10,7 @@ import numpy as np
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.schema import PLAN_RESULT, STREAM_ENHANCED, STREAM_PREVIEW
+from xrf_sr_plans.schema import STREAM_ENHANCED, STREAM_PREVIEW, kind_of_run
 
 FIELDS = ("estimate", "sigma", "lower", "upper", "baseline", "trusted")
 """Names of the arrays [row, column] that a result run holds of each element."""
@@ -43,7 +43,7 @@ def enhanced_from_documents(documents: Iterable[tuple[str, Mapping[str, Any]]]) 
             columns = doc["data"]
             for index, element in enumerate(columns["element"]):
                 events[str(element)] = {key: values[index] for key, values in columns.items()}
-    if start.get("plan_name") != PLAN_RESULT:
+    if kind_of_run(start) not in ("result", "preview"):
         raise AssemblyError(f"run {start.get('uid')}: not a result run")
     missing = [element for element in start.get("elements", []) if element not in events]
     if missing or not events:

@@ -15,7 +15,7 @@ from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.maps.region_documents import regions_from_arguments
 from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.design import Design, PlannedMap
+from xrf_sr_plans.plans.design import Design, PlannedMap, told_with
 from xrf_sr_plans.plans.fine_maps import RegionOutcome
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES
 from xrf_sr_plans.plans.pair import PairDesign, design_pair, fly_pair
@@ -75,7 +75,8 @@ def collect_pairs(
     row_attempts
         How often a failing row is flown before it is left missing.
     md
-        Metadata for the start documents, where it overrides the plan's own.
+        Metadata of your own for the start documents, a `plan_name` of your own among them. Keys
+        that say what is measured, such as `xrf_sr`, are refused.
 
     Returns
     -------
@@ -85,9 +86,10 @@ def collect_pairs(
     Raises
     ------
     RefusedError
-        If a region is malformed. Nothing has moved.
+        If a region is malformed, or if no pair at all can be flown. Nothing has moved.
     """
     request = CollectRequest.from_arguments(locals())
+    preflight.refuse(design_pairs(beamline, request).problems)
     outcomes = []
     for pair in pairs_in_turn(beamline, request):
         outcome = yield from _collected(beamline, pair)
@@ -143,18 +145,23 @@ def design_pairs(beamline: Beamline, request: CollectRequest) -> Design:
     GridError
         If a region is malformed.
     """
-    pairs = list(pairs_in_turn(beamline, request))
+    problems = request.problems()
+    with told_with(problems):
+        # What is wrong with the request itself is told once, not for each region.
+        pairs = list(pairs_in_turn(beamline, replace(request, md=None, row_attempts=1)))
     designs = [pair.design for pair in pairs if pair.design is not None]
     left_out = [
         Problem(type(pair.refusal), f"region {pair.region.key[:8]}: {pair.refusal}")
         for pair in pairs
         if pair.refusal is not None
     ]
+    if not designs:
+        problems += left_out or [Problem(RefusedError, "no region to collect a pair of was given")]
     maps: tuple[PlannedMap, ...] = tuple(planned for design in designs for planned in design.maps)
     return Design(
         maps=maps,
         time_s=sum(design.time_s for design in designs),
         dose=max((design.dose for design in designs), default=0.0),
-        problems=() if designs else tuple(left_out),
+        problems=tuple(problems),
         notes=tuple(f"left out: {problem.text}" for problem in left_out) if designs else (),
     )

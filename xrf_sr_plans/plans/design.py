@@ -8,7 +8,8 @@ flies what that function returns, and `preview` shows it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import get_args
 
@@ -104,8 +105,11 @@ def design_map(beamline: Beamline, request: SingleMapRequest) -> Design:
     RefusedError
         If there isn't even a grid to speak of. All else is in the design's `problems`.
     """
-    planned = planned_map(beamline, "map", request.pixels(beamline), request.dwell_ms)
-    problems = _flight_problems(beamline, [planned.grid], request, planned.time_s)
+    problems = request.problems()
+    with told_with(problems):
+        grid = request.pixels(beamline)
+    planned = planned_map(beamline, "map", grid, request.dwell_ms)
+    problems += _flight_problems(beamline, [grid], request, planned.time_s)
     return Design(
         maps=(planned,), time_s=planned.time_s, dose=planned.dose, problems=_once(problems)
     )
@@ -119,8 +123,11 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
     RefusedError
         If there isn't even a grid to speak of. All else is in the design's `problems`.
     """
-    grid = request.area.grid(beamline, request.dwell_ms)
-    tiles, problems = _tiles(beamline, grid, request.tile_um)
+    problems = request.problems()
+    with told_with(problems):
+        grid = request.area.grid(beamline, request.dwell_ms)
+    tiles, tile_problems = _tiles(beamline, grid, request.tile_um)
+    problems += tile_problems
     titles = [f"tile {number}/{len(tiles)}" for number in range(1, len(tiles) + 1)]
     maps = tuple(
         planned_map(beamline, title, tile.grid, request.dwell_ms)
@@ -145,6 +152,15 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
         fine_step_um=fine_step_um,
         fine_dwell_ms=request.dwell_ms if request.fine_dwell_ms is None else request.fine_dwell_ms,
     )
+
+
+@contextmanager
+def told_with(problems: Iterable[Problem]) -> Iterator[None]:
+    """Have a refusal in this context tell `problems` too, which were found before."""
+    try:
+        yield
+    except RefusedError as error:
+        preflight.refuse([*problems, Problem(type(error), str(error))])
 
 
 def _flight_problems(

@@ -83,7 +83,7 @@ class MapRun:
     row_attempts
         How often a failing row is flown before it is left missing.
     md
-        The user's metadata, which override the plan's own.
+        The user's metadata, which may replace the `plan_name`.
     """
 
     beamline: Beamline
@@ -166,7 +166,8 @@ def fly_map(
     row_attempts
         How often a failing row is flown before it is left missing.
     md
-        Metadata for the start document, where it overrides the plan's own.
+        Metadata of your own for the start document, a `plan_name` of your own among them. Keys
+        that say what is measured, such as `xrf_sr`, are refused.
 
     Returns
     -------

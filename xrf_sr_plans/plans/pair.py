@@ -17,7 +17,7 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.measurement import FACTORS, Factor, factor_not_allowed, not_allowed
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.design import Design, PlannedMap, planned_map
+from xrf_sr_plans.plans.design import Design, PlannedMap, planned_map, told_with
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, MapRun, fly
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import PairRequest
@@ -111,7 +111,8 @@ def acquire_pair(
     row_attempts
         How often a failing row is flown before it is left missing.
     md
-        Metadata for the start documents, where it overrides the plan's own.
+        Metadata of your own for the start documents, a `plan_name` of your own among them. Keys
+        that say what is measured, such as `xrf_sr`, are refused.
 
     Returns
     -------
@@ -143,10 +144,13 @@ def design_pair(beamline: Beamline, request: PairRequest) -> PairDesign:
     coarse_dwell_ms = request.coarse_dwell_ms
     if coarse_dwell_ms is None:
         coarse_dwell_ms = request.dwell_ms
-    numbers = {"dwell_ms": request.dwell_ms, "coarse_dwell_ms": coarse_dwell_ms}
-    preflight.refuse(preflight.number_problems(numbers))
-    factors = tuple(sorted(request.factors))
-    grids = _nested_grids(beamline, request, factors, coarse_dwell_ms)
+    names = ("width_um", "height_um", "fine_step_um", "dwell_ms")
+    numbers = {name: getattr(request, name) for name in names}
+    problems = request.problems()
+    factors = tuple(request.factors)
+    with told_with(problems):
+        preflight.refuse(preflight.number_problems({**numbers, "coarse_dwell_ms": coarse_dwell_ms}))
+        grids = _nested_grids(beamline, request, factors, coarse_dwell_ms)
     facts = axis_facts(beamline.fast)
 
     def pair_map(factor: int, dwell_ms: float) -> PairMap:
@@ -156,14 +160,14 @@ def design_pair(beamline: Beamline, request: PairRequest) -> PairDesign:
         grid = replace(grids[factor], run_up_um=run_up_um)
         return PairMap(**vars(planned_map(beamline, what, grid, dwell_ms)), factor=factor)
 
-    coarse = [pair_map(factor, coarse_dwell_ms) for factor in factors]
+    coarse = [pair_map(factor, coarse_dwell_ms) for factor in sorted(factors)]
     again = reversed(coarse) if request.bracket else ()
     maps = (*coarse, pair_map(1, request.dwell_ms), *again)
     return PairDesign(
         maps=maps,
         time_s=sum(planned.time_s for planned in maps),
         dose=sum(planned.dose for planned in maps),
-        problems=tuple(_problems(beamline, request, maps)),
+        problems=tuple(dict.fromkeys([*problems, *_problems(beamline, request, maps)])),
     )
 
 
@@ -176,6 +180,8 @@ def _nested_grids(
     wrong = [factor for factor in factors if factor not in FACTORS]
     if wrong:
         raise ConfigError("; ".join(factor_not_allowed(factor) for factor in wrong))
+    if len(set(factors)) < len(factors):
+        raise ConfigError(not_allowed("factors", list(factors), "each factor once"))
     coarsest = max(factors)
     coarse_area = replace(request.area, step_um=request.fine_step_um * coarsest)
     grid = coarse_area.grid(beamline, coarse_dwell_ms)
@@ -197,7 +203,7 @@ def _problems(beamline: Beamline, request: PairRequest, maps: tuple[PairMap, ...
         limit = f"max_dose is {request.max_dose:.4g}"
         text = f"dose {dose:.4g} {cost.dose_unit} of all maps; {limit}"
         problems.append(Problem(BudgetError, text))
-    return list(dict.fromkeys(problems))
+    return problems
 
 
 def fly_pair(

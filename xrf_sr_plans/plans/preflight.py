@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import NamedTuple
 
 from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
@@ -92,9 +92,10 @@ def number_problems(values: Mapping[str, float | None]) -> list[Problem]:
 
 def attempt_problems(row_attempts: int) -> list[Problem]:
     """Return a problem where rows may not be flown even once."""
-    if row_attempts >= 1:
+    if isinstance(row_attempts, Integral) and row_attempts >= 1:
         return []
-    return [Problem(ConfigError, f"row_attempts is {row_attempts}; it must be 1 or more")]
+    text = f"row_attempts is {row_attempts!r:.80}; it must be a whole number, 1 or more"
+    return [Problem(ConfigError, text)]
 
 
 def allowed_box(beamline: Beamline, facts: AxisFacts, *, is_fast: bool) -> Box | Problem:

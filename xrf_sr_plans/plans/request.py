@@ -20,6 +20,8 @@ from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.area import Area
+from xrf_sr_plans.plans.metadata import metadata_problems
+from xrf_sr_plans.plans.preflight import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,10 @@ class PlanRequest:
             takes those that it has a field for, which is all but the beamline.
         """
         return cls(**{field.name: arguments[field.name] for field in fields(cls)})
+
+    def problems(self) -> list[Problem]:
+        """Return what is wrong with the parameters that say nothing about what is flown."""
+        return [*preflight.attempt_problems(self.row_attempts), *metadata_problems(self.md)]
 
     def user_input(self) -> dict[str, Any]:
         """Return what the user asked, by parameter, for start documents.

@@ -12,7 +12,7 @@ from xrf_sr_plans.errors import RefusedError
 from xrf_sr_plans.maps.region import Rescan
 from xrf_sr_plans.maps.region_documents import regions_from_arguments
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.design import Design, planned_map
+from xrf_sr_plans.plans.design import Design, planned_map, told_with
 from xrf_sr_plans.plans.fine_maps import (
     FineMaps,
     RegionOutcome,
@@ -65,7 +65,8 @@ def rescan_regions(
     row_attempts
         How often a failing row is flown before it is left missing.
     md
-        Metadata for the start documents, where it overrides the plan's own.
+        Metadata of your own for the start documents, a `plan_name` of your own among them. Keys
+        that say what is measured, such as `xrf_sr`, are refused.
 
     Returns
     -------
@@ -106,20 +107,22 @@ def design_rescans(beamline: Beamline, request: RescanRequest) -> RescanDesign:
     RefusedError
         If a region is malformed, or if a budget is not 0 or more.
     """
-    regions = regions_from_arguments(request.regions, request.parent_uid)
-    possible, refused = _fine_maps(beamline, request).candidates(regions)
-    spending = spend_budget(
-        possible,
-        budget_s=request.budget_s,
-        max_dose=request.max_dose,
-        start_um=stage_position_um(beamline),
-    )
+    problems = request.problems()
+    with told_with(problems):
+        regions = regions_from_arguments(request.regions, request.parent_uid)
+        fine = _fine_maps(beamline, request)
+        possible, refused = fine.candidates(regions)
+        spending = spend_budget(
+            possible,
+            budget_s=request.budget_s,
+            max_dose=request.max_dose,
+            start_um=stage_position_um(beamline),
+        )
     refused += [RegionOutcome(rescan.region, "refused", why) for rescan, why in spending.refused]
-    problems: tuple[Problem, ...] = ()
     if not spending.chosen:
         reasons = "; ".join(f"region {outcome.region.key}: {outcome.reason}" for outcome in refused)
         text = f"none of {len(regions)} regions can be flown: {reasons or 'none given'}"
-        problems = (Problem(RefusedError, text),)
+        problems.append(Problem(RefusedError, text))
     maps = tuple(
         planned_map(beamline, rescan.region.key[:8], rescan.grid, rescan.dwell_ms)
         for rescan in spending.chosen
@@ -128,8 +131,8 @@ def design_rescans(beamline: Beamline, request: RescanRequest) -> RescanDesign:
         maps=maps,
         time_s=sum(planned.time_s for planned in maps),
         dose=max((planned.dose for planned in maps), default=0.0),
-        problems=problems,
-        notes=() if problems else tuple(_left_out(outcome) for outcome in refused),
+        problems=tuple(problems),
+        notes=() if not spending.chosen else tuple(_left_out(outcome) for outcome in refused),
         rescans=spending.chosen,
         refused=tuple(refused),
     )

@@ -170,7 +170,8 @@ def coarse_survey_with_sr(
     row_attempts
         How often a failing row is flown before it is left missing.
     md
-        Metadata for the start documents, where it overrides the plan's own.
+        Metadata of your own for the start documents, a `plan_name` of your own among them. Keys
+        that say what is measured, such as `xrf_sr`, are refused.
 
     Returns
     -------

@@ -108,9 +108,9 @@ class RowProgress(DocumentRouter):
 
     def start(self, doc: Mapping[str, Any]) -> None:  # type: ignore[override]
         """Begin to count where the run is a map, and ignore other runs."""
-        facts = doc.get("xrf_sr") or {}
-        if doc.get("plan_name") != schema.PLAN_MAP or "grid" not in facts:
+        if schema.kind_of_run(doc) != "map":
             return
+        facts = doc["xrf_sr"]
         self._uid = doc["uid"]
         self._descriptors = set()
         self._rows, self._times = set(), [doc["time"]]

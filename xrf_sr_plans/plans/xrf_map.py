@@ -56,7 +56,8 @@ def xrf_map(
     row_attempts
         How often a failing row is flown before it is left missing.
     md
-        Metadata for the start document, where it overrides the plan's own.
+        Metadata of your own for the start document, a `plan_name` of your own among them. Keys
+        that say what is measured, such as `xrf_sr`, are refused.
 
     Returns
     -------
@@ -117,7 +118,8 @@ def xrf_map_start_stop(
     row_attempts
         How often a failing row is flown before it is left missing.
     md
-        Metadata for the start document, where it overrides the plan's own.
+        Metadata of your own for the start document, a `plan_name` of your own among them. Keys
+        that say what is measured, such as `xrf_sr`, are refused.
 
     Returns
     -------

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xrf_sr_plans import schema
 from xrf_sr_plans.errors import RefusedError
 from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.review.picture import SurveyView, draw_survey
@@ -54,14 +55,14 @@ class LatestSurvey:
             if not survey_uid:
                 return
             if survey_uid != self._survey_uid:
-                if "original_run_uid" in doc:
+                if schema.kind_of_run(doc) in ("result", "preview", "verification"):
                     # A result of the survey before, which came late.
                     return
                 self._survey_uid, self._index, self._documents = survey_uid, RunIndex(), []
         uid = self._index.run_of(name, doc)
         if uid is None:
             return
-        if name == "start" and doc.get("purpose") == "preview":
+        if name == "start" and schema.kind_of_run(doc) == "preview":
             self._forget_previews(doc["original_run_uid"])
         self._documents.append((uid, name, doc))
 
@@ -71,7 +72,7 @@ class LatestSurvey:
             uid
             for uid, name, doc in self._documents
             if name == "start"
-            and doc.get("purpose") == "preview"
+            and schema.kind_of_run(doc) == "preview"
             and doc["original_run_uid"] == source_uid
         }
         self._documents = [kept for kept in self._documents if kept[0] not in old]
@@ -154,5 +155,6 @@ def _survey_of(start: Mapping[str, Any]) -> str:
 
     Measured runs have it in the metadata `xrf_sr`, result runs at the top of their start document.
     """
-    metadata = start.get("xrf_sr") or {}
-    return str(metadata.get("survey_uid") or start.get("survey_uid") or "")
+    kind = schema.kind_of_run(start)
+    facts = start["xrf_sr"] if kind in ("map", "proposals", "outcomes") else start
+    return str(facts.get("survey_uid") or "") if kind else ""

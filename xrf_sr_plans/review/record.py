@@ -34,7 +34,7 @@ class SurveyRecord:
     """The data of the last event about each region, among them ``disposition`` and ``reason``,
     and the whole `Region` under ``region``."""
     run_uids: Mapping[str, list[str]] = field(default_factory=dict)
-    """Uids of all runs by plan name."""
+    """Uids of all runs by the plan name that this package gives them, whatever users call them."""
 
     def agreements(self) -> list[dict[str, Any]]:
         """Compare every fine map with what had been predicted there.
@@ -85,16 +85,17 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
     uids: dict[str, list[str]] = {}
     for uid, documents in runs.items():
         start = documents[0][1]
-        plan = str(start.get("plan_name"))
+        kind = schema.kind_of_run(start)
+        plan = schema.PLAN_OF_KIND[kind] if kind else str(start.get("plan_name"))
         uids.setdefault(plan, []).append(uid)
-        if plan == schema.PLAN_MAP:
+        if kind == "map":
             metadata = start["xrf_sr"]
             (fine if metadata["purpose"] == "fine" else coarse)[uid] = _builder(documents).maps()
             parents[uid] = metadata.get("parent_uid") or ""
-        elif plan == schema.PLAN_RESULT:
-            results = previews if start.get("purpose") == "preview" else enhanced
+        elif kind in ("result", "preview"):
+            results = previews if kind == "preview" else enhanced
             results[start["original_run_uid"]] = enhanced_from_documents(documents)
-        elif plan in (schema.PLAN_PROPOSALS, schema.PLAN_OUTCOMES):
+        elif kind in ("proposals", "outcomes"):
             regions.update(_latest_by_region(documents))
     for uid, documents in runs.items():
         _take_from_fine_map(regions, uid, documents)
