@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import typing
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -41,6 +42,18 @@ def not_allowed(name: str, value: object, allowed: str) -> str:
     2 or 4", which can't be changed. The end of this sentence is the same.
     """
     return f"{name} is {value!r:.80}; it should be {allowed}"
+
+
+def doubled_names(names: Iterable[str]) -> str:
+    """Return in words which element names are there more than once, or "" where each is once.
+
+    Everything is kept by name: maps, regions, queries. Of two maps of one name one would be lost.
+    """
+    doubled = [name for name, times in Counter(names).items() if times > 1]
+    if not doubled:
+        return ""
+    which = ", ".join(repr(name) for name in doubled)
+    return f"{which} is named more than once; each element needs a name of its own"
 
 
 def factor_not_allowed(value: object) -> str:

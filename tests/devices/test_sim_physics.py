@@ -143,6 +143,8 @@ def test_a_closed_shutter_means_zero_counts_and_zero_i0() -> None:
 def test_a_sample_with_as_many_names_as_maps_only() -> None:
     with pytest.raises(ConfigError, match="2 elements"):
         Sample(np.zeros((1, 2, 2)), ("Fe", "Zn"), 1.0, 0, 0)
+    with pytest.raises(ConfigError, match="'Fe' is named more than once"):
+        Sample(np.zeros((2, 2, 2)), ("Fe", "Fe"), 1.0, 0, 0)
 
 
 def test_the_shipped_map_carries_its_source_and_licence_and_is_small() -> None:

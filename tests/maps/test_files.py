@@ -130,6 +130,18 @@ def test_nexus_maps_with_an_element_axis(tmp_path):
     assert found.meta["pixel_size_y_um"] == pytest.approx(0.25)
 
 
+def test_two_channels_of_one_name_are_refused_unless_they_are_no_elements(tmp_path):
+    folder = tmp_path
+    np.savez(folder / "m.npz", maps=COUNTS, elements=["Fe", "Zn", "Fe"], pixel_size_um=1.0)
+    write_maps(folder / "m.h5", names=("Fe", "Fe", "Zn"))
+    write_nexus(folder / "m.nxs", "um", elements=(b"Fe", b"Fe"))
+    for name in ("m.npz", "m.h5", "m.nxs"):
+        with pytest.raises(FileFormatError, match=rf"{name}.*'Fe' is named more than once"):
+            read_maps(folder / name)
+    write_maps(folder / "padded.h5", names=("Fe", "", ""))
+    assert read_maps(folder / "padded.h5").elements == ("Fe",)
+
+
 def write_nexus(path, unit, step=0.5, where="entry/maps", mode="w", elements=(b"Fe", b"Zn")):
     """NeXus maps with pixels of `step` in `unit`; None: without the attribute."""
     with h5py.File(path, mode) as file:

@@ -38,6 +38,11 @@ def enhanced(counts: np.ndarray, factor: int = 2, **changes):
     return xrf_sr_plans.enhance(counts, **known, device="cpu")
 
 
+def test_two_maps_of_one_name_are_refused():
+    with pytest.raises(GridError, match="'Fe' is named more than once"):
+        enhanced(measured()[0], elements=["Fe", "Zn", "Fe"])
+
+
 @pytest.mark.parametrize("factor", [2, 4])
 def test_it_is_closer_to_the_truth_than_bicubic(factor):
     counts, truth = measured(100, factor)

@@ -11,12 +11,17 @@ import xarray as xr
 
 from xrf_sr_plans.errors import GridError
 from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.measurement import doubled_names
 
 _PIXEL = ("y", "x")
 _ELEMENT_PIXEL = ("element", "y", "x")
 
 
 def _coordinates(grid: ScanGrid, elements: Sequence[str]) -> dict[str, Any]:
+    """Return the coordinates of all maps; raise GridError where an element is named twice."""
+    doubled = doubled_names(elements)
+    if doubled:
+        raise GridError(f"elements {list(elements)}: {doubled}")
     um = {"units": "um"}
     return {
         "element": list(elements),
@@ -77,7 +82,8 @@ class ElementalMaps:
         Raises
         ------
         GridError
-            `counts` doesn't have the shape (number of elements, ny, nx).
+            `counts` doesn't have the shape (number of elements, ny, nx), or two elements have the
+            same name.
         """
         counts = np.asarray(counts, dtype=float)
         expected = (len(elements), *grid.shape)
@@ -184,7 +190,8 @@ class EnhancedMaps:
         Raises
         ------
         GridError
-            An array doesn't have the shape (number of elements, ny, nx).
+            An array doesn't have the shape (number of elements, ny, nx), or two elements have the
+            same name.
         """
         arrays = {
             "estimate": estimate,

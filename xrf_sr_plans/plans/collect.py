@@ -18,7 +18,7 @@ from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Design, PlannedMap, told_with
 from xrf_sr_plans.plans.fine_maps import RegionOutcome
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES
-from xrf_sr_plans.plans.pair import PairDesign, design_pair, fly_pair
+from xrf_sr_plans.plans.pair import PairDesign, fly_pair, maps_of_pair
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import CollectRequest, PairRequest
 
@@ -126,7 +126,7 @@ def pairs_in_turn(beamline: Beamline, request: CollectRequest) -> Iterator[Regio
     for region in regions_from_arguments(request.regions):
         pair_request = request.pair_of(region)
         try:
-            design = design_pair(beamline, replace(pair_request, budget_s=left_s))
+            design = maps_of_pair(beamline, replace(pair_request, budget_s=left_s))
             preflight.refuse(design.problems)
         except RefusedError as error:
             yield RegionPair(region, pair_request, None, error)
@@ -145,10 +145,9 @@ def design_pairs(beamline: Beamline, request: CollectRequest) -> Design:
     GridError
         If a region is malformed.
     """
-    problems = request.problems()
+    problems = request.problems(beamline)
     with told_with(problems):
-        # What is wrong with the request itself is told once, not for each region.
-        pairs = list(pairs_in_turn(beamline, replace(request, md=None, row_attempts=1)))
+        pairs = list(pairs_in_turn(beamline, request))
     designs = [pair.design for pair in pairs if pair.design is not None]
     left_out = [
         Problem(type(pair.refusal), f"region {pair.region.key[:8]}: {pair.refusal}")

@@ -105,7 +105,7 @@ def design_map(beamline: Beamline, request: SingleMapRequest) -> Design:
     RefusedError
         If there isn't even a grid to speak of. All else is in the design's `problems`.
     """
-    problems = request.problems()
+    problems = request.problems(beamline)
     with told_with(problems):
         grid = request.pixels(beamline)
     planned = planned_map(beamline, "map", grid, request.dwell_ms)
@@ -123,7 +123,7 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
     RefusedError
         If there isn't even a grid to speak of. All else is in the design's `problems`.
     """
-    problems = request.problems()
+    problems = request.problems(beamline)
     with told_with(problems):
         grid = request.area.grid(beamline, request.dwell_ms)
     tiles, tile_problems = _tiles(beamline, grid, request.tile_um)

@@ -219,6 +219,7 @@ def fly(run: MapRun, progress: FlightProgress | None = None) -> MsgGenerator[Flo
     facts = axis_facts(beamline.fast), axis_facts(beamline.slow)
     preflight.refuse(
         [
+            *preflight.element_problems(beamline),
             *preflight.attempt_problems(run.row_attempts),
             *preflight.map_problems(beamline, run.grid, run.dwell_ms, facts=facts),
         ]

@@ -141,16 +141,28 @@ def design_pair(beamline: Beamline, request: PairRequest) -> PairDesign:
     RefusedError
         If factors or sizes make no grids. All else is in the design's `problems`.
     """
+    problems = request.problems(beamline)
+    with told_with(problems):
+        design = maps_of_pair(beamline, request)
+    return replace(design, problems=(*problems, *design.problems))
+
+
+def maps_of_pair(beamline: Beamline, request: PairRequest) -> PairDesign:
+    """Return the design of a pair with those problems only that its maps have.
+
+    Raises
+    ------
+    RefusedError
+        If factors or sizes make no grids.
+    """
     coarse_dwell_ms = request.coarse_dwell_ms
     if coarse_dwell_ms is None:
         coarse_dwell_ms = request.dwell_ms
     names = ("width_um", "height_um", "fine_step_um", "dwell_ms")
     numbers = {name: getattr(request, name) for name in names}
-    problems = request.problems()
+    preflight.refuse(preflight.number_problems({**numbers, "coarse_dwell_ms": coarse_dwell_ms}))
     factors = tuple(request.factors)
-    with told_with(problems):
-        preflight.refuse(preflight.number_problems({**numbers, "coarse_dwell_ms": coarse_dwell_ms}))
-        grids = _nested_grids(beamline, request, factors, coarse_dwell_ms)
+    grids = _nested_grids(beamline, request, factors, coarse_dwell_ms)
     facts = axis_facts(beamline.fast)
 
     def pair_map(factor: int, dwell_ms: float) -> PairMap:
@@ -167,7 +179,7 @@ def design_pair(beamline: Beamline, request: PairRequest) -> PairDesign:
         maps=maps,
         time_s=sum(planned.time_s for planned in maps),
         dose=sum(planned.dose for planned in maps),
-        problems=tuple(dict.fromkeys([*problems, *_problems(beamline, request, maps)])),
+        problems=tuple(dict.fromkeys(_problems(beamline, request, maps))),
     )
 
 

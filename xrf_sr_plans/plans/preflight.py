@@ -16,6 +16,7 @@ from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
 from xrf_sr_plans.devices.protocols import Beamline, HasRowPlan, RowTimeModel
 from xrf_sr_plans.errors import BudgetError, ConfigError, GridError, LimitsError, RefusedError
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
+from xrf_sr_plans.measurement import doubled_names
 
 _SLACK = 1e-6
 """Rounding error of positions, relative and in um, that doesn't count as a violation."""
@@ -88,6 +89,13 @@ def number_problems(values: Mapping[str, float | None]) -> list[Problem]:
         if value is not None
         and not (isinstance(value, Real) and math.isfinite(value) and value > 0)
     ]
+
+
+def element_problems(beamline: Beamline) -> list[Problem]:
+    """Return a problem where the flyer names no element, or one of them more than once."""
+    flyer = beamline.flyer
+    wrong = doubled_names(flyer.elements) if len(flyer.elements) else "it measures no element"
+    return [Problem(ConfigError, f"flyer {flyer.name!r}: {wrong}")] if wrong else []
 
 
 def attempt_problems(row_attempts: int) -> list[Problem]:

@@ -47,9 +47,13 @@ class PlanRequest:
         """
         return cls(**{field.name: arguments[field.name] for field in fields(cls)})
 
-    def problems(self) -> list[Problem]:
-        """Return what is wrong with the parameters that say nothing about what is flown."""
-        return [*preflight.attempt_problems(self.row_attempts), *metadata_problems(self.md)]
+    def problems(self, beamline: Beamline) -> list[Problem]:
+        """Return what is wrong with the request, or the beamline, whatever is to be flown."""
+        return [
+            *preflight.element_problems(beamline),
+            *preflight.attempt_problems(self.row_attempts),
+            *metadata_problems(self.md),
+        ]
 
     def user_input(self) -> dict[str, Any]:
         """Return what the user asked, by parameter, for start documents.

@@ -107,7 +107,7 @@ def design_rescans(beamline: Beamline, request: RescanRequest) -> RescanDesign:
     RefusedError
         If a region is malformed, or if a budget is not 0 or more.
     """
-    problems = request.problems()
+    problems = request.problems(beamline)
     with told_with(problems):
         regions = regions_from_arguments(request.regions, request.parent_uid)
         fine = _fine_maps(beamline, request)

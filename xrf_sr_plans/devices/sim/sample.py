@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.measurement import doubled_names
 
 REFERENCE_DWELL_S = 0.01
 """Dwell, in s, that the parameter `counts_p99` of samples refers to."""
@@ -37,8 +38,8 @@ class Sample:
     Raises
     ------
     ConfigError
-        `rates_cps` doesn't have the shape (number of elements, y, x), or `pixel_um` is not
-        above 0.
+        `rates_cps` doesn't have the shape (number of elements, y, x), two elements have the same
+        name, or `pixel_um` is not above 0.
     """
 
     rates_cps: np.ndarray
@@ -54,6 +55,9 @@ class Sample:
                 f"sample {self.name!r}: rates have the shape {self.rates_cps.shape} for "
                 f"{len(self.elements)} elements; (element, y, x) is needed"
             )
+        doubled = doubled_names(self.elements)
+        if doubled:
+            raise ConfigError(f"sample {self.name!r}: {doubled}")
         if not self.pixel_um > 0:
             raise ConfigError(f"sample {self.name!r}: pixel_um is {self.pixel_um}")
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.maps.units import missing_unit_notes, um_per_unit
+from xrf_sr_plans.measurement import doubled_names
 
 MAX_VALUES = 2**29
 """Largest number of values that an array in a file may have: 4 GiB as floats."""
@@ -127,7 +128,8 @@ def build(
     Raises
     ------
     FileFormatError
-        The arrays don't fit together, or an axis has an unknown unit.
+        The arrays don't fit together, two channels have the same name, or an axis has an unknown
+        unit.
     """
     maps = np.asarray(maps)
     if maps.ndim != 3 or len(elements) != maps.shape[0] or min(maps.shape[1:], default=0) < 1:
@@ -137,6 +139,9 @@ def build(
         )
     names = [str(name) for name in elements]
     chosen = list(range(len(names))) if keep_all else element_channels(names)
+    doubled = doubled_names(names[index] for index in chosen)
+    if doubled:
+        raise FileFormatError(f"{path}: {layout} maps: {doubled}")
     clean = maps[chosen].astype(float)
     clean[~(np.abs(clean) < _ABSURD)] = np.nan
     otherwise = float("nan") if step_um is None else step_um
