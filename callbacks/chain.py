@@ -203,7 +203,15 @@ class AnalysisChain:
             logger.info("analysis of run %s failed", builder.uid, exc_info=True)
             reason = in_words(error)
         return AnalysedMap(
-            run.start, run.end_time, request, maps, builder.rows_used, enhanced, regions, reason
+            run.start,
+            run.end_time,
+            request,
+            maps,
+            builder.rows_used,
+            enhanced,
+            regions,
+            reason,
+            run.notes,
         )
 
     def _publish(self, analysed: AnalysedMap, began: float) -> None:

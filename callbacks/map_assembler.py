@@ -30,6 +30,9 @@ class MapAssembler:
         What the run asks the analysis to do.
     end_time : float
         When the run stopped, in seconds since 1970; until then, when it started.
+    notes : tuple of str
+        What a reader of the result must know of how the run ended; empty where it ended well, and
+        until it stops.
     published : bool
         Whether the result of the run was emitted. The chain sets it.
 
@@ -52,6 +55,7 @@ class MapAssembler:
             raise AssemblyError(f"run {self.builder.uid} asks for no analysis")
         self.request: AnalysisRequest = request
         self.end_time: float = float(start["time"])
+        self.notes: tuple[str, ...] = ()
         self.published = False
         self._on_rows = on_rows
         self._on_stop = on_stop
@@ -70,4 +74,14 @@ class MapAssembler:
                 self._on_rows(self)
         elif name == "stop":
             self.end_time = float(doc["time"])
+            self.notes = _how_it_ended(doc)
             self._on_stop(self)
+
+
+def _how_it_ended(stop: Mapping[str, Any]) -> tuple[str, ...]:
+    status = stop.get("exit_status", "success")
+    if status == "success":
+        return ()
+    return (
+        ": ".join(filter(None, [f"the run of the map ended as {status!r}", stop.get("reason")])),
+    )

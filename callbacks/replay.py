@@ -57,23 +57,28 @@ def replay(
     Raises
     ------
     AnalysisError
-        There is no finished map run that asks for analysis among the documents.
+        There is no run that asks for analysis among the documents.
     FileFormatError
         `run` is neither a run nor a path of one, or the file is damaged.
+
+    Notes
+    -----
+    A run without a stop document is analyzed as far as it goes, as where the session died during
+    the scan. The result's start document then says so in its ``notes``, and its summary in its
+    reason.
     """
     from xrf_sr_plans.store.documents import documents
+    from xrf_sr_plans.store.unfinished import with_stops
 
     result: Documents = []
     summaries: list[AnalysisSummary] = []
     chain = AnalysisChain(settings, lambda name, doc: result.append((name, doc)), summaries.append)
-    for name, doc in documents(run):
+    for name, doc in with_stops(documents(run)):
         chain(name, _with_request(doc, request) if name == "start" and request else doc)
     if not summaries:
-        raise AnalysisError(
-            f"{run!r:.200} holds no finished map run that asks for analysis; give `request`"
-        )
+        raise AnalysisError(f"{run!r:.200} holds no run that asks for analysis; give `request`")
     summary = summaries[-1]
-    if summary.status != "done":
+    if summary.status != "done" or summary.reason:
         logger.warning(
             "replay of run %s: %s %s", summary.source_uid, summary.status, summary.reason
         )

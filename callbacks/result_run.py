@@ -60,6 +60,8 @@ class AnalysedMap:
     """Regions worth a fine rescan, best first."""
     reason: str = ""
     """Why the analysis failed; empty where it didn't."""
+    notes: Sequence[str] = ()
+    """What a reader of the result must know of the map, such as that its run was cut off."""
 
     @property
     def source_uid(self) -> str:
@@ -102,6 +104,11 @@ class AnalysedMap:
         return "fallback" if self.fallback else "done"
 
     @property
+    def explanation(self) -> str:
+        """What went wrong with the analysis or the network, else the notes; empty where nothing."""
+        return self.reason or self.fallback or "; ".join(self.notes)
+
+    @property
     def result_uid(self) -> str:
         """Uid of the result run; empty where the map was only to be assembled."""
         if not self.request.enhance:
@@ -124,7 +131,7 @@ class AnalysedMap:
             source_uid=self.source_uid,
             result_uid=self.result_uid,
             status=self.status,
-            reason=self.reason or self.fallback,
+            reason=self.explanation,
             regions=tuple(self.regions),
             model=self.model,
             digest=digest(documents) if documents else "",
@@ -169,7 +176,7 @@ def _run(analysed: AnalysedMap, uid: str, stream: str) -> Documents:
         "run_start": uid,
         "time": time,
         "exit_status": "fail" if analysed.reason else "success",
-        "reason": analysed.reason or analysed.fallback,
+        "reason": analysed.explanation,
         "num_events": counts,
     }
     return in_order([*documents, ("stop", stop)])
@@ -190,6 +197,8 @@ def _start(analysed: AnalysedMap, uid: str, stream: str) -> dict[str, Any]:
         "versions": package_versions(),
         "hints": {},
     }
+    if analysed.notes:
+        start["notes"] = list(analysed.notes)
     metadata = analysed.start.get("xrf_sr", {})
     for key in ("survey_uid", "parent_uid"):
         if metadata.get(key) is not None:

@@ -169,6 +169,8 @@ def replay(
     sinks = () if out is None else (JsonlWriter(out),)
     result = replay_run(file, sinks=sinks)
     Console().print(f"{result.summary.status} {len(result.summary.regions)} regions")
+    if result.summary.reason:
+        Console().print(result.summary.reason, soft_wrap=True, markup=False)
     Console().print(f"digest {result.digest}", soft_wrap=True)
 
 

@@ -267,6 +267,36 @@ def test_replay_gives_the_live_digest_and_can_ask_for_something_else(bicubic_mod
         replay(map_run(GRID, COUNTS, analysis=None))
 
 
+def test_a_run_without_a_stop_document_is_replayed_and_says_so(bicubic_model, caplog):
+    cut = list(map_run(GRID, COUNTS))[:10]
+    result = replay(cut)
+    start, stop = result.documents[0][1], result.documents[-1][1]
+    assert result.summary.status == "done"
+    assert result.summary.regions
+    assert "no stop document" in result.summary.reason
+    assert "no stop document" in caplog.text
+    assert "no stop document" in start["notes"][0]
+    assert "no stop document" in stop["reason"]
+    assert (start["complete"], start["rows_used"]) == (False, list(range(8)))
+    assert replay(cut).digest == result.digest
+    validate(result.documents)
+    with_request = replay(cut, request=AnalysisRequest(factor=4))
+    assert with_request.documents[0][1]["factor"] == 4
+    with pytest.raises(AnalysisError, match="asks for analysis"):
+        replay([])
+
+
+def test_the_result_of_an_aborted_run_says_how_the_run_ended(bicubic_model):
+    run = list(map_run(GRID, COUNTS))[:10]
+    stop = {"uid": "s", "run_start": "source-run", "time": 1.0e9 + 20, "exit_status": "abort"}
+    (summary,), documents = analysed([*run, ("stop", {**stop, "reason": "beam lost"})])
+    assert summary.status == "done"
+    assert summary.reason == "the run of the map ended as 'abort': beam lost"
+    assert documents[0][1]["notes"] == [summary.reason]
+    (whole,), documents = analysed(map_run(GRID, COUNTS))
+    assert (whole.reason, "notes" in documents[0][1]) == ("", False)
+
+
 @pytest.mark.parametrize("name", ["start", "descriptor", "event", "stop"])
 def test_every_document_kind_is_written_as_plain_json(bicubic_model, name):
     _, documents = analysed(map_run(GRID, COUNTS))

@@ -80,7 +80,7 @@ class AnalysisSummary:
     status
         "done", "fallback" (bicubic maps in place of the model's) or "failed".
     reason
-        Why it is not "done", for the user to read.
+        Why it is not "done", or what is unusual about the map, for the user to read.
     regions
         The regions worth a closer look, best first.
     model

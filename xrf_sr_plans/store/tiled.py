@@ -22,6 +22,7 @@ from xrf_sr_plans.errors import MissingExtraError
 from xrf_sr_plans.schema import Documents, DocumentSink
 from xrf_sr_plans.store.background import BackgroundSink
 from xrf_sr_plans.store.jsonl import JsonlWriter, read_jsonl
+from xrf_sr_plans.store.unfinished import with_stops
 
 logger = logging.getLogger(__name__)
 
@@ -293,7 +294,7 @@ def reingest(client: Any, backup: str | Path, *, unfinished: bool = False) -> Re
             if docs[-1][0] != "stop":
                 if not unfinished:
                     raise ValueError("the run has no stop document (see `unfinished`)")
-                docs.append(("stop", _abandoned(docs)))
+                docs = list(with_stops(docs))
             _replace(client, docs)
         except Exception as error:  # noqa: BLE001 - one bad file must not keep the others
             logger.warning("%s is not stored: %r", path, error)
@@ -311,19 +312,3 @@ def _replace(client: Any, docs: Documents) -> None:
     write = tiled_writer(client)
     for name, doc in docs:
         write(name, doc)
-
-
-def _abandoned(docs: Documents) -> dict[str, Any]:
-    """Return a stop document for a run that was still open when its session ended."""
-    import uuid
-
-    start = docs[0][1]
-    times = [doc["time"] for _, doc in docs if isinstance(doc.get("time"), int | float)]
-    return {
-        "uid": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{start['uid']}/abandoned")),
-        "run_start": start["uid"],
-        "time": max(times, default=0.0),
-        "exit_status": "abort",
-        "reason": "no stop document: the session ended before the run did",
-        "num_events": {},
-    }
