@@ -27,9 +27,52 @@ def test_a_line_cut_off_by_a_kill_costs_that_document_only(
 
 def test_any_other_broken_line_is_refused_with_its_number(tmp_path: Any) -> None:
     path = tmp_path / "run.jsonl"
-    path.write_text('{"name": "start", "doc": {}}\n\nhello\n')
+    path.write_text('{"name": "start", "doc": {"uid": "a"}}\n\nhello\n')
     with pytest.raises(FileFormatError, match="line 3"):
         list(read_jsonl(path))
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        ((b'"descriptor":', b'"descripuor":'), "'descriptor' of this event is missing"),
+        ((b'"data_keys": {', b'"data_keys": 5, "keys": {'), "'data_keys' of this descriptor is 5"),
+        ((b'"data": {', b'"data": 3, "daua": {'), "'data' of this event is 3"),
+        ((b'"uid": ', b'"uie": '), "'uid' of this start is missing"),
+        ((b'"run_start": "', b'"run_start": 1, "x": "'), "'run_start' of this descriptor is 1"),
+        ((b'{"name": "descriptor"', b'{"name": 7'), "its name is 7"),
+        ((b'"time"', b'"\xff"'), "UnicodeDecodeError"),
+        ((b'"time": ', b'"time": ' + 5000 * b"["), "(Recursion|JSONDecode)Error"),
+    ],
+)
+def test_a_damaged_line_is_named_whatever_the_damage(
+    tmp_path: Any, flown: list[Document], damage: tuple[bytes, bytes], what: str
+) -> None:
+    writer = JsonlWriter(tmp_path)
+    for name, doc in flown:
+        writer(name, doc)
+    path = writer.path(flown[0][1]["uid"])
+    raw = path.read_bytes()
+    # Of the data of a descriptor's configuration nothing is asked.
+    first = raw.index(b'{"name": "event"') if damage[0] == b'"data": {' else 0
+    path.write_bytes(raw[:first] + raw[first:].replace(*damage))
+    with pytest.raises(FileFormatError, match=rf"{path.name}: line \d+ is no document: .*{what}"):
+        list(read_jsonl(path))
+
+
+def test_a_line_longer_than_allowed_is_not_taken_into_memory(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xrf_sr_plans.store.jsonl.MAX_LINE_BYTES", 1000)
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(b'{"name": "start", "doc": {"uid": "a"}}\n' + 5000 * b" " + b"x")
+    with pytest.raises(FileFormatError, match="line 2 is longer than 1000 bytes"):
+        list(read_jsonl(path))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Any) -> None:
+    with pytest.raises(FileFormatError, match=r"none\.jsonl: can't be read"):
+        list(read_jsonl(tmp_path / "none.jsonl"))
 
 
 def test_interleaved_runs_go_to_their_own_files(tmp_path: Any, flown: list[Document]) -> None:

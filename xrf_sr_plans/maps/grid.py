@@ -292,7 +292,9 @@ class ScanGrid:
                 for key in ("fast", "slow")
             }
             return cls(**axes, snake=bool(fields["snake"]), run_up_um=float(fields["run_up_um"]))
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, GridError):
+                raise
             raise GridError(f"not a ScanGrid: {error!r} in {fields!r:.200}") from error
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.schema import Document
 from xrf_sr_plans.store.jsonl import read_jsonl
+from xrf_sr_plans.store.well_formed import flaw
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ def documents(run: Any) -> Iterator[Document]:
     Raises
     ------
     FileFormatError
-        `run` is none of these.
+        `run` is none of these, or one of its documents lacks a key without which it belongs
+        nowhere. The message names the document.
 
     Notes
     -----
@@ -53,16 +55,26 @@ def documents(run: Any) -> Iterator[Document]:
     are not loaded, but their keys stay in the descriptor.
     """
     numeric: dict[str, set[str]] = {}
-    for name, doc in _raw(run):
+    label = str(run) if isinstance(run, str | PathLike) else f"this {type(run).__name__}"
+    for position, document in enumerate(_raw(run), start=1):
+        if problem := flaw(document):
+            raise FileFormatError(f"document {position} of {label}: {problem}")
+        name, doc = document
         if name == "descriptor":
             numeric[doc["uid"]] = {
                 key for key, facts in doc["data_keys"].items() if facts["dtype"] in _NUMERIC
             }
-        if name in ("event", "event_page"):
-            for event in _events(doc) if name == "event_page" else (doc,):
-                yield "event", _with_nan(event, numeric.get(event["descriptor"], set()))
-        else:
+        if name not in ("event", "event_page"):
             yield name, dict(doc)
+            continue
+        for event in _events(doc) if name == "event_page" else (doc,):
+            try:
+                event = _with_nan(event, numeric.get(event["descriptor"], set()))
+            except RecursionError as error:
+                raise FileFormatError(
+                    f"document {position} of {label}: its lists are nested too deeply"
+                ) from error
+            yield "event", event
 
 
 def _with_nan(event: Mapping[str, Any], numeric: set[str]) -> dict[str, Any]:

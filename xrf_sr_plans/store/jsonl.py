@@ -15,11 +15,15 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.errors import FileFormatError, in_words
 from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.schema import Document
+from xrf_sr_plans.store.well_formed import flaw
 
 logger = logging.getLogger(__name__)
+
+MAX_LINE_BYTES = 2**31
+"""Longest line that is read; the enhanced map of one element in the largest scan takes less."""
 
 
 class JsonlWriter:
@@ -98,21 +102,40 @@ def read_jsonl(path: str | Path) -> Iterator[Document]:
     Raises
     ------
     FileFormatError
-        Any other line is not a document. The message names the file and the line.
+        The file can't be read, or any other line is not a document, lacks a key without which it
+        belongs nowhere, or is longer than `MAX_LINE_BYTES`. The message names the file and the
+        line.
     """
-    with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                item = json.loads(line)
-                name, doc = (item["name"], item["doc"]) if isinstance(item, dict) else item
-            except (ValueError, KeyError, TypeError) as error:
-                if not line.endswith("\n"):
-                    logger.warning("%s: line %d was cut off and is left out", path, number)
-                    return
-                raise FileFormatError(f"{path}: line {number} is no document: {error}") from error
-            yield name, doc
+    try:
+        with Path(path).open("rb") as file:
+            # One byte more than allowed, so that a longer line is recognised without reading it.
+            lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
+            for number, line in enumerate(lines, start=1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise FileFormatError(
+                        f"{path}: line {number} is longer than {MAX_LINE_BYTES} bytes"
+                    )
+                if not line.strip():
+                    continue
+                try:
+                    document = _document(line)
+                except (ValueError, RecursionError) as error:
+                    if not line.endswith(b"\n"):
+                        logger.warning("%s: line %d was cut off and is left out", path, number)
+                        return
+                    raise FileFormatError(
+                        f"{path}: line {number} is no document: {in_words(error)}"
+                    ) from error
+                if problem := flaw(document):
+                    raise FileFormatError(f"{path}: line {number} is no document: {problem}")
+                yield document
+    except OSError as error:
+        raise FileFormatError(f"{path}: can't be read: {error.strerror}") from error
+
+
+def _document(line: bytes) -> Any:
+    item = json.loads(line.decode())
+    return (item.get("name"), item.get("doc")) if isinstance(item, dict) else item
 
 
 def _to_json(value: Any) -> Any:

@@ -15,15 +15,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from xrf_sr_plans.errors import ConfigError, FileFormatError, GridError
+from xrf_sr_plans.errors import ConfigError, FileFormatError, in_words
 from xrf_sr_plans.maps.elemental import ElementalMaps
+from xrf_sr_plans.maps.files.npz_archive import read_arrays
 from xrf_sr_plans.maps.grid import ScanGrid
 
 _ARRAYS = ("counts", "i0", "live_time_s", "coverage")
+_MAX_JSON_BYTES = 2**24
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
@@ -138,7 +139,7 @@ class PairStore:
                 path.parent.name,
                 fine[0],
                 tuple(stored for stored in maps if stored.factor != 1),
-                {int(position): shift for position, shift in record["registration"].items()},
+                _registration(record, path),
             )
 
     def _home(self, pair_uid: str) -> Path:
@@ -149,9 +150,8 @@ class PairStore:
 
 def _read_map(path: Path) -> StoredMap:
     facts = _read_json(path)
+    arrays = read_arrays(path.with_suffix(".npz"), _ARRAYS)
     try:
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _ARRAYS}
         maps = ElementalMaps.from_arrays(
             grid=ScanGrid.from_dict(facts["grid"]),
             elements=facts["elements"],
@@ -159,15 +159,34 @@ def _read_map(path: Path) -> StoredMap:
             **facts["attrs"],
         )
         return StoredMap(int(facts["position"]), int(facts["factor"]), maps)
-    except (OSError, KeyError, ValueError, TypeError, BadZipFile, GridError) as error:
-        raise FileFormatError(f"{path.with_suffix('.npz')}: {error!r}") from error
+    except Exception as error:  # damaged facts can raise anything
+        raise FileFormatError(f"{path}: no map of a pair: {in_words(error)}") from error
+
+
+def _registration(record: Mapping[str, Any], path: Path) -> dict[int, dict[str, float]]:
+    try:
+        return {
+            int(position): {name: float(value) for name, value in shift.items()}
+            for position, shift in record["registration"].items()
+        }
+    except Exception as error:  # damaged facts can raise anything
+        raise FileFormatError(f"{path}: no record of a pair: {in_words(error)}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path}: {error}") from error
+        with path.open("rb") as file:
+            text = file.read(_MAX_JSON_BYTES + 1)
+        if len(text) > _MAX_JSON_BYTES:
+            raise FileFormatError(f"{path}: longer than {_MAX_JSON_BYTES} bytes")
+        content = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, FileFormatError):
+            raise
+        raise FileFormatError(f"{path}: {in_words(error)}") from error
+    if not isinstance(content, dict):
+        raise FileFormatError(f"{path}: holds a {type(content).__name__}; an object is needed")
+    return content
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -11,12 +11,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from xrf_sr_plans.errors import FileFormatError, GridError
+from xrf_sr_plans.errors import FileFormatError, in_words
 from xrf_sr_plans.maps.elemental import EnhancedMaps
+from xrf_sr_plans.maps.files.npz_archive import read_arrays
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.result import FIELDS
 from xrf_sr_plans.store.ledger import file_name
@@ -147,11 +147,10 @@ def _age(path: Path) -> tuple[int, str]:
 
 
 def _load(path: Path) -> EnhancedMaps:
+    arrays = read_arrays(path, ("facts", *FIELDS))
     try:
-        with np.load(path, allow_pickle=False) as file:
-            facts = json.loads(str(file["facts"]))
-            arrays = {name: file[name] for name in FIELDS}
+        facts = json.loads(str(arrays.pop("facts")))
         grid = ScanGrid.from_dict(facts["grid"])
         return EnhancedMaps.from_arrays(grid, facts["elements"], **arrays, **facts["attrs"])
-    except (OSError, KeyError, ValueError, TypeError, GridError, BadZipFile) as error:
-        raise FileFormatError(f"{path}: {error!r}") from error
+    except Exception as error:  # damaged facts can raise anything
+        raise FileFormatError(f"{path}: no prediction: {in_words(error)}") from error

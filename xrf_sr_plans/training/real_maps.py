@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.maps.files.npz_archive import read_arrays
 from xrf_sr_plans.metrics.image import winsorise
 from xrf_sr_plans.physics.resample import block_mean
 
@@ -48,12 +48,10 @@ def read_npz(path: Path) -> tuple[np.ndarray, list[str]]:
     Raises
     ------
     FileFormatError
-        No `maps` and `elements` in the file.
+        The file is damaged, or it holds no `maps` and `elements`.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        if not {"maps", "elements"} <= set(archive.files):
-            raise FileFormatError(f"{path}: has {archive.files}; 'maps' and 'elements' are needed")
-        return np.asarray(archive["maps"]), [str(name) for name in archive["elements"]]
+    arrays = read_arrays(path, ("maps", "elements"))
+    return arrays["maps"], [str(name) for name in arrays["elements"]]
 
 
 def _tissue(

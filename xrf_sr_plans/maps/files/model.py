@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.maps.files.npz_archive import MAX_VALUES
 from xrf_sr_plans.maps.units import missing_unit_notes, um_per_unit
 from xrf_sr_plans.measurement import doubled_names
-
-MAX_VALUES = 2**29
-"""Largest number of values that an array in a file may have: 4 GiB as floats."""
 
 # MAPS files write 1.8e308 where they have no value.
 _ABSURD = 1e30

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.maps.files.model import MapsFile, build
+from xrf_sr_plans.maps.files.npz_archive import read_arrays
+
+_TEXTS = ("units", "source", "license")
 
 
 def read_npz(path: Path, step_um: float | None = None) -> MapsFile:
@@ -24,34 +26,24 @@ def read_npz(path: Path, step_um: float | None = None) -> MapsFile:
     Raises
     ------
     FileFormatError
-        It is no npz archive, or one without ``maps``.
+        It is no npz archive, a damaged one, or one without ``maps`` of numbers.
     """
-    try:
-        # Opened here: numpy leaves the file open where the archive is damaged.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            if "maps" not in archive.files:
-                raise FileFormatError(
-                    f"{path}: npz has {archive.files}; 'maps' [element, y, x] is needed"
-                )
-            maps = np.asarray(archive["maps"])
-            names = archive["elements"] if "elements" in archive.files else None
-            pixel = archive["pixel_size_um"] if "pixel_size_um" in archive.files else np.nan
-            texts = {
-                key: str(archive[key]) for key in ("units", "source", "license") if key in archive
-            }
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        if isinstance(error, FileFormatError):
-            raise
-        raise FileFormatError(f"{path}: not a readable npz archive ({error})") from error
+    arrays = read_arrays(path, ["maps"], ("elements", "pixel_size_um", *_TEXTS))
+    maps, names = arrays["maps"], arrays.get("elements")
+    texts = {key: str(arrays[key]) for key in _TEXTS if key in arrays}
     if maps.dtype.kind not in "fiu":
         raise FileFormatError(f"{path}: 'maps' has the type {maps.dtype}; numbers are needed")
     if maps.ndim == 2:
         maps = maps[None]
+    if maps.ndim != 3:
+        raise FileFormatError(f"{path}: 'maps' has the shape {maps.shape}; (element, y, x) needed")
+    if names is not None and names.size != len(maps):
+        raise FileFormatError(
+            f"{path}: 'elements' has {names.size} names; 'maps' has the shape {maps.shape}"
+        )
     elements = [f"channel {n}" for n in range(len(maps))] if names is None else np.ravel(names)
-    # One size, or those along y and x.
-    sizes_um = np.ravel(np.asarray(pixel, dtype=float))
-    if step_um is None and sizes_um.size:
-        step_um = float(sizes_um[-1])
+    if step_um is None and "pixel_size_um" in arrays:
+        step_um = _pixel_size_um(arrays["pixel_size_um"], path)
     return build(
         maps,
         [str(name) for name in elements],
@@ -61,3 +53,19 @@ def read_npz(path: Path, step_um: float | None = None) -> MapsFile:
         keep_all=True,
         meta=texts,
     )
+
+
+def _pixel_size_um(stored: np.ndarray, path: Path) -> float | None:
+    """Return the size along x; None where the archive says that it is not known."""
+    try:
+        # One size, or those along y and x.
+        sizes_um = np.ravel(stored.astype(float))
+    except (ValueError, TypeError) as error:
+        raise FileFormatError(f"{path}: 'pixel_size_um' is no number: {error}") from error
+    if not sizes_um.size or np.isnan(sizes_um[-1]):
+        return None
+    if not 0 < sizes_um[-1] < np.inf:
+        raise FileFormatError(
+            f"{path}: 'pixel_size_um' is {sizes_um[-1]}; it must be finite and above 0"
+        )
+    return float(sizes_um[-1])
