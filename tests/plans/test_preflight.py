@@ -18,6 +18,8 @@ from xrf_sr_plans.errors import (
     RefusedError,
 )
 from xrf_sr_plans.plans import preflight
+from xrf_sr_plans.plans.preview import preview
+from xrf_sr_plans.plans.survey import coarse_survey_with_sr
 from xrf_sr_plans.plans.xrf_map import xrf_map, xrf_map_start_stop
 
 MAP = {"width_um": 8, "height_um": 6, "step_um": 1, "dwell_ms": 10}
@@ -139,6 +141,49 @@ def test_start_and_stop_at_one_place_is_no_grid(run_engine):
 def test_a_survey_is_refused_before_its_first_tile(run_engine, changes, kind, words):
     beamline = small_beamline()
     refused(run_engine, beamline, small_survey(beamline, **changes), kind, *words)
+
+
+@pytest.mark.parametrize(
+    ("beamline", "changes", "words"),
+    [
+        ({}, {"fine_dwell_ms": 0.001}, ["rescans: dwell_ms 0.001", "1e+06 frames/s"]),
+        (
+            {"max_velocity_um_s": 150},
+            {"fine_dwell_ms": 2.0},
+            ["rescans: axis 'samx'", "250 um/s", "150 um/s"],
+        ),
+        (
+            # The fine maps are flown faster, so they need a run-up of 125 um.
+            {"acceleration_s": 0.5},
+            {"fine_dwell_ms": 2.0},
+            ["rescans: axis 'samx': 125 um run-up on both sides leave nothing of -110..110 um"],
+        ),
+        (
+            {"acceleration_s": 0.5, "limits_um": ((-220, 220), (-50, 50))},
+            {"fine_dwell_ms": 2.0, "x_center_um": 112.0},
+            ["rescans: axis 'samx': no pixel of 108..116 um lies within -95..95 um"],
+        ),
+        ({"max_points": 24}, {"min_size_um": 2.5}, ["rescans: 5 x 5 = 25 pixels", "24"]),
+    ],
+)
+def test_what_would_forbid_every_rescan_forbids_the_survey(run_engine, beamline, changes, words):
+    devices = small_beamline(**beamline)
+    refused(run_engine, devices, small_survey(devices, **changes), LimitsError, *words)
+
+
+def test_what_forbids_the_survey_and_its_rescans_alike_is_told_once(run_engine):
+    beamline = small_beamline(max_rate_hz=20)
+    with pytest.raises(LimitsError) as caught:
+        run_engine(small_survey(beamline))
+    assert str(caught.value).count("frames/s") == 1
+
+
+@pytest.mark.parametrize(("max_dose", "notes"), [(None, 0), (1e8, 0), (2e7, 1)])
+def test_a_preview_notes_a_dose_that_leaves_no_rescan(max_dose, notes):
+    area = {"width_um": 8, "height_um": 3, "step_um": 1, "dwell_ms": 10}
+    seen = preview(coarse_survey_with_sr, small_beamline(), **area, max_dose=max_dose)
+    assert seen.allowed
+    assert sum("every region will be refused" in note for note in seen.notes) == notes
 
 
 def test_a_fine_step_as_large_as_the_coarse_one_is_allowed(run_engine):

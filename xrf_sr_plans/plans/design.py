@@ -8,7 +8,7 @@ flies what that function returns, and `preview` shows it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import get_args
@@ -22,6 +22,7 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.measurement import FACTORS
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.arguments import refusal
+from xrf_sr_plans.plans.fine_grid import rescan_problems
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import SingleMapRequest, SurveyRequest
 from xrf_sr_plans.plans.tiles import Tile, split_into_tiles
@@ -136,21 +137,38 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
     time_s = sum(planned.time_s for planned in maps)
     problems += _flight_problems(beamline, [tile.grid for tile in tiles], request, time_s)
     analysis, analysis_problems = _analysis(request)
+    problems += [*_survey_problems(beamline, request), *analysis_problems]
     fine_step_um = request.fine_step_um
     if fine_step_um is None:
         factor = request.factor if request.factor in FACTORS else FACTORS[0]
         fine_step_um = request.step_um / factor
+    fine_dwell_ms = request.dwell_ms if request.fine_dwell_ms is None else request.fine_dwell_ms
+    fine = {"fine_step_um": fine_step_um, "fine_dwell_ms": fine_dwell_ms}
+    if analysis is not None and not preflight.number_problems(fine):
+        rescans = rescan_problems(
+            beamline,
+            grid,
+            fine_step_um=fine_step_um,
+            dwell_ms=fine_dwell_ms,
+            min_size_um=request.min_size_um,
+        )
+        # What forbids the survey itself is told once.
+        told = {f"rescans: {problem.text}" for problem in problems}
+        problems += [problem for problem in rescans if problem.text not in told]
     return SurveyDesign(
         maps=maps,
         time_s=time_s,
         dose=maps[0].dose,
-        problems=_once([*problems, *_survey_problems(beamline, request), *analysis_problems]),
-        notes=tuple(_survey_notes(beamline, request, fine_step_um, time_s)),
+        problems=_once(problems),
+        notes=(
+            *_survey_notes(beamline, request, fine_step_um, time_s),
+            *_dose_note(beamline, request, maps[0].dose, fine),
+        ),
         grid=grid,
         tiles=tuple(tiles),
         analysis=analysis,
         fine_step_um=fine_step_um,
-        fine_dwell_ms=request.dwell_ms if request.fine_dwell_ms is None else request.fine_dwell_ms,
+        fine_dwell_ms=fine_dwell_ms,
     )
 
 
@@ -255,6 +273,21 @@ def _survey_notes(
         yield f"{max(request.budget_s - time_s, 0.0):.1f} s left for rescans"
     if beamline.analysis is None:
         yield "no analysis device: nothing will be enhanced, no region proposed"
+
+
+def _dose_note(
+    beamline: Beamline, request: SurveyRequest, dose: float, fine: Mapping[str, float]
+) -> Iterable[str]:
+    """Yield a note where the survey's own `dose` leaves too little for any rescan."""
+    if request.max_dose is None or preflight.number_problems(fine):
+        return
+    needed = preflight.dose(beamline, fine["fine_step_um"] ** 2, fine["fine_dwell_ms"])
+    left = request.max_dose - dose
+    if 0 <= left < needed:
+        yield (
+            f"max_dose leaves {left:.3g} {preflight.dose_unit(beamline)} for rescans, which need"
+            f" {needed:.3g}: every region will be refused"
+        )
 
 
 def _once(problems: Iterable[Problem]) -> tuple[Problem, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,19 +10,17 @@ from typing import Any
 from bluesky.utils import MsgGenerator
 
 from xrf_sr_plans import schema
-from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
+from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
-from xrf_sr_plans.errors import FlightError, GridError, RefusedError, in_words
-from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
+from xrf_sr_plans.errors import FlightError, RefusedError, in_words
+from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region, Rescan
 from xrf_sr_plans.plans import preflight
+from xrf_sr_plans.plans.fine_grid import fine_grid, shrink_note
 from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES, FlightProgress, MapRun, fly
 from xrf_sr_plans.plans.safeguard import what_ended
 
 logger = logging.getLogger(__name__)
-
-_WHOLE = 1e-6
-"""Deviation in pixels from a whole number of pixels that still counts as whole."""
 
 
 @dataclass(frozen=True)
@@ -190,85 +187,3 @@ def _only_logged(outcome: RegionOutcome) -> None:
 def stage_position_um(beamline: Beamline) -> tuple[float, float]:
     """Return where the stage is, in um along the fast and the slow axis."""
     return axis_facts(beamline.fast).position_um, axis_facts(beamline.slow).position_um
-
-
-def fine_grid(
-    beamline: Beamline, region: Region, *, fine_step_um: float, dwell_ms: float
-) -> ScanGrid:
-    """Return the fine pixels that cover a region, as far as limits and reach allow.
-
-    The lattice begins at the region's lower edges, so that fine pixels nest in the pixels of the
-    map that the region was found in.
-
-    Parameters
-    ----------
-    beamline
-        Its limits, reach and run-up count.
-    region
-        The rectangle to be covered.
-    fine_step_um
-        Pixel size in um.
-    dwell_ms
-        Time at each pixel in ms.
-
-    Raises
-    ------
-    RefusedError
-        If not even one pixel is allowed.
-    """
-    numbers = {"fine_step_um": fine_step_um, "dwell_ms": dwell_ms}
-    preflight.refuse(preflight.number_problems(numbers))
-    fast, slow = axis_facts(beamline.fast), axis_facts(beamline.slow)
-    run_up = preflight.run_up_um(beamline, fast, fine_step_um, dwell_ms)
-    reach = beamline.reach_um or (math.inf, math.inf)
-    x_edges = region.x_low_um, region.x_high_um
-    y_edges = region.y_low_um, region.y_high_um
-    x_box = preflight.allowed_box(beamline, fast, is_fast=True)
-    y_box = preflight.allowed_box(beamline, slow, is_fast=False)
-    return ScanGrid(
-        _fitted(fast, x_box, x_edges, fine_step_um, reach[0], run_up),
-        _fitted(slow, y_box, y_edges, fine_step_um, reach[1], 0.0),
-        run_up_um=run_up,
-    )
-
-
-def _fitted(
-    facts: AxisFacts,
-    box: preflight.Box | preflight.Problem,
-    edges: tuple[float, float],
-    step_um: float,
-    reach_um: float,
-    run_up: float,
-) -> AxisGrid:
-    """Return the pixels along one axis between `edges`, as far as box, run-up and reach allow."""
-    if isinstance(box, preflight.Problem):
-        raise box.kind(box.text)
-    lowest, highest = box.low_um + run_up, box.high_um - run_up
-    low, high = edges
-    if low < lowest:
-        # Only whole pixels are left out, so that the others stay on the region's lattice.
-        low += math.ceil((lowest - low) / step_um - _WHOLE) * step_um
-    most = math.floor((min(highest - low, reach_um)) / step_um + _WHOLE)
-    num = min(math.ceil((high - low) / step_um - _WHOLE), most)
-    if num < 1:
-        raise GridError(
-            f"axis {facts.name!r}: no pixel of {edges[0]:g}..{edges[1]:g} um lies within"
-            f" {lowest:g}..{highest:g} um ({box.source}, {run_up:g} um run-up)"
-        )
-    return AxisGrid(facts.name, low + step_um / 2, step_um, num)
-
-
-def shrink_note(region: Region, grid: ScanGrid) -> str:
-    """Return in words what of a region its grid leaves out, or "" where it covers everything."""
-    notes = []
-    for axis, low, high in (
-        (grid.fast, region.x_low_um, region.x_high_um),
-        (grid.slow, region.y_low_um, region.y_high_um),
-    ):
-        slack = _WHOLE * axis.step_um
-        if axis.low_um > low + slack or axis.high_um < high - slack:
-            notes.append(
-                f"axis {axis.name!r}: {low:g}..{high:g} um shrunk to"
-                f" {axis.low_um:g}..{axis.high_um:g} um"
-            )
-    return "; ".join(notes)

@@ -204,15 +204,20 @@ def map_cost(
     """
     rows, columns = grid.shape
     row_s = (time_model or beamline.time_model).row_s(columns, dwell_ms)
-    seconds_per_um2 = dwell_ms * 1e-3 / (grid.fast.step_um * grid.slow.step_um)
     return MapCost(
         points=rows * columns,
         time_s=rows * row_s,
         row_s=row_s,
-        dose=seconds_per_um2 * (beamline.flux_ph_s if beamline.flux_ph_s is not None else 1.0),
+        dose=dose(beamline, grid.fast.step_um * grid.slow.step_um, dwell_ms),
         dose_unit=dose_unit(beamline),
         velocity_um_s=grid.fast.step_um / dwell_ms * 1e3,
     )
+
+
+def dose(beamline: Beamline, pixel_um2: float, dwell_ms: float) -> float:
+    """Return the dose in a pixel of `pixel_um2` um^2, in the unit that `dose_unit` returns."""
+    seconds_per_um2 = dwell_ms * 1e-3 / pixel_um2
+    return seconds_per_um2 * (1.0 if beamline.flux_ph_s is None else beamline.flux_ph_s)
 
 
 def dose_unit(beamline: Beamline) -> str:
@@ -287,34 +292,46 @@ def map_problems(
                 f" {beamline.name} takes at most {beamline.max_points} in one map",
             )
         )
+    return problems + speed_problems(beamline, fast, grid.fast.step_um, dwell_ms)
+
+
+def speed_problems(
+    beamline: Beamline, facts: AxisFacts, step_um: float, dwell_ms: float
+) -> list[Problem]:
+    """Return a problem where the frames come too fast, and one where the fast axis is too slow.
+
+    Parameters
+    ----------
+    beamline
+        Its highest frame rate and velocity count.
+    facts
+        The fast axis.
+    step_um
+        Pixel size along it in um.
+    dwell_ms
+        Time at each pixel in ms.
+    """
+    problems = []
     rate_hz = 1e3 / dwell_ms
     if rate_hz > beamline.max_rate_hz * (1 + _SLACK):
-        problems.append(
-            Problem(
-                LimitsError,
-                f"dwell_ms {dwell_ms:g} means {rate_hz:g} frames/s;"
-                f" the detectors take at most {beamline.max_rate_hz:g}",
-            )
+        text = (
+            f"dwell_ms {dwell_ms:g} means {rate_hz:g} frames/s;"
+            f" the detectors take at most {beamline.max_rate_hz:g}"
         )
-    if not is_stepping(beamline):
-        problems += _velocity_problems(beamline, fast, cost.velocity_um_s)
-    return problems
-
-
-def _velocity_problems(
-    beamline: Beamline, facts: AxisFacts, velocity_um_s: float
-) -> Iterator[Problem]:
+        problems.append(Problem(LimitsError, text))
     known = [
         limit
         for limit in (beamline.max_velocity_um_s, facts.max_velocity_um_s)
         if limit is not None and limit > 0
     ]
-    if known and velocity_um_s > min(known) * (1 + _SLACK):
-        yield Problem(
-            LimitsError,
+    velocity_um_s = step_um / dwell_ms * 1e3
+    if known and not is_stepping(beamline) and velocity_um_s > min(known) * (1 + _SLACK):
+        text = (
             f"axis {facts.name!r}: step / dwell needs {velocity_um_s:g} um/s;"
-            f" at most {min(known):g} um/s is allowed",
+            f" at most {min(known):g} um/s is allowed"
         )
+        problems.append(Problem(LimitsError, text))
+    return problems
 
 
 def _range_problems(
