@@ -99,7 +99,12 @@ def test_before_any_survey_it_says_so(tmp_path: Path):
 
 
 def test_documents_that_make_no_sense_reach_nobody(caplog: pytest.LogCaptureFixture):
-    LatestSurvey()("start", {"xrf_sr": 3})
+    latest = LatestSurvey()
+    # Nothing of ours.
+    latest("start", {"uid": "u", "xrf_sr": 3})
+    assert not caplog.text
+    # A map of ours, but for its uid.
+    latest("start", {"xrf_sr": {"purpose": "coarse", "survey_uid": "s", "grid": {}}})
     assert "missing from the latest survey" in caplog.text
 
 
