@@ -1,1 +1,1 @@
-"""Super-resolution: classical methods, the network, its uncertainty, and which pixels to trust."""
+"""Super-resolution: the network, its error bars, the mask of trusted pixels, classical methods."""

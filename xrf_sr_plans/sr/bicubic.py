@@ -1,4 +1,4 @@
-"""What the analysis returns when the network can't: bicubic, with an error bar that says so."""
+"""Bicubic interpolation with an error bar, for maps on which the network can't be run."""
 
 from __future__ import annotations
 
@@ -10,37 +10,54 @@ from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr.prepare import prepare
 
 BICUBIC_MODEL = {"name": "bicubic", "sha256": "", "calibration": ""}
+"""What enhanced maps name as their model where they are bicubic."""
 
 
 def bicubic_sigma(counts: np.ndarray, baseline: np.ndarray, factor: int) -> np.ndarray:
-    """Return how wrong bicubic may be, per fine pixel: counting noise and unseen structure.
+    """Return one standard deviation of a bicubic map, for counting noise and unseen structure.
 
-    The counting noise of an interpolated value is that of one pixel at most; what lies between
-    the pixels is as uncertain as the map changes from one pixel to the next.
+    The counting noise of an interpolated value is at most that of one coarse pixel. The structure
+    between the pixels is as uncertain as the map changes from one pixel to the next.
+
+    Parameters
+    ----------
+    counts
+        Photons (..., y, x) on the coarse grid, without gaps.
+    baseline
+        The same map interpolated, (..., Y, X) on the fine grid.
+    factor
+        How many times finer the fine grid is along each axis.
+
+    Returns
+    -------
+    np.ndarray
+        Standard deviation in photons per coarse pixel, (..., Y, X).
     """
     slopes = np.gradient(counts, axis=(-2, -1)) if min(counts.shape[-2:]) > 1 else [0 * counts]
+    # Length of the gradient in photons per coarse step, (..., y, x).
     change = np.sqrt(sum(np.square(slope) for slope in slopes))
     structure = np.clip(upsample(change, factor, "bilinear"), 0, None)
     return np.sqrt(np.clip(baseline, 0, None) + 1.0 + (0.5 * structure) ** 2)
 
 
 def enhance_bicubic(maps: ElementalMaps, factor: int, reason: str) -> EnhancedMaps:
-    """Interpolate measured maps bicubically, at the right phase; needs no torch.
+    """Interpolate measured maps bicubically, at the right phase and without torch.
 
     Parameters
     ----------
     maps
-        Measured maps; NaN pixels stay NaN.
+        Measured maps. Pixels that are NaN stay NaN.
     factor
-        How many times finer, along each axis.
+        How many times finer the result is along each axis.
     reason
-        Why the model was not used; kept as the attribute ``fallback``.
+        Why the model was not used. It is kept as the attribute ``fallback``.
 
     Returns
     -------
     EnhancedMaps
         Photons per coarse pixel. The interval is that of a normal distribution and has not
-        been calibrated. Measured pixels are marked trusted: bicubic doesn't invent anything.
+        been calibrated. Measured pixels are marked trusted, because bicubic interpolation doesn't
+        invent anything.
     """
     ready = prepare(maps.counts.values, maps.i0.values)
     raw = upsample(ready.counts, factor)

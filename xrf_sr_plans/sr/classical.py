@@ -1,12 +1,14 @@
-"""Classical peers of the super-resolution network: what a user would do instead.
+"""Classical methods with which the super-resolution network is compared.
 
-Every method takes coarse counts (element, y, x) and returns the map on the grid `factor` times
-finer, in the same units and in the phase of `physics.resample` (a linear ramp stays that ramp).
-A parameter that decides how much to smooth is chosen per element from the coarse counts alone,
-by thinning: the counts are split binomially into two independent maps, and the value is taken
-whose result from the larger part predicts the smaller part best (A. Neufeld et al., J. Mach.
-Learn. Res. 25 (2024) no. 57, arXiv 2301.07276). So each peer is as strong as its user could make it
-without knowing the truth.
+They are what a user would do instead. Every method takes coarse counts (element, y, x) and returns
+the map on the grid `factor` times finer, in the same units and in the phase of `physics.resample`,
+which keeps a linear ramp as it is.
+
+A parameter that decides how much to smooth is chosen per element from the coarse counts alone, by
+thinning. The counts are split binomially into two independent maps, and the value is taken whose
+result from the larger part predicts the smaller part best (A. Neufeld et al., J. Mach. Learn. Res.
+25 (2024) no. 57, arXiv 2301.07276). So each method is as good as its user could make it without
+knowing the truth.
 """
 
 from __future__ import annotations
@@ -24,15 +26,23 @@ from xrf_sr_plans.physics.operators import blur_matrices, measure_again
 from xrf_sr_plans.physics.resample import Kernel, upsample
 
 GAUSSIAN_SIGMAS = (0.0, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0, 1.25, 1.6, 2.0, 3.0)
+"""Standard deviations of the Gaussian filter, in coarse pixels, of which one is chosen."""
 ITERATIONS = (0, 1, 2, 4, 8, 16, 32)
+"""Numbers of iterations of which one is chosen."""
 NLM_STRENGTHS = (0.0, 0.5, 0.8, 1.1)
+"""Strengths of non-local means, in standard deviations of the noise, of which one is chosen."""
 _KEPT = 0.8
+"""Share of the counts in the larger part of a split."""
 _SPLITS = 2
+"""Number of splits over which the error of a prediction is summed."""
 _SEED = 20230
+"""Seed of the splits."""
 _MTF_FLOOR = 0.15
+"""Smallest transfer by which the Wiener filter divides."""
 
 
 Method = Callable[[np.ndarray, Measurement], np.ndarray]
+"""Takes coarse counts (element, y, x) and returns the map (element, Y, X) on the fine grid."""
 
 
 def _choose(
@@ -41,7 +51,13 @@ def _choose(
 ) -> int:
     """Return the index of the candidate that predicts held-out counts of one map best.
 
-    `candidates(counts)` gives each candidate's *coarse* prediction from those counts.
+    Parameters
+    ----------
+    plane
+        Photons (y, x) of one element.
+    candidates
+        Function that takes counts (y, x) and returns the prediction of each candidate, (y, x) on
+        the *coarse* grid.
     """
     rng = np.random.default_rng(_SEED)
     counts = np.rint(np.clip(plane, 0, None)).astype(int)
@@ -55,6 +71,8 @@ def _choose(
 
 
 def _interpolate(kernel: Kernel) -> Method:
+    """Return the method that interpolates with a kernel."""
+
     def method(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
         return upsample(counts, measurement.factor, kernel)
 
@@ -62,7 +80,21 @@ def _interpolate(kernel: Kernel) -> Method:
 
 
 def bicubic_gaussian(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
-    """Gaussian smoothing of the coarse map, sigma chosen by thinning, then bicubic."""
+    """Return the coarse map smoothed by a Gaussian filter and then interpolated bicubically.
+
+    Parameters
+    ----------
+    counts
+        Photons (element, y, x) without gaps.
+    measurement
+        How the map was measured. Without counting noise nothing is smoothed, otherwise the width
+        of the filter is chosen by thinning.
+
+    Returns
+    -------
+    np.ndarray
+        Photons per coarse pixel, (element, Y, X) on the fine grid.
+    """
 
     def smoothed(plane: np.ndarray) -> list[np.ndarray]:
         return [ndimage.gaussian_filter(plane, s, mode="nearest") for s in GAUSSIAN_SIGMAS]
@@ -74,18 +106,32 @@ def bicubic_gaussian(counts: np.ndarray, measurement: Measurement) -> np.ndarray
 
 
 def nlm_bicubic(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
-    """Non-local means on stabilised counts, strength chosen by thinning, then bicubic.
+    """Return the coarse map denoised by non-local means and then interpolated bicubically.
 
-    A. Buades, B. Coll, J.-M. Morel, CVPR 2005, DOI 10.1109/CVPR.2005.38.
+    Non-local means (A. Buades, B. Coll, J.-M. Morel, CVPR 2005, DOI 10.1109/CVPR.2005.38) work on
+    stabilized counts.
+
+    Parameters
+    ----------
+    counts
+        Photons (element, y, x) without gaps.
+    measurement
+        How the map was measured. Without counting noise nothing is denoised, otherwise the
+        strength is chosen by thinning.
+
+    Returns
+    -------
+    np.ndarray
+        Photons per coarse pixel, (element, Y, X) on the fine grid.
     """
     from skimage.restoration import denoise_nl_means
 
     def denoised(plane: np.ndarray) -> list[np.ndarray]:
-        root = stabilise(plane)
+        stabilised = stabilise(plane)
         out = [plane]
         for strength in NLM_STRENGTHS[1:]:
             smooth = denoise_nl_means(
-                root, patch_size=5, patch_distance=6, h=strength, sigma=1.0, fast_mode=True
+                stabilised, patch_size=5, patch_distance=6, h=strength, sigma=1.0, fast_mode=True
             )
             out.append(unstabilise_mean(smooth))
         return out
@@ -97,17 +143,34 @@ def nlm_bicubic(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
 
 
 def wiener(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
-    """Wiener filter for probe, path and Poisson noise on the coarse grid, then bicubic.
+    """Return the coarse map deblurred by a Wiener filter and then interpolated bicubically.
 
-    In the cosine basis (mirrored borders, no shift of phase). Signal power per ring of frequency
-    is what the map shows there less the noise, whose power is the mean count.
+    The filter takes back the blur by the probe and by the path of a pixel, and suppresses Poisson
+    noise. It works in the cosine basis, which mirrors the map at its borders and shifts no phase.
+    The power of the signal in a ring of frequencies is what the map shows there, less the power
+    of the noise, which is the mean count.
+
+    Parameters
+    ----------
+    counts
+        Photons (element, y, x) without gaps.
+    measurement
+        How the map was measured: probe, sampling, factor, and whether there is counting noise.
+
+    Returns
+    -------
+    np.ndarray
+        Photons per coarse pixel, (element, Y, X) on the fine grid.
     """
     height, width = counts.shape[-2:]
+    # Frequencies of the cosines in periods per coarse pixel, (y, 1) and (x,).
     fy, fx = np.arange(height)[:, None] / (2 * height), np.arange(width) / (2 * width)
     sigma = measurement.removed_probe_steps / FWHM_PER_SIGMA
+    # What probe and path leave of each frequency, (y frequency, x frequency).
     transfer = np.exp(-2 * (np.pi * sigma) ** 2 * (fy**2 + fx**2))
     for frequency, averages in zip((fx, fy), AVERAGES[measurement.sampling][::-1], strict=True):
         transfer = transfer * np.sinc(frequency) if averages else transfer
+    # Index of the ring of similar frequencies that each one lies in.
     ring = np.minimum(np.rint(np.hypot(fy, fx) * 64).astype(int), 46)
     out = []
     for plane in counts:
@@ -115,6 +178,7 @@ def wiener(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
         power = np.bincount(ring.ravel(), spectrum.ravel() ** 2, minlength=47)
         power = (power / np.maximum(np.bincount(ring.ravel(), minlength=47), 1))[ring]
         noise = max(float(plane.mean()), 0.0) if measurement.noisy else 0.0
+        # The factor by which each cosine is multiplied.
         keep = np.clip(power - noise, 0, None) / np.maximum(power, 1e-30)
         keep = np.where(power > 1e-24, keep, 1.0) / np.maximum(transfer, _MTF_FLOOR)
         keep[0, 0] = 1.0
@@ -123,13 +187,20 @@ def wiener(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
 
 
 Advance = Callable[[np.ndarray], np.ndarray]
+"""Takes one iterate (Y, X) on the fine grid and returns the next one."""
 
 
 def _iterate(start: Callable[[np.ndarray, Measurement], Advance]) -> Method:
-    """Make a method of an iteration on the fine grid that begins with bicubic.
+    """Return the method that iterates on the fine grid, beginning with the bicubic map.
 
-    `start(plane, measurement)` gives the function from one iterate to the next. The number of
-    iterations is chosen by thinning; without noise it is the largest.
+    The number of iterations is chosen by thinning. Without counting noise it is the largest of
+    `ITERATIONS`.
+
+    Parameters
+    ----------
+    start
+        Function of a coarse map (y, x) and its measurement. It returns the function from one
+        iterate to the next.
     """
 
     def iterates(plane: np.ndarray, measurement: Measurement, last: int) -> list[np.ndarray]:
@@ -158,7 +229,11 @@ def _iterate(start: Callable[[np.ndarray, Measurement], Advance]) -> Method:
 
 
 def _richardson_lucy(plane: np.ndarray, measurement: Measurement) -> Advance:
-    # W. H. Richardson 1972, DOI 10.1364/JOSA.62.000055; L. B. Lucy 1974, DOI 10.1086/111605.
+    """Return the step of Richardson and Lucy, which corrects by the ratio of measured to expected.
+
+    W. H. Richardson, J. Opt. Soc. Am. 62 (1972) 55, DOI 10.1364/JOSA.62.000055, and L. B. Lucy,
+    Astron. J. 79 (1974) 745, DOI 10.1086/111605.
+    """
     measured = np.clip(upsample(plane, measurement.factor), 0, None)
     rows, columns = blur_matrices(measured.shape, measurement)
     norm = rows.sum(axis=0)[:, None] * columns.sum(axis=0)
@@ -172,10 +247,14 @@ def _richardson_lucy(plane: np.ndarray, measurement: Measurement) -> Advance:
 
 
 def _back_projection(plane: np.ndarray, measurement: Measurement) -> Advance:
-    # M. Irani and S. Peleg, CVGIP 53 (1991) 231, DOI 10.1016/1049-9652(91)90045-L.
+    """Return the step that adds the interpolated difference of measured and expected counts.
+
+    M. Irani and S. Peleg, CVGIP 53 (1991) 231, DOI 10.1016/1049-9652(91)90045-L.
+    """
+
     def advance(current: np.ndarray) -> np.ndarray:
-        left = plane - measure_again(current, measurement)
-        return np.clip(current + upsample(left, measurement.factor), 0, None)
+        difference = plane - measure_again(current, measurement)
+        return np.clip(current + upsample(difference, measurement.factor), 0, None)
 
     return advance
 
@@ -191,11 +270,25 @@ METHODS: dict[str, Method] = {
     "back-projection": _iterate(_back_projection),
     "NLM + bicubic": nlm_bicubic,
 }
-"""The peers by the names that tables give them."""
+"""The classical methods by the names that tables give them."""
 
 
 def upscale(counts: np.ndarray, measurement: Measurement, method: str) -> np.ndarray:
-    """Run one of `METHODS` on coarse counts (element, y, x); negative results become 0.
+    """Enhance a coarse map with one of `METHODS`.
+
+    Parameters
+    ----------
+    counts
+        Photons (element, y, x) without gaps.
+    measurement
+        How the map was measured, and by which factor it is to be enhanced.
+    method
+        One of the names in `METHODS`.
+
+    Returns
+    -------
+    np.ndarray
+        Photons per coarse pixel, (element, Y, X) on the fine grid. Negative values are set to 0.
 
     Raises
     ------
