@@ -11,7 +11,8 @@ from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans.binding import bind_plans
-from xrf_sr_plans.plans.fly_map import MapRun, fly
+from xrf_sr_plans.plans.fly_map import fly
+from xrf_sr_plans.plans.map_run import MapRun
 from xrf_sr_plans.plans.preview import preview
 
 DOUBLED = "flyer 'xrf': 'Fe' is named more than once; each element needs a name of its own"

@@ -17,7 +17,8 @@ from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Design, PlannedMap, told_with
 from xrf_sr_plans.plans.fine_maps import RegionOutcome
-from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES
+from xrf_sr_plans.plans.flight import ROW_FAILURES
+from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS
 from xrf_sr_plans.plans.pair import PairDesign, fly_pair, maps_of_pair
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import CollectRequest, PairRequest

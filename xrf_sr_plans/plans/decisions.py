@@ -17,7 +17,7 @@ from xrf_sr_plans.errors import GridError, in_words
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.maps.region_documents import region_columns, regions_from_json
 from xrf_sr_plans.plans.fine_maps import RegionOutcome
-from xrf_sr_plans.plans.fly_map import ROW_FAILURES
+from xrf_sr_plans.plans.flight import ROW_FAILURES
 from xrf_sr_plans.plans.plan_record import PlanRecord, record_event
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,9 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region, Rescan
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.fine_grid import fine_grid, shrink_note
-from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, ROW_FAILURES, FlightProgress, MapRun, fly
+from xrf_sr_plans.plans.flight import ROW_FAILURES
+from xrf_sr_plans.plans.fly_map import fly
+from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS, FlightProgress, MapRun
 from xrf_sr_plans.plans.safeguard import what_ended
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.measurement import FACTORS, Factor, factor_not_allowed, not_allowed
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Design, PlannedMap, planned_map, told_with
-from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, MapRun, fly
+from xrf_sr_plans.plans.fly_map import fly
+from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS, MapRun
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import PairRequest
 from xrf_sr_plans.plans.return_to_start import returning_to_start

@@ -14,7 +14,7 @@ from bluesky.utils import MsgGenerator
 from xrf_sr_plans.errors import in_words
 from xrf_sr_plans.maps.region import Region, Rescan
 from xrf_sr_plans.plans.fine_maps import FineMaps, RegionOutcome
-from xrf_sr_plans.plans.fly_map import ROW_FAILURES
+from xrf_sr_plans.plans.flight import ROW_FAILURES
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from xrf_sr_plans.plans.fine_maps import (
     RegionOutcome,
     stage_position_um,
 )
-from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS
+from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import RescanRequest
 from xrf_sr_plans.rois.budget import spend_budget

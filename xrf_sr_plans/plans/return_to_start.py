@@ -12,7 +12,7 @@ from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import FlightError, in_words
 from xrf_sr_plans.plans.area import Area
-from xrf_sr_plans.plans.fly_map import ROW_FAILURES
+from xrf_sr_plans.plans.flight import ROW_FAILURES
 from xrf_sr_plans.plans.safeguard import stop_all
 
 logger = logging.getLogger(__name__)

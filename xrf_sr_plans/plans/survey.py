@@ -26,7 +26,8 @@ from xrf_sr_plans.plans.decisions import (
 )
 from xrf_sr_plans.plans.design import SurveyDesign, design_survey
 from xrf_sr_plans.plans.fine_maps import FineMaps, RegionOutcome, stage_position_um
-from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, FlownMap, MapRun, fly
+from xrf_sr_plans.plans.fly_map import fly
+from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS, FlownMap, MapRun
 from xrf_sr_plans.plans.queue_rescans import queue_rescans
 from xrf_sr_plans.plans.request import SurveyRequest
 from xrf_sr_plans.plans.return_to_start import returning_to_start

@@ -9,7 +9,8 @@ from bluesky.utils import MsgGenerator, plan
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Design, design_map
-from xrf_sr_plans.plans.fly_map import ROW_ATTEMPTS, MapRun, fly
+from xrf_sr_plans.plans.fly_map import fly
+from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS, MapRun
 from xrf_sr_plans.plans.request import MapRequest, SingleMapRequest, StartStopRequest
 from xrf_sr_plans.plans.return_to_start import returning_to_start
 

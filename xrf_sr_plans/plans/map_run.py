@@ -1,0 +1,107 @@
+"""`MapRun`: one map that is to be flown, and what is known of it while and after it is flown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from xrf_sr_plans import schema
+from xrf_sr_plans.devices.protocols import Beamline
+from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.plans import preflight
+
+ROW_ATTEMPTS = 3
+"""How often a failing row is flown, unless the user says otherwise."""
+
+
+@dataclass
+class FlightProgress:
+    """How far a map has come; `fly` fills it in.
+
+    Attributes
+    ----------
+    run_uid
+        Uid of the map's run; empty before it is opened.
+    rows
+        Rows that are measured.
+    """
+
+    run_uid: str = ""
+    rows: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class FlownMap:
+    """What came of one map run: rows that were lost, and seconds that each other row took."""
+
+    uid: str
+    lost_rows: tuple[int, ...]
+    rows_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class MapRun:
+    """One map that is to be flown as one run, and what its start document says about why.
+
+    Attributes
+    ----------
+    grid
+        The pixels, in um of the stage.
+    dwell_ms
+        Time at each pixel in ms.
+    purpose, survey_uid, parent_uid, region, tile, analysis
+        As in `schema.MapMetadata`.
+    user_input
+        What the user asked, by parameter.
+    derived_input
+        What the plan made of it. Time, dose, velocity and run-up are added.
+    row_attempts
+        How often a failing row is flown before it is left missing.
+    md
+        The user's metadata, which may replace the `plan_name`.
+    """
+
+    beamline: Beamline
+    grid: ScanGrid
+    dwell_ms: float
+    purpose: schema.Purpose = "map"
+    survey_uid: str | None = None
+    parent_uid: str | None = None
+    region: Region | None = None
+    tile: schema.TileIndex | None = None
+    analysis: schema.AnalysisRequest | None = None
+    user_input: Mapping[str, Any] = field(default_factory=dict)
+    derived_input: Mapping[str, Any] = field(default_factory=dict)
+    row_attempts: int = ROW_ATTEMPTS
+    md: Mapping[str, Any] = field(default_factory=dict)
+
+    def metadata(self) -> schema.MapMetadata:
+        """Return the `xrf_sr` part of the start document."""
+        cost = preflight.map_cost(self.beamline, self.grid, self.dwell_ms)
+        derived = {
+            "time_s": cost.time_s,
+            "row_s": cost.row_s,
+            "dose": cost.dose,
+            "dose_unit": cost.dose_unit,
+            "velocity_um_s": cost.velocity_um_s,
+            "run_up_um": self.grid.run_up_um,
+        }
+        return schema.MapMetadata(
+            purpose=self.purpose,
+            survey_uid=self.survey_uid,
+            parent_uid=self.parent_uid,
+            region=None if self.region is None else self.region.to_dict(),
+            tile=self.tile,
+            grid=self.grid.to_dict(),
+            elements=list(self.beamline.flyer.elements),
+            step_um=self.grid.fast.step_um,
+            probe_fwhm_um=self.beamline.probe_fwhm_um,
+            dwell_ms=self.dwell_ms,
+            sampling="point" if preflight.is_stepping(self.beamline) else "fly",
+            beamline=self.beamline.name,
+            analysis=self.analysis,
+            user_input=dict(self.user_input),
+            derived_input={**derived, **self.derived_input},
+        )
