@@ -49,8 +49,8 @@ class AnalysisChain:
     emit
         Called as ``emit(name, doc)`` with each document of a result run.
     finished
-        Called with the summary of each run before its documents are emitted, because a plan is
-        waiting for it.
+        Called with the summary of each run once its documents are emitted. What is told to a plan
+        is then in other hands than those of this process, which may be killed at any time.
     preview
         Called with the documents of a preview run, made from a map that is still being measured.
         With None no previews are made.
@@ -216,11 +216,11 @@ class AnalysisChain:
 
     def _publish(self, analysed: AnalysedMap, began: float) -> None:
         documents = result_documents(analysed)
-        if self._finished is not None:
-            self._finished(analysed.summary(documents, time.perf_counter() - began))
         if self._emit is not None:
             for name, doc in self._with_large_maps_in_file(documents):
                 self._emit(name, doc)
+        if self._finished is not None:
+            self._finished(analysed.summary(documents, time.perf_counter() - began))
         for consumer in self.consumers:
             try:
                 consumer(analysed)

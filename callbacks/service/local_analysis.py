@@ -18,6 +18,7 @@ from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.service.bicubic_fallback import BicubicFallback
 from xrf_sr_plans.callbacks.service.journal import Journal
 from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
+from xrf_sr_plans.callbacks.service.result_runs import ResultRuns
 from xrf_sr_plans.callbacks.service.sink_thread import SinkThread
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
@@ -60,7 +61,7 @@ class LocalAnalysis:
         self.journal: Journal[Mapping[str, Any]] = Journal(self.settings.memory_limit_mb * 2**20)
         self.chain = AnalysisChain(
             self.settings,
-            emit=self._collect,
+            emit=lambda name, doc: self._result_runs.add(self._run, name, doc),
             finished=self._finished,
             preview=lambda documents: self.sink_thread.deliver(documents, preview=True),
             backlog=lambda: self._inbox.qsize(),
@@ -70,7 +71,8 @@ class LocalAnalysis:
             self.settings, self._results, self.sink_thread, self._documents_of
         )
         self._inbox: SimpleQueue[tuple[str, str, Mapping[str, Any]] | None] = SimpleQueue()
-        self._result: Documents = []
+        self._result_runs = ResultRuns()
+        self._run = ""
         self._in_time = False
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="xrf-sr-analysis", daemon=True)
@@ -136,22 +138,25 @@ class LocalAnalysis:
                 continue
             if item is None:
                 return
-            run, name, doc = item
+            self._run, name, doc = item
             self._in_time = False
-            self._result = []
-            self.chain.take(run, name, doc)
+            self.chain.take(self._run, name, doc)
             if name == "stop":
-                if self._in_time:
-                    self.sink_thread.deliver(self._result)
-                self.journal.forget(run)
-
-    def _collect(self, name: str, doc: dict[str, Any]) -> None:
-        self._result.append((name, doc))
+                self._deliver()
+                self._result_runs.forget(self._run)
+                self.journal.forget(self._run)
 
     def _finished(self, summary: AnalysisSummary) -> None:
         self._in_time = self._results.settle(summary)
         if not self._in_time:
             logger.info("result of run %s came after its fallback", summary.source_uid)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Hand the result runs that are whole to the sinks, unless the fallback was first."""
+        if self._in_time:
+            for documents in self._result_runs.take(self._run):
+                self.sink_thread.deliver(documents)
 
 
 def rough_size(doc: Mapping[str, Any]) -> int:

@@ -70,14 +70,14 @@ class Acknowledge:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The outcome of one run, which a plan may be waiting for."""
+    """The outcome of one run, which a plan may be waiting for; its result run has been said."""
 
     summary: AnalysisSummary
 
 
 @dataclass(frozen=True)
 class ResultDocument:
-    """One document of the result runs that follow from a run; it counts once `RunDone` has come."""
+    """One document of the result runs that follow from a run; a result run counts once whole."""
 
     run: str
     name: str

@@ -41,6 +41,19 @@ class ResultBoard:
         future.set_result(summary)
         return True
 
+    def is_outcome(self, summary: AnalysisSummary) -> bool:
+        """Return whether a run's outcome is this result, as a new worker says it once more."""
+        with self._lock:
+            future = self._futures.get(summary.source_uid)
+            if future is None or not future.done():
+                return False
+            known = future.result()
+        return (known.status, known.result_uid, known.digest) == (
+            summary.status,
+            summary.result_uid,
+            summary.digest,
+        )
+
     def reopen(self, source_uid: str) -> Future[AnalysisSummary]:
         """Return the future of an outcome that may replace a failure."""
         with self._lock:

@@ -36,6 +36,7 @@ from xrf_sr_plans.errors import WorkerError
 
 if TYPE_CHECKING:
     from xrf_sr_plans.callbacks.chain import AnalysisChain
+    from xrf_sr_plans.devices.protocols import AnalysisSummary
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class Worker:
         return AnalysisChain(
             first.settings,
             self._emit if first.wants_results else None,
-            lambda summary: self._say(RunSummary(summary)),
+            self._finished,
             preview=(lambda docs: self._say(Preview(docs))) if first.wants_previews else None,
             backlog=self._inbox.qsize,
             warm_up=True,
@@ -166,6 +167,9 @@ class Worker:
                     frame = frame[self._send.write(frame) :]
         except OSError:
             os._exit(0)
+
+    def _finished(self, summary: AnalysisSummary) -> None:
+        self._say(RunSummary(summary))
 
     def _emit(self, name: str, doc: dict[str, Any]) -> None:
         self._say(ResultDocument(self._run, name, doc))

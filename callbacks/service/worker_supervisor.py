@@ -26,12 +26,12 @@ from xrf_sr_plans.callbacks.service.messages import (
     RunSummary,
 )
 from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
+from xrf_sr_plans.callbacks.service.result_runs import ResultRuns
 from xrf_sr_plans.callbacks.service.sink_thread import SinkThread
 from xrf_sr_plans.callbacks.service.worker_process import WorkerProcess
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.errors import WorkerError
-from xrf_sr_plans.schema import Documents
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class WorkerSupervisor:
         self._next_start = 0.0
         self._losses = self._failed_starts = 0
         self._deaths: Counter[str] = Counter()
-        self._unfinished: dict[str, Documents] = {}
+        self._result_runs = ResultRuns()
         self._late: set[str] = set()
         self.starts = 0
 
@@ -118,6 +118,7 @@ class WorkerSupervisor:
     def forget(self, run: str) -> None:
         """Have the worker skip what it has not done of a run."""
         self._deaths.pop(run, None)
+        self._result_runs.forget(run)
         if self._worker is not None:
             self._worker.drop(run)
             self._worker.queue(TO_WORKER.encode(ForgetRun(run, self._sent)))
@@ -162,7 +163,7 @@ class WorkerSupervisor:
             case RunSummary(summary):
                 self._settle(summary)
             case ResultDocument(run, name, doc):
-                self._unfinished.setdefault(run, []).append((name, doc))
+                self._result_runs.add(run, name, doc)
             case Preview(documents):
                 self._sinks.deliver(documents, preview=True)
             case RunDone(run):
@@ -204,7 +205,7 @@ class WorkerSupervisor:
         self._ready = False
         self._acknowledged = self._sent = 0
         self._progress = time.monotonic()
-        self._unfinished.clear()
+        self._result_runs.start_again()
         self._late.clear()
         first = Configure(self._settings, self._sinks.has_sinks, self._sinks.has_preview_sinks)
         worker.queue(TO_WORKER.encode(first))
@@ -248,23 +249,35 @@ class WorkerSupervisor:
         self._next_start = time.monotonic() + wait_s
 
     def _give_up(self, run: str, reason: str) -> None:
-        # Without the reason: it was logged when the process was lost, and is in the summary.
-        logger.error("run %s is given up", run)
         self._deaths.pop(run, None)
-        self._journal.abandon(run)
-        self._results.settle(failed(run, reason))
+        self._result_runs.forget(run)
+        if self._results.settle(failed(run, reason)):
+            # Without the reason: it was logged when the process was lost, and is in the summary.
+            logger.error("run %s is given up", run)
+            self._journal.abandon(run)
+        else:
+            logger.error("run %s has its result, but not what follows (verification, pairs)", run)
+            self._journal.forget(run)
 
     def _settle(self, summary: AnalysisSummary) -> None:
-        if not self._results.settle(summary):
-            self._late.add(summary.source_uid)
-            logger.info("result of run %s came after its fallback", summary.source_uid)
+        run = summary.source_uid
+        if self._results.settle(summary) or self._results.is_outcome(summary):
+            # Now, because a plan has been told of it: what the worker dies of later, such as a
+            # full disk under the pairs, must not cost the result.
+            self._deliver(run)
+        else:
+            self._late.add(run)
+            logger.info("result of run %s came after its fallback", run)
 
     def _done(self, run: str) -> None:
         self._losses = 0
         self._deaths.pop(run, None)
-        documents = self._unfinished.pop(run, [])
-        # The whole run or nothing: a worker that dies half-way leaves no half result behind.
         if run not in self._late:
-            self._sinks.deliver(documents)
+            self._deliver(run)
         self._late.discard(run)
+        self._result_runs.forget(run)
         self._journal.forget(run)
+
+    def _deliver(self, run: str) -> None:
+        for documents in self._result_runs.take(run):
+            self._sinks.deliver(documents)

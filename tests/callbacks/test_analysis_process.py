@@ -132,6 +132,41 @@ def test_a_worker_that_dies_of_a_document_once_gives_the_same_result(start, expe
     assert analysis.starts == 2
 
 
+@pytest.mark.parametrize("further", [0, 1])
+def test_killed_at_anything_it_says_every_result_run_is_delivered_once_and_whole(
+    start, expected, tmp_path, further
+):
+    taken = []
+    analysis = start(
+        odd("speechless", further, tmp_path),
+        sinks=[lambda name, doc: taken.append((name, doc))],
+    )
+    runs = [f"odd {kind}" for kind in ("ResultDocument", "RunSummary", "RunDone")]
+    for run in runs:
+        feed(analysis, run)
+        assert result(analysis, run).digest == expected(run)
+    assert analysis.flush(WAIT_S)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(runs)
+    from xrf_sr_plans.callbacks.digest import digest
+
+    ends = [index + 1 for index, (name, _) in enumerate(taken) if name == "stop"]
+    delivered = [digest(taken[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+    assert delivered == [expected(run) for run in runs]
+    assert len(taken) == ends[-1]
+
+
+def test_what_kills_every_worker_after_the_result_does_not_cost_the_result(start, tmp_path, caplog):
+    taken = []
+    analysis = start(
+        odd("speechless", 0), sinks=[lambda name, doc: taken.append(name)], max_restarts=1
+    )
+    feed(analysis, "odd RunSummary")
+    assert result(analysis, "odd RunSummary").status == "done"
+    assert analysis.flush(WAIT_S)
+    assert (taken[0], taken[-1], taken.count("stop")) == ("start", "stop", 1)
+    assert "run odd RunSummary has its result, but not what follows" in caplog.text
+
+
 def test_a_run_that_kills_every_worker_is_given_up_and_the_next_is_not(start, expected, caplog):
     analysis = start(odd("exit", 3), max_restarts=1)
     feed(analysis, "odd run")

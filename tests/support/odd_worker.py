@@ -1,7 +1,9 @@
 """The analysis process with a quick stand-in for the model, and something wrong on demand.
 
 ``python odd_worker.py MODE AT ONCE``: at document AT of a run (0: start) do MODE; if ONCE names a
-folder, only the first time for each run.
+folder, only the first time for each run. MODE "speechless" ends the process in the midst of what
+it says: after its first message of the kind that the run's uid ends with, as in
+"odd RunSummary"; AT more messages of any kind are said before.
 """
 
 from __future__ import annotations
@@ -65,12 +67,36 @@ def odd_chain() -> None:
     chain.AnalysisChain = OddChain
 
 
+def speechless_worker() -> None:
+    from xrf_sr_plans.callbacks.service import worker
+
+    class Speechless(worker.Worker):
+        left: int | None = None
+
+        def _say(self, message):
+            super()._say(message)
+            kind = self._run.rpartition(" ")[2]
+            if self.left is None and type(message).__name__ == kind:
+                self.left = AT
+            if self.left is not None and not (ONCE and Path(ONCE, self._run).exists()):
+                self.left -= 1
+                if self.left < 0:
+                    if ONCE:
+                        Path(ONCE, self._run).touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    worker.Worker = Speechless
+
+
 if __name__ == "__main__":
     if MODE == "never":
         sys.stderr.write("no such library\n")
         sys.exit(1)
     stand_in_model()
-    odd_chain()
+    if MODE == "speechless":
+        speechless_worker()
+    else:
+        odd_chain()
     from xrf_sr_plans.callbacks.service.worker import main
 
     main()
