@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from xrf_sr_plans.maps.files.model import FileAxis, MapsFile, build, read_array, read_names
+from xrf_sr_plans.maps.files.hdf5 import Hdf5File
+from xrf_sr_plans.maps.files.model import FileAxis, MapsFile, build
 
 CANDIDATES = (
     ("MAPS/XRF_Analyzed/NNLS/Counts_Per_Sec", "MAPS/XRF_Analyzed/NNLS/Channel_Names"),
@@ -24,15 +23,13 @@ A fit separates overlapping lines, which regions of interest don't.
 _BAD_COLUMNS = 2
 
 
-def read_maps_h5(file: Any, path: str, step_um: float | None = None) -> MapsFile | None:
+def read_maps_h5(file: Hdf5File, step_um: float | None = None) -> MapsFile | None:
     """Return the maps of an open HDF5 file, or None where it isn't of this layout.
 
     Parameters
     ----------
     file
         The open file.
-    path
-        Its path, for messages.
     step_um
         Step that counts instead of the file's axes; None: the axes count.
 
@@ -42,30 +39,32 @@ def read_maps_h5(file: Any, path: str, step_um: float | None = None) -> MapsFile
         The arrays don't fit together, or an axis has an unknown unit.
     """
     for values, names in CANDIDATES:
-        if values in file and names in file:
+        found, named = file.find(values), file.find(names)
+        if found is not None and named is not None:
             break
     else:
         return None
-    maps = read_array(file[values], path)
+    maps = file.numbers(found)
     measured = build(
         maps,
-        read_names(file[names])[: maps.shape[0] if maps.ndim else 0],
+        file.texts(named)[: maps.shape[0] if maps.ndim else 0],
         layout=values,
-        path=path,
-        axes=_axes(file, path),
+        path=file.shown,
+        axes=_axes(file),
         step_um=step_um,
         meta={"units": "counts/s" if values.endswith("Counts_Per_Sec") else "counts"},
     )
     return _without_bad_columns(measured)
 
 
-def _axes(file: Any, path: str) -> dict[str, FileAxis]:
+def _axes(file: Hdf5File) -> dict[str, FileAxis]:
     axes = {}
     for name in "xy":
         for place in (f"MAPS/Scan/{name}_axis", f"MAPS/{name}_axis"):
-            if place in file:
-                centers = np.ravel(read_array(file[place], path))
-                axes[name] = FileAxis(centers, file[place].attrs.get("units"), place)
+            axis = file.find(place)
+            if axis is not None:
+                centers = np.ravel(file.numbers(axis))
+                axes[name] = FileAxis(centers, file.attribute(axis, "units"), place)
                 break
     return axes
 

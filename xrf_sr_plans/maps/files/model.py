@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
-from xrf_sr_plans.maps.files.npz_archive import MAX_VALUES
 from xrf_sr_plans.maps.units import missing_unit_notes, um_per_unit
 from xrf_sr_plans.measurement import doubled_names
 
@@ -130,7 +129,7 @@ def build(
         unit.
     """
     maps = np.asarray(maps)
-    if maps.ndim != 3 or len(elements) != maps.shape[0] or min(maps.shape[1:], default=0) < 1:
+    if maps.ndim != 3 or len(elements) != maps.shape[0] or min(maps.shape) < 1:
         raise FileFormatError(
             f"{path}: {layout} maps have the shape {maps.shape} for {len(elements)} channel"
             " names; (element, y, x) is needed"
@@ -164,37 +163,3 @@ def _step_um(axis: FileAxis | None, path: str, otherwise: float) -> float:
     steps_um = np.abs(np.diff(np.asarray(axis.centers * scale, dtype=float)))
     steps_um = steps_um[np.isfinite(steps_um) & (steps_um > 0) & (steps_um < _ABSURD)]
     return float(np.median(steps_um)) if steps_um.size else otherwise
-
-
-def read_array(dataset: Any, path: str) -> np.ndarray:
-    """Return an HDF5 dataset of numbers as an array.
-
-    Parameters
-    ----------
-    dataset
-        The dataset, or whatever else is found in its place.
-    path
-        The file, for messages.
-
-    Raises
-    ------
-    FileFormatError
-        It is no dataset of numbers, or one of more than `MAX_VALUES` values.
-    """
-    shape, dtype = getattr(dataset, "shape", None), getattr(dataset, "dtype", None)
-    if shape is None or dtype is None or dtype.kind not in "fiu":
-        raise FileFormatError(f"{path}: {getattr(dataset, 'name', dataset)!r} holds no numbers")
-    if int(np.prod(shape, dtype=object)) > MAX_VALUES:
-        raise FileFormatError(
-            f"{path}: {dataset.name!r} has the shape {shape}: too large, at most {MAX_VALUES}"
-            " values are read"
-        )
-    return np.asarray(dataset[()])
-
-
-def read_names(dataset: Any) -> list[str]:
-    """Return the texts in an HDF5 dataset of strings, of fixed or variable length."""
-    return [
-        (raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)).strip("\0 ")
-        for raw in np.ravel(dataset[()])
-    ]

@@ -7,38 +7,22 @@ them).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
+import h5py
 import numpy as np
 
+from xrf_sr_plans.maps.files.hdf5 import Hdf5File, as_text, is_numbers, is_texts
 from xrf_sr_plans.maps.files.model import (
     FileAxis,
     MapsFile,
     build,
     element_channels,
     is_element,
-    read_array,
-    read_names,
 )
 
-# A file with more groups than these is searched only so far.
-_MAX_GROUPS = 5000
 
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _texts(value: Any) -> list[str]:
-    if value is None:
-        return []
-    if isinstance(value, (bytes, str)):
-        return [_text(value)]
-    return [_text(part) for part in np.ravel(value)]
-
-
-def read_nexus(file: Any, path: str, step_um: float | None = None) -> MapsFile | None:
+def read_nexus(file: Hdf5File, step_um: float | None = None) -> MapsFile | None:
     """Return the maps of an open HDF5 file, or None where no NXdata group holds maps.
 
     Of several groups with maps, the one on the ``default`` path is read, else the one with the
@@ -48,8 +32,6 @@ def read_nexus(file: Any, path: str, step_um: float | None = None) -> MapsFile |
     ----------
     file
         The open file.
-    path
-        Its path, for messages.
     step_um
         Step that counts instead of the group's axes; None: the axes count.
 
@@ -58,96 +40,100 @@ def read_nexus(file: Any, path: str, step_um: float | None = None) -> MapsFile |
     FileFormatError
         The arrays of the group don't fit together, or an axis has an unknown unit.
     """
-    channels = {group.name: _channels(group) for group in _data_groups(file)}
-    readable = {where: names for where, names in channels.items() if names}
+    groups = [g for g in file.groups() if _text(file.attribute(g, "NX_class")) == "NXdata"]
+    channels = {group.name: (group, _channels(file, group)) for group in groups}
+    readable = {where: found for where, found in channels.items() if found[1]}
     if not readable:
         return None
     chosen = _default(file)
     if chosen not in readable:
-        chosen = max(readable, key=lambda where: len(element_channels(readable[where])))
-    return _read_group(file[chosen], readable[chosen], path, step_um)
+        chosen = max(readable, key=lambda where: len(element_channels(readable[where][1])))
+    return _read_group(file, *readable[chosen], step_um)
 
 
-def _data_groups(file: Any) -> Iterator[Any]:
-    stack, seen = [file], 0
-    while stack and seen < _MAX_GROUPS:
-        group, seen = stack.pop(), seen + 1
-        if _text(group.attrs.get("NX_class", "")) == "NXdata":
-            yield group
-        for name in group:
-            # Groups only, and no links: a link can make a loop or lead out of the file.
-            if group.get(name, getclass=True, getlink=True).__name__ == "HardLink":
-                child = group[name]
-                if hasattr(child, "keys"):
-                    stack.append(child)
+def _text(value: Any) -> str:
+    return "" if value is None else as_text(value)
 
 
-def _default(file: Any) -> str:
+def _texts(value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, (bytes, str)):
+        return [as_text(value)]
+    return [as_text(part) for part in np.ravel(value)]
+
+
+def _default(file: Hdf5File) -> str:
     """Return the name of the group to which the ``default`` attributes lead."""
-    group = file
-    while "default" in group.attrs:
-        name = _text(group.attrs["default"])
-        if name not in group or not hasattr(group[name], "keys"):
-            break
-        group = group[name]
+    group: Any = file.root
+    seen: set[str] = set()
+    # Each group once: the attributes of a damaged file can lead in a circle.
+    while group.name not in seen:
+        seen.add(group.name)
+        name = file.attribute(group, "default")
+        further = None if name is None else file.find(_text(name), group)
+        if isinstance(further, h5py.Group):
+            group = further
     return group.name
 
 
-def _signals(group: Any) -> list[str]:
-    names = _texts(group.attrs.get("signal")) + _texts(group.attrs.get("auxiliary_signals"))
-    return [name for name in names if name in group and hasattr(group[name], "dtype")]
+def _signals(file: Hdf5File, group: Any) -> dict[str, Any]:
+    """Return the data sets that the group names as its signals."""
+    names = _texts(file.attribute(group, "signal"))
+    names += _texts(file.attribute(group, "auxiliary_signals"))
+    found = {name: file.find(name, group) for name in names}
+    return {name: node for name, node in found.items() if isinstance(node, h5py.Dataset)}
 
 
-def _element_axis(group: Any) -> str | None:
-    """Return the name of the first axis where it lists the elements of a 3-D signal."""
-    axes = _texts(group.attrs.get("axes"))
-    lists_names = bool(axes) and axes[0] in group and _kind(group[axes[0]]) in ("S", "O", "U")
-    return axes[0] if lists_names and group[_signals(group)[0]].ndim == 3 else None
+def _axis_names(file: Hdf5File, group: Any) -> list[str]:
+    return _texts(file.attribute(group, "axes"))
 
 
-def _kind(dataset: Any) -> str:
-    """Return the kind of numpy type of a dataset; "" of a group."""
-    return dataset.dtype.kind if hasattr(dataset, "dtype") else ""
+def _element_axis(file: Hdf5File, group: Any, first: Any) -> Any:
+    """Return the first axis where it lists the elements of a 3-D signal, else None."""
+    axes = _axis_names(file, group)
+    axis = file.find(axes[0], group) if axes else None
+    return axis if is_texts(axis) and first.ndim == 3 else None
 
 
-def _channels(group: Any) -> list[str]:
+def _channels(file: Hdf5File, group: Any) -> list[str]:
     """Return the names of a group's maps; none where it holds no maps."""
-    signals = _signals(group)
+    signals = _signals(file, group)
     if not signals:
         return []
-    element_axis = _element_axis(group)
-    if element_axis is not None:
-        return read_names(group[element_axis])
-    first = group[signals[0]]
+    first = next(iter(signals.values()))
+    axis = _element_axis(file, group, first)
+    if axis is not None:
+        return file.texts(axis)
     if first.ndim == 2 and any(is_element(name) for name in signals):
-        return [name for name in signals if group[name].shape == first.shape]
+        return [name for name, node in signals.items() if node.shape == first.shape]
     return []
 
 
-def _read_group(group: Any, names: list[str], path: str, step_um: float | None) -> MapsFile:
-    first = group[_signals(group)[0]]
-    axes = _texts(group.attrs.get("axes"))
-    if _element_axis(group) is not None:
-        maps, axes = read_array(first, path), axes[1:]
+def _read_group(file: Hdf5File, group: Any, names: list[str], step_um: float | None) -> MapsFile:
+    signals = _signals(file, group)
+    first = next(iter(signals.values()))
+    axes = _axis_names(file, group)
+    if _element_axis(file, group, first) is not None:
+        maps, axes = file.numbers(first), axes[1:]
     else:
-        maps = np.stack([read_array(group[name], path) for name in names])
+        maps = np.stack([file.numbers(signals[name]) for name in names])
     return build(
         maps,
         names,
         layout=f"NXdata {group.name}",
-        path=path,
-        axes=_axes(group, axes, path),
+        path=file.shown,
+        axes=_axes(file, group, axes),
         step_um=step_um,
-        meta={"units": _text(first.attrs.get("units", ""))},
+        meta={"units": _text(file.attribute(first, "units"))},
     )
 
 
-def _axes(group: Any, axes: list[str], path: str) -> dict[str, FileAxis]:
+def _axes(file: Hdf5File, group: Any, axes: list[str]) -> dict[str, FileAxis]:
     """Return the axes of (y, x), as far as they are lists of numbers."""
+    found = {key: file.find(name, group) for key, name in zip("yx", axes, strict=False)}
     return {
-        key: FileAxis(
-            read_array(group[name], path), group[name].attrs.get("units"), group[name].name
-        )
-        for key, name in zip("yx", axes, strict=False)
-        if name in group and _kind(group[name]) in ("f", "i", "u") and group[name].ndim == 1
+        key: FileAxis(file.numbers(axis), file.attribute(axis, "units"), axis.name)
+        for key, axis in found.items()
+        if is_numbers(axis) and axis.ndim == 1
     }

@@ -27,8 +27,10 @@ MAX_BYTES = 8 * MAX_VALUES
 MAX_ARRAYS = 4096
 """Largest number of arrays that an archive may have."""
 
-# deflate makes 1032 bytes of one at most. The rest allows for short members.
-_INFLATION = 1032
+INFLATION = 1032
+"""How many bytes deflate makes of one at most."""
+
+# Allows for short members.
 _SLACK_BYTES = 4096
 # What `numpy.savez` and `numpy.savez_compressed` write.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -87,7 +89,7 @@ def _read(archive: zipfile.ZipFile, member: str, path: Path, size: int) -> np.nd
         raise FileFormatError(
             f"{path}: {member!r} is compressed by method {info.compress_type}; allowed: {_METHODS}"
         )
-    if info.file_size > info.compress_size * _INFLATION + _SLACK_BYTES or info.compress_size > size:
+    if info.file_size > info.compress_size * INFLATION + _SLACK_BYTES or info.compress_size > size:
         raise FileFormatError(
             f"{path}: {member!r} declares {info.file_size} bytes, {info.compress_size} of them in"
             f" a file of {size}: not what an archive can hold"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
-from xrf_sr_plans.maps.files.model import FileAxis, MapsFile, build, read_array, read_names
+from xrf_sr_plans.maps.files.hdf5 import Hdf5File
+from xrf_sr_plans.maps.files.model import FileAxis, MapsFile, build
 
 
-def read_pyxrf_h5(file: Any, path: str, step_um: float | None = None) -> MapsFile | None:
+def read_pyxrf_h5(file: Hdf5File, step_um: float | None = None) -> MapsFile | None:
     """Return the fitted maps of an open HDF5 file, or None where it isn't of this layout.
 
     The fits of the summed spectra are read where they are there, else the fits of each detector,
@@ -20,8 +19,6 @@ def read_pyxrf_h5(file: Any, path: str, step_um: float | None = None) -> MapsFil
     ----------
     file
         The open file.
-    path
-        Its path, for messages.
     step_um
         Step that counts instead of the file's positions; None: the positions count.
 
@@ -31,45 +28,55 @@ def read_pyxrf_h5(file: Any, path: str, step_um: float | None = None) -> MapsFil
         The file holds spectra but no fitted maps, its arrays don't fit together, or its positions
         have an unknown unit.
     """
-    if "xrfmap" not in file:
+    scan = file.find("xrfmap")
+    if scan is None:
         return None
-    fitted = [
-        name
-        for name, group in file["xrfmap"].items()
-        if name.startswith("det") and "xrf_fit" in group and "xrf_fit_name" in group
-    ]
-    if not fitted:
+    fits = {}
+    for name in file.members(scan) if hasattr(scan, "keys") else ():
+        if name.startswith("det"):
+            fit, named = file.find(f"{name}/xrf_fit", scan), file.find(f"{name}/xrf_fit_name", scan)
+            if fit is not None and named is not None:
+                fits[name] = fit, named
+    if not fits:
         raise FileFormatError(
-            f"{path}: PyXRF file without fitted maps: looked for xrfmap/detsum/xrf_fit and"
+            f"{file.shown}: PyXRF file without fitted maps: looked for xrfmap/detsum/xrf_fit and"
             " xrf_fit_name; fit the spectra in PyXRF first"
         )
-    chosen = ["detsum"] if "detsum" in fitted else fitted
-    groups = [file[f"xrfmap/{name}"] for name in chosen]
-    maps = sum(read_array(group["xrf_fit"], path) for group in groups)
+    chosen = ["detsum"] if "detsum" in fits else list(fits)
+    maps = file.numbers(fits[chosen[0]][0])
+    for name in chosen[1:]:
+        more = file.numbers(fits[name][0])
+        if more.shape != maps.shape:
+            raise FileFormatError(
+                f"{file.shown}: xrfmap/{name}/xrf_fit has the shape {more.shape}; that of"
+                f" {chosen[0]} is {maps.shape}"
+            )
+        maps = maps + more
     return build(
-        np.asarray(maps),
-        read_names(groups[0]["xrf_fit_name"]),
+        maps,
+        file.texts(fits[chosen[0]][1]),
         layout=f"xrfmap/{'+'.join(chosen)}/xrf_fit",
-        path=path,
-        axes=_axes(file, path),
+        path=file.shown,
+        axes=_axes(file),
         step_um=step_um,
         meta={"units": "counts"},
     )
 
 
-def _axes(file: Any, path: str) -> dict[str, FileAxis]:
+def _axes(file: Hdf5File) -> dict[str, FileAxis]:
     place = "xrfmap/positions/pos"
-    if place not in file:
+    measured, named = file.find(place), file.find("xrfmap/positions/name")
+    if measured is None:
         return {}
-    names = read_names(file["xrfmap/positions/name"]) if "xrfmap/positions/name" in file else []
+    names = [] if named is None else file.texts(named)
     # One plane [row, column] of measured positions for each axis.
-    positions = read_array(file[place], path)
+    positions = file.numbers(measured)
     if positions.ndim != 3 or positions.shape[0] < 2:
         return {}
     # By name, since the order of x and y differs between beamlines.
     y_first = bool(names) and "y" in names[0].lower()
     x, y = (positions[1], positions[0]) if y_first else (positions[0], positions[1])
-    unit = file[place].attrs.get("units")
+    unit = file.attribute(measured, "units")
     return {
         "x": FileAxis(np.median(x, axis=0), unit, place),
         "y": FileAxis(np.median(y, axis=1), unit, place),

@@ -6,11 +6,9 @@ import math
 from pathlib import Path
 
 from xrf_sr_plans.errors import ConfigError, FileFormatError
-from xrf_sr_plans.maps.files.maps_h5 import CANDIDATES, read_maps_h5
+from xrf_sr_plans.maps.files.hdf5_process import read_hdf5
 from xrf_sr_plans.maps.files.model import MapsFile
-from xrf_sr_plans.maps.files.nexus import read_nexus
 from xrf_sr_plans.maps.files.npz import read_npz
-from xrf_sr_plans.maps.files.pyxrf_h5 import read_pyxrf_h5
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -18,7 +16,8 @@ _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 def read_maps(path: str | Path, *, step_um: float | None = None) -> MapsFile:
     """Return the elemental maps of an npz, MAPS, PyXRF or NeXus file.
 
-    Nothing is ever unpickled. Values without meaning (NaN, 1.8e308) become NaN.
+    Nothing is ever unpickled. Values without meaning (NaN, 1.8e308) become NaN. HDF5 files are
+    read in a process of their own, because damaged ones can crash or hang it.
 
     Parameters
     ----------
@@ -31,8 +30,9 @@ def read_maps(path: str | Path, *, step_um: float | None = None) -> MapsFile:
     Raises
     ------
     FileFormatError
-        There is no such file, it is of none of the layouts (the message lists what was looked
-        for), or its axes have an unknown unit.
+        There is no such file, it can't be read or is damaged, it is of none of the layouts (the
+        message lists what was looked for), its axes have an unknown unit, or it refers to other
+        files outside its folder.
     ConfigError
         `step_um` is not above 0.
     """
@@ -41,29 +41,13 @@ def read_maps(path: str | Path, *, step_um: float | None = None) -> MapsFile:
         raise ConfigError(f"{path}: step_um is {step_um}; it must be finite and above 0")
     if not path.is_file():
         raise FileFormatError(f"{path}: no such file")
-    with path.open("rb") as stream:
-        start = stream.read(8)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(8)
+    except OSError as error:
+        raise FileFormatError(f"{path}: can't be read: {error.strerror}") from error
     if start[:2] == b"PK":
         return read_npz(path, step_um)
     if start != _HDF5_SIGNATURE:
         raise FileFormatError(f"{path}: neither npz nor HDF5 (it starts with {start!r})")
-    return _read_hdf5(path, step_um)
-
-
-def _read_hdf5(path: Path, step_um: float | None) -> MapsFile:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            for reader in (read_maps_h5, read_pyxrf_h5, read_nexus):
-                maps = reader(file, str(path), step_um)
-                if maps is not None:
-                    return maps
-            groups = sorted(file)
-    except (OSError, KeyError, RuntimeError) as error:
-        raise FileFormatError(f"{path}: damaged HDF5 file ({error})") from error
-    looked_for = ", ".join(values for values, _ in CANDIDATES)
-    raise FileFormatError(
-        f"{path}: HDF5 with {groups} holds no maps in a layout we know; looked for {looked_for}"
-        " (MAPS), xrfmap/detsum/xrf_fit (PyXRF), NXdata groups with 'signal' and 'axes' (NeXus)"
-    )
+    return read_hdf5(path, step_um)

@@ -1,0 +1,137 @@
+"""`read_hdf5`: a file of HDF5 read in a process of its own.
+
+libhdf5 can crash on damaged bytes, or search them for ever. That must cost the user an error
+message, not the session in which the file was opened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.maps.files.model import MapsFile
+
+SILENCE_S = 8.0
+"""How long libhdf5 may take for one step before the file counts as damaged."""
+
+SLOWEST_VALUES_PER_S = 2e6
+"""How many values a second are read at least, from a slow disk; large arrays get more time."""
+
+START_S = 60.0
+"""How long the process may take to start on a busy machine."""
+
+_COMMAND = (sys.executable, "-P", "-m", "xrf_sr_plans.maps.files.hdf5_worker")
+# With these a user's environment leads libhdf5 to other places than those that are checked.
+_PREFIXES = ("HDF5_EXT_PREFIX", "HDF5_VDS_PREFIX", "HDF5_EXTFILE_PREFIX")
+_MAX_LINE_BYTES = 2**24
+
+
+def patience_s(values: int) -> float:
+    """Return how long a step may take that reads so many values."""
+    return SILENCE_S + values / SLOWEST_VALUES_PER_S
+
+
+def read_hdf5(path: Path, step_um: float | None = None) -> MapsFile:
+    """Return the maps of an HDF5 file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    step_um
+        Step that counts instead of the file's axes; None: the axes count.
+
+    Raises
+    ------
+    FileFormatError
+        The file is damaged, which includes that libhdf5 crashes or hangs on it; it holds no maps in
+        a layout that is known; or it refers to files outside its folder.
+    """
+    environment = {key: value for key, value in os.environ.items() if key not in _PREFIXES}
+    # One thread: more of them take longer to start than they save.
+    environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    step = "" if step_um is None else repr(float(step_um))
+    try:
+        process = subprocess.Popen(
+            [*_COMMAND, str(path.resolve()), str(path), step],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            bufsize=0,
+        )
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path}: no process to read it can be started: {error}") from error
+    with process:
+        try:
+            return _Answer(process, path).read()
+        finally:
+            process.kill()
+
+
+class _Answer:
+    """What the process says, with a limit on how long it may say nothing."""
+
+    def __init__(self, process: subprocess.Popen[bytes], path: Path) -> None:
+        assert process.stdout is not None
+        self._process = process
+        self._path = path
+        self._fd = process.stdout.fileno()
+        self._waiting = bytearray()
+        self._deadline = time.monotonic() + START_S
+
+    def read(self) -> MapsFile:
+        while not (line := self._line()).startswith(b"{"):
+            self._deadline = time.monotonic() + patience_s(int(line))
+        head = json.loads(line)
+        if "error" in head:
+            raise FileFormatError(head["error"])
+        shape = tuple(head["shape"])
+        self._deadline = time.monotonic() + patience_s(math.prod(shape))
+        maps = np.frombuffer(self._exactly(8 * math.prod(shape)), dtype="<f8").reshape(shape)
+        return MapsFile(maps, tuple(head["elements"]), head["pixel_size_um"], head["meta"])
+
+    def _line(self) -> bytes:
+        while (end := self._waiting.find(b"\n")) < 0:
+            if len(self._waiting) > _MAX_LINE_BYTES:
+                raise FileFormatError(f"{self._path}: damaged HDF5 file (endless names)")
+            self._wait()
+            self._waiting += os.read(self._fd, 2**16) or self._ended()
+        line = bytes(self._waiting[:end])
+        del self._waiting[: end + 1]
+        return line
+
+    def _exactly(self, size: int) -> bytearray:
+        """Return so many bytes, in a buffer that is made once."""
+        content = bytearray(size)
+        got = min(size, len(self._waiting))
+        content[:got] = self._waiting[:got]
+        with memoryview(content) as view:
+            while got < size:
+                self._wait()
+                got += os.readv(self._fd, [view[got:]]) or len(self._ended())
+        return content
+
+    def _wait(self) -> None:
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0 or not select.select([self._fd], [], [], left_s)[0]:
+            raise FileFormatError(
+                f"{self._path}: damaged HDF5 file (libhdf5 has no answer within {SILENCE_S:g} s)"
+            )
+
+    def _ended(self) -> bytes:
+        code = self._process.wait(START_S)
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        raise FileFormatError(
+            f"{self._path}: damaged HDF5 file (libhdf5 ended the process that read it: {how})"
+        )
