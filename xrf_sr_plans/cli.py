@@ -126,18 +126,25 @@ def enhance(
     step_um: Annotated[
         float | None, typer.Option(help="Step of the scan in um; replaces what the file gives.")
     ] = None,
+    dwell_ms: Annotated[
+        float | None,
+        typer.Option(help="Time at each pixel in ms, which makes photons of counts per second."),
+    ] = None,
+    units: Annotated[
+        str | None, typer.Option(help="Unit of the values; replaces what the file gives.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="HDF5 file to write; default: beside the input.")
     ] = None,
 ) -> None:
-    """Super-resolve a measured map, and save the estimate, its interval and its trust."""
+    """Super-resolve a map of photons, and save the estimate, its interval and its trust."""
     from rich.console import Console
 
-    from xrf_sr_plans.maps.files import read_maps
+    from xrf_sr_plans.maps.files import as_photons, read_maps
     from xrf_sr_plans.sr.predict import enhance as enhance_counts
     from xrf_sr_plans.store.export import write_enhanced
 
-    measured = read_maps(file, step_um=step_um)
+    measured = as_photons(read_maps(file, step_um=step_um), dwell_ms=dwell_ms, units=units)
     for note in measured.meta.get("notes", ()):
         Console(stderr=True).print(f"{file}: {note}", soft_wrap=True)
     step = measured.pixel_size_um
@@ -149,6 +156,8 @@ def enhance(
         factor=factor,
         step_um=step,
         probe_fwhm_um=probe_um,
+        i0=measured.meta.get("exposure"),
+        dwell_ms=dwell_ms,
     )
     target = out or file.with_name(f"{file.stem}_x{factor}.h5")
     write_enhanced(enhanced, target)

@@ -120,6 +120,41 @@ def test_a_file_without_pixel_size_is_enhanced_when_the_step_is_given(tmp_path: 
     assert (tmp_path / "map_x2.h5").exists()
 
 
+def test_rates_are_enhanced_with_a_dwell_and_refused_without(tmp_path: Path) -> None:
+    file, rng = tmp_path / "map.npz", np.random.default_rng(0)
+    photons = rng.poisson(rng.gamma(2.0, 20.0, (1, 24, 24))) + rng.uniform(0, 0.3, (1, 24, 24))
+    facts = {"elements": ["Fe"], "pixel_size_um": 1.0}
+    np.savez(file, maps=photons / 0.01, units="counts/s", **facts)
+    refused = run("enhance", str(file))
+    assert refused.returncode == 2
+    assert "values in 'counts/s' (Fe) are rates, not photons" in " ".join(refused.stderr.split())
+    assert "--dwell-ms" in refused.stderr
+    done = run("enhance", str(file), "--dwell-ms", "10")
+    assert done.returncode == 0, done.stderr
+    assert "turned into photons by the dwell of 10 ms" in done.stderr
+    np.savez(tmp_path / "counts.npz", maps=photons, units="counts", **facts)
+    assert run("enhance", str(tmp_path / "counts.npz")).returncode == 0
+    with (
+        h5py.File(tmp_path / "map_x2.h5") as ours,
+        h5py.File(tmp_path / "counts_x2.h5") as right,
+    ):
+        for name in ("estimate", "lower", "upper"):
+            found, expected = (opened[f"enhanced/{name}"][()] for opened in (ours, right))
+            np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_concentrations_are_refused_and_evaluated_only_by_their_proportions(tmp_path: Path) -> None:
+    file, rng = tmp_path / "map.npz", np.random.default_rng(0)
+    maps = rng.gamma(2.0, 0.1, (1, 48, 48))
+    np.savez(file, maps=maps, elements=["Fe"], pixel_size_um=1.0, units="ug/cm2")
+    refused = run("enhance", str(file), "--dwell-ms", "10")
+    assert refused.returncode == 2
+    assert "values in 'ug/cm2' (Fe) are neither photons nor a rate" in refused.stderr
+    done = CliRunner().invoke(app, ["evaluate", str(file)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "values in 'ug/cm2' (Fe): only their proportions are used" in done.output
+
+
 def nexus_file(path: Path, unit: str, step: float, size: int = 16) -> Path:
     """A NeXus file whose pixels are `step` wide in `unit`."""
     rng = np.random.default_rng(0)

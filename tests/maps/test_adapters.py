@@ -123,12 +123,15 @@ def row_run(
     snake: bool = True,
     stream: str = "stream0",
     axis: dict[str, Any] | None = None,
+    units: str | None = None,
 ) -> Iterator[Document]:
     """Rows of a fly scan as SRX records them; positions from 10 to 14 um and 0 to 6 um."""
     keys = {
         key: {"source": "sim", "dtype": "array", "shape": [5]}
         for key in ("fe_counts", "i0", "enc1")
     }
+    if units is not None:
+        keys["fe_counts"]["units"] = units
     scan = {"type": "XRF_FLY", "scan_input": [10.0, 14.0, 5, 0.0, 6.0, 4, 0.05],
             "shape": [5, 4], "snake": int(snake),
             "fast_axis": {"motor_name": "nano_x", **({"units": "um"} if axis is None else axis)},
@@ -192,3 +195,33 @@ def test_axes_of_row_events_without_units_count_as_um(axis: dict[str, Any], step
 def test_axes_of_row_events_in_an_unknown_unit_are_refused() -> None:
     with pytest.raises(AssemblyError, match=r"scan.fast_axis: unit is 'px'; one of .* is needed"):
         list(adapt_row_events(row_run([], axis={"units": "px"}), {"Fe": "fe_counts"}))
+
+
+def with_units(documents: list[Document], units: str) -> list[Document]:
+    """The documents with another unit of what the detector counts."""
+    changed = copy.deepcopy(documents)
+    for name, doc in changed:
+        if name == "descriptor":
+            doc["data_keys"]["iron"]["units"] = units
+    return changed
+
+
+def test_rates_in_documents_become_photons_by_the_dwell_time() -> None:
+    docs = with_units(fly_grid_scan(), "counts/s")
+    maps = assembled(adapt_grid_scan(docs, {"Fe": "iron"}, dwell_ms=100))
+    np.testing.assert_allclose(maps.counts.values[0], EXPECTED / 10)
+    rows = row_run([(1, [0.0, 20, 40, 60, 80])], units="cps")
+    maps = assembled(adapt_row_events(rows, {"Fe": "fe_counts"}))
+    np.testing.assert_allclose(maps.counts.values[0, 0], [0, 1, 2, 3, 4])
+
+
+def test_values_in_documents_that_are_no_photons_are_refused() -> None:
+    docs = with_units(fly_grid_scan(), "ug/cm2")
+    with pytest.raises(
+        AssemblyError, match=r"data key 'iron': unit is 'ug/cm2'; counts are needed"
+    ):
+        list(adapt_grid_scan(docs, {"Fe": "iron"}, dwell_ms=100))
+    with pytest.raises(AssemblyError, match="unit is 'counts/s', which needs a dwell time"):
+        list(adapt_grid_scan(with_units(docs, "counts/s"), {"Fe": "iron"}, dwell_ms=0))
+    with pytest.raises(AssemblyError, match=r"data key 'fe_counts': unit is 'a\.u\.'"):
+        list(adapt_row_events(row_run([], units="a.u."), {"Fe": "fe_counts"}))

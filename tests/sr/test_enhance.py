@@ -38,6 +38,18 @@ def enhanced(counts: np.ndarray, factor: int = 2, **changes):
     return xrf_sr_plans.enhance(counts, **known, device="cpu")
 
 
+def test_an_array_of_rates_needs_the_dwell_and_one_of_concentrations_is_refused():
+    counts, _ = measured()
+    dims = ("element", "y", "x")
+    rates = xr.DataArray(counts / 0.01, dims=dims, attrs={"units": "counts/s"})
+    with pytest.raises(ConfigError, match="unit 'counts/s': give dwell_ms"):
+        enhanced(rates)
+    made = enhanced(rates, dwell_ms=10)
+    np.testing.assert_allclose(made.estimate.values, enhanced(counts).estimate.values, rtol=1e-4)
+    with pytest.raises(ConfigError, match="unit 'ug/cm2': photons are needed"):
+        enhanced(rates.assign_attrs(units="ug/cm2"), dwell_ms=10)
+
+
 def test_two_maps_of_one_name_are_refused():
     with pytest.raises(GridError, match="'Fe' is named more than once"):
         enhanced(measured()[0], elements=["Fe", "Zn", "Fe"])

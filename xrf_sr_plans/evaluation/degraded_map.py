@@ -11,6 +11,7 @@ from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.evaluation.table import Degradation
 from xrf_sr_plans.maps.files import MapsFile
 from xrf_sr_plans.maps.files.model import symbol
+from xrf_sr_plans.maps.files.photons import unit_notes
 from xrf_sr_plans.measurement import Measurement, Sampling, checked_factor
 from xrf_sr_plans.metrics.image import winsorise
 from xrf_sr_plans.physics.counting import NOISE_FREE_COUNTS
@@ -96,7 +97,7 @@ def degraded(
     missing = ~np.isfinite(measured)
     # (element, y, row within the coarse pixel, x, column within it)
     blocks = missing.reshape(len(truth), height // factor, factor, width // factor, factor)
-    notes = list(file.meta.get("notes", ()))
+    notes = [*file.meta.get("notes", ()), *unit_notes(file)]
     if not known:
         notes.append("the file gives no pixel size: one pixel counts as 1 um")
     return DegradedMap(

@@ -124,7 +124,7 @@ def _decoded_again(text: str) -> str:
 
 
 @cache
-def _registry() -> pint.UnitRegistry:
+def unit_registry() -> pint.UnitRegistry:
     """Return pint's default units, made when the first unit is looked up.
 
     Importing pint and reading its definitions take about a second; plans and the command line
@@ -144,7 +144,7 @@ def _length_um(name: str) -> float | None:
         return None
     if name.isupper() and len(name) > 1:
         name = name.lower()
-    registry = _registry()
+    registry = unit_registry()
     for spelling in (name, name.lower()):
         if spelling in registry:
             unit = registry.parse_units(spelling)

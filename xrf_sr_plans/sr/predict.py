@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xrf_sr_plans.errors import GridError
+from xrf_sr_plans.errors import ConfigError, GridError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
+from xrf_sr_plans.maps.value_units import value_unit
 from xrf_sr_plans.measurement import Measurement, Sampling, checked_factor
 from xrf_sr_plans.sr.estimate import estimate
 from xrf_sr_plans.sr.prepare import Prepared, prepare, refuse_what_no_memory_holds
@@ -43,7 +44,8 @@ def enhance(
     ----------
     counts
         (element, y, x) detected photons; NaN: not measured. A DataArray with coordinates ``x``
-        and ``y`` (um) keeps its place on the stage; else the first pixel is centred on 0.
+        and ``y`` (um) keeps its place on the stage; else the first pixel is centred on 0. Where it
+        has ``units`` of a rate (counts/s), photons are made of it with `dwell_ms`.
     elements
         Their names, any set in any order.
     factor
@@ -75,7 +77,8 @@ def enhance(
     Raises
     ------
     ConfigError
-        A factor, sampling or probe that is not allowed, or a device that isn't there.
+        A factor, sampling or probe that is not allowed, a device that isn't there, or values in a
+        unit that is none of photons.
     GridError
         Shapes or values that don't fit, or results larger than this machine's memory.
     MissingExtraError
@@ -83,7 +86,7 @@ def enhance(
     ModelError
         Weights that are wrong, damaged or of an unknown architecture.
     """
-    values = np.asarray(counts, dtype=float)
+    values = np.asarray(counts, dtype=float) * _photons_per_unit(counts, dwell_ms)
     if values.ndim != 3:
         raise GridError(f"counts have the shape {values.shape}; (element, y, x) is needed")
     maps = ElementalMaps.from_arrays(
@@ -125,6 +128,17 @@ def model_identity(model: str | None, factor: int) -> dict[str, Any]:
     calibration = read_calibration(path, card)
     calibration.factors(factor)
     return {"name": card.name, "sha256": card.sha256, "calibration": calibration.id}
+
+
+def _photons_per_unit(counts: Any, dwell_ms: float | None) -> float:
+    """Return how many photons a value of 1 is, by the ``units`` of a DataArray."""
+    unit = value_unit(counts.attrs.get("units") if isinstance(counts, xr.DataArray) else None)
+    if unit.kind in ("photons", "missing"):
+        return 1.0
+    if unit.kind == "rate" and dwell_ms is not None:
+        return unit.per_s * dwell_ms / 1e3
+    needed = "give dwell_ms" if unit.kind == "rate" else "photons are needed, or photons per time"
+    raise ConfigError(f"counts have the unit {unit.name!r}: {needed}")
 
 
 def _grid_of(counts: Any, shape: tuple[int, ...], step_um: float) -> ScanGrid:

@@ -62,7 +62,11 @@ class AdaptationConfig(BaseModel):
     start: str | None = None
     """Name or file of the model to start from. None stands for the default model."""
     maps: tuple[Path, ...] = ()
-    """Coarse maps of the new sample, in photons."""
+    """Coarse maps of the new sample, in photons, or in counts per second with a dwell time."""
+    dwell_ms: float | None = Field(default=None, gt=0)
+    """Time at each pixel of `maps`, for values that are counts per second."""
+    units: str | None = None
+    """Unit of the values of `maps`; it replaces what the files give."""
     fine: tuple[Path, ...] = ()
     """Fine maps of other samples to learn from beside the phantoms."""
     out: Path
@@ -113,7 +117,9 @@ def adapt(config: AdaptationConfig) -> Adapted:
     card = read_card(path)
     if card.architecture.kind != "set":
         raise ModelError(f"model {card.name!r} is of the kind {card.architecture.kind!r}; 'set'")
-    maps = read_coarse_maps(config.maps, config.sampling, config.probe_um)
+    maps = read_coarse_maps(
+        config.maps, config.sampling, config.probe_um, config.dwell_ms, config.units
+    )
     fine = [clean(read_maps(file).maps) for file in config.fine]
     if config.threads:
         torch.set_num_threads(config.threads)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from xrf_sr_plans.errors import ConfigError
-from xrf_sr_plans.maps.files import read_maps
+from xrf_sr_plans.maps.files import as_photons, read_maps
 from xrf_sr_plans.measurement import FACTORS, Measurement, Sampling, checked_sampling
 from xrf_sr_plans.physics.operators import forward_matrices, measure_again
 from xrf_sr_plans.sr.prepare import prepare
@@ -90,22 +90,28 @@ class CoarseMap:
 
 
 def read_coarse_maps(
-    files: Sequence[Path], sampling: Sampling = "fly", probe_um: float | None = None
+    files: Sequence[Path],
+    sampling: Sampling = "fly",
+    probe_um: float | None = None,
+    dwell_ms: float | None = None,
+    units: str | None = None,
 ) -> list[CoarseMap]:
     """Read coarse maps (npz, MAPS, PyXRF or NeXus).
+
+    `dwell_ms` and `units` are those of `maps.files.as_photons`.
 
     Raises
     ------
     ConfigError
         No files, a map that is too small or holds no photons, or a probe without a known step.
     FileFormatError
-        A file that holds no maps.
+        A file that holds no maps, or values that are no photons.
     """
     if not files:
         raise ConfigError("no coarse maps: name a file at least (--maps FILE)")
     maps = []
     for path in files:
-        file = read_maps(path)
+        file = as_photons(read_maps(path), dwell_ms=dwell_ms, units=units)
         if probe_um is not None and not file.pixel_size_um > 0:
             raise ConfigError(f"{path}: probe_um is {probe_um}, but the file doesn't say its step")
         probe_steps = 0.0 if probe_um is None else probe_um / file.pixel_size_um

@@ -5,6 +5,7 @@ Both adapters fill an `AdaptedMap` with rows and let it yield the documents.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import numpy as np
 from xrf_sr_plans import schema
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
+from xrf_sr_plans.maps.value_units import value_unit
 from xrf_sr_plans.measurement import Sampling
 
 Document = tuple[str, dict[str, Any]]
@@ -239,3 +241,44 @@ def numbers(data: Mapping[str, Any], key: str, num: int | None = None) -> np.nda
     if num is None:
         return values
     return np.pad(values[:num], (0, max(num - values.size, 0)), constant_values=np.nan)
+
+
+def photons_per_value(
+    descriptor: Mapping[str, Any], keys: Sequence[str], dwell_ms: float, owner: str
+) -> np.ndarray:
+    """Return how many photons a value of 1 is, for each data key [key].
+
+    Counts per time are multiplied by the dwell time. A missing unit stands for photons.
+
+    Parameters
+    ----------
+    descriptor
+        Descriptor with the data keys and their ``units``.
+    keys
+        Data keys of the elements.
+    dwell_ms
+        Time at each pixel.
+    owner
+        Whose data keys they are, for the message.
+
+    Raises
+    ------
+    AssemblyError
+        A unit is neither one of photons nor one of photons per time, or the dwell that a rate
+        needs is not above 0.
+    """
+    scales = []
+    for key in keys:
+        unit = value_unit(descriptor["data_keys"].get(key, {}).get("units"))
+        if unit.kind == "other":
+            raise AssemblyError(
+                f"{owner}, data key {key!r}: unit is {unit.name[:40]!r}; counts are needed, or"
+                " counts per time"
+            )
+        if unit.kind == "rate" and not 0 < dwell_ms < math.inf:
+            raise AssemblyError(
+                f"{owner}, data key {key!r}: unit is {unit.name!r}, which needs a dwell time above"
+                f" 0; it is {dwell_ms} ms"
+            )
+        scales.append(unit.per_s * dwell_ms / 1e3 if unit.kind == "rate" else 1.0)
+    return np.array(scales)

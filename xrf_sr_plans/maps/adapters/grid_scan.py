@@ -16,6 +16,7 @@ from xrf_sr_plans.maps.adapters.adapted_map import (
     FlownRow,
     axis_between,
     numbers,
+    photons_per_value,
     without_pages,
 )
 from xrf_sr_plans.maps.grid import ScanGrid
@@ -41,7 +42,8 @@ def adapt_grid_scan(
     documents
         The documents of one run, in order.
     channels
-        The data key of each element's detected photons, by element.
+        The data key of each element's detected photons, by element. Data keys with the ``units``
+        of a rate (counts/s) are turned into photons by the dwell time.
     dwell_ms
         Time at each pixel.
     i0_key
@@ -55,8 +57,8 @@ def adapt_grid_scan(
     Raises
     ------
     AssemblyError
-        The run is no two-dimensional grid scan, lacks a data key, or gives no known units and
-        `um_per_unit` isn't given.
+        The run is no two-dimensional grid scan, lacks a data key, has values that are no photons,
+        or gives no known units of its axes and `um_per_unit` isn't given.
     """
     pixels: dict[int, Mapping[str, Any]] = {}
     start, descriptor, stop = {}, {}, None
@@ -79,12 +81,14 @@ def adapt_grid_scan(
         _scale(start, descriptor, field) if um_per_unit is None else um_per_unit for field in fields
     ]
     adapted = _empty_map(start, scales, list(channels), dwell_ms, analysis)
+    keys = list(channels.values())
+    photons = photons_per_value(descriptor, keys, dwell_ms, f"run {start.get('uid')}")
     for seq_num in sorted(pixels):
         data = pixels[seq_num]["data"]
         row, place = _place(adapted, seq_num)
         if row is None:
             continue
-        row.counts[:, place] = [numbers(data, key)[0] for key in channels.values()]
+        row.counts[:, place] = [numbers(data, key)[0] for key in keys] * photons
         row.slow_um[place], row.fast_um[place] = (
             numbers(data, field)[0] * scale for field, scale in zip(fields, scales, strict=True)
         )

@@ -16,6 +16,7 @@ from xrf_sr_plans.maps.adapters.adapted_map import (
     FlownRow,
     axis_between,
     numbers,
+    photons_per_value,
     without_pages,
 )
 from xrf_sr_plans.maps.grid import ScanGrid
@@ -54,7 +55,8 @@ def adapt_row_events(
         The documents of one run, in order.
     channels
         The data key of the detected photons of a row's pixels, by element. External arrays have
-        to be filled first (`event_model.Filler`).
+        to be filled first (`event_model.Filler`). Data keys with the ``units`` of a rate (counts/s)
+        are turned into photons by the dwell time.
     stream
         Name of the stream with the row events.
     i0_key
@@ -67,21 +69,23 @@ def adapt_row_events(
     Raises
     ------
     AssemblyError
-        There is no ``scan`` of that kind or no such stream, an axis has an unknown unit, or a
-        data key isn't there or isn't filled.
+        There is no ``scan`` of that kind or no such stream, an axis has an unknown unit, a data key
+        isn't there or isn't filled, or its values are no photons.
     """
     keys = _DataKeys(list(channels.values()), i0_key, fast_key)
     start, stop = {}, None
-    descriptors: set[str] = set()
+    # Photons of a value of 1, for each data key, by the uid of the descriptor.
+    descriptors: dict[str, np.ndarray] = {}
     adapted: AdaptedMap | None = None
     for name, doc in without_pages(iter(documents)):
         if name == "start":
             start = doc
             adapted = _empty_map(doc, list(channels), analysis)
-        elif name == "descriptor" and doc["name"] == stream:
-            descriptors.add(doc["uid"])
+        elif name == "descriptor" and doc["name"] == stream and adapted is not None:
+            owner = f"run {start.get('uid')}"
+            descriptors[doc["uid"]] = photons_per_value(doc, keys.channels, adapted.dwell_ms, owner)
         elif name == "event" and doc["descriptor"] in descriptors and adapted is not None:
-            _take(adapted, doc, keys)
+            _take(adapted, doc, keys, descriptors[doc["descriptor"]])
         elif name == "stop":
             stop = doc
     if adapted is None or not descriptors:
@@ -130,7 +134,9 @@ def _empty_map(
     )
 
 
-def _take(adapted: AdaptedMap, event: Mapping[str, Any], keys: _DataKeys) -> None:
+def _take(
+    adapted: AdaptedMap, event: Mapping[str, Any], keys: _DataKeys, photons: np.ndarray
+) -> None:
     """Add the row of an event to the map, as the next attempt where the row is there already."""
     data, num, rows = event["data"], adapted.grid.fast.num, adapted.grid.slow.num
     inputs = adapted.start["scan"]["scan_input"]
@@ -145,7 +151,7 @@ def _take(adapted: AdaptedMap, event: Mapping[str, Any], keys: _DataKeys) -> Non
     if keys.fast:
         fast_um = numbers(data, keys.fast, num) * _scale(adapted.start, "fast")
     adapted.rows[index] = FlownRow(
-        counts=np.stack([numbers(data, key, num) for key in keys.channels]),
+        counts=np.stack([numbers(data, key, num) for key in keys.channels]) * photons[:, None],
         i0=numbers(data, keys.i0, num) if keys.i0 else unknown,
         fast_um=fast_um,
         slow_um=unknown,

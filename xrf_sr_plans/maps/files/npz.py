@@ -1,8 +1,14 @@
-"""npz: ``maps`` [element, y, x], ``elements``, and where known ``pixel_size_um``, ``units``."""
+"""npz: ``maps`` [element, y, x], ``elements``; where known ``pixel_size_um``, ``units``, times.
+
+``units`` is one text or one for each element. Times are ``live_time_s`` [y, x] or one number, or
+``dwell_ms``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +16,8 @@ from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.maps.files.model import MapsFile, build
 from xrf_sr_plans.maps.files.npz_archive import read_arrays
 
-_TEXTS = ("units", "source", "license")
+_TEXTS = ("source", "license")
+_TIMES = {"live_time_s": 1.0, "dwell_ms": 1e-3}
 
 
 def read_npz(path: Path, step_um: float | None = None) -> MapsFile:
@@ -28,7 +35,7 @@ def read_npz(path: Path, step_um: float | None = None) -> MapsFile:
     FileFormatError
         It is no npz archive, a damaged one, or one without ``maps`` of numbers.
     """
-    arrays = read_arrays(path, ["maps"], ("elements", "pixel_size_um", *_TEXTS))
+    arrays = read_arrays(path, ["maps"], ("elements", "pixel_size_um", "units", *_TIMES, *_TEXTS))
     maps, names = arrays["maps"], arrays.get("elements")
     texts = {key: str(arrays[key]) for key in _TEXTS if key in arrays}
     if maps.dtype.kind not in "fiu":
@@ -41,18 +48,39 @@ def read_npz(path: Path, step_um: float | None = None) -> MapsFile:
         raise FileFormatError(
             f"{path}: 'elements' has {names.size} names; 'maps' has the shape {maps.shape}"
         )
-    elements = [f"channel {n}" for n in range(len(maps))] if names is None else np.ravel(names)
+    elements = [f"channel {n}" for n in range(len(maps))]
+    if names is not None:
+        elements = [str(name) for name in np.ravel(names)]
     if step_um is None and "pixel_size_um" in arrays:
         step_um = _pixel_size_um(arrays["pixel_size_um"], path)
     return build(
         maps,
-        [str(name) for name in elements],
+        elements,
         layout="npz",
         path=str(path),
         step_um=step_um,
         keep_all=True,
-        meta=texts,
+        meta={**texts, **_units(arrays, elements), **_live_time(arrays, maps.shape[-2:])},
     )
+
+
+def _units(arrays: dict[str, np.ndarray], elements: Sequence[str]) -> dict[str, Any]:
+    """Return the unit of all values, or those of each element, where the archive has them."""
+    if "units" not in arrays:
+        return {}
+    units = [str(unit) for unit in np.ravel(arrays["units"])]
+    if len(units) == len(elements):
+        return {"units": dict(zip(elements, units, strict=True))}
+    return {"units": units[0] if len(units) == 1 else str(units)}
+
+
+def _live_time(arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return how long the pixels were counted, where the archive says so."""
+    for name, scale in _TIMES.items():
+        found = arrays.get(name)
+        if found is not None and found.dtype.kind in "fiu" and found.shape in ((), (1,), shape):
+            return {"live_time_s": found.astype(float) * scale, "live_time_place": name}
+    return {}
 
 
 def _pixel_size_um(stored: np.ndarray, path: Path) -> float | None:
