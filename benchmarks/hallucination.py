@@ -59,7 +59,7 @@ from xrf_sr_plans.evaluation.fit_boundary import (
 from xrf_sr_plans.measurement import FACTORS
 from xrf_sr_plans.metrics.standards import BACKGROUND
 from xrf_sr_plans.sr.registry import model_path
-from xrf_sr_plans.sr.trust_boundary import NEVER, TrustBoundary
+from xrf_sr_plans.sr.trust_boundary import NEVER, TrustBoundary, write_boundary
 
 PICTURE = Path(__file__).parents[1] / "docs" / "_static" / "trust-boundary.png"
 TESTED = ("believed", "flagged", "misplaced")
@@ -264,8 +264,7 @@ def main() -> None:
     print_boundary(found.boundary)
     plain = found.boundary.model_dump(mode="json")
     if options.write:
-        file = model_path(options.model).with_suffix(".trust.json")
-        file.write_text(json.dumps(plain, allow_nan=False) + "\n")
+        file = write_boundary(model_path(options.model), found.boundary)
         print(f"\nwritten: {file}")
     if options.json is not None:
         rows = [row.to_dict() for row in found.rows]

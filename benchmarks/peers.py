@@ -41,6 +41,7 @@ from xrf_sr_plans.sr.registry import (
     load_network,
     model_path,
     read_card,
+    write_card,
 )
 from xrf_sr_plans.sr.scale import Scale
 from xrf_sr_plans.training.budgeted_training import (
@@ -311,7 +312,7 @@ def ship(keep: Path, folder: Path, done: dict[str, dict[str, Any]], command: str
             license="BSD-3-Clause",
         )
         (folder / f"{name}.safetensors").write_bytes(data)
-        (folder / f"{name}.json").write_text(card.model_dump_json(indent=1) + "\n")
+        write_card(folder / f"{name}.safetensors", card)
 
 
 def main() -> None:

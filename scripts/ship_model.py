@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from xrf_sr_plans.sr.registry import DEFAULT_MODEL
+from xrf_sr_plans.sr.registry import DEFAULT_MODEL, read_card, write_card
 from xrf_sr_plans.training.calibrate_model import PHANTOMS_PER_FAMILY, calibrate_model
 from xrf_sr_plans.training.export_model import export_model
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED, FAMILIES, TEST_SEED, VALIDATION_SEED
@@ -105,10 +105,9 @@ def add_figures(path: Path, options: argparse.Namespace) -> None:
     real = ["--real", str(options.real), "--per-family", str(options.per_family)]
     threads = ["--threads", str(options.threads), "--json", str(figures)]
     benchmark("enhancement.py", "--model", str(path), *real, *threads)
-    card = json.loads(path.with_suffix(".json").read_text())
     shown = "python benchmarks/enhancement.py --real FOLDER --per-family " + str(options.per_family)
-    card["figures"] = {"command": shown, **json.loads(figures.read_text())}
-    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    measured = {"command": shown, **json.loads(figures.read_text())}
+    write_card(path, read_card(path).model_copy(update={"figures": measured}))
 
 
 def benchmark(name: str, *options: str) -> None:

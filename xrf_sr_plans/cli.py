@@ -311,6 +311,7 @@ def hallucinate(
     from xrf_sr_plans.evaluation.fit_boundary import SHOWN
     from xrf_sr_plans.evaluation.fit_boundary import hallucinate as measure
     from xrf_sr_plans.sr.registry import model_path
+    from xrf_sr_plans.sr.trust_boundary import write_boundary
 
     measured = measure(model, wanted=list(cells(**QUICK)) if quick else None)
     table = Table(title="Features of known samples, % (95 % interval)")
@@ -323,8 +324,7 @@ def hallucinate(
     console = _table_console()
     console.print(table)
     if write:
-        file = model_path(model).with_suffix(".trust.json")
-        file.write_text(json.dumps(measured.boundary.model_dump(mode="json"), indent=1) + "\n")
+        file = write_boundary(model_path(model), measured.boundary)
         console.print(str(file), soft_wrap=True)
     if json_out is not None:
         report = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from xrf_sr_plans.errors import ModelError  # noqa: E402
-from xrf_sr_plans.sr import registry  # noqa: E402
+from xrf_sr_plans.sr import model_files, registry  # noqa: E402
+from xrf_sr_plans.sr.model_files import write_sealed  # noqa: E402
 
 
 @pytest.fixture
@@ -27,8 +29,9 @@ def copied(tmp_path: Path) -> Path:
 
 
 def edit_card(path: Path, **changes) -> None:
+    """Change a card and its checksum with it, as somebody would who means to."""
     card = path.with_suffix(".json")
-    card.write_text(json.dumps(json.loads(card.read_text()) | changes))
+    write_sealed(card, json.loads(card.read_text()) | changes)
 
 
 def rehash(path: Path) -> None:
@@ -119,6 +122,54 @@ def test_an_edited_calibration_is_noticed_by_its_id(copied):
         registry.load_model(copied)
 
 
+def other_number(plain):
+    """The same content with its last number changed by one percent."""
+    if isinstance(plain, dict):
+        keys = [*plain]
+        for key in reversed(keys):
+            if (changed := other_number(plain[key])) is not None:
+                return plain | {key: changed}
+    elif isinstance(plain, list):
+        for place in reversed(range(len(plain))):
+            if (changed := other_number(plain[place])) is not None:
+                return [*plain[:place], changed, *plain[place + 1 :]]
+    elif isinstance(plain, float) and plain:
+        return plain * 1.01
+    return None
+
+
+@pytest.mark.parametrize("suffix", [".json", ".calibration.json", ".trust.json"])
+def test_one_changed_figure_in_any_of_the_papers_is_noticed(copied, suffix):
+    registry.load_model(copied)
+    file = copied.with_suffix(suffix)
+    file.write_text(json.dumps(other_number(json.loads(file.read_text()))))
+    with pytest.raises(ModelError, match=r"says id [0-9a-f]{16}, its content is"):
+        registry.load_model(copied)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".trust.json"])
+def test_papers_of_before_there_were_checksums_are_read_with_a_warning(copied, suffix, caplog):
+    file = copied.with_suffix(suffix)
+    plain = json.loads(file.read_text())
+    del plain["id"]
+    file.write_text(json.dumps(plain))
+    registry.load_model(copied)
+    assert f"{file.name}: has no checksum" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".json", ".calibration.json", ".trust.json"])
+@pytest.mark.parametrize("content", ["[1]", "7", "null", "{", '{"id": 1}', "[" * 10**5, "\xff"])
+def test_papers_that_are_something_else_are_refused(copied, suffix, content):
+    copied.with_suffix(suffix).write_bytes(content.encode("latin-1"))
+    with pytest.raises(ModelError, match=re.escape(suffix)):
+        registry.load_model(copied)
+
+
+def test_every_shipped_file_has_a_checksum():
+    for file in registry.WEIGHTS.glob("*.json"):
+        assert "id" in json.loads(file.read_text()), file
+
+
 @pytest.mark.parametrize("suffix", [".json", ".calibration.json"])
 def test_a_model_without_its_papers_is_refused(copied, suffix):
     copied.with_suffix(suffix).unlink()
@@ -127,13 +178,15 @@ def test_a_model_without_its_papers_is_refused(copied, suffix):
 
 
 def test_a_huge_file_is_not_read_into_memory(copied, monkeypatch):
-    monkeypatch.setattr(registry, "LARGEST_FILE", 1000)
+    monkeypatch.setattr(model_files, "LARGEST_FILE", 1000)
     with pytest.raises(ModelError, match="larger"):
         registry.load_network(copied, _card(copied))
 
 
 def _card(path: Path) -> registry.ModelCard:
-    return registry.ModelCard.model_validate_json(path.with_suffix(".json").read_bytes())
+    plain = json.loads(path.with_suffix(".json").read_bytes())
+    del plain["id"]
+    return registry.ModelCard.model_validate(plain)
 
 
 def test_identity_needs_neither_torch_nor_the_network():

@@ -1,7 +1,8 @@
 """Model files: a safetensors file, a card and a calibration, checked before they are used.
 
-``NAME.safetensors``, ``NAME.json`` (the card, with the sha256 of the weights) and
-``NAME.calibration.json`` lie side by side. Nothing in them is executed: safetensors holds numbers
+``NAME.safetensors``, ``NAME.json`` (the card, with the sha256 of the weights),
+``NAME.calibration.json`` and, where it was measured, ``NAME.trust.json`` lie side by side. Each of
+the three has a checksum of its own content. Nothing in them is executed: safetensors holds numbers
 only, the architecture is one of `ARCHITECTURES`, its size is bounded, and the tensors must be
 exactly those it needs.
 """
@@ -9,7 +10,6 @@ exactly those it needs.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xrf_sr_plans.errors import MissingExtraError, ModelError
 from xrf_sr_plans.sr.intervals import Calibration
+from xrf_sr_plans.sr.model_files import bounded, read_object, read_sealed, write_sealed
 from xrf_sr_plans.sr.trust_boundary import read_boundary
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT_MODEL = "set-small"
-LARGEST_FILE = 64 * 2**20
 ARCHITECTURES = ("set", "notes", "srcnn")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -93,11 +93,12 @@ def read_card(path: Path) -> ModelCard:
     Raises
     ------
     ModelError
-        No card, not a card, or an architecture that isn't allowed.
+        No card, not a card, one that was changed, or an architecture that isn't allowed.
     """
     file = path.with_suffix(".json")
+    plain = read_sealed(file, "model card")
     try:
-        card = ModelCard.model_validate_json(_bounded(file))
+        card = ModelCard.model_validate(plain)
     except ValidationError as error:
         raise ModelError(f"{file}: not a model card: {error}") from error
     if card.architecture.kind not in ARCHITECTURES:
@@ -105,6 +106,17 @@ def read_card(path: Path) -> ModelCard:
             f"{file}: architecture {card.architecture.kind!r}; allowed: {list(ARCHITECTURES)}"
         )
     return card
+
+
+def write_card(path: Path, card: ModelCard) -> None:
+    """Write the card beside a weights file, with the checksum of its content.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or writing is not permitted.
+    """
+    write_sealed(path.with_suffix(".json"), card.model_dump(mode="json"))
 
 
 def read_calibration(path: Path, card: ModelCard) -> Calibration:
@@ -116,11 +128,11 @@ def read_calibration(path: Path, card: ModelCard) -> Calibration:
         There is none, it is damaged, or it belongs to other weights.
     """
     file = path.with_suffix(".calibration.json")
+    plain = read_object(file, "calibration")
+    stated = plain.pop("id", None)
     try:
-        plain = json.loads(_bounded(file))
-        stated = plain.pop("id", None)
         calibration = Calibration.model_validate(plain)
-    except (ValueError, AttributeError) as error:
+    except ValidationError as error:
         raise ModelError(f"{file}: not a calibration: {error}") from error
     if calibration.model_sha256 != card.sha256:
         raise ModelError(
@@ -146,7 +158,7 @@ def load_network(path: Path, card: ModelCard) -> nn.Module:
     ModelError
         Wrong sha256, not a safetensors file, other tensors than needed, or NaN in them.
     """
-    data = _bounded(path)
+    data = bounded(path)
     found = hashlib.sha256(data).hexdigest()
     if found != card.sha256:
         raise ModelError(f"{path}: sha256 is {found}; the card says {card.sha256}")
@@ -160,11 +172,22 @@ def load_network(path: Path, card: ModelCard) -> nn.Module:
         state = load(data)
     except (SafetensorError, KeyError, ValueError) as error:
         raise ModelError(f"{path}: not a safetensors file: {error}") from error
+    # Without memory at first: a card can name a network much larger than its weights.
+    with torch.device("meta"):
+        needed = {
+            name: value.shape for name, value in build(card.architecture).state_dict().items()
+        }
+    found_shapes = {name: value.shape for name, value in state.items()}
+    if found_shapes != needed:
+        wrong = sorted(
+            name for name in {*needed, *found_shapes} if needed.get(name) != found_shapes.get(name)
+        )
+        raise ModelError(
+            f"{path}: not the weights of {card.architecture}: {len(wrong)} tensors are missing,"
+            f" too many or of another shape: {wrong[:3]}"
+        )
     network = build(card.architecture)
-    try:
-        network.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise ModelError(f"{path}: not the weights of {card.architecture}: {error}") from error
+    network.load_state_dict(state, strict=True)
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise ModelError(f"{path}: holds NaN or infinite weights")
     return network.eval()
@@ -197,7 +220,9 @@ def build(architecture: Architecture) -> nn.Module:
 
 
 @lru_cache(maxsize=8)
-def _load(path: Path, _stamp: tuple[int, int]) -> tuple[ModelCard, Calibration, nn.Module]:
+def _load(
+    path: Path, _stamps: tuple[tuple[int, int] | None, ...]
+) -> tuple[ModelCard, Calibration, nn.Module]:
     card = read_card(path)
     return card, read_calibration(path, card), load_network(path, card)
 
@@ -207,16 +232,12 @@ def load_model(model: str | Path | None) -> tuple[ModelCard, Calibration, nn.Mod
     path = model_path(model)
     suffixes = (".json", ".calibration.json", ".trust.json")
     files = [path, *(path.with_suffix(suffix) for suffix in suffixes)]
-    stamps = [file.stat().st_mtime_ns for file in files if file.exists()]
-    return _load(path.resolve(), (max(stamps), len(stamps)))
+    return _load(path.resolve(), tuple(_stamp(file) for file in files))
 
 
-def _bounded(file: Path) -> bytes:
+def _stamp(file: Path) -> tuple[int, int] | None:
     try:
-        with file.open("rb") as stream:
-            data = stream.read(LARGEST_FILE + 1)
-    except OSError as error:
-        raise ModelError(f"{file}: can't be read: {error.strerror}") from error
-    if len(data) > LARGEST_FILE:
-        raise ModelError(f"{file}: larger than the {LARGEST_FILE} bytes a model may have")
-    return data
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

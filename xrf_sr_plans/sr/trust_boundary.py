@@ -7,8 +7,6 @@ on samples of known structure (`evaluation.fit_boundary`). Blobs below it are tr
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -22,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from xrf_sr_plans.errors import ModelError
 from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.blobs import DiscFilter, is_peak
+from xrf_sr_plans.sr.model_files import read_sealed, write_sealed
 
 SIZES_STEPS = (0.75, 1.5, 3.0)
 """Diameters that are told apart, in coarse steps; each twice the one before."""
@@ -62,12 +61,6 @@ class TrustBoundary(BaseModel):
     """The tables of `benchmarks/hallucination.py`, for people."""
     source: str = ""
 
-    @property
-    def id(self) -> str:
-        """Content key."""
-        content = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
-
 
 def blur_key(measurement: Measurement) -> str:
     """Return the key under which the limits of a measurement are kept.
@@ -96,14 +89,15 @@ def read_boundary(weights: Path, model_sha256: str) -> TrustBoundary | None:
     Raises
     ------
     ModelError
-        It is damaged.
+        It is damaged, or it was changed.
     """
     file = weights.with_suffix(".trust.json")
     if not file.exists():
         return None
+    plain = read_sealed(file, "trust boundary")
     try:
-        boundary = TrustBoundary.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
+        boundary = TrustBoundary.model_validate(plain)
+    except ValidationError as error:
         raise ModelError(f"{file}: not a trust boundary: {error}") from error
     if boundary.model_sha256 != model_sha256:
         # Weights that were trained on are still good; their boundary has to be measured anew.
@@ -111,6 +105,19 @@ def read_boundary(weights: Path, model_sha256: str) -> TrustBoundary | None:
         logger.warning("%s: made for weights %s, not %s", file, made_for, model_sha256[:12])
         return None
     return boundary
+
+
+def write_boundary(weights: Path, boundary: TrustBoundary) -> Path:
+    """Write ``NAME.trust.json`` beside a weights file, with the checksum of its content.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or writing is not permitted.
+    """
+    file = weights.with_suffix(".trust.json")
+    write_sealed(file, boundary.model_dump(mode="json"), indent=None)
+    return file
 
 
 def doubtful(estimate: np.ndarray, factor: int, limits: Sequence[float]) -> np.ndarray:

@@ -25,7 +25,7 @@ except ImportError as error:
 
 from xrf_sr_plans.maps.files import read_maps
 from xrf_sr_plans.measurement import Sampling
-from xrf_sr_plans.sr.registry import ModelCard, load_network, model_path, read_card
+from xrf_sr_plans.sr.registry import ModelCard, load_network, model_path, read_card, write_card
 from xrf_sr_plans.training.batches import batch_tensors, predict_batch
 from xrf_sr_plans.training.calibrate_model import calibrate_model
 from xrf_sr_plans.training.fine_tuning import fine_tune
@@ -203,6 +203,6 @@ def _write(
         limits=[*start.limits, "adapted without pairs: check it against a fine rescan"],
         license=start.license,
     )
-    path.with_suffix(".json").write_text(card.model_dump_json(indent=1) + "\n")
+    write_card(path, card)
     calibrate_model(path, real_maps=None, n_per_family=config.calibrate_per_family)
     return path

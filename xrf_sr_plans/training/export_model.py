@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from xrf_sr_plans.sr.registry import WEIGHTS, Architecture, ModelCard
+from xrf_sr_plans.sr.registry import WEIGHTS, Architecture, ModelCard, write_card
 from xrf_sr_plans.training.training_config import TrainingConfig
 
 
@@ -48,5 +48,5 @@ def export_model(
         training=training,
         **card,
     )
-    path.with_suffix(".json").write_text(made.model_dump_json(indent=1) + "\n")
+    write_card(path, made)
     return path
