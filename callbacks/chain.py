@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,7 +28,12 @@ from xrf_sr_plans.errors import in_words
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
-from xrf_sr_plans.maps.run_index import MAX_OPEN_RUNS, RunIndex, wants_analysis
+from xrf_sr_plans.maps.run_index import (
+    MAX_FOLLOWED_RUNS,
+    MAX_OPEN_RUNS,
+    RunIndex,
+    wants_analysis,
+)
 from xrf_sr_plans.schema import AnalysisRequest, Documents, DocumentSink
 
 logger = logging.getLogger(__name__)
@@ -90,8 +96,9 @@ class AnalysisChain:
         self._warm_up = warm_up
         self._enhance = SuperResolution(self.settings, fallback_reason)
         self._pick = RoiPicker()
-        self._index = RunIndex(wants_analysis, MAX_OPEN_RUNS)
-        self._runs: dict[str, MapAssembler | AnalysedMap] = {}
+        self._index = RunIndex(wants_analysis, MAX_FOLLOWED_RUNS)
+        # In the order of their latest documents.
+        self._runs: OrderedDict[str, MapAssembler | AnalysedMap] = OrderedDict()
         self._pace = _Pace()
         self._warmed: set[tuple[int, int]] = set()
         if self.settings.pair_dir:
@@ -116,19 +123,35 @@ class AnalysisChain:
     def take(self, run: str, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document of the run with that uid, which asks for analysis.
 
-        What goes wrong ends up in the summary of that run.
+        What goes wrong ends up in the summary of that run. A run whose stop document does not come
+        is let go once `MAX_OPEN_RUNS` others have had documents after it, which is logged.
         """
         try:
             if name == "start":
                 self._begin(run, doc)
-            elif isinstance(assembler := self._runs.get(run), MapAssembler):
-                assembler(name, doc)
+            elif run in self._runs:
+                self._runs.move_to_end(run)
+                if isinstance(assembler := self._runs[run], MapAssembler):
+                    assembler(name, doc)
         except Exception:  # one bad document must not cost the other runs
             logger.exception("a %s document of run %s was not understood", name, run)
         if name == "stop":
             self._end(run)
 
+    def forget(self, run: str) -> None:
+        """Let go of what is known of a run, since its result is not needed any more."""
+        self._runs.pop(run, None)
+
     def _begin(self, uid: str, start: Mapping[str, Any]) -> None:
+        self._runs.pop(uid, None)
+        while len(self._runs) >= MAX_OPEN_RUNS:
+            left, _ = self._runs.popitem(last=False)
+            logger.warning(
+                "run %s is let go by the analysis: its stop document has not come and "
+                "%d other runs have started",
+                left,
+                MAX_OPEN_RUNS,
+            )
         try:
             run = MapAssembler(start, self._on_rows, self._on_stop)
         except Exception as error:  # noqa: BLE001 - recorded as this run's failure at its stop

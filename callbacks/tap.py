@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xrf_sr_plans.callbacks.analysis_link import DocumentLink
-from xrf_sr_plans.maps.run_index import MAX_OPEN_RUNS, RunIndex, wants_analysis
+from xrf_sr_plans.maps.run_index import MAX_FOLLOWED_RUNS, RunIndex, wants_analysis
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Tap:
 
     def __init__(self, link: DocumentLink) -> None:
         self._link = link
-        self._index = RunIndex(wants_analysis, MAX_OPEN_RUNS)
+        self._index = RunIndex(wants_analysis, MAX_FOLLOWED_RUNS)
         self.errors = 0
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:

@@ -109,7 +109,7 @@ class AnalysisProcess:
     ) -> None:
         self.settings = settings or AnalysisSettings()
         self.sink_thread = SinkThread(sinks)
-        self.journal: Journal[bytes] = Journal(self.settings.memory_limit_mb * 2**20)
+        self.journal: Journal[bytes] = Journal(self.settings.memory_limit_mb * 2**20, self._let_go)
         self._results = ResultBoard()
         self._inbox: _Inbox = deque()
         self._fall_back = BicubicFallback(
@@ -260,8 +260,14 @@ class AnalysisProcess:
             if name == "stop":
                 self.journal.forget(run)
 
+    def _let_go(self, run: str, reason: str) -> None:
+        logger.warning("run %s is let go by the analysis: %s", run, reason)
+        self._results.settle(failed(run, reason))
+        self._supervisor.forget(run)
+
     def _give_up(self, run: str, reason: str) -> None:
         self.journal.give_up(run, reason)
         if self._results.settle(failed(run, reason)):
-            logger.error("run %s: %s", run, reason)
+            # Not a warning: whoever waits for the result warns of it, once, with the reason.
+            logger.info("run %s: %s", run, reason)
             self._supervisor.forget(run)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.service.bicubic_fallback import BicubicFallback
@@ -28,6 +28,12 @@ logger = logging.getLogger(__name__)
 
 _BYTES_PER_NUMBER = 32
 """Rough size of a number in a list."""
+
+
+class _ForgetRun(NamedTuple):
+    """The result of a run is not needed any more."""
+
+    run: str
 
 
 class LocalAnalysis:
@@ -58,7 +64,9 @@ class LocalAnalysis:
     ) -> None:
         self.settings = settings or AnalysisSettings()
         self.sink_thread = SinkThread(sinks)
-        self.journal: Journal[Mapping[str, Any]] = Journal(self.settings.memory_limit_mb * 2**20)
+        self.journal: Journal[Mapping[str, Any]] = Journal(
+            self.settings.memory_limit_mb * 2**20, self._let_go
+        )
         self.chain = AnalysisChain(
             self.settings,
             emit=lambda name, doc: self._result_runs.add(self._run, name, doc),
@@ -70,7 +78,9 @@ class LocalAnalysis:
         self._fall_back = BicubicFallback(
             self.settings, self._results, self.sink_thread, self._documents_of
         )
-        self._inbox: SimpleQueue[tuple[str, str, Mapping[str, Any]] | None] = SimpleQueue()
+        self._inbox: SimpleQueue[tuple[str, str, Mapping[str, Any]] | _ForgetRun | None] = (
+            SimpleQueue()
+        )
         self._result_runs = ResultRuns()
         self._run = ""
         self._in_time = False
@@ -85,7 +95,8 @@ class LocalAnalysis:
         if self.journal.append(run, name, doc, rough_size(doc)) is not None:
             self._inbox.put((run, name, doc))
         elif reason := self.journal.given_up(run):
-            self._results.settle(failed(run, reason))
+            if self._results.settle(failed(run, reason)):
+                self._inbox.put(_ForgetRun(run))
             if name == "stop":
                 self.journal.forget(run)
 
@@ -130,6 +141,11 @@ class LocalAnalysis:
     def _documents_of(self, run: str) -> Documents:
         return [(entry.name, dict(entry.item)) for entry in self.journal.entries_of(run)]
 
+    def _let_go(self, run: str, reason: str) -> None:
+        logger.warning("run %s is let go by the analysis: %s", run, reason)
+        self._results.settle(failed(run, reason))
+        self._inbox.put(_ForgetRun(run))
+
     def _work(self) -> None:
         while True:
             try:
@@ -138,6 +154,9 @@ class LocalAnalysis:
                 continue
             if item is None:
                 return
+            if isinstance(item, _ForgetRun):
+                self.chain.forget(item.run)
+                continue
             self._run, name, doc = item
             self._in_time = False
             self.chain.take(self._run, name, doc)

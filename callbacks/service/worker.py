@@ -90,7 +90,10 @@ class Worker:
             match message:
                 case RunDocument():
                     self._analyse(chain, message)
-                case ForgetRun(_, number):
+                case ForgetRun(run, number):
+                    # None of its documents comes after this message.
+                    chain.forget(run)
+                    self._forgotten.discard(run)
                     self._done = max(self._done, number)
                     self._acknowledge_if_many()
                 case Close():

@@ -118,6 +118,7 @@ class WorkerSupervisor:
     def forget(self, run: str) -> None:
         """Have the worker skip what it has not done of a run."""
         self._deaths.pop(run, None)
+        self._late.discard(run)
         self._result_runs.forget(run)
         if self._worker is not None:
             self._worker.drop(run)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 MAX_OPEN_RUNS = 64
-"""Number of open runs that the live analysis follows at a time."""
+"""Number of runs without a stop document that the live analysis keeps at a time."""
+MAX_FOLLOWED_RUNS = 1024
+"""Number of runs without a stop document whose uids are followed; a few of them take no memory."""
 
 _PARENT = {
     "descriptor": "run_start",
@@ -41,8 +43,8 @@ class RunIndex:
         Called with each start document. The documents of a run for which it returns False are
         treated as unknown. None: every run is followed.
     most_open
-        A run that never stops is forgotten when this many others have been opened after it.
-        None: there is no such limit.
+        A run that never stops is forgotten when one more than this many are open: of all of them,
+        the one that has had no document for longest. None: there is no such limit.
     """
 
     def __init__(
@@ -73,6 +75,9 @@ class RunIndex:
         run = self._run_of.get(doc.get(_PARENT[name], ""))
         if run is None:
             return None
+        if self._most_open is not None:
+            # In the order of their latest documents.
+            self._uids[run] = self._uids.pop(run)
         if name in _HAS_CHILDREN:
             self._run_of[doc["uid"]] = run
             self._uids[run].append(doc["uid"])
