@@ -14,7 +14,15 @@ class XrfSrError(Exception):
 
 
 class RefusedError(XrfSrError, ValueError):
-    """The request can't be carried out as it stands, and nothing has moved."""
+    """The request can't be carried out as it stands, and nothing has moved.
+
+    Attributes
+    ----------
+    reasons
+        Each single reason, where the message lists several; empty where it is the only one.
+    """
+
+    reasons: tuple[str, ...] = ()
 
 
 class GridError(RefusedError):

@@ -70,7 +70,7 @@ def refused(run_engine, beamline, plan, kind, *words):
             ["'samx'", "-9..9", "limits and safe box allow -5..50 um"],
         ),
         ({"limits_um": ((math.nan, 50), (-50, 50))}, {}, LimitsError, ["'samx'", "no number"]),
-        ({}, {"x_center_um": math.nan}, GridError, ["'samx'", "nan"]),
+        ({}, {"x_center_um": math.nan}, GridError, ["x_center_um is nan", "-1e+07 to 1e+07"]),
         ({}, {"width_um": math.nan}, GridError, ["width_um is nan"]),
         ({}, {"height_um": -1}, GridError, ["height_um is -1"]),
         ({}, {"step_um": 0}, GridError, ["step_um is 0"]),

@@ -51,8 +51,8 @@ class Region:
     Raises
     ------
     GridError
-        A lower edge is not below the upper one, an edge is not a finite number, or the score is
-        no number.
+        A lower edge is not below the upper one, an edge is not a finite number, or another value
+        is not of its type.
     """
 
     x_low_um: float
@@ -77,8 +77,19 @@ class Region:
                 f"region x {self.x_low_um}..{self.x_high_um}, y {self.y_low_um}..{self.y_high_um}"
                 " um: low must be below high and all four finite numbers"
             )
-        if not isinstance(self.score, Real):
-            raise GridError(f"region: score is {self.score!r:.80}; it must be a number")
+        for name in ("score", "predicted_sigma", "trusted_fraction"):
+            if not isinstance(getattr(self, name), Real):
+                value = getattr(self, name)
+                raise GridError(f"region: {name} is {value!r:.80}; it must be a number")
+        for name in ("reason", "source_uid", "model_sha256", "fallback"):
+            if not isinstance(getattr(self, name), str):
+                raise GridError(f"region: {name} is {getattr(self, name)!r:.80}; it must be text")
+        if not all(isinstance(element, str) for element in self.elements):
+            text = f"region: elements is {self.elements!r:.80}; it must be a list of names"
+            raise GridError(text)
+        if not _is_stage(self.stage):
+            text = f"region: stage is {self.stage!r:.80}; it must be positions by name of the axis"
+            raise GridError(text)
 
     @property
     def width_um(self) -> float:
@@ -153,6 +164,12 @@ class Region:
             return cls(**{**values, "elements": tuple(values["elements"])})
         except TypeError as error:
             raise GridError(f"not a Region: {error}") from error
+
+
+def _is_stage(stage: Any) -> bool:
+    return isinstance(stage, Mapping) and all(
+        isinstance(name, str) and isinstance(position, Real) for name, position in stage.items()
+    )
 
 
 @dataclass(frozen=True)

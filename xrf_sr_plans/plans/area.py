@@ -44,23 +44,23 @@ class Area:
         Raises
         ------
         RefusedError
-            If a number is not finite and positive, or if the step is larger than the area.
+            If the step is larger than the area, or an axis without a center doesn't say where it
+            is.
         """
-        sizes = {name: getattr(self, name) for name in ("width_um", "height_um", "step_um")}
-        problems = preflight.number_problems({**sizes, "dwell_ms": dwell_ms})
         fast, slow = axis_facts(beamline.fast), axis_facts(beamline.slow)
         x_center_um, y_center_um = (
             round(facts.position_um, _POSITION_DIGITS) if given_um is None else given_um
             for facts, given_um in ((fast, self.x_center_um), (slow, self.y_center_um))
         )
-        for facts, center_um in ((fast, x_center_um), (slow, y_center_um)):
+        problems = []
+        for facts, center_um, name in ((fast, x_center_um, "x"), (slow, y_center_um, "y")):
             if not math.isfinite(center_um):
-                text = f"axis {facts.name!r}: center is {center_um} um"
+                text = f"axis {facts.name!r} doesn't say where it is; give {name}_center_um"
                 problems.append(Problem(GridError, text))
-        preflight.refuse(problems)
         for name in ("width_um", "height_um"):
-            if self.step_um > sizes[name] * (1 + _SLACK):
-                text = f"step_um {self.step_um:g} is larger than {name} {sizes[name]:g}"
+            size_um = getattr(self, name)
+            if self.step_um > size_um * (1 + _SLACK):
+                text = f"step_um {self.step_um:g} is larger than {name} {size_um:g}"
                 problems.append(Problem(GridError, text))
         preflight.refuse(problems)
         return ScanGrid.from_center(

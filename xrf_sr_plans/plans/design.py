@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import get_args
 
 from pydantic import ValidationError
 
@@ -67,6 +66,11 @@ class Design:
     dose: float
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def refused(cls, problems: Iterable[Problem]) -> Design:
+        """Return a design without any map, because there isn't even a grid to speak of."""
+        return Design(maps=(), time_s=0.0, dose=0.0, problems=tuple(problems))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +148,7 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
         fine_step_um = request.step_um / factor
     fine_dwell_ms = request.dwell_ms if request.fine_dwell_ms is None else request.fine_dwell_ms
     fine = {"fine_step_um": fine_step_um, "fine_dwell_ms": fine_dwell_ms}
-    if analysis is not None and not preflight.number_problems(fine):
+    if analysis is not None:
         rescans = rescan_problems(
             beamline,
             grid,
@@ -178,7 +182,8 @@ def told_with(problems: Iterable[Problem]) -> Iterator[None]:
     try:
         yield
     except RefusedError as error:
-        preflight.refuse([*problems, Problem(type(error), str(error))])
+        reasons = error.reasons or (str(error),)
+        preflight.refuse([*problems, *(Problem(type(error), reason) for reason in reasons)])
 
 
 def _flight_problems(
@@ -212,8 +217,6 @@ def _reach(beamline: Beamline, tile_um: float | None) -> tuple[float, float] | N
     """Return the largest tile: the smaller of what is asked for and what the flyer reaches."""
     if tile_um is None:
         return beamline.reach_um
-    if not tile_um > 0:
-        raise GridError(f"tile_um is {tile_um}; it must be above 0")
     reach = beamline.reach_um or (math.inf, math.inf)
     return min(tile_um, reach[0]), min(tile_um, reach[1])
 
@@ -232,19 +235,11 @@ def _analysis(request: SurveyRequest) -> tuple[schema.AnalysisRequest | None, li
 
 def _survey_problems(beamline: Beamline, request: SurveyRequest) -> list[Problem]:
     """Return what forbids the survey apart from the flight of its tiles."""
-    numbers = {
-        name: getattr(request, name)
-        for name in ("fine_step_um", "fine_dwell_ms", "analysis_timeout_s")
-    }
-    problems = preflight.number_problems(numbers)
+    problems = []
     step_um, fine_step_um = request.step_um, request.fine_step_um
-    if not problems and fine_step_um is not None and fine_step_um > step_um * (1 + 1e-9):
+    if fine_step_um is not None and fine_step_um > step_um * (1 + 1e-9):
         text = f"fine_step_um {fine_step_um:g} is larger than step_um {step_um:g}"
         problems.append(Problem(GridError, text))
-    modes = get_args(schema.RescanMode)
-    if request.rescan not in modes:
-        text = f"rescan is {request.rescan!r}; it must be one of {modes}"
-        problems.append(Problem(ConfigError, text))
     if request.rescan == "queue" and beamline.rescan_queue is None:
         text = f"rescan is 'queue', but {beamline.name} has no rescan_queue to queue with"
         problems.append(Problem(ConfigError, text))
@@ -279,7 +274,7 @@ def _dose_note(
     beamline: Beamline, request: SurveyRequest, dose: float, fine: Mapping[str, float]
 ) -> Iterable[str]:
     """Yield a note where the survey's own `dose` leaves too little for any rescan."""
-    if request.max_dose is None or preflight.number_problems(fine):
+    if request.max_dose is None:
         return
     needed = preflight.dose(beamline, fine["fine_step_um"] ** 2, fine["fine_dwell_ms"])
     left = request.max_dose - dose
@@ -292,4 +287,4 @@ def _dose_note(
 
 def _once(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """Return each problem once, in order: tiles often have the same one."""
-    return tuple(dict.fromkeys(problems))
+    return tuple({problem.text: problem for problem in problems}.values())

@@ -108,8 +108,6 @@ def fine_grid(
     RefusedError
         If not even one pixel is allowed.
     """
-    numbers = {"fine_step_um": fine_step_um, "dwell_ms": dwell_ms}
-    preflight.refuse(preflight.number_problems(numbers))
     fast, slow = axis_facts(beamline.fast), axis_facts(beamline.slow)
     run_up = preflight.run_up_um(beamline, fast, fine_step_um, dwell_ms)
     reach = beamline.reach_um or (math.inf, math.inf)

@@ -99,6 +99,11 @@ class FineMaps:
         RefusedError
             If nothing of the region can be flown.
         """
+        fast = axis_facts(self.beamline.fast)
+        # First, because the run-up at a velocity that is refused anyway would hide that reason.
+        preflight.refuse(
+            preflight.speed_problems(self.beamline, fast, self.fine_step_um, self.dwell_ms)
+        )
         grid = fine_grid(
             self.beamline, region, fine_step_um=self.fine_step_um, dwell_ms=self.dwell_ms
         )

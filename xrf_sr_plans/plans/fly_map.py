@@ -110,7 +110,7 @@ def fly(run: MapRun, progress: FlightProgress | None = None) -> MsgGenerator[Flo
     preflight.refuse(
         [
             *preflight.element_problems(beamline),
-            *preflight.attempt_problems(run.row_attempts),
+            *preflight.number_problems({"row_attempts": run.row_attempts}),
             *preflight.map_problems(beamline, run.grid, run.dwell_ms, facts=facts),
         ]
     )

@@ -12,10 +12,10 @@ from bluesky.utils import MsgGenerator, plan
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline
-from xrf_sr_plans.errors import BudgetError, ConfigError
+from xrf_sr_plans.errors import BudgetError
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
-from xrf_sr_plans.measurement import FACTORS, Factor, factor_not_allowed, not_allowed
+from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Design, PlannedMap, planned_map, told_with
 from xrf_sr_plans.plans.fly_map import fly
@@ -159,9 +159,6 @@ def maps_of_pair(beamline: Beamline, request: PairRequest) -> PairDesign:
     coarse_dwell_ms = request.coarse_dwell_ms
     if coarse_dwell_ms is None:
         coarse_dwell_ms = request.dwell_ms
-    names = ("width_um", "height_um", "fine_step_um", "dwell_ms")
-    numbers = {name: getattr(request, name) for name in names}
-    preflight.refuse(preflight.number_problems({**numbers, "coarse_dwell_ms": coarse_dwell_ms}))
     factors = tuple(request.factors)
     grids = _nested_grids(beamline, request, factors, coarse_dwell_ms)
     facts = axis_facts(beamline.fast)
@@ -188,13 +185,6 @@ def _nested_grids(
     beamline: Beamline, request: PairRequest, factors: tuple[int, ...], coarse_dwell_ms: float
 ) -> dict[int, ScanGrid]:
     """Return grids of the same outer edges by factor, 1 being the fine one."""
-    if not factors:
-        raise ConfigError(not_allowed("factors", [], f"at least one of {FACTORS}"))
-    wrong = [factor for factor in factors if factor not in FACTORS]
-    if wrong:
-        raise ConfigError("; ".join(factor_not_allowed(factor) for factor in wrong))
-    if len(set(factors)) < len(factors):
-        raise ConfigError(not_allowed("factors", list(factors), "each factor once"))
     coarsest = max(factors)
     coarse_area = replace(request.area, step_um=request.fine_step_um * coarsest)
     grid = coarse_area.grid(beamline, coarse_dwell_ms)

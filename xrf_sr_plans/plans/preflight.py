@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import NamedTuple
 
 from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
 from xrf_sr_plans.devices.protocols import Beamline, HasRowPlan, RowTimeModel
-from xrf_sr_plans.errors import BudgetError, ConfigError, GridError, LimitsError, RefusedError
+from xrf_sr_plans.errors import BudgetError, ConfigError, LimitsError, RefusedError
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.measurement import doubled_names
+from xrf_sr_plans.plans.parameter_ranges import PARAMETER_RANGES, kind_of_refusal
 
 _SLACK = 1e-6
 """Rounding error of positions, relative and in um, that doesn't count as a violation."""
@@ -71,23 +71,28 @@ def refuse(problems: Iterable[Problem]) -> None:
     Raises
     ------
     RefusedError
-        If there is a problem. The error is of the problems' own kind where they share one.
+        If there is a problem. The error is of the problems' own kind where they share one, and
+        its `reasons` are their texts.
     """
-    different = list(dict.fromkeys(problems))
+    different = {problem.text: problem for problem in problems}
     if not different:
         return
-    kinds = {problem.kind for problem in different}
+    kinds = {problem.kind for problem in different.values()}
     kind = kinds.pop() if len(kinds) == 1 else RefusedError
-    raise kind("; ".join(problem.text for problem in different))
+    error = kind("; ".join(different))
+    error.reasons = tuple(different)
+    raise error
 
 
 def number_problems(values: Mapping[str, float | None]) -> list[Problem]:
-    """Return a problem for each of `values` that is neither None nor a finite number above 0."""
+    """Return a problem for each of `values`, by parameter, that its range doesn't have.
+
+    None stands for a default and is no problem.
+    """
     return [
-        Problem(GridError, f"{name} is {value!r:.80}; it must be a finite number above 0")
+        Problem(kind_of_refusal(name), PARAMETER_RANGES[name].flaw(name, value))
         for name, value in values.items()
-        if value is not None
-        and not (isinstance(value, Real) and math.isfinite(value) and value > 0)
+        if value is not None and value not in PARAMETER_RANGES[name]
     ]
 
 
@@ -96,14 +101,6 @@ def element_problems(beamline: Beamline) -> list[Problem]:
     flyer = beamline.flyer
     wrong = doubled_names(flyer.elements) if len(flyer.elements) else "it measures no element"
     return [Problem(ConfigError, f"flyer {flyer.name!r}: {wrong}")] if wrong else []
-
-
-def attempt_problems(row_attempts: int) -> list[Problem]:
-    """Return a problem where rows may not be flown even once."""
-    if isinstance(row_attempts, Integral) and row_attempts >= 1:
-        return []
-    text = f"row_attempts is {row_attempts!r:.80}; it must be a whole number, 1 or more"
-    return [Problem(ConfigError, text)]
 
 
 def allowed_box(beamline: Beamline, facts: AxisFacts, *, is_fast: bool) -> Box | Problem:
@@ -232,7 +229,7 @@ def budget_problems(
     budget_s: float | None = None,
     max_dose: float | None = None,
 ) -> Iterator[Problem]:
-    """Yield a problem for each budget that makes no sense or is exceeded.
+    """Yield a problem for each budget that is exceeded.
 
     Parameters
     ----------
@@ -245,9 +242,6 @@ def budget_problems(
     max_dose
         Highest dose, in the unit of the map's dose. None means no limit.
     """
-    for name, limit in (("budget_s", budget_s), ("max_dose", max_dose)):
-        if limit is not None and not limit >= 0:
-            yield Problem(BudgetError, f"{name} is {limit}; it must be 0 or more")
     if budget_s is not None and time_s > budget_s:
         yield Problem(BudgetError, f"needs {time_s:.4g} s; budget_s is {budget_s:.4g} s")
     if max_dose is not None and cost.dose > max_dose:

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline
-from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.errors import ConfigError, RefusedError
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.arguments import checked_arguments
 from xrf_sr_plans.plans.collect import collect_pairs, design_pairs
 from xrf_sr_plans.plans.design import Design, PlannedMap, design_map, design_survey
 from xrf_sr_plans.plans.fly_map import fly_map
 from xrf_sr_plans.plans.pair import acquire_pair, design_pair
+from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import (
     CollectRequest,
     GridRequest,
@@ -120,10 +121,9 @@ def preview(plan: Callable[..., Any], *args: Any, **kwargs: Any) -> Preview:
 
     Raises
     ------
-    RefusedError
-        If there isn't even a grid to speak of, because of NaN, no points or a malformed region.
     ConfigError
-        If the plan is not one that can be previewed.
+        If the plan is not one that can be previewed, or if values are of a wrong type. All else
+        that forbids the plan is in the preview's `problems`.
     TypeError
         If the plan doesn't take these arguments.
     """
@@ -145,7 +145,12 @@ def preview(plan: Callable[..., Any], *args: Any, **kwargs: Any) -> Preview:
     call.apply_defaults()
     beamline: Beamline = call.arguments["beamline"]
     previewed = PREVIEWED[name]
-    design = previewed.design(beamline, previewed.request.from_arguments(call.arguments))
+    request = previewed.request.from_arguments(call.arguments)
+    try:
+        design = previewed.design(beamline, request)
+    except RefusedError as error:
+        reasons = error.reasons or (str(error),)
+        design = Design.refused(Problem(type(error), reason) for reason in reasons)
     return Preview(
         name,
         design.maps,

@@ -8,19 +8,24 @@ and metadata are given the request, never the parameters one by one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import typing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, Self
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline
+from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
-from xrf_sr_plans.measurement import Factor
+from xrf_sr_plans.measurement import FACTORS, Factor, factor_not_allowed, not_allowed
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.area import Area
+from xrf_sr_plans.plans.arguments import choice_flaws, converted
 from xrf_sr_plans.plans.metadata import metadata_problems
+from xrf_sr_plans.plans.parameter_ranges import PARAMETER_RANGES
 from xrf_sr_plans.plans.preflight import Problem
 
 
@@ -44,16 +49,34 @@ class PlanRequest:
             All arguments of the plan by name, defaults included: ``locals()`` in the first
             statement of the plan, or `inspect.BoundArguments.arguments` outside it. The request
             takes those that it has a field for, which is all but the beamline.
+
+        Raises
+        ------
+        ConfigError
+            If values are of a wrong type. The message lists all of them.
         """
-        return cls(**{field.name: arguments[field.name] for field in fields(cls)})
+        return cls(**converted({name: arguments[name] for name in _hints(cls)}, _hints(cls)))
 
     def problems(self, beamline: Beamline) -> list[Problem]:
-        """Return what is wrong with the request, or the beamline, whatever is to be flown."""
-        return [
+        """Return what is wrong with the request, or the beamline, whatever is to be flown.
+
+        Raises
+        ------
+        RefusedError
+            If a number lies outside what its parameter takes, so that nothing can be designed.
+            The message lists everything that is wrong.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        problems = [
             *preflight.element_problems(beamline),
-            *preflight.attempt_problems(self.row_attempts),
+            *(Problem(ConfigError, text) for text in choice_flaws(values, _hints(type(self)))),
             *metadata_problems(self.md),
         ]
+        numbers = {name: values[name] for name in values if name in PARAMETER_RANGES}
+        wrong = preflight.number_problems(numbers)
+        if wrong:
+            preflight.refuse([*wrong, *problems])
+        return problems
 
     def user_input(self) -> dict[str, Any]:
         """Return what the user asked, by parameter, for start documents.
@@ -137,7 +160,6 @@ class StartStopRequest(SingleMapRequest):
 
     def pixels(self, beamline: Beamline) -> ScanGrid:
         """Return the pixels between the two ends of each axis."""
-        preflight.refuse(preflight.number_problems({"dwell_ms": self.dwell_ms}))
         fast, slow = axis_facts(beamline.fast), axis_facts(beamline.slow)
         grid = ScanGrid.from_start_stop(
             self.x_start_um,
@@ -163,7 +185,6 @@ class GridRequest(SingleMapRequest):
 
     def pixels(self, beamline: Beamline) -> ScanGrid:
         """Return the pixels that were given."""
-        preflight.refuse(preflight.number_problems({"dwell_ms": self.dwell_ms}))
         return self.grid
 
 
@@ -185,6 +206,21 @@ class AnyPairRequest(PlanRequest):
     factors: list[Factor] | tuple[Factor, ...]
     coarse_dwell_ms: float | None
     bracket: bool
+
+    def problems(self, beamline: Beamline) -> list[Problem]:
+        """Return what is wrong with the request, or the beamline, whatever is to be flown.
+
+        Raises
+        ------
+        RefusedError
+            If numbers or factors are not allowed, so that nothing can be designed. The message
+            lists everything that is wrong.
+        """
+        problems = super().problems(beamline)
+        wrong = [Problem(ConfigError, text) for text in _factor_flaws(self.factors)]
+        if wrong:
+            preflight.refuse([*problems, *wrong])
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +256,22 @@ class CollectRequest(AnyPairRequest):
             x_center_um=region.x_center_um,
             y_center_um=region.y_center_um,
         )
+
+
+def _factor_flaws(factors: Sequence[Factor]) -> list[str]:
+    """Return what is wrong with the factors of a pair, in words."""
+    if not factors:
+        return [not_allowed("factors", [], f"at least one of {FACTORS}")]
+    wrong = [factor_not_allowed(factor) for factor in factors if factor not in FACTORS]
+    if not wrong and len(set(factors)) < len(factors):
+        wrong = [not_allowed("factors", list(factors), "each factor once")]
+    return wrong
+
+
+@cache
+def _hints(request: type[PlanRequest]) -> dict[str, Any]:
+    """Return the types of a request's fields, which are those of its plan's parameters."""
+    return typing.get_type_hints(request)
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,9 @@ from itertools import pairwise
 from xrf_sr_plans.errors import GridError
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 
+MOST_TILES = 1000
+"""Largest number of tiles. More would take weeks, and already their design would take minutes."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -36,10 +39,20 @@ def split_into_tiles(grid: ScanGrid, reach_um: tuple[float, float] | None) -> li
     Raises
     ------
     GridError
-        If the reach is less than one pixel or is not finite.
+        If the reach is less than one pixel or is not finite, or if there were more than
+        `MOST_TILES`.
     """
     if reach_um is None:
         return [Tile(grid, 0, 0)]
+    number = math.prod(
+        math.ceil(axis.num / _most(axis, reach))
+        for axis, reach in ((grid.fast, reach_um[0]), (grid.slow, reach_um[1]))
+    )
+    if number > MOST_TILES:
+        raise GridError(
+            f"{number} tiles of at most {reach_um[0]:g} x {reach_um[1]:g} um would be needed;"
+            f" a survey has at most {MOST_TILES}"
+        )
     columns = _spans(grid.fast, reach_um[0])
     rows = _spans(grid.slow, reach_um[1])
     tiles = []
@@ -54,6 +67,13 @@ def split_into_tiles(grid: ScanGrid, reach_um: tuple[float, float] | None) -> li
 
 def _spans(axis: AxisGrid, reach_um: float) -> list[tuple[int, int]]:
     """Return first pixel and number of pixels of each tile along one axis."""
+    count = math.ceil(axis.num / _most(axis, reach_um))
+    edges = [axis.num * index // count for index in range(count + 1)]
+    return [(low, high - low) for low, high in pairwise(edges)]
+
+
+def _most(axis: AxisGrid, reach_um: float) -> int:
+    """Return how many pixels a tile has at most along one axis."""
     if not (math.isfinite(reach_um) and reach_um > 0):
         raise GridError(f"axis {axis.name!r}: a tile of {reach_um} um; it must be above 0")
     most = math.floor(reach_um / axis.step_um + 1e-6)
@@ -62,9 +82,7 @@ def _spans(axis: AxisGrid, reach_um: float) -> list[tuple[int, int]]:
             f"axis {axis.name!r}: a tile of {reach_um:g} um is smaller than the step"
             f" {axis.step_um:g} um"
         )
-    count = math.ceil(axis.num / most)
-    edges = [axis.num * index // count for index in range(count + 1)]
-    return [(low, high - low) for low, high in pairwise(edges)]
+    return most
 
 
 def _part(axis: AxisGrid, first: int, num: int) -> AxisGrid:
