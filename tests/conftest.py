@@ -1,0 +1,31 @@
+"""Shared by all tests: no test leaves the event loop of a RunEngine behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from bluesky import RunEngine
+
+
+@pytest.fixture(autouse=True)
+def closed_run_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """End the thread and the event loop of every RunEngine that the test itself has made.
+
+    bluesky never ends them: three file descriptors and a thread for each RunEngine. A thousand
+    descriptors are too many for `select`, by which pexpect and redis wait.
+    """
+    made: list[RunEngine] = []
+    make = RunEngine.__init__
+
+    def noted(engine: RunEngine, *args: object, **kwargs: object) -> None:
+        make(engine, *args, **kwargs)  # type: ignore[arg-type]
+        made.append(engine)
+
+    monkeypatch.setattr(RunEngine, "__init__", noted)
+    yield
+    for engine in made:
+        engine.loop.call_soon_threadsafe(engine.loop.stop)
+        engine._th.join(10)
+        if not engine._th.is_alive():
+            engine.loop.close()
