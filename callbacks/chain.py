@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from xrf_sr_plans.callbacks.hdf5_assets import is_large, with_maps_in_file
-from xrf_sr_plans.callbacks.map_assembler import MapAssembler
+from xrf_sr_plans.callbacks.map_assembler import MapAssembler, odd_about
 from xrf_sr_plans.callbacks.result_run import (
     AnalysedMap,
     preview_documents,
@@ -185,7 +185,7 @@ class AnalysisChain:
     def _on_rows(self, run: MapAssembler) -> None:
         self._pace.row()
         every = run.request.preview_every_rows
-        rows = len(run.builder.rows_used)
+        rows = run.builder.rows_received
         if self._preview is None or not run.request.enhance or not every or rows % every:
             return
         # The final result must never have to wait for a preview.
@@ -206,10 +206,13 @@ class AnalysisChain:
         enhanced: EnhancedMaps | None = None
         regions: list[Region] = []
         maps, reason = None, ""
+        rows_used: list[int] = []
+        notes = list(run.notes)
         try:
-            maps = builder.maps()
-            if not builder.rows_used:
-                reason = "; ".join(["no pixel was measured", *builder.notes, *builder.problems])
+            maps, rows_used = builder.maps(), builder.rows_used
+            notes += odd_about(builder)
+            if not (builder.coverage > 0).any():
+                reason = "; ".join(["no pixel was measured", *notes])
             elif request.enhance:
                 began = time.perf_counter()
                 enhanced = self._enhance(maps, request)
@@ -230,11 +233,11 @@ class AnalysisChain:
             run.end_time,
             request,
             maps,
-            builder.rows_used,
+            rows_used,
             enhanced,
             regions,
             reason,
-            run.notes,
+            notes,
         )
 
     def _publish(self, analysed: AnalysedMap, began: float) -> None:

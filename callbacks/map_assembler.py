@@ -9,6 +9,9 @@ from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.assemble import MapBuilder
 from xrf_sr_plans.schema import AnalysisRequest
 
+LITTLE_MEASURED = 0.5
+"""Share of measured pixels below which the result says so."""
+
 
 class MapAssembler:
     """Pass the documents of one run to a `MapBuilder`.
@@ -65,17 +68,29 @@ class MapAssembler:
         if name == "descriptor":
             self.builder.descriptor(doc)
         elif name in ("event", "event_page"):
-            rows = len(self.builder.rows_used)
+            rows = self.builder.rows_received
             if name == "event":
                 self.builder.event(doc)
             else:
                 self.builder.event_page(doc)
-            if len(self.builder.rows_used) > rows:
+            if self.builder.rows_received > rows:
                 self._on_rows(self)
         elif name == "stop":
             self.end_time = float(doc["time"])
             self.notes = _how_it_ended(doc)
             self._on_stop(self)
+
+
+def odd_about(builder: MapBuilder) -> list[str]:
+    """Return what a reader of the result must know of how the map was measured, in words."""
+    notes = list(builder.notes)
+    if builder.problems:
+        problems = sorted(set(builder.problems))
+        notes.append(f"{len(problems)} events were left out: {problems[0]}")
+    measured = float((builder.coverage > 0).mean())
+    if 0 < measured < LITTLE_MEASURED:
+        notes.append(f"only {measured:.0%} of the pixels were measured")
+    return notes
 
 
 def _how_it_ended(stop: Mapping[str, Any]) -> tuple[str, ...]:

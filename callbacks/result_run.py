@@ -78,12 +78,10 @@ class AnalysedMap:
         """Dwell time (ms) and median monitor reading, which make the counts of maps comparable."""
         if self.maps is None:
             return {"dwell_ms": None, "i0_median": None}
-        monitor = np.asarray(self.maps.i0.values, dtype=float)
-        monitor = monitor[np.isfinite(monitor) & (monitor > 0)]
         dwell_ms = self.maps.attrs.get("dwell_ms")
         return {
             "dwell_ms": None if dwell_ms is None else float(dwell_ms),
-            "i0_median": float(np.median(monitor)) if monitor.size else None,
+            "i0_median": self.maps.beam().median,
         }
 
     @property
@@ -105,8 +103,8 @@ class AnalysedMap:
 
     @property
     def explanation(self) -> str:
-        """What went wrong with the analysis or the network, else the notes; empty where nothing."""
-        return self.reason or self.fallback or "; ".join(self.notes)
+        """What went wrong with the analysis or the network, and the notes; empty where nothing."""
+        return self.reason or "; ".join(filter(None, [self.fallback, *self.notes]))
 
     @property
     def result_uid(self) -> str:

@@ -113,6 +113,39 @@ def test_a_replay_warns_once_that_its_map_is_bicubic_and_why(bicubic_model, monk
     assert caplog.text.count("out of memory") == 1
 
 
+def flown_with(key, reading, rows=range(16)):
+    """The run in which one channel says something else in some of the rows."""
+    for name, doc in map_run(GRID, COUNTS):
+        if name == "event_page":
+            for event in doc["data"][KEYS["row"]]:
+                changed = {key: [reading] * 20} if event in rows else {}
+                yield "event", row_event(GRID, COUNTS, event, **changed)
+        else:
+            yield name, doc
+
+
+def test_a_channel_that_says_nothing_is_named_at_the_prompt_and_in_the_result(bicubic_model):
+    (summary,), documents = analysed(flown_with("i0", 0.0))
+    assert summary.status == "done"
+    assert "I0 says nothing" in summary.reason
+    assert "I0 says nothing" in documents[0][1]["notes"][0]
+    assert documents[0][1]["complete"] is True
+
+
+def test_a_map_without_a_usable_pixel_has_failed_and_says_why(bicubic_model):
+    (summary,), documents = analysed(flown_with("fast_um", 0.0))
+    assert summary.status == "failed"
+    assert "fast encoder stands still in rows 0-15" in summary.reason
+    assert documents[-1][1]["exit_status"] == "fail"
+
+
+def test_a_map_of_which_little_was_measured_says_so(bicubic_model):
+    (summary,), documents = analysed(flown_with("fast_um", 0.0, rows=range(2, 16)))
+    assert summary.status == "done"
+    assert "only 12% of the pixels were measured" in summary.reason
+    assert documents[0][1]["complete"] is False
+
+
 def test_without_any_row_the_result_says_failed(bicubic_model):
     run = [(name, doc) for name, doc in map_run(GRID, COUNTS) if name != "event_page"]
     (summary,), documents = analysed(run)

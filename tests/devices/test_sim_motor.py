@@ -30,6 +30,7 @@ def test_an_axis_is_what_bluesky_plans_expect_of_a_motor() -> None:
 
 
 def test_check_limits_of_bluesky_sees_the_limits() -> None:
+    RunEngine({})  # check_limits needs its event loop
     beamline = make_beamline(limits_um=((-10, 10), (-10, 10)))
     check_limits(bp.scan([], beamline.fast, -10, 10, 3))
     with pytest.raises(LimitsError, match=r"samx.*11 um is outside -10\.\.10 um"):

@@ -272,7 +272,9 @@ class _PendingOutcome:
             self._outcome.set_result(_Outcome(summary, elapsed_s, time.time()))
         if self._timer is not None:
             self._timer.cancel()
-        level = logging.INFO if summary.status == "done" else logging.WARNING
+        # Nothing unusual ends without a word at the prompt.
+        usual = summary.status == "done" and not summary.reason
+        level = logging.INFO if usual else logging.WARNING
         logger.log(level, "analysis of run %s: %s %s", self._uid, summary.status, summary.reason)
 
 

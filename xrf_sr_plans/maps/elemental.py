@@ -11,6 +11,7 @@ import xarray as xr
 
 from xrf_sr_plans.errors import GridError
 from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.maps.monitors import Beam, beam_of
 from xrf_sr_plans.measurement import doubled_names
 
 _PIXEL = ("y", "x")
@@ -112,6 +113,11 @@ class ElementalMaps:
     def i0(self) -> xr.DataArray:
         """Reading of the incoming flux monitor (y, x); NaN where it is unknown."""
         return self.dataset["i0"]
+
+    def beam(self) -> Beam:
+        """Return the beam intensity of each pixel, as far as the flux monitor tells."""
+        photons = np.nansum(self.counts.values, axis=0)
+        return beam_of(np.asarray(self.i0.values, dtype=float), photons)
 
     @property
     def coverage(self) -> xr.DataArray:

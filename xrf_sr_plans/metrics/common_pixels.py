@@ -104,18 +104,14 @@ def fine_count_scale(
     i0_median = enhanced.dataset.attrs.get("i0_median")
     if coarse is not None:
         dwell_ms = coarse.attrs.get("dwell_ms")
-        beam = np.asarray(coarse.i0.values, dtype=float)
-        beam = beam[np.isfinite(beam) & (beam > 0)]
-        i0_median = float(np.median(beam)) if beam.size else None
+        i0_median = coarse.beam().median
     scale = np.ones(fine.grid.shape)
     if dwell_ms and fine.attrs.get("dwell_ms"):
         scale *= float(dwell_ms) / float(fine.attrs["dwell_ms"])
-    monitor = np.asarray(fine.i0.values, dtype=float)
-    good = np.isfinite(monitor) & (monitor > 0)
-    if good.any():
-        nominal = float(i0_median or np.median(monitor[good]))
-        scale *= np.where(good, nominal / np.where(good, monitor, 1.0), np.nan)
-    return scale
+    beam = fine.beam()
+    if beam.median is not None:
+        scale *= float(i0_median or beam.median) / beam.median
+    return scale / beam.relative
 
 
 def overlap_matrix(source: AxisGrid, target: AxisGrid) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xrf_sr_plans.errors import GridError
+from xrf_sr_plans.maps.monitors import beam_of
 from xrf_sr_plans.physics.resample import fill_unmeasured
 
 LARGEST_COUNT = 1e12
@@ -40,7 +41,7 @@ def prepare(counts: np.ndarray, i0: np.ndarray | None = None) -> Prepared:
         (element, y, x) detected photons; NaN, infinite, negative or absurd values (above
         `LARGEST_COUNT`) count as not measured.
     i0
-        (y, x) beam monitor in any unit; an all-NaN monitor is as good as none.
+        (y, x) beam monitor in any unit; one that says nothing is as good as none.
 
     Raises
     ------
@@ -52,8 +53,8 @@ def prepare(counts: np.ndarray, i0: np.ndarray | None = None) -> Prepared:
         raise GridError(f"counts have the shape {counts.shape}; (element, y, x) is needed")
     with np.errstate(invalid="ignore"):
         counts[~(np.isfinite(counts) & (counts >= 0) & (counts < LARGEST_COUNT))] = np.nan
-    if i0 is not None and np.isfinite(i0).any():
-        counts /= _relative_beam(np.asarray(i0, dtype=float), counts.shape[1:])
+    if i0 is not None:
+        counts /= _relative_beam(np.asarray(i0, dtype=float), counts)
     measured = np.isfinite(counts)
     return Prepared(fill_unmeasured(counts), measured)
 
@@ -84,13 +85,9 @@ def memory_bytes() -> int | None:
         return None
 
 
-def _relative_beam(i0: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    if i0.shape != shape:
-        raise GridError(f"i0 has the shape {i0.shape}; the map has {shape}")
-    positive = i0[np.isfinite(i0) & (i0 > 0)]
-    if positive.size == 0:
-        return np.full(shape, np.nan)
-    relative = i0 / np.median(positive)
-    # A gap of the monitor alone (NaN) is no reason to throw the counts away.
-    relative = np.where(np.isnan(relative), 1.0, relative)
+def _relative_beam(i0: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the beam intensity of each pixel over its median (y, x); NaN: as good as no beam."""
+    if i0.shape != counts.shape[1:]:
+        raise GridError(f"i0 has the shape {i0.shape}; the map has {counts.shape[1:]}")
+    relative = beam_of(i0, np.nansum(counts, axis=0)).relative
     return np.where(relative >= LOWEST_BEAM, relative, np.nan)

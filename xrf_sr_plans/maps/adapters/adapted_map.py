@@ -82,6 +82,10 @@ class AdaptedMap:
         How a pixel was measured: "fly", "area" or "point".
     analysis
         What the analysis is to do with the map.
+    channels
+        Which channels the run has besides the counts: "i0", "fast_um", "slow_um". One that it
+        doesn't have is left out of the documents; one that says nothing there is named in the
+        result.
     rows
         The rows so far, by index along the slow axis.
     """
@@ -92,6 +96,7 @@ class AdaptedMap:
     dwell_ms: float
     sampling: Sampling
     analysis: schema.AnalysisRequest | None
+    channels: Sequence[str] = ("i0", "fast_um", "slow_um")
     rows: dict[int, FlownRow] = field(default_factory=dict)
 
     def documents(self, stop: Mapping[str, Any] | None) -> Iterator[Document]:
@@ -120,11 +125,13 @@ class AdaptedMap:
             yield "stop", dict(stop)
 
     def _descriptor(self) -> dict[str, Any]:
-        keys = schema.row_keys(DETECTOR)
         num = self.grid.fast.num
         # Counts are [element, frame], what a frame has once is [frame]; the rest are numbers.
-        shapes = {"counts": [len(self.elements), num]} | {
-            role: [num] for role in ("i0", "live_time", "fast_um", "slow_um")
+        shapes = {"counts": [len(self.elements), num]} | {role: [num] for role in self.channels}
+        keys = {
+            role: key
+            for role, key in schema.row_keys(DETECTOR).items()
+            if role in (*shapes, "row", "attempt", "direction", "n_frames")
         }
         data_keys = {
             key: {
@@ -158,10 +165,7 @@ class AdaptedMap:
         row, keys = self.rows[index], schema.row_keys(DETECTOR)
         data = {
             keys["counts"]: row.counts.tolist(),
-            keys["i0"]: row.i0.tolist(),
-            keys["live_time"]: np.full(row.i0.size, np.nan).tolist(),
-            keys["fast_um"]: row.fast_um.tolist(),
-            keys["slow_um"]: row.slow_um.tolist(),
+            **{keys[role]: getattr(row, role).tolist() for role in self.channels},
             keys["row"]: index,
             keys["attempt"]: row.attempt,
             keys["direction"]: row.direction,
@@ -225,21 +229,32 @@ def numbers(data: Mapping[str, Any], key: str, num: int | None = None) -> np.nda
     key
         The data key.
     num
-        Number of values to return: more are cut off, missing ones are NaN. None: all there are.
+        Number of frames: more are cut off, missing ones are NaN. The values of several detector
+        elements, in an array with one axis of this length, are added up. None: all values.
 
     Raises
     ------
     AssemblyError
-        The key isn't there, or holds no numbers (an external array that was not filled).
+        The key isn't there, or holds no numbers (an external array that was not filled), or an
+        array of which no single axis has one number a frame.
     """
     if key not in data:
         raise AssemblyError(f"no data key {key!r}; there are {', '.join(data)}")
     try:
-        values = np.asarray(data[key], dtype=float).ravel()
+        values = np.asarray(data[key], dtype=float)
     except (TypeError, ValueError) as error:
         raise AssemblyError(f"{key!r} holds no numbers (is it filled?): {error}") from error
     if num is None:
-        return values
+        return values.ravel()
+    if values.ndim > 1:
+        of_frames = [axis for axis, length in enumerate(values.shape) if length == num]
+        if len(of_frames) != 1:
+            raise AssemblyError(
+                f"{key!r} has the shape {values.shape}; one axis of {num} frames is needed"
+            )
+        others = tuple(axis for axis in range(values.ndim) if axis != of_frames[0])
+        values = values.sum(axis=others)
+    values = values.ravel()
     return np.pad(values[:num], (0, max(num - values.size, 0)), constant_values=np.nan)
 
 
@@ -282,3 +297,31 @@ def photons_per_value(
             )
         scales.append(unit.per_s * dwell_ms / 1e3 if unit.kind == "rate" else 1.0)
     return np.array(scales)
+
+
+def total(data: Mapping[str, Any], key: str) -> float:
+    """Return the value of a data key; the values of several detector elements are added up.
+
+    Raises
+    ------
+    AssemblyError
+        See `numbers`; or the key holds no value at all.
+    """
+    values = numbers(data, key)
+    if not values.size:
+        raise AssemblyError(f"{key!r} is empty; a number is needed")
+    return float(values.sum())
+
+
+def single(data: Mapping[str, Any], key: str) -> float:
+    """Return the only value of a data key.
+
+    Raises
+    ------
+    AssemblyError
+        See `numbers`; or the key holds another number of values than one.
+    """
+    values = numbers(data, key)
+    if values.size != 1:
+        raise AssemblyError(f"{key!r} has {values.size} values; one position is needed")
+    return float(values[0])

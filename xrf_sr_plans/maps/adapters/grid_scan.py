@@ -15,8 +15,9 @@ from xrf_sr_plans.maps.adapters.adapted_map import (
     Document,
     FlownRow,
     axis_between,
-    numbers,
     photons_per_value,
+    single,
+    total,
     without_pages,
 )
 from xrf_sr_plans.maps.grid import ScanGrid
@@ -81,6 +82,8 @@ def adapt_grid_scan(
         _scale(start, descriptor, field) if um_per_unit is None else um_per_unit for field in fields
     ]
     adapted = _empty_map(start, scales, list(channels), dwell_ms, analysis)
+    if i0_key is None:
+        adapted.channels = ("fast_um", "slow_um")
     keys = list(channels.values())
     photons = photons_per_value(descriptor, keys, dwell_ms, f"run {start.get('uid')}")
     for seq_num in sorted(pixels):
@@ -88,12 +91,12 @@ def adapt_grid_scan(
         row, place = _place(adapted, seq_num)
         if row is None:
             continue
-        row.counts[:, place] = [numbers(data, key)[0] for key in keys] * photons
+        row.counts[:, place] = [total(data, key) for key in keys] * photons
         row.slow_um[place], row.fast_um[place] = (
-            numbers(data, field)[0] * scale for field, scale in zip(fields, scales, strict=True)
+            single(data, field) * scale for field, scale in zip(fields, scales, strict=True)
         )
         if i0_key is not None:
-            row.i0[place] = numbers(data, i0_key)[0]
+            row.i0[place] = total(data, i0_key)
         row.time = float(pixels[seq_num]["time"])
     yield from adapted.documents(stop)
 

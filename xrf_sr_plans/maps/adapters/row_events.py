@@ -81,6 +81,8 @@ def adapt_row_events(
         if name == "start":
             start = doc
             adapted = _empty_map(doc, list(channels), analysis)
+            there_are = {"i0": keys.i0, "fast_um": keys.fast}
+            adapted.channels = [role for role, key in there_are.items() if key]
         elif name == "descriptor" and doc["name"] == stream and adapted is not None:
             owner = f"run {start.get('uid')}"
             descriptors[doc["uid"]] = photons_per_value(doc, keys.channels, adapted.dwell_ms, owner)
