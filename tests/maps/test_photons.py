@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pytest
 
 from xrf_sr_plans.errors import ConfigError, FileFormatError
 from xrf_sr_plans.maps.files import MapsFile, as_photons, read_maps
+from xrf_sr_plans.maps.files.model import LiveTime
 from xrf_sr_plans.maps.photon_step import photon_step
 from xrf_sr_plans.maps.value_units import value_unit
 
@@ -15,8 +17,9 @@ COUNTS = np.random.default_rng(0).poisson(20, (2, 24, 32)).astype(float)
 FITTED = COUNTS * 0.98 + np.random.default_rng(1).uniform(0, 0.5, COUNTS.shape)
 
 
-def rates(maps=FITTED, dwell_s=0.01, units="counts/s", **meta) -> MapsFile:
-    return MapsFile(maps / dwell_s, ("Fe", "Zn"), 0.5, {"path": "scan.h5", "units": units, **meta})
+def rates(maps=FITTED, dwell_s=0.01, units="counts/s", live_time=None) -> MapsFile:
+    meta = {"path": "scan.h5", "units": units}
+    return MapsFile(maps / dwell_s, ("Fe", "Zn"), 0.5, meta, live_time)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +64,7 @@ def test_the_live_time_in_the_file_is_used_pixel_by_pixel() -> None:
     live_s = np.random.default_rng(2).uniform(0.008, 0.01, COUNTS.shape[1:])
     live_s[3, 4] = 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        file = rates(FITTED, live_s, live_time_s=live_s, live_time_place="Elapsed_Livetime")
+        file = rates(FITTED, live_s, live_time=LiveTime(live_s, "Elapsed_Livetime"))
     file.maps[~np.isfinite(file.maps)] = 0
     found = as_photons(file)
     expected = FITTED.copy()
@@ -71,10 +74,10 @@ def test_the_live_time_in_the_file_is_used_pixel_by_pixel() -> None:
     assert "'Elapsed_Livetime' (median 9" in found.meta["notes"][-1]
 
 
-@pytest.mark.parametrize("live_time_s", [0.0, np.nan, np.zeros((24, 32)), np.full((24, 32), -1.0)])
-def test_a_live_time_that_says_nothing_is_as_good_as_none(live_time_s) -> None:
+@pytest.mark.parametrize("live_s", [0.0, np.nan, 1e30, np.zeros((24, 32)), np.full((24, 32), -1.0)])
+def test_a_live_time_that_says_nothing_is_as_good_as_none(live_s) -> None:
     with pytest.raises(FileFormatError, match=r"'ELT1' says nothing of it: give the dwell time"):
-        as_photons(rates(live_time_s=live_time_s, live_time_place="ELT1"))
+        as_photons(rates(live_time=LiveTime(np.array(live_s), "ELT1")))
 
 
 @pytest.mark.parametrize("dwell_s", [1.0, 0.01, 0.0037])
@@ -130,3 +133,79 @@ def test_an_archive_may_hold_units_by_element_and_its_dwell(tmp_path) -> None:
     np.testing.assert_allclose(found.maps[0], FITTED[0] / 2)
     np.testing.assert_allclose(found.maps[1], FITTED[1])
     assert "'dwell_ms' (median 500 ms)" in found.meta["notes"][-1]
+
+
+def write_maps_h5(path, place, times=0.01, units=(b"cts/s", b"cts/s"), older=False):
+    """A MAPS file with rates, and with the live time in one of the places where it may be."""
+    live_s = np.full((24, 32), times)
+    with h5py.File(path, "w") as file:
+        if older:
+            file["MAPS/XRF_roi"], file["MAPS/channel_names"] = FITTED / live_s, [b"Fe", b"Zn"]
+            if units:
+                file["MAPS/channel_units"] = np.array([units, [b"ug/cm^2"] * 2])
+        else:
+            group = file.create_group("MAPS/XRF_Analyzed/NNLS")
+            group["Counts_Per_Sec"], group["Channel_Names"] = FITTED / live_s, [b"Fe", b"Zn"]
+            if units:
+                group["Channel_Units"] = np.array(units)
+        if place == "spectra":
+            file["MAPS/Spectra/Elapsed_Livetime"] = live_s
+        elif place == "scalers":
+            file["MAPS/Scalers/Names"] = np.array([b"US_IC", b"ELT1", b"ELT2"])
+            file["MAPS/Scalers/Values"] = np.stack([live_s * 1e7, live_s, live_s])
+        elif place == "old scalers":
+            file["MAPS/scaler_names"] = np.array([b"us_ic", b"elt1"])
+            file["MAPS/scalers"] = np.stack([live_s * 1e7, live_s])
+    return path
+
+
+@pytest.mark.parametrize("units", [(), (b"cts/s", b"cts/s")])
+@pytest.mark.parametrize(
+    ("place", "older"), [("spectra", False), ("scalers", False), ("old scalers", True)]
+)
+def test_maps_files_of_both_generations_give_photons_by_their_live_time(
+    tmp_path, place, older, units
+) -> None:
+    found = as_photons(read_maps(write_maps_h5(tmp_path / "m.h5", place, units=units, older=older)))
+    np.testing.assert_allclose(found.maps, FITTED)
+    assert "(median 10 ms)" in found.meta["notes"][-1]
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_maps_files_without_a_live_time_are_refused(tmp_path, older) -> None:
+    file = read_maps(write_maps_h5(tmp_path / "m.h5", "none", older=older))
+    with pytest.raises(FileFormatError, match=r"m\.h5: values in 'cts/s' \(Fe, Zn\) are rates"):
+        as_photons(file)
+    np.testing.assert_allclose(as_photons(file, dwell_ms=10).maps, FITTED)
+
+
+@pytest.mark.parametrize(
+    ("units", "time", "time_units"),
+    [(("counts/s", "counts/s"), 10.0, "ms"), (("cps", "cps"), 0.01, None),
+     (("counts", "counts/s"), np.full((24, 32), 1e4), "us")],
+)  # fmt: skip
+def test_nexus_files_have_a_unit_for_each_signal_and_a_time(tmp_path, units, time, time_units):
+    rates = [FITTED[k] / (1 if unit == "counts" else 0.01) for k, unit in enumerate(units)]
+    with h5py.File(tmp_path / "m.nxs", "w") as file:
+        group = file.create_group("entry/maps")
+        group.attrs["NX_class"], group.attrs["signal"] = "NXdata", "Fe"
+        group.attrs["auxiliary_signals"] = ["Zn"]
+        for name, plane, unit in zip(("Fe", "Zn"), rates, units, strict=True):
+            group[name] = plane
+            group[name].attrs["units"] = unit
+        file["entry/count_time"] = time
+        if time_units:
+            file["entry/count_time"].attrs["units"] = time_units
+    found = as_photons(read_maps(tmp_path / "m.nxs"))
+    np.testing.assert_allclose(found.maps, FITTED)
+    assert "'/entry/count_time' (median 10 ms)" in found.meta["notes"][-1]
+
+
+def test_fits_of_pyxrf_are_counts_unless_they_say_otherwise(tmp_path) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["xrfmap/detsum/xrf_fit"], file["xrfmap/detsum/xrf_fit_name"] = FITTED, [b"Fe", b"Zn"]
+    assert as_photons(read_maps(tmp_path / "m.h5")).meta["units"] == "photons"
+    with h5py.File(tmp_path / "m.h5", "a") as file:
+        file["xrfmap/detsum/xrf_fit"].attrs["units"] = "ug/cm2"
+    with pytest.raises(FileFormatError, match="ug/cm2"):
+        as_photons(read_maps(tmp_path / "m.h5"))

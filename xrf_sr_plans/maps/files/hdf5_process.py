@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
-from xrf_sr_plans.maps.files.model import MapsFile
+from xrf_sr_plans.maps.files.model import LiveTime, MapsFile
 
 SILENCE_S = 8.0
 """How long libhdf5 may take for one step before the file counts as damaged."""
@@ -96,10 +96,17 @@ class _Answer:
         head = json.loads(line)
         if "error" in head:
             raise FileFormatError(head["error"])
-        shape = tuple(head["shape"])
-        self._deadline = time.monotonic() + patience_s(math.prod(shape))
-        maps = np.frombuffer(self._exactly(8 * math.prod(shape)), dtype="<f8").reshape(shape)
-        return MapsFile(maps, tuple(head["elements"]), head["pixel_size_um"], head["meta"])
+        maps, live_time = self._array(head["shape"]), None
+        if "live_time" in head:
+            seconds = self._array(head["live_time"]["shape"])
+            live_time = LiveTime(seconds, head["live_time"]["place"])
+        elements = tuple(head["elements"])
+        return MapsFile(maps, elements, head["pixel_size_um"], head["meta"], live_time)
+
+    def _array(self, shape: list[int]) -> np.ndarray:
+        size = math.prod(shape)
+        self._deadline = time.monotonic() + patience_s(size)
+        return np.frombuffer(self._exactly(8 * size), dtype="<f8").reshape(shape)
 
     def _line(self) -> bytes:
         while (end := self._waiting.find(b"\n")) < 0:
@@ -112,10 +119,11 @@ class _Answer:
         return line
 
     def _exactly(self, size: int) -> bytearray:
-        """Return so many bytes, in a buffer that is made once."""
+        """Return the next so many bytes, in a buffer that is made once."""
         content = bytearray(size)
         got = min(size, len(self._waiting))
         content[:got] = self._waiting[:got]
+        del self._waiting[:got]
         with memoryview(content) as view:
             while got < size:
                 self._wait()

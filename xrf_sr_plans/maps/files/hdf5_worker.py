@@ -1,7 +1,8 @@
 """The process in which `hdf5_process.read_hdf5` has a file read: ``python -m`` with this module.
 
 It writes lines to its standard output: a number before each step, which is how many values are
-going to be read, and at the end an object in JSON, which the values of the maps follow as float64.
+going to be read, and at the end an object in JSON, which the values of the maps, and the live times
+if there are any, follow as float64.
 It limits its own memory and time, so that it ends even where nobody waits for it any more.
 """
 
@@ -76,8 +77,13 @@ def serve(path: Path, shown: str, step_um: float | None, out: BinaryIO) -> None:
         "pixel_size_um": found.pixel_size_um,
         "meta": found.meta,
     }
+    arrays = [found.maps]
+    if found.live_time is not None:
+        arrays.append(found.live_time.seconds)
+        head["live_time"] = {"place": found.live_time.place, "shape": arrays[1].shape}
     out.write(json.dumps(head).encode() + b"\n")
-    out.write(np.ascontiguousarray(found.maps, dtype="<f8").data)
+    for array in arrays:
+        out.write(np.ascontiguousarray(array, dtype="<f8").data)
 
 
 if __name__ == "__main__":

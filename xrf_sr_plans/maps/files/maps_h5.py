@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from xrf_sr_plans.maps.files.hdf5 import Hdf5File
-from xrf_sr_plans.maps.files.model import FileAxis, MapsFile, build
+from xrf_sr_plans.maps.files.hdf5 import Hdf5File, is_numbers, is_texts
+from xrf_sr_plans.maps.files.model import FileAxis, LiveTime, MapsFile, build
 
 CANDIDATES = (
     ("MAPS/XRF_Analyzed/NNLS/Counts_Per_Sec", "MAPS/XRF_Analyzed/NNLS/Channel_Names"),
@@ -18,6 +18,9 @@ CANDIDATES = (
 
 A fit separates overlapping lines, which regions of interest don't.
 """
+
+SCALERS = (("MAPS/Scalers/Values", "MAPS/Scalers/Names"), ("MAPS/scalers", "MAPS/scaler_names"))
+"""Where scalers and their names may be."""
 
 # How many columns at the end of a row a fly scan may leave empty or doubled.
 _BAD_COLUMNS = 2
@@ -52,9 +55,41 @@ def read_maps_h5(file: Hdf5File, step_um: float | None = None) -> MapsFile | Non
         path=file.shown,
         axes=_axes(file),
         step_um=step_um,
-        meta={"units": "counts/s" if values.endswith("Counts_Per_Sec") else "counts"},
+        units=_units(file, names),
+        live_time=_live_time(file),
     )
     return _without_bad_columns(measured)
+
+
+def _units(file: Hdf5File, names: str) -> str | list[str]:
+    """Return the unit of each channel; MAPS has always divided by the live time."""
+    place = names.replace("Channel_Names", "Channel_Units").replace("_names", "_units")
+    found = file.find(place)
+    if not is_texts(found):
+        return "counts/s"
+    # The older layout has more rows, with the units of quantified values.
+    units = file.texts(found)[: found.shape[-1]]
+    return [unit or "counts/s" for unit in units]
+
+
+def _live_time(file: Hdf5File) -> LiveTime | None:
+    """Return by what XRF-Maps divided the counts, or the live times among the scalers."""
+    found = file.find("MAPS/Spectra/Elapsed_Livetime")
+    if is_numbers(found):
+        return LiveTime(file.numbers(found), "MAPS/Spectra/Elapsed_Livetime")
+    for values, names in SCALERS:
+        scalers, named = file.find(values), file.find(names)
+        if not is_numbers(scalers) or not is_texts(named) or scalers.ndim != 3:
+            continue
+        # One for each element of the detector: ELT1, ELT2 ...
+        chosen = [
+            index
+            for index, name in enumerate(file.texts(named)[: len(scalers)])
+            if name.strip().upper().startswith("ELT")
+        ]
+        if chosen:
+            return LiveTime(file.numbers(scalers)[chosen].mean(axis=0), f"{values}, ELT")
+    return None
 
 
 def _axes(file: Hdf5File) -> dict[str, FileAxis]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
-from xrf_sr_plans.maps.units import missing_unit_notes, um_per_unit
+from xrf_sr_plans.maps.units import missing_unit_notes, um_per_unit, unit_name
 from xrf_sr_plans.measurement import doubled_names
 
 # MAPS files write 1.8e308 where they have no value.
@@ -22,6 +22,22 @@ _SYMBOLS_IN_ORDER = (
 )
 _SYMBOLS = frozenset(_SYMBOLS_IN_ORDER.split())
 _CHANNEL = re.compile(r"([A-Z][a-z]?)(?:[ _-]?[KLM][abαβ]?\d?|\d{1,3})?")
+
+
+@dataclass(frozen=True, eq=False)
+class LiveTime:
+    """How long each pixel was counted, as a file has it.
+
+    Parameters
+    ----------
+    seconds
+        Of each pixel [row, column], or one number for all of them; they may make no sense.
+    place
+        Name of the array in the file, for messages.
+    """
+
+    seconds: np.ndarray
+    place: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +55,17 @@ class MapsFile:
         Step along the fast axis; NaN where the file doesn't say.
     meta
         What else is known: ``layout`` (which arrays were read), ``path``, ``units`` (of the
-        values), ``pixel_size_y_um``, ``skipped`` (channels that are no elements) and ``notes``
-        (what the user should know about how the file was read).
+        values, by element), ``pixel_size_y_um``, ``skipped`` (channels that are no elements) and
+        ``notes`` (what the user should know about how the file was read).
+    live_time
+        How long each pixel was counted; None where the file doesn't say.
     """
 
     maps: np.ndarray
     elements: tuple[str, ...]
     pixel_size_um: float
     meta: dict[str, Any] = field(default_factory=dict)
+    live_time: LiveTime | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +114,8 @@ def build(
     axes: Mapping[str, FileAxis] | None = None,
     step_um: float | None = None,
     keep_all: bool = False,
+    units: Any = None,
+    live_time: LiveTime | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> MapsFile:
     """Return clean and checked maps from the arrays of a file.
@@ -119,6 +140,10 @@ def build(
         Step along both axes that counts instead of the axes; None: none is known.
     keep_all
         Keep channels that are no elements.
+    units
+        Unit of the values of all channels, or a list with that of each channel.
+    live_time
+        How long each pixel was counted. It is left out where it doesn't fit to the maps.
     meta
         What else to put into `MapsFile.meta`.
 
@@ -150,9 +175,19 @@ def build(
         "pixel_size_y_um": _step_um(axes.get("y"), path, step_x),
         "skipped": [name for index, name in enumerate(names) if index not in set(chosen)],
         "notes": missing_unit_notes(axis.unit for axis in axes.values()),
+        "units": {names[index]: _unit(units, index) for index in chosen},
         **(meta or {}),
     }
-    return MapsFile(clean, tuple(names[index] for index in chosen), step_x, facts)
+    if live_time is not None and live_time.seconds.shape not in ((), maps.shape[1:]):
+        live_time = None
+    return MapsFile(clean, tuple(names[index] for index in chosen), step_x, facts, live_time)
+
+
+def _unit(units: Any, index: int) -> str:
+    """Return the unit of a channel; "" where there is none."""
+    if isinstance(units, Sequence) and not isinstance(units, str | bytes):
+        return unit_name(units[index]) if index < len(units) else ""
+    return unit_name(units)
 
 
 def _step_um(axis: FileAxis | None, path: str, otherwise: float) -> float:

@@ -15,11 +15,16 @@ import numpy as np
 from xrf_sr_plans.maps.files.hdf5 import Hdf5File, as_text, is_numbers, is_texts
 from xrf_sr_plans.maps.files.model import (
     FileAxis,
+    LiveTime,
     MapsFile,
     build,
     element_channels,
     is_element,
 )
+from xrf_sr_plans.maps.value_units import seconds_per_unit
+
+# Names of times that NeXus has, the best first.
+_TIMES = ("live_time", "count_time", "dwell_time", "real_time", "exposure_time")
 
 
 def read_nexus(file: Hdf5File, step_um: float | None = None) -> MapsFile | None:
@@ -116,8 +121,10 @@ def _read_group(file: Hdf5File, group: Any, names: list[str], step_um: float | N
     axes = _axis_names(file, group)
     if _element_axis(file, group, first) is not None:
         maps, axes = file.numbers(first), axes[1:]
+        units: Any = file.attribute(first, "units")
     else:
         maps = np.stack([file.numbers(signals[name]) for name in names])
+        units = [file.attribute(signals[name], "units") for name in names]
     return build(
         maps,
         names,
@@ -125,8 +132,21 @@ def _read_group(file: Hdf5File, group: Any, names: list[str], step_um: float | N
         path=file.shown,
         axes=_axes(file, group, axes),
         step_um=step_um,
-        meta={"units": _text(file.attribute(first, "units"))},
+        units=units,
+        live_time=_live_time(file, group),
     )
+
+
+def _live_time(file: Hdf5File, group: Any) -> LiveTime | None:
+    """Return how long the pixels were counted, where the group or its parent says so."""
+    for home in (group, group.parent):
+        for name in _TIMES:
+            found = file.find(name, home)
+            if is_numbers(found):
+                scale = seconds_per_unit(file.attribute(found, "units"), missing_s=1.0)
+                if scale is not None:
+                    return LiveTime(np.squeeze(file.numbers(found) * scale), found.name)
+    return None
 
 
 def _axes(file: Hdf5File, group: Any, axes: list[str]) -> dict[str, FileAxis]:

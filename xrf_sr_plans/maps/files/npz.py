@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
-from xrf_sr_plans.maps.files.model import MapsFile, build
+from xrf_sr_plans.maps.files.model import LiveTime, MapsFile, build
 from xrf_sr_plans.maps.files.npz_archive import read_arrays
 
 _TEXTS = ("source", "license")
@@ -60,27 +59,27 @@ def read_npz(path: Path, step_um: float | None = None) -> MapsFile:
         path=str(path),
         step_um=step_um,
         keep_all=True,
-        meta={**texts, **_units(arrays, elements), **_live_time(arrays, maps.shape[-2:])},
+        units=_units(arrays),
+        live_time=_live_time(arrays),
+        meta=texts,
     )
 
 
-def _units(arrays: dict[str, np.ndarray], elements: Sequence[str]) -> dict[str, Any]:
-    """Return the unit of all values, or those of each element, where the archive has them."""
+def _units(arrays: dict[str, np.ndarray]) -> Any:
+    """Return the unit of all values or a list with those of each element; None: none is there."""
     if "units" not in arrays:
-        return {}
+        return None
     units = [str(unit) for unit in np.ravel(arrays["units"])]
-    if len(units) == len(elements):
-        return {"units": dict(zip(elements, units, strict=True))}
-    return {"units": units[0] if len(units) == 1 else str(units)}
+    return units[0] if len(units) == 1 else units
 
 
-def _live_time(arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> dict[str, Any]:
+def _live_time(arrays: dict[str, np.ndarray]) -> LiveTime | None:
     """Return how long the pixels were counted, where the archive says so."""
     for name, scale in _TIMES.items():
         found = arrays.get(name)
-        if found is not None and found.dtype.kind in "fiu" and found.shape in ((), (1,), shape):
-            return {"live_time_s": found.astype(float) * scale, "live_time_place": name}
-    return {}
+        if found is not None and found.dtype.kind in "fiu":
+            return LiveTime(np.squeeze(found.astype(float) * scale), name)
+    return None
 
 
 def _pixel_size_um(stored: np.ndarray, path: Path) -> float | None:

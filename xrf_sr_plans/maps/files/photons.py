@@ -6,7 +6,6 @@ structure, how wide the intervals are. So this is the door that a file's values 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -125,17 +124,14 @@ def _seconds(
     """Return the time that pixels were counted, in s, and where it comes from in words."""
     if dwell_ms is not None:
         return np.array(dwell_ms / 1e3), f"the dwell of {dwell_ms:g} ms"
-    found, place = file.meta.get("live_time_s"), file.meta.get("live_time_place")
     says_nothing = ""
-    if found is not None:
-        seconds = np.asarray(found, dtype=float)
-        seconds = seconds.reshape(()) if seconds.size == 1 else seconds
+    if file.live_time is not None:
+        place, seconds = file.live_time.place, np.asarray(file.live_time.seconds, dtype=float)
         # Without live time nothing was counted there.
-        seconds = np.where(np.isfinite(seconds) & (seconds > 0), seconds, np.nan)
-        if np.isfinite(seconds).mean() > 0.5 and seconds.shape in ((), file.maps.shape[-2:]):
-            median_s = float(np.nanmedian(seconds))
-            if median_s <= LONGEST_DWELL_MS / 1e3 and math.isfinite(median_s):
-                return seconds, f"the live time in {place!r} (median {median_s * 1e3:.4g} ms)"
+        seconds = np.where((seconds > 0) & (seconds <= LONGEST_DWELL_MS / 1e3), seconds, np.nan)
+        if np.isfinite(seconds).mean() > 0.5:
+            median_ms = 1e3 * float(np.nanmedian(seconds))
+            return seconds, f"the live time in {place!r} (median {median_ms:.4g} ms)"
         says_nothing = f", and {place!r} says nothing of it"
     dwell_s = _shown_by_steps(file, each)
     if dwell_s is not None:

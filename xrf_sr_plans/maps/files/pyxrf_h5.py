@@ -6,7 +6,8 @@ import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.maps.files.hdf5 import Hdf5File
-from xrf_sr_plans.maps.files.model import FileAxis, MapsFile, build
+from xrf_sr_plans.maps.files.model import FileAxis, LiveTime, MapsFile, build
+from xrf_sr_plans.maps.units import unit_name
 
 
 def read_pyxrf_h5(file: Hdf5File, step_um: float | None = None) -> MapsFile | None:
@@ -59,8 +60,19 @@ def read_pyxrf_h5(file: Hdf5File, step_um: float | None = None) -> MapsFile | No
         path=file.shown,
         axes=_axes(file),
         step_um=step_um,
-        meta={"units": "counts"},
+        # PyXRF itself writes no unit: its fits are areas of peaks, in counts.
+        units=unit_name(file.attribute(fits[chosen[0]][0], "units")) or "counts",
+        live_time=_dwell(file),
     )
+
+
+def _dwell(file: Hdf5File) -> LiveTime | None:
+    """Return the dwell time in the scan's metadata; None where they have none."""
+    metadata = file.find("xrfmap/scan_metadata")
+    dwell_s = None if metadata is None else file.attribute(metadata, "param_dwell")
+    if isinstance(dwell_s, int | float | np.number):
+        return LiveTime(np.array(float(dwell_s)), "xrfmap/scan_metadata, param_dwell")
+    return None
 
 
 def _axes(file: Hdf5File) -> dict[str, FileAxis]:
