@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+
+from xrf_sr_plans.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,46 @@ ABOVE_ZERO = Range(0.0, above=True)
 """Finite numbers above 0."""
 ZERO_OR_MORE = Range(0.0)
 """Finite numbers that are not negative."""
-ANY_NUMBER = Range(-1e300, 1e300)
-"""Every number that can be reckoned with."""
+ANY_NUMBER = Range(-1e12, 1e12)
+"""Every number that a position, or anything else of a beamline, can be in its unit."""
 SEED = Range(0, 2**63 - 1, whole=True)
 """What seeds numpy's generators, and fits into a document."""
+
+
+def check(owner: str, *flaws: str) -> None:
+    """Refuse what has flaws, all of them at once.
+
+    Parameters
+    ----------
+    owner
+        What has the flaws, for the message.
+    flaws
+        Sentences; empty ones don't count.
+
+    Raises
+    ------
+    ConfigError
+        There is a flaw.
+    """
+    found = [flaw for flaw in flaws if flaw]
+    if found:
+        raise ConfigError(f"{owner}: {'; '.join(found)}")
+
+
+def range_flaws(values: Mapping[str, Any], ranges: Mapping[str, Range]) -> list[str]:
+    """Return a sentence for each value that the range of its name doesn't have.
+
+    None is no flaw: where it isn't allowed, types say so.
+
+    Parameters
+    ----------
+    values
+        Values by name; those without a range are not looked at.
+    ranges
+        Ranges by name.
+    """
+    given = {name: values[name] for name in ranges if values.get(name) is not None}
+    return [ranges[name].flaw(name, value) for name, value in given.items()]
 
 
 def box_flaw(name: str, value: Any, *, as_limits: bool = False) -> str:

@@ -139,9 +139,9 @@ class AnalysisRequest(BaseModel):
     """How many times finer the enhanced grid is, along each axis."""
     find: str | None = None
     """Element query of the region picker, such as "Fe and not Zn"; None stands for any element."""
-    pad_um: float = Field(default=0.0, ge=0)
+    pad_um: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Margin in um that is added on every side of a region."""
-    min_size_um: float = Field(default=0.0, ge=0)
+    min_size_um: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Shortest side of a region in um, to which smaller ones are grown."""
     max_regions: int = Field(default=20, ge=1, le=1000)
     """Largest number of regions that are proposed for one map; the best ones are kept."""

@@ -104,9 +104,11 @@ def start_session(
     Raises
     ------
     ConfigError
-        A setting in the environment is not allowed.
+        A setting in the environment is not allowed, or a folder that the settings name can't be
+        written to.
     """
     settings = settings or AnalysisSettings.load()
+    settings.check_places()
     link = _link(settings, result_sinks, in_process=in_process)
     analysis = AnalysisDevice(name="analysis", source=link)
     bound = replace(beamline, analysis=analysis)

@@ -18,6 +18,7 @@ from ophyd.status import Status
 from xrf_sr_plans.devices.protocols import AnalysisSummary, ResultsSource
 from xrf_sr_plans.errors import ConfigError, in_words
 from xrf_sr_plans.maps.region_documents import regions_to_json
+from xrf_sr_plans.ranges import ABOVE_ZERO, check
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,11 @@ class AnalysisDevice:
         How long to wait for the model before falling back; `set` may override it.
     fallback_timeout_s
         How long to wait for the fallback before reporting a failure.
+
+    Raises
+    ------
+    ConfigError
+        A timeout is not a finite number above 0.
     """
 
     parent = None
@@ -75,6 +81,11 @@ class AnalysisDevice:
         timeout_s: float = 60.0,
         fallback_timeout_s: float = 30.0,
     ) -> None:
+        check(
+            f"analysis device {name!r}",
+            ABOVE_ZERO.flaw("timeout_s", timeout_s),
+            ABOVE_ZERO.flaw("fallback_timeout_s", fallback_timeout_s),
+        )
         self.name = name
         self.source = source
         self.timeout_s = timeout_s

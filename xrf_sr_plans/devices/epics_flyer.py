@@ -20,6 +20,7 @@ from xrf_sr_plans.devices.row_pvs import RowPVs
 from xrf_sr_plans.devices.row_status import RowStatus
 from xrf_sr_plans.devices.rows import RowFrames, RowPath
 from xrf_sr_plans.errors import ConfigError, FlightError, LimitsError, MissingExtraError
+from xrf_sr_plans.ranges import ABOVE_ZERO, check
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class EpicsRowFlyer(RowDevice):
     Raises
     ------
     ConfigError
-        `pvs` names no elements.
+        `pvs` names no elements, or `timeout_s` is not a finite number above 0.
     MissingExtraError
         Neither pyepics nor caproto is installed.
     """
@@ -69,6 +70,7 @@ class EpicsRowFlyer(RowDevice):
     ) -> None:
         if not pvs.counts:
             raise ConfigError(f"flyer {name!r}: counts names no element")
+        check(f"flyer {name!r}", ABOVE_ZERO.flaw("timeout_s", timeout_s))
         if ophyd.get_cl().name == "dummy":
             raise MissingExtraError(f"flyer {name!r}", "epics")
         super().__init__(name=name, elements=list(pvs.counts), **kwargs)

@@ -10,8 +10,15 @@ from typing import Any, Literal, NotRequired, Protocol, TypedDict, runtime_check
 from bluesky.protocols import Collectable, Flyable, Movable, NamedMovable, Preparable, Readable
 from bluesky.utils import MsgGenerator
 
-from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.ranges import (
+    ABOVE_ZERO,
+    ZERO_OR_MORE,
+    Range,
+    box_flaw,
+    check,
+    range_flaws,
+)
 
 
 class RowRequest(TypedDict):
@@ -132,12 +139,20 @@ class RowTimeModel:
         A row is given up after this multiple of its expected time ...
     grace_s
         ... and this many seconds on top.
+
+    Raises
+    ------
+    ConfigError
+        A number is NaN, infinite or negative, or `dwell_scale` is 0.
     """
 
     overhead_s: float = 0.1
     dwell_scale: float = 1.0
     patience: float = 3.0
     grace_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        check("time model", *range_flaws(vars(self), _TIME_RANGES))
 
     def row_s(self, num: int, dwell_ms: float) -> float:
         """Return the expected seconds for a row of `num` pixels."""
@@ -146,6 +161,22 @@ class RowTimeModel:
     def timeout_s(self, expected_s: float) -> float:
         """Return how many seconds to wait for what should take `expected_s` seconds."""
         return self.patience * expected_s + self.grace_s
+
+
+_BEAMLINE_RANGES: Mapping[str, Range] = {
+    "max_rate_hz": ABOVE_ZERO,
+    "max_points": Range(1, 10**9, whole=True),
+    "max_velocity_um_s": ABOVE_ZERO,
+    "run_up_um": ZERO_OR_MORE,
+    "probe_fwhm_um": ZERO_OR_MORE,
+    "flux_ph_s": ABOVE_ZERO,
+}
+_TIME_RANGES: Mapping[str, Range] = {
+    "overhead_s": ZERO_OR_MORE,
+    "dwell_scale": ABOVE_ZERO,
+    "patience": ZERO_OR_MORE,
+    "grace_s": ZERO_OR_MORE,
+}
 
 
 @dataclass(frozen=True)
@@ -193,7 +224,8 @@ class Beamline:
     Raises
     ------
     ConfigError
-        `max_rate_hz` is not above 0.
+        A number is not finite or not above 0 (`run_up_um` and `probe_fwhm_um` may be 0), or
+        `safe_box_um` or `reach_um` is not of the form above. The message lists all of it.
     """
 
     fast: NamedMovable[float]
@@ -214,8 +246,16 @@ class Beamline:
     rescan_queue: SettableReadable | None = None
 
     def __post_init__(self) -> None:
-        if self.max_rate_hz <= 0:
-            raise ConfigError(f"beamline {self.name!r}: max_rate_hz is {self.max_rate_hz}")
+        model, box, reach = self.time_model, self.safe_box_um, self.reach_um
+        is_model = isinstance(model, RowTimeModel)
+        check(
+            f"beamline {self.name!r}",
+            "" if isinstance(self.name, str) else f"name is {self.name!r:.80}; it must be text",
+            "" if is_model else f"time_model is {model!r:.80}; it must be a RowTimeModel",
+            "" if box is None else box_flaw("safe_box_um", box),
+            "" if reach is None else ABOVE_ZERO.pair_flaw("reach_um", reach),
+            *range_flaws(vars(self), _BEAMLINE_RANGES),
+        )
 
     @property
     def staged_devices(self) -> Iterator[RowFlyer | Movable[str]]:

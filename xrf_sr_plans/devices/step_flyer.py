@@ -38,6 +38,7 @@ from xrf_sr_plans.devices.rows import (
 )
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.units import unit_name
+from xrf_sr_plans.ranges import ABOVE_ZERO, check
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class StepFlyer:
     Raises
     ------
     ConfigError
-        There is no detector or no element.
+        There is no detector or no element, or `timeout_s` is not a finite number above 0.
     """
 
     parent = None
@@ -98,6 +99,7 @@ class StepFlyer:
     ) -> None:
         if not detectors or not counts:
             raise ConfigError(f"step flyer {name!r}: at least one detector and one element needed")
+        check(f"step flyer {name!r}", ABOVE_ZERO.flaw("timeout_s", timeout_s))
         self.name = name
         self.elements = list(counts)
         self.hints: Hints = {"fields": []}

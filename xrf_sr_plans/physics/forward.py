@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from xrf_sr_plans.measurement import Measurement, Sampling
 from xrf_sr_plans.physics.resample import block_mean
+from xrf_sr_plans.ranges import ZERO_OR_MORE, Range, check, range_flaws
 
 FWHM_PER_SIGMA = 2.3548200450309493
 """Full width at half maximum of a Gaussian, in units of its standard deviation."""
@@ -45,13 +46,28 @@ class Detector:
     background_cps
         Background per elemental map, summed over detector elements.
     saturation_cps
-        Input rate per element above which the electronics return nothing useful.
+        Input rate per element above which the electronics return nothing useful; infinity: none.
+
+    Raises
+    ------
+    ConfigError
+        A number is NaN, negative or infinite, or there is no detector element.
     """
 
     n_elements: int = 4
     dead_time_us: float = 0.5
     background_cps: float = 0.0
     saturation_cps: float = 2.0e6
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "n_elements": Range(1, 10_000, whole=True),
+            "dead_time_us": ZERO_OR_MORE,
+            "background_cps": ZERO_OR_MORE,
+        }
+        check("detector", *range_flaws(vars(self), ranges))
+        if not self.saturation_cps > 0:
+            check("detector", f"saturation_cps is {self.saturation_cps}; it must be above 0")
 
 
 def probe_blur(

@@ -158,7 +158,8 @@ def preview(plan: Callable[..., Any], *args: Any, **kwargs: Any) -> Preview:
         design.dose,
         preflight.dose_unit(beamline),
         _limits(beamline),
-        tuple(problem.text for problem in design.problems),
+        # Each reason once, as `preflight.refuse` tells them.
+        tuple(dict.fromkeys(problem.text for problem in design.problems)),
         design.notes,
     )
 

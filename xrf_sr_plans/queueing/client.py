@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from xrf_sr_plans.errors import MissingExtraError
+from xrf_sr_plans.ranges import ABOVE_ZERO, check
 
 CORRELATION_KEY = "rescan_item"
 """Key under which an item's correlation uid stands in the metadata of its plan.
@@ -103,7 +104,13 @@ def connect_zmq(
         Address for console output, such as "tcp://localhost:60625"; None: as above.
     timeout_s
         How long one request may take.
+
+    Raises
+    ------
+    ConfigError
+        `timeout_s` is not a finite number above 0.
     """
+    check("connect_zmq", ABOVE_ZERO.flaw("timeout_s", timeout_s))
     return ZmqConnector(control_addr, info_addr, timeout_s)
 
 

@@ -14,8 +14,9 @@ from bluesky.protocols import Reading
 from event_model import DataKey
 from ophyd.status import Status
 
-from xrf_sr_plans.errors import ConfigError, XrfSrError
+from xrf_sr_plans.errors import XrfSrError
 from xrf_sr_plans.maps.region_documents import regions_from_arguments
+from xrf_sr_plans.measurement import alternatives, not_allowed
 from xrf_sr_plans.queueing.client import (
     Connect,
     QueueClient,
@@ -24,9 +25,11 @@ from xrf_sr_plans.queueing.client import (
     find_item,
     with_correlation,
 )
+from xrf_sr_plans.ranges import ABOVE_ZERO, Range, check
 
 logger = logging.getLogger(__name__)
 
+_POSITIONS = ("front", "back")
 _GRACE_S = 5.0
 """How long after its timeout a `set` may still be at work before its status fails."""
 
@@ -89,7 +92,7 @@ class RescanQueue:
     Raises
     ------
     ConfigError
-        `timeout_s` or `attempts` is not above 0.
+        `timeout_s` or `attempts` is not above 0, or `position` is another word.
     """
 
     parent = None
@@ -103,10 +106,13 @@ class RescanQueue:
         attempts: int = 3,
         position: Literal["front", "back"] = "front",
     ) -> None:
-        if not timeout_s > 0 or attempts < 1:
-            raise ConfigError(
-                f"{name}: timeout_s is {timeout_s} and attempts {attempts}; both must be above 0"
-            )
+        place = "" if position in _POSITIONS else alternatives(_POSITIONS)
+        check(
+            name,
+            ABOVE_ZERO.flaw("timeout_s", timeout_s),
+            Range(1, 1000, whole=True).flaw("attempts", attempts),
+            place and not_allowed("position", position, place),
+        )
         self.name = name
         self.hints: dict[str, list[str]] = {"fields": []}
         self._connect = connect or connect_zmq()

@@ -15,8 +15,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from xrf_sr_plans.config import folder_flaw
 from xrf_sr_plans.errors import FileFormatError, in_words
 from xrf_sr_plans.maps.run_index import RunIndex
+from xrf_sr_plans.ranges import check
 from xrf_sr_plans.schema import Document
 from xrf_sr_plans.store.well_formed import flaw
 
@@ -37,9 +39,15 @@ class JsonlWriter:
     ----------
     folder
         Folder of the files, which is made when the first run starts.
+
+    Raises
+    ------
+    ConfigError
+        The folder can't be made or written to.
     """
 
     def __init__(self, folder: str | Path) -> None:
+        check("JsonlWriter", folder_flaw("folder", folder))
         self.folder = Path(folder)
         self._files: dict[str, TextIO] = {}
         self._index = RunIndex()

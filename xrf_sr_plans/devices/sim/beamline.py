@@ -19,6 +19,7 @@ from xrf_sr_plans.devices.sim.sample import SAMPLES, Sample
 from xrf_sr_plans.devices.sim.stage import StageAxis
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.physics.forward import Detector
+from xrf_sr_plans.ranges import ANY_NUMBER, SEED, box_flaw, check
 
 _MARGIN_UM = 50.0
 """How far the limits lie outside the sample, unless they are given."""
@@ -134,6 +135,14 @@ def make_beamline(
         A sample or a field is unknown, or a value is out of range.
     """
     _check_overrides(overrides)
+    check(
+        "make_beamline",
+        SEED.flaw("seed", seed),
+        ANY_NUMBER.pair_flaw("drift_um_per_s", drift_um_per_s),
+        ANY_NUMBER.pair_flaw("position_um", position_um),
+        _names_flaw(axis_names),
+        "" if limits_um is None else box_flaw("limits_um", limits_um, as_limits=True),
+    )
     sample = _sample(sample)
     hardware_clock, plan = as_clock(clock), as_fault_plan(faults)
     microscope = Microscope(
@@ -200,6 +209,13 @@ def _assembled(
     )
 
 
+def _names_flaw(names: Any) -> str:
+    """Return what is wrong with the names of the axes, or "" where nothing is."""
+    if isinstance(names, (tuple, list)) and len(names) == len(set(map(str, names))) == 2:
+        return ""
+    return f"axis_names is {names!r:.80}; it must be a pair of different names"
+
+
 def _limits(sample: Sample, limits_um: _Box | None) -> _Box:
     if limits_um is not None:
         return limits_um
@@ -210,7 +226,7 @@ def _limits(sample: Sample, limits_um: _Box | None) -> _Box:
 def _sample(sample: str | Sample) -> Sample:
     if isinstance(sample, Sample):
         return sample
-    if sample not in SAMPLES:
+    if not isinstance(sample, str) or sample not in SAMPLES:
         raise ConfigError(f"no sample {sample!r}; one of {', '.join(SAMPLES)} or a Sample")
     return SAMPLES[sample]()
 

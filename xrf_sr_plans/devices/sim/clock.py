@@ -74,6 +74,6 @@ def as_clock(clock: Clock | float | Literal["instant", "real"]) -> Clock:
         return Clock(float("inf"))
     if clock == "real":
         return Clock(1.0)
-    if isinstance(clock, (int, float)):
+    if isinstance(clock, (int, float)) and not isinstance(clock, bool):
         return Clock(clock)
     raise ConfigError(f"clock is {clock!r}; 'instant', 'real', a speed or a Clock is needed")

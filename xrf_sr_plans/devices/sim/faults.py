@@ -8,14 +8,17 @@ of a session.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from numbers import Real
+from typing import Literal, get_type_hints
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from xrf_sr_plans.devices.rows import RowFrames
 from xrf_sr_plans.devices.sim.microscope import Exposure
 from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.ranges import ANY_NUMBER, ZERO_OR_MORE, check
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,27 @@ class RowAddress:
     direction: int
 
 
+_RANGES = {"pixels": ANY_NUMBER, "value": ANY_NUMBER}
+"""Which numbers fields take that may be negative; all others are 0 or more."""
+
+
+def _check_fields(fault: Fault | StuckMotor) -> None:
+    """Refuse a fault of which a field has a value that it can't have."""
+    types = get_type_hints(type(fault))
+    flaws = []
+    for name in (field.name for field in fields(fault)):
+        value = getattr(fault, name)
+        try:
+            TypeAdapter(types[name]).validate_python(value)
+        except ValidationError as error:
+            flaws.append(f"{name} is {value!r:.80}: {error.errors()[0]['msg']}")
+            continue
+        numbers = value if isinstance(value, (tuple, list)) else [value]
+        allowed = _RANGES.get(name, ZERO_OR_MORE)
+        flaws += [allowed.flaw(name, number) for number in numbers if isinstance(number, Real)]
+    check(type(fault).__name__, *flaws)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """A fault that changes nothing; the base class of faults that hit rows.
@@ -52,11 +76,19 @@ class Fault:
         Indices of the maps that are hit; None: all.
     attempts
         Indices of the attempts that are hit; None: all.
+
+    Raises
+    ------
+    ConfigError
+        A value is of another type than its field, or a number that it can't be.
     """
 
     rows: tuple[int, ...] | None = None
     maps: tuple[int, ...] | None = None
     attempts: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
 
     def hits(self, address: RowAddress) -> bool:
         """Return whether a row is hit."""
@@ -259,12 +291,20 @@ class StuckMotor:
     mode
         What a move does then: it fails ("error"), it doesn't end until it is stopped ("hang"),
         or it claims to have arrived ("silent").
+
+    Raises
+    ------
+    ConfigError
+        A value is of another type than its field, or a number that it can't be.
     """
 
     axis: Literal["fast", "slow"]
     after_moves: int = 0
     moves: int | None = None
     mode: Literal["error", "hang", "silent"] = "error"
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
 
     def blocks_move(self, index: int) -> bool:
         """Return whether the axis is stuck at move number `index`, from 0."""
@@ -303,7 +343,7 @@ def as_fault_plan(
         return faults
     if isinstance(faults, (Fault, StuckMotor)):
         return FaultPlan((faults,))
-    for fault in faults:
+    for fault in faults if isinstance(faults, Sequence) else [faults]:
         if not isinstance(fault, (Fault, StuckMotor)):
             raise ConfigError(f"{fault!r} is not a fault; see xrf_sr_plans.devices.sim.faults")
     return FaultPlan(tuple(faults))

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from xrf_sr_plans.devices.sim.sample import Sample
-from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.physics import forward
+from xrf_sr_plans.ranges import ABOVE_ZERO, ANY_NUMBER, SEED, Range, check
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +75,20 @@ class Readout:
     live_time_s: np.ndarray
 
 
+_RIPPLE = Range(0.0, 10.0)
+_PROBE_UM = Range(0.0, 1000.0)
+
+
+def _psf_flaw(psf: Any) -> str:
+    """Return what is wrong with a measured probe, or "" where nothing is."""
+    image = np.asarray(psf)
+    if image.ndim == 2 and image.dtype.kind in "uif" and image.size:
+        if np.isfinite(image).all() and (image >= 0).all() and image.sum() > 0:
+            return ""
+        return "psf holds what is no intensity; it must be finite, 0 or more, and not all 0"
+    return f"psf has the shape {image.shape} of {image.dtype}; (y, x) of numbers is needed"
+
+
 class Microscope:
     """A sample under a focused beam, seen by a multi-element detector and an I0 monitor.
 
@@ -105,7 +120,7 @@ class Microscope:
     Raises
     ------
     ConfigError
-        `i0_cps` is not above 0, or `i0_ripple` is below 0.
+        A number is outside its range, or `psf` is no image of a probe.
     """
 
     def __init__(
@@ -121,11 +136,15 @@ class Microscope:
         fresh_noise: bool = True,
         drift_um_per_s: tuple[float, float] = (0.0, 0.0),
     ) -> None:
-        if i0_cps <= 0 or i0_ripple < 0:
-            raise ConfigError(
-                f"microscope: i0_cps is {i0_cps} and i0_ripple {i0_ripple}; the former must be"
-                " above 0, the latter at least 0"
-            )
+        check(
+            "microscope",
+            ABOVE_ZERO.flaw("i0_cps", i0_cps),
+            _RIPPLE.flaw("i0_ripple", i0_ripple),
+            SEED.flaw("seed", seed),
+            "" if probe_fwhm_um is None else _PROBE_UM.flaw("probe_fwhm_um", probe_fwhm_um),
+            "" if psf is None else _psf_flaw(psf),
+            ANY_NUMBER.pair_flaw("drift_um_per_s", drift_um_per_s),
+        )
         self.sample = sample
         self.probe_fwhm_um = probe_fwhm_um
         self.detector = detector or forward.Detector()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.measurement import doubled_names
+from xrf_sr_plans.ranges import ABOVE_ZERO, ANY_NUMBER, SEED, Range, check
 
 REFERENCE_DWELL_S = 0.01
 """Dwell, in s, that the parameter `counts_p99` of samples refers to."""
+_PIXEL_UM = Range(1e-4, 1e4)
+_SIDE = Range(4, 10_000, whole=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +43,7 @@ class Sample:
     ------
     ConfigError
         `rates_cps` doesn't have the shape (number of elements, y, x), two elements have the same
-        name, or `pixel_um` is not above 0.
+        name, or a rate, `pixel_um` or a position is no number that it can be.
     """
 
     rates_cps: np.ndarray
@@ -50,6 +54,7 @@ class Sample:
     name: str = "sample"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rates_cps", np.asarray(self.rates_cps))
         if self.rates_cps.ndim != 3 or len(self.rates_cps) != len(self.elements):
             raise ConfigError(
                 f"sample {self.name!r}: rates have the shape {self.rates_cps.shape} for "
@@ -58,8 +63,13 @@ class Sample:
         doubled = doubled_names(self.elements)
         if doubled:
             raise ConfigError(f"sample {self.name!r}: {doubled}")
-        if not self.pixel_um > 0:
-            raise ConfigError(f"sample {self.name!r}: pixel_um is {self.pixel_um}")
+        check(
+            f"sample {self.name!r}",
+            _rates_flaw(self.rates_cps),
+            _PIXEL_UM.flaw("pixel_um", self.pixel_um),
+            ANY_NUMBER.flaw("x_low_um", self.x_low_um),
+            ANY_NUMBER.flaw("y_low_um", self.y_low_um),
+        )
 
     @classmethod
     def centered(
@@ -86,10 +96,22 @@ class Sample:
             factor for all elements scales the maps accordingly.
         name
             Name of the sample.
+
+        Raises
+        ------
+        ConfigError
+            A number is not above 0, or there is nothing in the maps.
         """
         maps = np.asarray(maps, dtype=float)
+        brightest = float(np.percentile(maps, 99)) if maps.ndim == 3 and maps.size else 0.0
+        check(
+            f"sample {name!r}",
+            ABOVE_ZERO.flaw("counts_p99", counts_p99),
+            _PIXEL_UM.flaw("pixel_um", pixel_um),
+            ABOVE_ZERO.flaw("the 99th percentile of the maps", brightest),
+        )
         height, width = (size * pixel_um for size in maps.shape[-2:])
-        scale = counts_p99 / REFERENCE_DWELL_S / np.percentile(maps, 99)
+        scale = counts_p99 / REFERENCE_DWELL_S / brightest
         return cls(maps * scale, elements, pixel_um, -width / 2, -height / 2, name)
 
     @property
@@ -100,6 +122,21 @@ class Sample:
             (self.x_low_um, self.x_low_um + width),
             (self.y_low_um, self.y_low_um + height),
         )
+
+
+def _rates_flaw(rates_cps: np.ndarray) -> str:
+    """Return what is wrong with the rates of a sample, or "" where nothing is."""
+    if rates_cps.dtype.kind not in "uif" or not rates_cps.size:
+        return f"rates_cps has the shape {rates_cps.shape} of {rates_cps.dtype}; it must be numbers"
+    if not (np.isfinite(rates_cps).all() and (rates_cps >= 0).all()):
+        low, high = rates_cps.min(), rates_cps.max()
+        return f"rates_cps holds {low:g}..{high:g}; rates must be finite and 0 or more"
+    return ""
+
+
+def _check_phantom(name: str, shape: Any, seed: int = 0) -> None:
+    """Refuse a shape (y, x) that no phantom can have, or a seed that seeds nothing."""
+    check(f"sample {name!r}", _SIDE.pair_flaw("shape", shape), SEED.flaw("seed", seed))
 
 
 def zagami(pixel_um: float = 0.5, counts_p99: float = 200.0) -> Sample:
@@ -128,6 +165,7 @@ def cells(
     Elements occur together as in tissue. Each nucleus lies in its cell and iron spots lie in some
     cytoplasms, while calcium grains lie anywhere.
     """
+    _check_phantom("cells", shape, seed)
     rng = np.random.default_rng(seed)
     yy, xx = np.mgrid[: shape[0], : shape[1]].astype(float)
 
@@ -174,6 +212,7 @@ def edges(
     Its left half is Fe and its right half Zn, with an upright interface at x = 0. One Ni dot lies
     off both axes.
     """
+    _check_phantom("edges", shape)
     height, width = shape
     iron, zinc, nickel = (np.full(shape, 0.01) for _ in range(3))
     iron[:, : width // 2] = 1.0

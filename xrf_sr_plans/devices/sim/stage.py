@@ -12,7 +12,8 @@ import numpy as np
 from xrf_sr_plans.devices.sim.clock import Clock
 from xrf_sr_plans.devices.sim.faults import StuckMotor
 from xrf_sr_plans.devices.sim.trapezoid import distance_moved, move_duration_s
-from xrf_sr_plans.errors import ConfigError, LimitsError
+from xrf_sr_plans.errors import LimitsError
+from xrf_sr_plans.ranges import ABOVE_ZERO, ANY_NUMBER, ZERO_OR_MORE, Range, check
 
 
 class StageAxis:
@@ -49,8 +50,8 @@ class StageAxis:
     Raises
     ------
     ConfigError
-        The velocity is not above 0 and at most the highest one, or the time to reach it is not
-        above 0.
+        The velocity is not above 0 and at most the highest one, or another number is outside its
+        range.
     """
 
     def __init__(
@@ -68,11 +69,15 @@ class StageAxis:
         seed: int = 0,
         stuck: StuckMotor | None = None,
     ) -> None:
-        if not (0 < velocity_um_s <= max_velocity_um_s and acceleration_s > 0):
-            raise ConfigError(
-                f"axis {name!r}: velocity {velocity_um_s} um/s must be above 0 and at most "
-                f"{max_velocity_um_s}, acceleration_s {acceleration_s} above 0"
-            )
+        check(
+            f"axis {name!r}",
+            ABOVE_ZERO.flaw("max_velocity_um_s", max_velocity_um_s)
+            or Range(0.0, max_velocity_um_s, above=True).flaw("velocity_um_s", velocity_um_s),
+            ABOVE_ZERO.flaw("acceleration_s", acceleration_s),
+            ZERO_OR_MORE.flaw("backlash_um", backlash_um),
+            ZERO_OR_MORE.flaw("encoder_noise_um", encoder_noise_um),
+            ANY_NUMBER.flaw("position_um", position_um),
+        )
         self.name = name
         self.clock = clock
         self.limits_um = limits_um
