@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, Self, assert_never
 
 from xrf_sr_plans.callbacks.service.bicubic_fallback import BicubicFallback
-from xrf_sr_plans.callbacks.service.frames import unpack_frame
+from xrf_sr_plans.callbacks.service.fallback_process import FallbackProcess
 from xrf_sr_plans.callbacks.service.journal import Journal
 from xrf_sr_plans.callbacks.service.messages import TO_WORKER, FromWorker, RunDocument
 from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
@@ -30,7 +30,7 @@ from xrf_sr_plans.callbacks.service.worker_process import WorkerProcess
 from xrf_sr_plans.callbacks.service.worker_supervisor import WorkerSupervisor
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
-from xrf_sr_plans.schema import Documents, DocumentSink
+from xrf_sr_plans.schema import DocumentSink
 
 logger = logging.getLogger(__name__)
 
@@ -112,11 +112,11 @@ class AnalysisProcess:
         self.journal: Journal[bytes] = Journal(self.settings.memory_limit_mb * 2**20, self._let_go)
         self._results = ResultBoard()
         self._inbox: _Inbox = deque()
+        self._fallback_process = FallbackProcess(self.settings, self.sink_thread, self._frames_of)
         self._fall_back = BicubicFallback(
-            self.settings,
+            self._fallback_process,
             self._results,
             self.sink_thread,
-            self._documents_of,
             lambda run: self._inbox.append(_FellBack(run)),
         )
         self._supervisor = WorkerSupervisor(
@@ -165,7 +165,7 @@ class AnalysisProcess:
         return self._results.request(source_uid)
 
     def fall_back(self, source_uid: str, reason: str) -> Future[AnalysisSummary]:
-        """Stop waiting for the model's result of a run, and make a bicubic one in this process."""
+        """Stop waiting for the model's result of a run, and let a helper make a bicubic one."""
         return self._fall_back(source_uid, reason)
 
     def flush(self, timeout_s: float = 60.0) -> bool:
@@ -179,7 +179,7 @@ class AnalysisProcess:
         deadline = time.monotonic() + timeout_s
         if not self._drained(timeout_s):
             return False
-        while self.journal.waiting_runs():
+        while self.journal.waiting_runs() or self._fall_back.busy:
             if time.monotonic() > deadline or not self._thread.is_alive():
                 return False
             time.sleep(0.01)
@@ -191,6 +191,7 @@ class AnalysisProcess:
             return
         self.flush(timeout_s)
         self._closed = True
+        self._fallback_process.close()
         atexit.unregister(self.close)
         self._inbox.append(_Closing())
         self._thread.join(8.0)
@@ -207,11 +208,9 @@ class AnalysisProcess:
         self._inbox.append(_Reached(reached))
         return reached.wait(timeout_s)
 
-    def _documents_of(self, run: str) -> Documents:
+    def _frames_of(self, run: str) -> list[bytes]:
         self._drained(1.0)
-        entries = self.journal.entries_of(run)
-        messages = (TO_WORKER.decode(unpack_frame(entry.item)) for entry in entries)
-        return [(one.name, dict(one.doc)) for one in messages if isinstance(one, RunDocument)]
+        return [entry.item for entry in self.journal.entries_of(run)]
 
     def _supervise(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""`BicubicFallback`: the bicubic result of a run, made in this process from its kept documents."""
+"""`BicubicFallback`: the bicubic result of a run, made from its kept documents."""
 
 from __future__ import annotations
 
@@ -16,39 +16,37 @@ from xrf_sr_plans.schema import Documents
 
 logger = logging.getLogger(__name__)
 
+FallbackMaker = Callable[[str, str], tuple[AnalysisSummary, Documents]]
+"""Makes the summary and the result run of a run, given its uid and why the model isn't used."""
+
 
 class BicubicFallback:
-    """Run the analysis chain without the model for runs whose result is late or failed.
+    """Give a bicubic result to runs whose own is late or failed, each in a thread of its own.
 
     Parameters
     ----------
-    settings
-        Settings of the analysis. Pairs and predictions are not recorded here.
+    make
+        Makes the result. It is called in the fallback's thread, and may take its time.
     results
         Where the outcome is published.
     sinks
         Where the documents of the result run are delivered.
-    documents_of
-        Returns the kept documents of the run with the given uid, and [] where none are kept any
-        more. It is called in the fallback's own thread.
     settled
         Called with a run's uid once the fallback is its outcome.
     """
 
     def __init__(
         self,
-        settings: AnalysisSettings,
+        make: FallbackMaker,
         results: ResultBoard,
         sinks: SinkThread,
-        documents_of: Callable[[str], Documents],
         settled: Callable[[str], None] = lambda run: None,
     ) -> None:
-        # Pairs and predictions are recorded by the real chain only; else they'd be there twice.
-        self._settings = settings.model_copy(update={"pair_dir": None, "ledger_dir": None})
+        self._make = make
         self._results = results
         self._sinks = sinks
-        self._documents_of = documents_of
         self._settled = settled
+        self._under_way: set[threading.Thread] = set()
 
     def __call__(self, source_uid: str, reason: str) -> Future[AnalysisSummary]:
         """Return the future of a run's outcome: the model's if it is in, else a bicubic one.
@@ -64,30 +62,74 @@ class BicubicFallback:
         if known.done() and known.result().status != "failed":
             return known
         future = self._results.reopen(source_uid)
-        threading.Thread(
+        thread = threading.Thread(
             target=self._run, args=(source_uid, reason), name="xrf-sr-fallback", daemon=True
-        ).start()
+        )
+        self._under_way.add(thread)
+        thread.start()
         return future
 
+    @property
+    def busy(self) -> bool:
+        """Whether a fallback is under way."""
+        return bool(self._under_way)
+
     def _run(self, source_uid: str, reason: str) -> None:
-        result: Documents = []
-        summaries: list[AnalysisSummary] = []
+        documents: Documents = []
         try:
-            chain = AnalysisChain(
-                self._settings,
-                lambda name, doc: result.append((name, doc)),
-                summaries.append,
-                fallback_reason=reason,
-            )
-            documents = self._documents_of(source_uid)
-            for name, doc in documents:
-                chain.take(source_uid, name, doc)
-            if not summaries:
-                why = "the run is not over yet" if documents else "no documents of it are at hand"
-                summaries.append(failed(source_uid, f"{reason}; {why} (run {source_uid})"))
+            summary, documents = self._make(source_uid, reason)
         except Exception as error:  # whoever waits must be told
             logger.exception("the fallback of run %s failed", source_uid)
-            summaries.append(failed(source_uid, f"{reason}; fallback: {error}"))
-        if self._results.settle(summaries[0]):
-            self._sinks.deliver(result)
+            summary = failed(source_uid, f"{reason}; fallback: {error}")
+        if self._results.settle(summary, is_fallback=True):
+            self._sinks.deliver(documents)
             self._settled(source_uid)
+        self._under_way.discard(threading.current_thread())
+
+
+class FallbackInThread:
+    """Make a bicubic result in this process.
+
+    Parameters
+    ----------
+    settings
+        Settings of the analysis.
+    documents_of
+        Returns the kept documents of the run with the given uid, and [] where none are kept any
+        more.
+    """
+
+    def __init__(
+        self, settings: AnalysisSettings, documents_of: Callable[[str], Documents]
+    ) -> None:
+        self._settings = settings_of_fallback(settings)
+        self._documents_of = documents_of
+
+    def __call__(self, run: str, reason: str) -> tuple[AnalysisSummary, Documents]:
+        """Return the summary and the documents of the result run."""
+        result: Documents = []
+        summaries: list[AnalysisSummary] = []
+        chain = AnalysisChain(
+            self._settings,
+            lambda name, doc: result.append((name, doc)),
+            summaries.append,
+            fallback_reason=reason,
+        )
+        documents = self._documents_of(run)
+        for name, doc in documents:
+            chain.take(run, name, doc)
+        return (summaries[0] if summaries else no_result(run, reason, bool(documents))), result
+
+
+def settings_of_fallback(settings: AnalysisSettings) -> AnalysisSettings:
+    """Return settings with which pairs and predictions are not recorded.
+
+    The model's analysis records them, or did so before it was late; else they'd be there twice.
+    """
+    return settings.model_copy(update={"pair_dir": None, "ledger_dir": None})
+
+
+def no_result(run: str, reason: str, is_known: bool) -> AnalysisSummary:
+    """Return the summary of a run of which no result can be made."""
+    why = "the run is not over yet" if is_known else "no documents of it are at hand"
+    return failed(run, f"{reason}; {why} (run {run})")

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Self
 
 from xrf_sr_plans.callbacks.chain import AnalysisChain
-from xrf_sr_plans.callbacks.service.bicubic_fallback import BicubicFallback
+from xrf_sr_plans.callbacks.service.bicubic_fallback import BicubicFallback, FallbackInThread
 from xrf_sr_plans.callbacks.service.journal import Journal
 from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
 from xrf_sr_plans.callbacks.service.result_runs import ResultRuns
@@ -76,7 +76,7 @@ class LocalAnalysis:
         )
         self._results = ResultBoard()
         self._fall_back = BicubicFallback(
-            self.settings, self._results, self.sink_thread, self._documents_of
+            FallbackInThread(self.settings, self._documents_of), self._results, self.sink_thread
         )
         self._inbox: SimpleQueue[tuple[str, str, Mapping[str, Any]] | _ForgetRun | None] = (
             SimpleQueue()

@@ -26,6 +26,8 @@ class Configure:
     settings: AnalysisSettings
     wants_results: bool
     wants_previews: bool
+    fallback_reason: str = ""
+    """Why the network must not be used, and maps become bicubic; empty: it is used."""
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ class ResultBoard:
     """Futures of outcomes by the uid of the measured run. It is thread-safe.
 
     The first outcome that is not a failure is final. A failure may be replaced once by something
-    better, such as a bicubic fallback.
+    better, such as a bicubic fallback. While a fallback is being made, only its own failure counts.
     """
 
     def __init__(self) -> None:
         self._futures: OrderedDict[str, Future[AnalysisSummary]] = OrderedDict()
+        self._falling_back: set[str] = set()
         self._lock = threading.Lock()
 
     def request(self, source_uid: str) -> Future[AnalysisSummary]:
@@ -28,9 +29,13 @@ class ResultBoard:
         with self._lock:
             return self._future(source_uid)
 
-    def settle(self, summary: AnalysisSummary) -> bool:
+    def settle(self, summary: AnalysisSummary, *, is_fallback: bool = False) -> bool:
         """Publish an outcome; return False where there is one already and this one is too late."""
         with self._lock:
+            if is_fallback:
+                self._falling_back.discard(summary.source_uid)
+            elif summary.status == "failed" and summary.source_uid in self._falling_back:
+                return False
             future = self._future(summary.source_uid)
             if future.done():
                 if future.result().status != "failed" or summary.status == "failed":
@@ -40,6 +45,12 @@ class ResultBoard:
                 future = self._future(summary.source_uid)
         future.set_result(summary)
         return True
+
+    def has_result(self, source_uid: str) -> bool:
+        """Return whether the outcome of a run is known and is not a failure."""
+        with self._lock:
+            future = self._futures.get(source_uid)
+            return future is not None and future.done() and future.result().status != "failed"
 
     def is_outcome(self, summary: AnalysisSummary) -> bool:
         """Return whether a run's outcome is this result, as a new worker says it once more."""
@@ -55,8 +66,9 @@ class ResultBoard:
         )
 
     def reopen(self, source_uid: str) -> Future[AnalysisSummary]:
-        """Return the future of an outcome that may replace a failure."""
+        """Return the future of a fallback's outcome, which may replace a failure."""
         with self._lock:
+            self._falling_back.add(source_uid)
             future = self._future(source_uid)
             if future.done() and future.result().status == "failed":
                 del self._futures[source_uid]

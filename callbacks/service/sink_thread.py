@@ -96,19 +96,22 @@ class SinkThread:
                 documents, preview = self._waiting.popleft()
                 self._busy = True
             try:
-                listed: Documents = [(name, as_lists(doc)) for name, doc in documents]
-                for sink in self.sinks:
-                    if self._wanted(sink, preview):
-                        self._feed(sink, listed)
+                self._feed([sink for sink in self.sinks if self._wanted(sink, preview)], documents)
             finally:
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()
 
-    def _feed(self, sink: DocumentSink, documents: Documents) -> None:
-        try:
-            for name, doc in documents:
-                sink(name, doc)
-        except Exception:  # one sink's full disk is not another's problem
-            self.failures += 1
-            logger.exception("sink %r did not take result run %s", sink, documents[0][1]["uid"])
+    def _feed(self, sinks: list[DocumentSink], documents: Documents) -> None:
+        uid = documents[0][1]["uid"]
+        while documents:
+            # One at a time, since lists take eight times the memory of the arrays they are made of.
+            name, doc = documents.pop(0)
+            listed = as_lists(doc)
+            for sink in list(sinks):
+                try:
+                    sink(name, listed)
+                except Exception:  # one sink's full disk is not another's problem
+                    self.failures += 1
+                    logger.exception("sink %r did not take result run %s", sink, uid)
+                    sinks.remove(sink)

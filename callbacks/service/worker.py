@@ -6,12 +6,14 @@ it is told and what it says are the classes of `messages`.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO, assert_never
 
@@ -106,6 +108,9 @@ class Worker:
     def _chain(self, first: Configure) -> AnalysisChain:
         """Return the analysis chain; the libraries are loaded with the niceness asked for."""
         os.nice(first.settings.nice)
+        # Where memory runs out, the kernel is to take it from here and not from the scan.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500")
         from xrf_sr_plans.callbacks.chain import AnalysisChain
 
         return AnalysisChain(
@@ -114,7 +119,8 @@ class Worker:
             self._finished,
             preview=(lambda docs: self._say(Preview(docs))) if first.wants_previews else None,
             backlog=self._inbox.qsize,
-            warm_up=True,
+            fallback_reason=first.fallback_reason,
+            warm_up=not first.fallback_reason,
         )
 
     def _analyse(self, chain: AnalysisChain, message: RunDocument) -> None:

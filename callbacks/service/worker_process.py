@@ -72,6 +72,7 @@ class WorkerProcess:
                 env=environment,
             )
         except (OSError, ValueError) as error:
+            self._close_log()
             raise WorkerError(f"the analysis process can't be started: {error}") from error
         assert self._process.stdin is not None
         self._input = self._process.stdin.fileno()
@@ -175,10 +176,16 @@ class WorkerProcess:
             self._log.seek(0, os.SEEK_END)
             self._log.seek(max(0, self._log.tell() - 2000))
             lines = self._log.read(2000).decode(errors="replace").strip().splitlines()
-            self._log.close()
         except (OSError, ValueError):
             return ""
+        finally:
+            self._close_log()
         return f": {lines[-1]}" if lines else ""
+
+    def _close_log(self) -> None:
+        if hasattr(self._log, "close"):
+            with contextlib.suppress(OSError):
+                self._log.close()
 
 
 def _open_log(path: str | None) -> IO[bytes] | Any:

@@ -252,7 +252,8 @@ class WorkerSupervisor:
     def _give_up(self, run: str, reason: str) -> None:
         self._deaths.pop(run, None)
         self._result_runs.forget(run)
-        if self._results.settle(failed(run, reason)):
+        self._results.settle(failed(run, reason))
+        if not self._results.has_result(run):
             # Without the reason: it was logged when the process was lost, and is in the summary.
             logger.error("run %s is given up", run)
             self._journal.abandon(run)

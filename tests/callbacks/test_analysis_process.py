@@ -204,6 +204,80 @@ def test_while_it_hangs_the_scan_gets_its_fallback(start):
     until(lambda: analysis.journal.size == 0)
 
 
+def test_the_fallback_is_the_result_that_the_chain_gives_without_its_model(start):
+    from xrf_sr_plans.callbacks.chain import AnalysisChain
+    from xrf_sr_plans.callbacks.digest import digest
+
+    summaries, taken = [], []
+    chain = AnalysisChain(finished=summaries.append, fallback_reason="late")
+    for name, doc in map_run(GRID, COUNTS, "one"):
+        chain(name, doc)
+    analysis = start(odd("hang", 2), sinks=[lambda name, doc: taken.append((name, doc))])
+    feed(analysis, "odd one")
+    feed(analysis, "one")
+    fallen = analysis.fall_back("one", "late").result(WAIT_S)
+    assert analysis.sink_thread.flush(WAIT_S)
+    assert fallen.digest == digest(taken) == summaries[0].digest
+    assert fallen.regions == summaries[0].regions
+
+
+FALLBACK = """
+import sys
+import numpy as np
+from support.row_documents import map_run, small_grid
+from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
+from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.schema import AnalysisRequest
+
+def memory(which):
+    (line,) = [line for line in open("/proc/self/status") if line.startswith(which)]
+    return int(line.split()[1]) / 1024
+
+grid = small_grid(200, 200)
+counts = np.random.default_rng(0).poisson(50, (3, 200, 200)).astype(float)
+analysis = AnalysisProcess(AnalysisSettings(max_restarts=0), command=["/nonexistent/python"])
+for name, doc in map_run(grid, counts, "run", analysis=AnalysisRequest(factor=4)):
+    analysis.submit("run", name, doc)
+assert analysis._drained(60)
+before = memory("VmRSS")
+assert analysis.fall_back("run", "late").result(60).status == "fallback"
+print(memory("VmHWM") - before)
+analysis.close(1)
+"""
+
+
+def test_a_fallback_takes_no_memory_of_the_session():
+    done = subprocess.run(
+        [sys.executable, "-c", FALLBACK],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    enhanced_mb = 3 * 800 * 800 * 21 / 2**20
+    assert float(done.stdout) < enhanced_mb / 4
+
+
+@pytest.mark.parametrize(
+    ("helper", "words"),
+    [
+        ("import sys; sys.exit('no memory')", "no memory"),
+        ("import time; time.sleep(60)", "no progress for 0.7 s"),
+    ],
+)
+def test_a_fallback_that_dies_or_hangs_is_told_in_time(start, monkeypatch, helper, words):
+    monkeypatch.setattr(
+        "xrf_sr_plans.callbacks.service.worker_process.COMMAND", [sys.executable, "-c", helper]
+    )
+    analysis = start(["/nonexistent/python"], max_restarts=0, hang_timeout_s=0.7)
+    feed(analysis, "one")
+    fallen = analysis.fall_back("one", "late").result(WAIT_S)
+    assert fallen.status == "failed"
+    assert words in fallen.reason
+    assert fallen.reason.startswith("late; fallback: ")
+
+
 def test_an_exception_at_a_document_costs_no_other_run(start, expected):
     analysis = start(odd("raise", 3), max_restarts=0)
     feed(analysis, "odd run")

@@ -7,7 +7,7 @@ import numpy as np
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.physics.counting import NORMAL_90
 from xrf_sr_plans.physics.resample import upsample
-from xrf_sr_plans.sr.prepare import prepare
+from xrf_sr_plans.sr.prepare import prepare, refuse_what_no_memory_holds
 
 BICUBIC_MODEL = {"name": "bicubic", "sha256": "", "calibration": ""}
 """What enhanced maps name as their model where they are bicubic."""
@@ -55,27 +55,33 @@ def enhance_bicubic(maps: ElementalMaps, factor: int, reason: str) -> EnhancedMa
     Returns
     -------
     EnhancedMaps
-        Photons per coarse pixel. The interval is that of a normal distribution and has not
-        been calibrated. Measured pixels are marked trusted, because bicubic interpolation doesn't
-        invent anything.
+        Photons per coarse pixel, as float32. The interval is that of a normal distribution and
+        has not been calibrated. Measured pixels are marked trusted, because bicubic interpolation
+        doesn't invent anything.
+
+    Raises
+    ------
+    GridError
+        The results alone exceed this machine's memory.
     """
+    refuse_what_no_memory_holds(maps.counts.values, factor)
     ready = prepare(maps.counts.values, maps.i0.values)
-    raw = upsample(ready.counts, factor)
-    baseline = np.clip(raw, 0, None)
-    sigma = bicubic_sigma(ready.counts, baseline, factor)
+    grid = maps.grid.refined(factor)
+    # Of float32, and element by element: several fine maps of all elements in float64 would take
+    # more memory than there is.
+    fields = {
+        name: np.empty((len(maps.elements), *grid.shape), np.float32)
+        for name in ("estimate", "sigma", "lower", "upper")
+    }
     measured = ready.fine_mask(factor)
-
-    def masked(values: np.ndarray) -> np.ndarray:
-        return np.where(measured, values, np.nan)
-
+    for index, counts in enumerate(ready.counts):
+        for name, values in _one_element(counts, factor).items():
+            fields[name][index] = np.where(measured[index], values, np.nan)
     return EnhancedMaps.from_arrays(
-        maps.grid.refined(factor),
+        grid,
         maps.elements,
-        estimate=masked(baseline),
-        sigma=masked(sigma),
-        lower=masked(np.clip(baseline - NORMAL_90 * sigma, 0, None)),
-        upper=masked(baseline + NORMAL_90 * sigma),
-        baseline=masked(baseline),
+        **fields,
+        baseline=fields["estimate"],
         trusted=measured,
         factor=factor,
         model=dict(BICUBIC_MODEL),
@@ -83,3 +89,15 @@ def enhance_bicubic(maps: ElementalMaps, factor: int, reason: str) -> EnhancedMa
         fallback=reason,
         notes=["interval not calibrated"],
     )
+
+
+def _one_element(counts: np.ndarray, factor: int) -> dict[str, np.ndarray]:
+    """Return the fields of one element (Y, X), from its photons (y, x) without gaps."""
+    baseline = np.clip(upsample(counts, factor), 0, None)
+    sigma = bicubic_sigma(counts, baseline, factor)
+    return {
+        "estimate": baseline,
+        "sigma": sigma,
+        "lower": np.clip(baseline - NORMAL_90 * sigma, 0, None),
+        "upper": baseline + NORMAL_90 * sigma,
+    }
