@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from support.queue_servers import QueueServer
 from xrf_sr_plans import schema
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.plans.binding import USER_PLANS
+from xrf_sr_plans.plans.parameter_ranges import PARAMETER_RANGES
 from xrf_sr_plans.queueing.client import CORRELATION_KEY, connect_zmq
 from xrf_sr_plans.queueing.rescan_queue import RescanQueue
 from xrf_sr_plans.store.documents import documents
@@ -112,6 +115,57 @@ def test_what_the_manager_does_not_allow_is_refused_with_its_words(
     for answer in submit(sink, unknown, wrong, survey="refused"):
         assert answer["disposition"] == "refused"
         assert answer["reason"]
+    assert queue_server.client.queue_get(reload=True)["items"] == []
+
+
+AREA = {"width_um": 24, "height_um": 24, "step_um": 1, "dwell_ms": 20}
+PAIR = {"width_um": 8, "height_um": 8, "fine_step_um": 1, "dwell_ms": 20}
+
+
+@pytest.mark.parametrize(
+    ("plan", "kwargs", "words"),
+    [
+        ("coarse_survey_with_sr", {**AREA, "factor": 3}, "Input should be 2 or 4"),
+        ("coarse_survey_with_sr", {**AREA, "rescan": "later"}, "'inline', 'queue' or 'propose'"),
+        ("coarse_survey_with_sr", {**AREA, "find": "Fe and"}, "at character 7, found the end"),
+        ("coarse_survey_with_sr", {**AREA, "find": "(Fe"}, "find"),
+        ("coarse_survey_with_sr", {**AREA, "step_um": -2}, "-2 is out of range [0.0001, 100000]"),
+        ("coarse_survey_with_sr", {**AREA, "row_attempts": 0}, "0 is out of range [1, 100]"),
+        ("coarse_survey_with_sr", {**AREA, "dwell_ms": 1e300}, "dwell_ms"),
+        ("coarse_survey_with_sr", {**AREA, "max_regions": 2.5}, "max_regions"),
+        ("xrf_map", {**AREA, "budget_s": -1}, "-1 is out of range [0, 100000000]"),
+        ("acquire_pair", {**PAIR, "factors": [2, 3]}, "Input should be 2 or 4"),
+        ("acquire_pair", {**PAIR, "coarse_dwell_ms": 0}, "coarse_dwell_ms"),
+    ],
+)
+def test_what_no_plan_would_fly_is_refused_when_it_is_submitted(
+    queue_server: QueueServer, plan: str, kwargs: dict[str, Any], words: str
+) -> None:
+    item = {"item_type": "plan", "name": plan, "kwargs": kwargs}
+    with pytest.raises(Exception, match=re.escape(words)):
+        queue_server.client.item_add(item)
+    assert queue_server.client.queue_get(reload=True)["items"] == []
+
+
+def test_every_number_of_every_plan_has_its_range_in_the_forms(queue_server: QueueServer) -> None:
+    allowed = queue_server.client.plans_allowed(reload=True)["plans_allowed"]
+    for plan in USER_PLANS:
+        for parameter in allowed[plan.__name__]["parameters"]:
+            kind = parameter["annotation"]["type"]
+            name = parameter["name"]
+            assert ("min" in parameter) == (kind.split(" | ")[0] in ("float", "int")), name
+            if "min" in parameter:
+                assert float(parameter["min"]) == PARAMETER_RANGES[name].low
+            if "max" in parameter:
+                assert float(parameter["max"]) == PARAMETER_RANGES[name].high
+
+
+@pytest.mark.parametrize("find", ["Fe and not Zn", None])
+def test_a_sound_item_is_taken(queue_server: QueueServer, find: str | None) -> None:
+    kwargs = {**AREA, "find": find, "budget_s": None, "max_dose": 1e12}
+    item = {"item_type": "plan", "name": "coarse_survey_with_sr", "kwargs": kwargs}
+    reply = queue_server.client.item_add(item)
+    queue_server.client.item_remove(uid=reply["item"]["item_uid"])
     assert queue_server.client.queue_get(reload=True)["items"] == []
 
 

@@ -14,6 +14,7 @@ from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.plans.arguments import checked_arguments
 from xrf_sr_plans.plans.collect import collect_pairs
 from xrf_sr_plans.plans.pair import acquire_pair
+from xrf_sr_plans.plans.queue_annotations import checked_at_submission
 from xrf_sr_plans.plans.rescan import rescan_regions
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
 from xrf_sr_plans.plans.xrf_map import xrf_map, xrf_map_start_stop
@@ -35,7 +36,8 @@ def bind_plans(
     """Return the plans that a user types, by name, without the parameter `beamline`.
 
     They are generator functions with JSON parameters, types as annotations and literal defaults,
-    which is what the queue server needs. A wrong argument is refused before anything moves.
+    which is what the queue server needs. A wrong argument is refused before anything moves, and by
+    the queue server, where it is installed, as soon as it is submitted.
 
     Parameters
     ----------
@@ -81,4 +83,4 @@ def _bound(
         "return": returned,
     }
     bound.beamline = beamline  # type: ignore[attr-defined]
-    return bound
+    return checked_at_submission(bound)

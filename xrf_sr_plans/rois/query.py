@@ -6,13 +6,15 @@ evaluated as code, because queries come from users and through the queue.
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from pydantic import AfterValidator
 
 from xrf_sr_plans.errors import QueryError
 
@@ -186,6 +188,16 @@ def parse_query(text: str) -> Query:
     return Query(text.strip(), _Parser(text).parse())
 
 
+def _checked(text: str) -> str:
+    """Return a query as it is, if it is one."""
+    parse_query(text)
+    return text
+
+
+QueryText = Annotated[str, AfterValidator(_checked)]
+"""A text that pydantic validates as an element query."""
+
+
 class _Token(NamedTuple):
     kind: str
     text: str
@@ -278,7 +290,7 @@ class _Parser:
         if not self._take(*_COMPARISONS):
             return Present(token.text)
         number = self._peek
-        if number.kind != "number":
+        if number.kind != "number" or not math.isfinite(float(number.text)):
             raise _unreadable(self._text, number.at, "a number of photons")
         self._next += 1
         return Compared(token.text, sign, float(number.text))
