@@ -72,6 +72,6 @@ def _starts_numeric(value: Any) -> bool:
 
 
 def _text(hasher: hashlib._Hash, text: str) -> None:
-    encoded = text.encode()
+    encoded = text.encode("utf-8", "surrogatepass")
     hasher.update(b"s%d:" % len(encoded))
     hasher.update(encoded)

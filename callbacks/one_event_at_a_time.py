@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from event_model import unpack_event_page
 
+from xrf_sr_plans.maps.well_formed import flaw
 from xrf_sr_plans.schema import STREAM_ROWS, Document
 
 logger = logging.getLogger(__name__)
@@ -44,9 +45,13 @@ class OneEventAtATime:
         self._threads: list[threading.Thread] = []
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Hand on a document."""
+        """Hand on a document; a damaged one is left out, which is logged as an error."""
+        if _is_sound(name, doc):
+            self._hand_on(name, doc)
+
+    def _hand_on(self, name: str, doc: Mapping[str, Any]) -> None:
         if name == "event_page":
-            for event in unpack_event_page(cast(Any, doc)):
+            for event in _events(doc):
                 self._callback("event", event)
             return
         if name == "start":
@@ -92,31 +97,42 @@ class ScanRows(OneEventAtATime):
         self._arrays: dict[str, set[str]] = {}
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Hand on a document, once it is known that its run has rows."""
+        """Hand on a document, once it is known that its run has rows.
+
+        A damaged document is left out, which is logged as an error.
+        """
+        if not _is_sound(name, doc):
+            return
         if name == "start":
             self._run_uid, self._held, self._arrays = doc["uid"], [], {}
         elif doc.get("run_start", self._run_uid) != self._run_uid:
             # Such a writer follows one run at a time, the one that was opened last.
             return
-        for one in self._without_arrays(name, doc):
+        try:
+            numbers = list(self._without_arrays(name, doc))
+        except Exception:  # a damaged document must not end a scan
+            logger.exception("a %s document is left out", name)
+            return
+        for one in numbers:
             self._hold_or_hand_on(*one)
 
     def _hold_or_hand_on(self, name: str, doc: dict[str, Any]) -> None:
         if self._held is None:
-            super().__call__(name, doc)
+            self._hand_on(name, doc)
             return
         if name == "stop":
             self._held = None
             return
         self._held.append((name, doc))
-        if name == "descriptor" and doc["name"] == STREAM_ROWS:
+        stream = doc.get("name") if name == "descriptor" else None
+        if isinstance(stream, str) and stream == STREAM_ROWS:
             held, self._held = self._held, None
             for one in held:
-                super().__call__(*one)
+                self._hand_on(*one)
 
     def _without_arrays(self, name: str, doc: Mapping[str, Any]) -> Iterator[Document]:
         if name == "event_page":
-            for event in unpack_event_page(cast(Any, doc)):
+            for event in _events(doc):
                 yield from self._without_arrays("event", cast(Any, event))
             return
         if name == "descriptor":
@@ -136,6 +152,23 @@ class ScanRows(OneEventAtATime):
             arrays = self._arrays[doc["descriptor"]]
             doc = {**doc, **{part: _without(doc[part], arrays) for part in _IN_AN_EVENT}}
         yield name, dict(doc)
+
+
+def _events(page: Mapping[str, Any]) -> list[Any]:
+    """Return the events of a page; none, and a line in the log, where they can't be told."""
+    try:
+        return list(unpack_event_page(cast(Any, page)))
+    except Exception:  # a damaged document must not end a scan
+        logger.exception("an event page is left out")
+        return []
+
+
+def _is_sound(name: str, doc: Any) -> bool:
+    """Return whether a document has what is relied on here; log what is wrong where not."""
+    problem = flaw((name, doc))
+    if problem:
+        logger.error("left out: %s", problem)
+    return not problem
 
 
 def _without(values: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:

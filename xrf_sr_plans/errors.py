@@ -8,6 +8,9 @@ the two stands `FlightError`, which means that the hardware failed too often.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class XrfSrError(Exception):
     """Base class of all errors of this package."""
@@ -106,3 +109,22 @@ def in_words(error: BaseException, max_length: int = 300) -> str:
         error = error.__cause__
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return text if len(text) <= max_length else f"{text[: max_length - 3]}..."
+
+
+@contextmanager
+def in_our_words(what: str, error: type[XrfSrError]) -> Iterator[None]:
+    """Let damaged data end in an error of this package, whatever they raise.
+
+    Parameters
+    ----------
+    what
+        What is being read; the message begins with it.
+    error
+        The error to raise. Errors of this package pass as they are.
+    """
+    try:
+        yield
+    except XrfSrError:
+        raise
+    except Exception as raised:
+        raise error(f"{what}: {in_words(raised)}") from raised

@@ -4,7 +4,8 @@ Frames are never just counted and reshaped. The rules, which docs/explanation/do
 too, are:
 
 * A row is the one whose number its event carries. Of several attempts at one row the highest
-  counts, as a whole. Two attempts are never mixed.
+  counts, as a whole. Two attempts are never mixed. An event that the slow encoder saw in another
+  row's place doesn't take the place of one that it saw where it belongs.
 * Within the row a frame lies where the encoder says (`maps.encoders`). Where the encoder says
   nothing, order and direction decide.
 * Several frames in one pixel are *averaged*: counts stay per pixel dwell, so that a pixel hit
@@ -24,9 +25,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from xrf_sr_plans.errors import AssemblyError, GridError
+from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.encoders import place_row
 from xrf_sr_plans.maps.grid import ScanGrid
@@ -70,7 +70,7 @@ class MapBuilder:
         try:
             self.metadata = MapMetadata.model_validate(start["xrf_sr"])
             self.grid = ScanGrid.from_dict(self.metadata.grid)
-        except (KeyError, ValidationError, GridError) as error:
+        except Exception as error:  # damaged metadata can raise anything
             raise AssemblyError(f"run {self.uid}: no map in its start document: {error}") from error
         self.elements = list(self.metadata.elements)
         self.problems: list[str] = []
@@ -111,37 +111,36 @@ class MapBuilder:
 
     def descriptor(self, doc: Mapping[str, Any]) -> None:
         """Learn the keys and the element names of the row stream. Other streams are ignored."""
-        if doc.get("name") != STREAM_ROWS:
-            return
-        data_keys = doc["data_keys"]
-        for key in data_keys:
-            detector = key.removesuffix("_counts")
-            keys = row_keys(detector)
-            if key == keys["counts"] and keys["row"] in data_keys:
-                self._keys[doc["uid"]] = keys
-                self.elements = _configured_elements(doc, detector) or self.elements
-                return
+        try:
+            self._learn(doc)
+        except Exception as error:  # noqa: BLE001 - damaged ones can raise anything
+            self._problem(f"a descriptor can't be read: {error!r:.200}")
 
     def event(self, doc: Mapping[str, Any]) -> None:
-        """Take one row. The same row again, or an older attempt at it, changes nothing."""
-        keys = self._keys.get(doc["descriptor"])
-        if keys is None:
-            return
+        """Take one row. The same attempt again, or an older one, changes nothing."""
         try:
-            self._take(doc["data"], keys)
-        except (KeyError, TypeError, ValueError) as error:
-            self._problem(f"event {doc.get('seq_num')} is no row: {error!r}")
+            keys = self._keys.get(doc["descriptor"])
+            if keys is not None:
+                self._take(doc["data"], keys)
+        except Exception as error:  # noqa: BLE001 - damaged ones can raise anything
+            self._problem(f"event {_seq_num(doc)} is no row: {error!r:.200}")
 
     def event_page(self, doc: Mapping[str, Any]) -> None:
         """Take the rows of an event page, whose columns may be lists or arrays."""
-        for position in range(len(doc["seq_num"])):
-            self.event(
+        try:
+            events = [
                 {
                     "descriptor": doc["descriptor"],
-                    "seq_num": doc["seq_num"][position],
+                    "seq_num": seq_num,
                     "data": {key: column[position] for key, column in doc["data"].items()},
                 }
-            )
+                for position, seq_num in enumerate(doc["seq_num"])
+            ]
+        except Exception as error:  # noqa: BLE001 - damaged ones can raise anything
+            self._problem(f"an event page {_seq_num(doc)} can't be read: {error!r:.200}")
+            return
+        for event in events:
+            self.event(event)
 
     def maps(self) -> ElementalMaps:
         """Return the map as measured so far; pixels not measured are NaN."""
@@ -183,15 +182,33 @@ class MapBuilder:
             "notes": self.notes,
         }
 
+    def _learn(self, doc: Mapping[str, Any]) -> None:
+        if doc.get("name") != STREAM_ROWS:
+            return
+        data_keys = doc["data_keys"]
+        for key in data_keys:
+            detector = key.removesuffix("_counts")
+            keys = row_keys(detector)
+            if key == keys["counts"] and keys["row"] in data_keys:
+                self._keys[doc["uid"]] = keys
+                self.elements = _configured_elements(doc, detector) or self.elements
+                return
+
     def _take(self, data: Mapping[str, Any], keys: Mapping[str, str]) -> None:
         index, attempt = int(data[keys["row"]]), _integer(data.get(keys["attempt"]), 0)
         if not 0 <= index < self.grid.slow.num:
             self._problem(f"row {index} is not on the grid of {self.grid.slow.num} rows")
             return
-        known = self._raw.get(index)
-        if known is None or attempt >= known.attempt:
-            self._raw[index] = self._read_row(data, keys, attempt)
+        row, known = self._read_row(data, keys, attempt), self._raw.get(index)
+        if known is None or self._rank(row, index) > self._rank(known, index):
+            self._raw[index] = row
             self._judged = None
+        elif not row.is_same_as(known) and attempt >= known.attempt:
+            self._problem(f"another event says that it is attempt {attempt} at row {index}")
+
+    def _rank(self, row: RawRow, index: int) -> tuple[bool, int]:
+        """Return what decides between two events of a row, the higher one counting."""
+        return row.is_in_place(index, self.grid), row.attempt
 
     def _read_row(self, data: Mapping[str, Any], keys: Mapping[str, str], attempt: int) -> RawRow:
         # [element, frame]; the detector may hand out more frames than the row has.
@@ -248,6 +265,11 @@ def _padded(values: Any, num: int) -> np.ndarray:
 def _integer(value: Any, default: int) -> int:
     """Return a value as a whole number; `default` where it is None or NaN."""
     return default if value is None or value != value else int(value)
+
+
+def _seq_num(doc: Any) -> Any:
+    """Return the number of an event in its stream, for messages."""
+    return doc.get("seq_num") if isinstance(doc, Mapping) else "without keys"
 
 
 def _configured_elements(descriptor: Mapping[str, Any], detector: str) -> list[str]:

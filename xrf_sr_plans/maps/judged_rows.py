@@ -56,6 +56,21 @@ class RawRow:
     slow: np.ndarray
     places: RowPlaces
 
+    def is_in_place(self, index: int, grid: ScanGrid) -> bool:
+        """Return whether the slow encoder saw the row where row `index` is, or says nothing."""
+        known = self.slow[np.isfinite(self.slow)]
+        if not known.size:
+            return True
+        away_um = abs(float(np.median(known)) - float(grid.slow.centers_um[index]))
+        return away_um <= SLOW_TOLERANCE_STEPS * grid.slow.step_um
+
+    def is_same_as(self, other: RawRow) -> bool:
+        """Return whether another event says the same of the row."""
+        return self.attempt == other.attempt and all(
+            np.array_equal(getattr(self, name), getattr(other, name), equal_nan=True)
+            for name in ("counts", "i0", "live_time_s", "fast", "slow")
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class JudgedRow:

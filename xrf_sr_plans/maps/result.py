@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from xrf_sr_plans.errors import AssemblyError
+from xrf_sr_plans.errors import AssemblyError, in_our_words
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.maps.well_formed import checked
 from xrf_sr_plans.schema import STREAM_ENHANCED, STREAM_PREVIEW, kind_of_run
 
 FIELDS = ("estimate", "sigma", "lower", "upper", "baseline", "trusted")
@@ -27,12 +28,17 @@ def enhanced_from_documents(documents: Iterable[tuple[str, Mapping[str, Any]]]) 
     Raises
     ------
     AssemblyError
-        The documents are not those of a result run, or lack the map of an element.
+        The documents are not those of a result run, are damaged, or lack the map of an element.
     """
+    with in_our_words("no enhanced map in these documents", AssemblyError):
+        return _from_documents(documents)
+
+
+def _from_documents(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> EnhancedMaps:
     start: Mapping[str, Any] = {}
     stream = ""
     events: dict[str, Mapping[str, Any]] = {}
-    for name, doc in documents:
+    for name, doc in checked(documents):
         if name == "start":
             start = doc
         elif name == "descriptor" and doc["name"] in (STREAM_ENHANCED, STREAM_PREVIEW):

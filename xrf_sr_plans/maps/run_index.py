@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 MAX_OPEN_RUNS = 64
 """Number of runs without a stop document that the live analysis keeps at a time."""
@@ -24,6 +27,12 @@ _PARENT = {
 """Kind of document -> the key under which it names the document that it follows from."""
 
 _HAS_CHILDREN = ("descriptor", "resource", "stream_resource")
+
+_NEEDED = {
+    "start": ("uid",),
+    **{name: (key, *(("uid",) if name in _HAS_CHILDREN else ())) for name, key in _PARENT.items()},
+}
+"""Kind of document -> the keys with uids that it must have."""
 
 
 def wants_analysis(start: Mapping[str, Any]) -> bool:
@@ -66,13 +75,19 @@ class RunIndex:
         """Return the uid of the run that a document belongs to.
 
         Documents of one run have to come in their order. The answer is None where the run's start
-        document was not seen or not wanted, and where the kind of document is unknown.
+        document was not seen or not wanted, where the kind of document is unknown, and where the
+        uids that it should have are not there or no texts, which is logged.
         """
+        if name not in _NEEDED:
+            return None
+        if not isinstance(doc, Mapping) or not all(
+            isinstance(doc.get(key), str) for key in _NEEDED[name]
+        ):
+            logger.warning("a %s document has no usable %s", name, " and ".join(_NEEDED[name]))
+            return None
         if name == "start":
             return self._open(doc) if self._wanted is None or self._wanted(doc) else None
-        if name not in _PARENT:
-            return None
-        run = self._run_of.get(doc.get(_PARENT[name], ""))
+        run = self._run_of.get(doc[_PARENT[name]])
         if run is None:
             return None
         if self._most_open is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xrf_sr_plans import schema
+from xrf_sr_plans.errors import AssemblyError, in_our_words
 from xrf_sr_plans.maps.assemble import MapBuilder
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.region import Region
@@ -65,6 +66,11 @@ def read_survey(documents: Iterable[Document]) -> SurveyRecord:
     documents
         Documents of the measured runs, the result runs and the survey's own run. Those of
         different runs may be interleaved.
+
+    Raises
+    ------
+    AssemblyError
+        The documents of a run are damaged. The message names the run.
     """
     runs: dict[str, list[Document]] = {}
     index = RunIndex()
@@ -84,21 +90,25 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
     regions: dict[str, Mapping[str, Any]] = {}
     uids: dict[str, list[str]] = {}
     for uid, documents in runs.items():
-        start = documents[0][1]
-        kind = schema.kind_of_run(start)
-        plan = schema.PLAN_OF_KIND[kind] if kind else str(start.get("plan_name"))
-        uids.setdefault(plan, []).append(uid)
-        if kind == "map":
-            metadata = start["xrf_sr"]
-            (fine if metadata["purpose"] == "fine" else coarse)[uid] = _builder(documents).maps()
-            parents[uid] = metadata.get("parent_uid") or ""
-        elif kind in ("result", "preview"):
-            results = previews if kind == "preview" else enhanced
-            results[start["original_run_uid"]] = enhanced_from_documents(documents)
-        elif kind in ("proposals", "outcomes"):
-            regions.update(_latest_by_region(documents))
+        with in_our_words(f"run {uid}", AssemblyError):
+            start = documents[0][1]
+            kind = schema.kind_of_run(start)
+            plan = schema.PLAN_OF_KIND[kind] if kind else str(start.get("plan_name"))
+            uids.setdefault(plan, []).append(uid)
+            if kind == "map":
+                metadata = start["xrf_sr"]
+                (fine if metadata["purpose"] == "fine" else coarse)[uid] = _builder(
+                    documents
+                ).maps()
+                parents[uid] = metadata.get("parent_uid") or ""
+            elif kind in ("result", "preview"):
+                results = previews if kind == "preview" else enhanced
+                results[start["original_run_uid"]] = enhanced_from_documents(documents)
+            elif kind in ("proposals", "outcomes"):
+                regions.update(_latest_by_region(documents))
     for uid, documents in runs.items():
-        _take_from_fine_map(regions, uid, documents)
+        with in_our_words(f"run {uid}", AssemblyError):
+            _take_from_fine_map(regions, uid, documents)
     # A preview counts only until the result of its map is there.
     return SurveyRecord(
         coarse, fine, parents, {**previews, **enhanced}, tuple(regions.values()), uids

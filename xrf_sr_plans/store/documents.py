@@ -12,9 +12,9 @@ from typing import Any, cast
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.maps.well_formed import flaw
 from xrf_sr_plans.schema import Document
 from xrf_sr_plans.store.jsonl import read_jsonl
-from xrf_sr_plans.store.well_formed import flaw
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,14 +18,16 @@ import numpy as np
 from xrf_sr_plans.config import folder_flaw
 from xrf_sr_plans.errors import FileFormatError, in_words
 from xrf_sr_plans.maps.run_index import RunIndex
+from xrf_sr_plans.maps.well_formed import flaw
 from xrf_sr_plans.ranges import check
 from xrf_sr_plans.schema import Document
-from xrf_sr_plans.store.well_formed import flaw
 
 logger = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 2**31
 """Longest line that is read; the enhanced map of one element in the largest scan takes less."""
+
+_DEEPEST = 50
 
 
 class JsonlWriter:
@@ -61,7 +63,8 @@ class JsonlWriter:
             The uid can't be a file name.
         """
         # A uid is a name given by others, and it must not lead out of the folder.
-        if not run_uid or Path(run_uid).name != run_uid or run_uid.startswith("."):
+        is_name = run_uid.isprintable() and Path(run_uid).name == run_uid != ""
+        if not is_name or run_uid.startswith("."):
             raise FileFormatError(f"run uid {run_uid!r} can't be a file name")
         return self.folder / f"{run_uid}.jsonl"
 
@@ -71,7 +74,8 @@ class JsonlWriter:
         Raises
         ------
         FileFormatError
-            The start document of its run was never seen, or the run's uid can't be a file name.
+            It is damaged, the start document of its run was never seen, or the run's uid can't be
+            a file name.
         OSError
             The disk is full, or writing is not permitted.
         """
@@ -82,7 +86,7 @@ class JsonlWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._files[uid] = self.path(uid).open("w", encoding="utf-8")
         file = self._files[uid]
-        file.write(json.dumps({"name": name, "doc": doc}, default=_to_json) + "\n")
+        file.write(_line(name, doc) + "\n")
         file.flush()
         if name == "stop":
             self._files.pop(uid).close()
@@ -144,6 +148,25 @@ def read_jsonl(path: str | Path) -> Iterator[Document]:
 def _document(line: bytes) -> Any:
     item = json.loads(line.decode())
     return (item.get("name"), item.get("doc")) if isinstance(item, dict) else item
+
+
+def _line(name: str, doc: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps({"name": name, "doc": doc}, default=_to_json)
+    except (TypeError, ValueError, RecursionError):
+        # Keys that JSON doesn't have, lists that hold themselves, and the like.
+        return json.dumps({"name": name, "doc": _plain(doc, _DEEPEST)}, default=_to_json)
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """Return a value with every key a text, and with what lies too deep as text."""
+    if isinstance(value, Mapping) and depth:
+        return {str(key): _plain(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset) and depth:
+        return [_plain(item, depth - 1) for item in value]
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        return f"<{type(value).__name__}: nested more than {_DEEPEST} levels deep>"
+    return value
 
 
 def _to_json(value: Any) -> Any:

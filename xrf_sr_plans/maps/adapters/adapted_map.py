@@ -17,6 +17,7 @@ from xrf_sr_plans import schema
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.maps.value_units import value_unit
+from xrf_sr_plans.maps.well_formed import checked
 from xrf_sr_plans.measurement import Sampling
 
 Document = tuple[str, dict[str, Any]]
@@ -208,8 +209,14 @@ def axis_between(name: str, first_um: float, last_um: float, num: int) -> AxisGr
 
 
 def without_pages(documents: Iterator[Document]) -> Iterator[Document]:
-    """Yield documents with every event page taken apart into its events."""
-    for name, doc in documents:
+    """Yield documents with every event page taken apart into its events.
+
+    Raises
+    ------
+    AssemblyError
+        A document lacks what every reader relies on.
+    """
+    for name, doc in checked(documents):
         if name != "event_page":
             yield name, doc
             continue

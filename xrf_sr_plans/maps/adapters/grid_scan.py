@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xrf_sr_plans import schema
-from xrf_sr_plans.errors import AssemblyError
+from xrf_sr_plans.errors import AssemblyError, in_our_words
 from xrf_sr_plans.maps import units
 from xrf_sr_plans.maps.adapters.adapted_map import (
     AdaptedMap,
@@ -61,44 +61,46 @@ def adapt_grid_scan(
         The run is no two-dimensional grid scan, lacks a data key, has values that are no photons,
         or gives no known units of its axes and `um_per_unit` isn't given.
     """
-    pixels: dict[int, Mapping[str, Any]] = {}
-    start, descriptor, stop = {}, {}, None
-    for name, doc in without_pages(iter(documents)):
-        if name == "start":
-            start = doc
-        elif name == "descriptor" and doc["name"] == schema.STREAM_ROWS and not descriptor:
-            descriptor = doc
-        elif name == "event" and doc["descriptor"] == descriptor.get("uid"):
-            pixels[int(doc["seq_num"])] = doc
-        elif name == "stop":
-            stop = doc
-    if len(start.get("shape", ())) != 2 or not descriptor:
-        raise AssemblyError(
-            f"run {start.get('uid')}: no two-dimensional grid scan (shape {start.get('shape')})"
-        )
-    fields = _position_fields(start)
-    # Micrometers in a unit of the slow and of the fast motor.
-    scales = [
-        _scale(start, descriptor, field) if um_per_unit is None else um_per_unit for field in fields
-    ]
-    adapted = _empty_map(start, scales, list(channels), dwell_ms, analysis)
-    if i0_key is None:
-        adapted.channels = ("fast_um", "slow_um")
-    keys = list(channels.values())
-    photons = photons_per_value(descriptor, keys, dwell_ms, f"run {start.get('uid')}")
-    for seq_num in sorted(pixels):
-        data = pixels[seq_num]["data"]
-        row, place = _place(adapted, seq_num)
-        if row is None:
-            continue
-        row.counts[:, place] = [total(data, key) for key in keys] * photons
-        row.slow_um[place], row.fast_um[place] = (
-            single(data, field) * scale for field, scale in zip(fields, scales, strict=True)
-        )
-        if i0_key is not None:
-            row.i0[place] = total(data, i0_key)
-        row.time = float(pixels[seq_num]["time"])
-    yield from adapted.documents(stop)
+    with in_our_words("no grid scan that can be read", AssemblyError):
+        pixels: dict[int, Mapping[str, Any]] = {}
+        start, descriptor, stop = {}, {}, None
+        for name, doc in without_pages(iter(documents)):
+            if name == "start":
+                start = doc
+            elif name == "descriptor" and doc["name"] == schema.STREAM_ROWS and not descriptor:
+                descriptor = doc
+            elif name == "event" and doc["descriptor"] == descriptor.get("uid"):
+                pixels[int(doc["seq_num"])] = doc
+            elif name == "stop":
+                stop = doc
+        if len(start.get("shape", ())) != 2 or not descriptor:
+            raise AssemblyError(
+                f"run {start.get('uid')}: no two-dimensional grid scan (shape {start.get('shape')})"
+            )
+        fields = _position_fields(start)
+        # Micrometers in a unit of the slow and of the fast motor.
+        scales = [
+            _scale(start, descriptor, field) if um_per_unit is None else um_per_unit
+            for field in fields
+        ]
+        adapted = _empty_map(start, scales, list(channels), dwell_ms, analysis)
+        if i0_key is None:
+            adapted.channels = ("fast_um", "slow_um")
+        keys = list(channels.values())
+        photons = photons_per_value(descriptor, keys, dwell_ms, f"run {start.get('uid')}")
+        for seq_num in sorted(pixels):
+            data = pixels[seq_num]["data"]
+            row, place = _place(adapted, seq_num)
+            if row is None:
+                continue
+            row.counts[:, place] = [total(data, key) for key in keys] * photons
+            row.slow_um[place], row.fast_um[place] = (
+                single(data, field) * scale for field, scale in zip(fields, scales, strict=True)
+            )
+            if i0_key is not None:
+                row.i0[place] = total(data, i0_key)
+            row.time = float(pixels[seq_num]["time"])
+        yield from adapted.documents(stop)
 
 
 def _scale(start: Mapping[str, Any], descriptor: Mapping[str, Any], field: str) -> float:

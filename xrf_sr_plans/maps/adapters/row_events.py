@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xrf_sr_plans import schema
-from xrf_sr_plans.errors import AssemblyError
+from xrf_sr_plans.errors import AssemblyError, in_our_words
 from xrf_sr_plans.maps.adapters.adapted_map import (
     AdaptedMap,
     Document,
@@ -72,27 +72,30 @@ def adapt_row_events(
         There is no ``scan`` of that kind or no such stream, an axis has an unknown unit, a data key
         isn't there or isn't filled, or its values are no photons.
     """
-    keys = _DataKeys(list(channels.values()), i0_key, fast_key)
-    start, stop = {}, None
-    # Photons of a value of 1, for each data key, by the uid of the descriptor.
-    descriptors: dict[str, np.ndarray] = {}
-    adapted: AdaptedMap | None = None
-    for name, doc in without_pages(iter(documents)):
-        if name == "start":
-            start = doc
-            adapted = _empty_map(doc, list(channels), analysis)
-            there_are = {"i0": keys.i0, "fast_um": keys.fast}
-            adapted.channels = [role for role, key in there_are.items() if key]
-        elif name == "descriptor" and doc["name"] == stream and adapted is not None:
-            owner = f"run {start.get('uid')}"
-            descriptors[doc["uid"]] = photons_per_value(doc, keys.channels, adapted.dwell_ms, owner)
-        elif name == "event" and doc["descriptor"] in descriptors and adapted is not None:
-            _take(adapted, doc, keys, descriptors[doc["descriptor"]])
-        elif name == "stop":
-            stop = doc
-    if adapted is None or not descriptors:
-        raise AssemblyError(f"run {start.get('uid')}: no stream {stream!r} with row events")
-    yield from adapted.documents(stop)
+    with in_our_words("no rows that can be read", AssemblyError):
+        keys = _DataKeys(list(channels.values()), i0_key, fast_key)
+        start, stop = {}, None
+        # Photons of a value of 1, for each data key, by the uid of the descriptor.
+        descriptors: dict[str, np.ndarray] = {}
+        adapted: AdaptedMap | None = None
+        for name, doc in without_pages(iter(documents)):
+            if name == "start":
+                start = doc
+                adapted = _empty_map(doc, list(channels), analysis)
+                there_are = {"i0": keys.i0, "fast_um": keys.fast}
+                adapted.channels = [role for role, key in there_are.items() if key]
+            elif name == "descriptor" and doc["name"] == stream and adapted is not None:
+                owner = f"run {start.get('uid')}"
+                descriptors[doc["uid"]] = photons_per_value(
+                    doc, keys.channels, adapted.dwell_ms, owner
+                )
+            elif name == "event" and doc["descriptor"] in descriptors and adapted is not None:
+                _take(adapted, doc, keys, descriptors[doc["descriptor"]])
+            elif name == "stop":
+                stop = doc
+        if adapted is None or not descriptors:
+            raise AssemblyError(f"run {start.get('uid')}: no stream {stream!r} with row events")
+        yield from adapted.documents(stop)
 
 
 def _axis(start: Mapping[str, Any], which: str) -> Mapping[str, Any]:

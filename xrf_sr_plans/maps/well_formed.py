@@ -1,4 +1,4 @@
-"""`flaw`: what a document lacks without which it belongs nowhere.
+"""`flaw` and `checked`: what a document lacks without which it belongs nowhere.
 
 Only what every reader of documents relies on is asked for, since other programs write more and
 less than the event model wants. Values are left to whoever knows what they mean.
@@ -6,12 +6,22 @@ less than the event model wants. Values are left to whoever knows what they mean
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from xrf_sr_plans.errors import AssemblyError
+from xrf_sr_plans.schema import Document
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # Half of a character, which no file and no checksum can hold.
+        return False
+    return True
 
 
 def _is_mapping(value: Any) -> bool:
@@ -72,6 +82,21 @@ def flaw(document: Any) -> str:
             found = f"is {doc[key]!r:.100}" if key in doc else "is missing"
             return f"{key!r} of this {name} {found}; {what} is needed"
     return _flaw_of_page(doc) if name == "event_page" else ""
+
+
+def checked(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Document]:
+    """Yield documents as they are.
+
+    Raises
+    ------
+    AssemblyError
+        One of them has a `flaw`. The message says which.
+    """
+    for position, document in enumerate(documents, start=1):
+        if problem := flaw(document):
+            raise AssemblyError(f"document {position}: {problem}")
+        name, doc = document
+        yield name, dict(doc)
 
 
 def _flaw_of_page(page: Mapping[str, Any]) -> str:
