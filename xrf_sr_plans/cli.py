@@ -41,6 +41,25 @@ def main() -> None:
         raise SystemExit(2) from error
 
 
+def _check_place(option: str, file: Path | None) -> None:
+    """Refuse a file that can't be written, before minutes are spent on what goes into it.
+
+    Raises
+    ------
+    ConfigError
+        Its folder isn't there or can't be written to, or it is a folder itself.
+    """
+    if file is None:
+        return
+    from xrf_sr_plans.config import folder_flaw
+    from xrf_sr_plans.ranges import check
+
+    folder = file.absolute().parent
+    missing = "" if folder.exists() else f"there is no folder {folder}"
+    taken = f"{file} is a folder, where a file is needed" if file.is_dir() else ""
+    check(option, missing or folder_flaw("its folder", folder), taken)
+
+
 def _print_version(wanted: bool) -> None:
     """Print the version and exit, if that is what `--version` asks for."""
     if wanted:
@@ -96,6 +115,7 @@ def evaluate(
     json_out: JsonOut = None,
 ) -> None:
     """Degrade measured maps, enhance them again, and compare with other methods."""
+    _check_place("--json", json_out)
     from xrf_sr_plans.evaluation.own_map import evaluate_file
     from xrf_sr_plans.evaluation.table import render, to_dict
 
@@ -138,6 +158,7 @@ def enhance(
     ] = None,
 ) -> None:
     """Super-resolve a map of photons, and save the estimate, its interval and its trust."""
+    _check_place("--out", out)
     from rich.console import Console
 
     from xrf_sr_plans.maps.files import as_photons, read_maps
@@ -271,6 +292,7 @@ def calibrate(
     json_out: JsonOut = None,
 ) -> None:
     """Widen or narrow the intervals until they cover 90 % of your own pairs of maps."""
+    _check_place("--json", json_out)
     from dataclasses import asdict
 
     from rich.console import Console
@@ -305,6 +327,7 @@ def hallucinate(
     json_out: JsonOut = None,
 ) -> None:
     """Measure what a model invents and loses in known samples, and fit its trust boundary."""
+    _check_place("--json", json_out)
     from rich.table import Table
 
     from xrf_sr_plans.evaluation.feature_sweep import QUICK, cells

@@ -14,6 +14,7 @@ from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.devices.sim.beamline import SimBeamline
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.measurement import checked_factor
 from xrf_sr_plans.metrics.image import psnr_db
 from xrf_sr_plans.plans.preflight import map_cost
 from xrf_sr_plans.review.picture import SurveyView, draw_survey
@@ -57,7 +58,14 @@ def run_demo(out: Path | str, *, factor: int = 2, seed: int = 0) -> dict[str, An
     -------
     dict
         The report, as written to ``report.json``.
+
+    Raises
+    ------
+    ConfigError
+        A factor or a seed that can't be.
     """
+    factor = checked_factor(factor)
+    beamline = make_beamline("zagami", seed=seed)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     documents: Documents = []
@@ -67,7 +75,6 @@ def run_demo(out: Path | str, *, factor: int = 2, seed: int = 0) -> dict[str, An
 
     run_engine = RunEngine({})
     run_engine.subscribe(keep)
-    beamline = make_beamline("zagami", seed=seed)
     with start_session(run_engine, beamline, result_sinks=[keep]) as session:
         survey = session.plans["coarse_survey_with_sr"]
         run_engine(survey(**SURVEY, step_um=FINE_STEP_UM * factor, factor=factor))

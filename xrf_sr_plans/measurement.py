@@ -27,6 +27,8 @@ Sampling = Literal["fly", "area", "point"]
 
 `physics.forward.AVERAGES` has the axes."""
 SAMPLINGS: tuple[Sampling, ...] = typing.get_args(Sampling)
+MOST_PROBE_STEPS = 100
+"""Width of the widest probe, in coarse steps. A wider one is a unit that was mistaken."""
 
 
 def alternatives(allowed: Iterable[object]) -> str:
@@ -110,7 +112,8 @@ class Measurement:
     Raises
     ------
     ConfigError
-        A factor or sampling that is not allowed, or a probe width that is negative or not finite.
+        A factor or sampling that is not allowed, or a probe width that is negative, not finite or
+        above `MOST_PROBE_STEPS`.
     """
 
     factor: int
@@ -126,6 +129,11 @@ class Measurement:
         if not (math.isfinite(self.probe_steps) and self.probe_steps >= 0):
             problem = f"probe FWHM is {self.probe_steps} coarse steps; it should be 0 or more"
             raise ConfigError(problem)
+        if self.probe_steps > MOST_PROBE_STEPS:
+            raise ConfigError(
+                f"probe FWHM is {self.probe_steps:g} coarse steps; it should be at most"
+                f" {MOST_PROBE_STEPS}. Are the units right?"
+            )
 
     @property
     def removed_probe_steps(self) -> float:

@@ -70,6 +70,43 @@ def test_bad_input_is_refused_in_one_line_that_names_it(arguments, says, tmp_pat
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "value", "says"),
+    [
+        ("demo", "--factor", "3", "factor is 3; it should be 2 or 4"),
+        ("demo", "--seed", "-1", "seed is -1; it must be a whole number"),
+        ("evaluate", "--counts", "nan", "counts is nan; it must be a finite number above 0"),
+        ("evaluate", "--counts", "1e300", "counts is 1e+300"),
+        ("evaluate", "--probe-um", "-1", "probe_um is -1"),
+        ("evaluate", "--seed", "-1", "seed is -1"),
+        ("evaluate", "--json", "nowhere/x.json", "--json: there is no folder"),
+        ("enhance", "--probe-um", "inf", "probe FWHM is inf coarse steps"),
+        ("enhance", "--probe-um", "1e300", "Are the units right?"),
+        ("enhance", "--step-um", "nan", "step_um is nan"),
+        ("enhance", "--dwell-ms", "nan", "dwell_ms is nan"),
+        ("enhance", "--dwell-ms", "-1", "dwell_ms is -1"),
+        ("enhance", "--out", "nowhere/x.h5", "--out: there is no folder"),
+        ("train", "--set", "learning_rate=inf", "learning_rate"),
+        ("train", "--set", "seed=-1", "seed"),
+        ("train", "--set", "n_phantoms=1000000000000", "n_phantoms"),
+        ("train", "--factor", "3", "2 or 4"),
+    ],
+)
+def test_a_number_that_can_not_be_is_refused_in_one_line(
+    command: str, option: str, value: str, says: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    counts = np.random.default_rng(0).poisson(30.0, (1, 48, 48)).astype(float)
+    np.savez("m.npz", maps=counts, elements=["Fe"], pixel_size_um=1.0)
+    given = {"demo": ["--out", "o"], "train": ["--out", "o"]}.get(command, ["m.npz"])
+    monkeypatch.setattr("sys.argv", ["xrf-sr", command, *given, option, value])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    assert says in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["m.npz"]
+
+
 def test_the_extra_to_install_is_named_brackets_and_all(monkeypatch, capsys) -> None:
     def needs_torch() -> None:
         raise MissingExtraError("the network", "sr")

@@ -17,11 +17,13 @@ from xrf_sr_plans.metrics.image import winsorise
 from xrf_sr_plans.physics.counting import NOISE_FREE_COUNTS
 from xrf_sr_plans.physics.forward import degrade
 from xrf_sr_plans.physics.resample import fill_unmeasured
+from xrf_sr_plans.ranges import ABOVE_ZERO, SEED, Range, check, range_flaws
 
 NOISE_CORRELATION = 0.1
 """Correlation of neighbouring pixels below which an element is nothing but noise."""
 SMALLEST_COARSE_PX = 12
 """Smallest side of a coarse map that methods are compared on."""
+_COUNTS = Range(0.0, 1e12, above=True)
 LARGEST_PROBE_STEPS = 10.0
 """Probe width in coarse steps above which the units must be wrong."""
 
@@ -78,7 +80,7 @@ def degraded(
     """
     known = np.isfinite(file.pixel_size_um)
     pixel = file.pixel_size_um if known else 1.0
-    measurement = _checked(file, factor, counts, probe_um, sampling, pixel)
+    measurement = _checked(file, factor, counts, probe_um, sampling, pixel, seed)
     height, width = (size // factor * factor for size in file.maps.shape[-2:])
     measured = file.maps[:, :height, :width]
     truth = np.clip(fill_unmeasured(winsorise(measured)), 0, None)
@@ -117,11 +119,12 @@ def _checked(
     probe_um: float | None,
     sampling: Sampling,
     pixel_um: float,
+    seed: int,
 ) -> Measurement:
     """Return how the map is to be measured, or refuse."""
-    for name, value in (("counts", counts), ("probe_um", probe_um)):
-        if value is not None and not (np.isfinite(value) and value > 0):
-            raise ConfigError(f"{name} is {value}; it must be above 0")
+    values = {"counts": counts, "probe_um": probe_um, "seed": seed}
+    flaws = range_flaws(values, {"counts": _COUNTS, "probe_um": ABOVE_ZERO, "seed": SEED})
+    check("evaluation", *flaws)
     checked_factor(factor)
     path, steps = file.meta.get("path"), (probe_um or 0.0) / (pixel_um * factor)
     if steps > LARGEST_PROBE_STEPS:

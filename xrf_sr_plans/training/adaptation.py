@@ -63,7 +63,7 @@ class AdaptationConfig(BaseModel):
     """Name or file of the model to start from. None stands for the default model."""
     maps: tuple[Path, ...] = ()
     """Coarse maps of the new sample, in photons, or in counts per second with a dwell time."""
-    dwell_ms: float | None = Field(default=None, gt=0)
+    dwell_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Time at each pixel of `maps`, for values that are counts per second."""
     units: str | None = None
     """Unit of the values of `maps`; it replaces what the files give."""
@@ -72,17 +72,17 @@ class AdaptationConfig(BaseModel):
     out: Path
     """Folder for the adapted model."""
     sampling: Sampling = "fly"
-    probe_um: float | None = Field(default=None, gt=0)
-    steps: int = Field(default=240, ge=1)
-    learning_rate: float = Field(default=3e-4, gt=0)
-    maps_per_batch: int = Field(default=8, ge=1)
-    coarse_px: int = Field(default=32, ge=8)
-    n_phantoms: int = Field(default=60, ge=1)
-    phantom_px: int = Field(default=192, ge=64)
-    calibrate_per_family: int = Field(default=4, ge=1)
+    probe_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    steps: int = Field(default=240, ge=1, le=10**8)
+    learning_rate: float = Field(default=3e-4, gt=0, le=1, allow_inf_nan=False)
+    maps_per_batch: int = Field(default=8, ge=1, le=4096)
+    coarse_px: int = Field(default=32, ge=8, le=1024)
+    n_phantoms: int = Field(default=60, ge=1, le=10**6)
+    phantom_px: int = Field(default=192, ge=64, le=4096)
+    calibrate_per_family: int = Field(default=4, ge=1, le=10**4)
     """Phantoms of each family that the intervals are calibrated on."""
-    seed: int = 0
-    threads: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    threads: int | None = Field(default=None, ge=1, le=1024)
 
 
 @dataclass(frozen=True)

@@ -24,26 +24,26 @@ class TrainingConfig(BaseModel):
     need; ours learns 2 and 4 in turn (None)."""
     elements: int | None = Field(default=None, ge=1, le=6)
     """Number of elements per map, which `notes` needs. None stands for 1, 2, 4 and 6 in turn."""
-    steps: int = Field(default=16000, ge=1)
+    steps: int = Field(default=16000, ge=1, le=10**8)
     """Optimiser steps (batches); the learning rate follows a cosine over them."""
-    steps_per_epoch: int = Field(default=400, ge=1)
+    steps_per_epoch: int = Field(default=400, ge=1, le=10**8)
     """A checkpoint is written, and validation done, after so many."""
-    maps_per_batch: int = Field(default=16, ge=1)
+    maps_per_batch: int = Field(default=16, ge=1, le=4096)
     """Single-element maps per batch: 16 maps of one element, or 4 of four."""
-    coarse_px: int = Field(default=32, ge=8)
+    coarse_px: int = Field(default=32, ge=8, le=1024)
     """Side of a training crop in coarse pixels."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    warmup_steps: int = Field(default=100, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1, allow_inf_nan=False)
+    warmup_steps: int = Field(default=100, ge=0, le=10**8)
     loss: Literal["log_mse", "l1_sobel"] = "log_mse"
     learn: Literal["all", "sigma"] = "all"
     """`sigma`: the estimate stays what `start` makes of a map, only its uncertainty is learnt."""
-    filters: int = Field(default=48, ge=4)
-    blocks: int = Field(default=6, ge=1)
-    mix_width: int = Field(default=16, ge=1)
+    filters: int = Field(default=48, ge=4, le=256)
+    blocks: int = Field(default=6, ge=1, le=64)
+    mix_width: int = Field(default=16, ge=1, le=256)
     """Features that an element shows the others (`set` only)."""
-    n_phantoms: int = Field(default=720, ge=1)
-    phantom_px: int = Field(default=192, ge=64)
-    n_validation: int = Field(default=16, ge=1)
+    n_phantoms: int = Field(default=720, ge=1, le=10**6)
+    phantom_px: int = Field(default=192, ge=64, le=4096)
+    n_validation: int = Field(default=16, ge=1, le=10**5)
     real_maps: Path | None = None
     """Folder with the real maps (`training.real_maps`). None stands for phantoms only."""
     real_share: float = Field(default=0.3, ge=0, le=1)
@@ -51,13 +51,13 @@ class TrainingConfig(BaseModel):
     """Share of the crops that are blurred. Most real maps are that smooth at low counts."""
     start: Path | None = None
     """Weights of the same architecture to begin with. None stands for random ones."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = Field(default=1, ge=1)
-    workers: int = Field(default=0, ge=0)
+    devices: int = Field(default=1, ge=1, le=1024)
+    workers: int = Field(default=0, ge=0, le=1024)
     """Processes that make batches beside the training process; a GPU needs some."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
     """Number of CPU threads. None stands for as many as torch likes."""
     out: Path = Path("out/training")
     """Folder of checkpoints, the log and the last weights; an existing run there is resumed."""
