@@ -71,6 +71,10 @@ class FileFormatError(RefusedError):
     """The file holds no elemental maps in any layout that this package reads."""
 
 
+class FileBusyError(RefusedError):
+    """The file is being written by somebody else at the moment."""
+
+
 class FlightError(XrfSrError, RuntimeError):
     """The hardware failed so often that a map was given up; the rows measured so far are kept."""
 

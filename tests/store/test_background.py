@@ -76,6 +76,33 @@ def test_a_sink_that_stands_still_is_neither_waited_for_nor_allowed_to_grow() ->
     assert ends == [("a", False), ("b", True)]
 
 
+def test_a_stop_document_that_was_dropped_is_noticed_when_closing() -> None:
+    sink, ends = Sink(), []
+    background = BackgroundSink(
+        sink, name="t", limit=3, finished=lambda uid, ok: ends.append((uid, ok))
+    )
+    sink.gate.clear()
+    for name, doc in run("a"):
+        background(name, doc)
+    sink.gate.set()
+    assert background.close(10)
+    assert background.gave_up
+    assert background.given_up_runs == {"a"}
+    assert ends == []
+
+
+def test_what_is_left_behind_when_closing_stays_so() -> None:
+    sink = Sink()
+    background = BackgroundSink(sink, name="t")
+    sink.gate.clear()
+    for name, doc in run("a"):
+        background(name, doc)
+    assert not background.close(0.1)
+    sink.gate.set()
+    background._thread.join(10)
+    assert sink.got == ["a"]
+
+
 def test_closing_a_sink_that_hangs_takes_the_timeout_and_says_so() -> None:
     sink = Sink()
     background = BackgroundSink(sink, name="t", limit=3)

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from typing import Any
 
 import numpy as np
 import pytest
 
 from support.stored_runs import Document
-from xrf_sr_plans.errors import FileFormatError
-from xrf_sr_plans.store.jsonl import JsonlWriter, read_jsonl
+from xrf_sr_plans.errors import FileBusyError, FileFormatError
+from xrf_sr_plans.store.jsonl import MAX_OPEN_FILES, JsonlWriter, read_jsonl
 
 
 def test_a_line_cut_off_by_a_kill_costs_that_document_only(
@@ -94,6 +95,60 @@ def test_values_that_json_does_not_know_are_not_the_end_of_a_run(tmp_path: Any) 
     assert start["an_array"] == [0, 1]
     assert start["an_object"].startswith("<object")
     assert math.isnan(stop["number"])
+
+
+def test_runs_that_never_stop_leave_few_files_open_and_may_go_on(tmp_path: Any) -> None:
+    writer = JsonlWriter(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(3 * MAX_OPEN_FILES):
+        writer("start", {"uid": f"run {number}", "time": 0})
+    assert len(os.listdir("/proc/self/fd")) - before <= MAX_OPEN_FILES
+    writer("stop", {"uid": "s", "run_start": "run 0"})
+    assert [name for name, _ in read_jsonl(tmp_path / "run 0.jsonl")] == ["start", "stop"]
+    writer.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_same_run_again_replaces_the_file_only_once_it_is_complete(tmp_path: Any) -> None:
+    whole = [("start", {"uid": "a", "time": 0}), ("stop", {"uid": "s", "run_start": "a"})]
+    for changed in ({}, {"again": True}):
+        writer = JsonlWriter(tmp_path)
+        for name, doc in whole:
+            assert len(list(read_jsonl(tmp_path / "a.jsonl"))) == 2 if changed else True
+            writer(name, {**doc, **changed})
+    assert [doc["again"] for _, doc in read_jsonl(tmp_path / "a.jsonl")] == [True, True]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_two_writers_of_one_run_are_refused(tmp_path: Any) -> None:
+    first, second = JsonlWriter(tmp_path), JsonlWriter(tmp_path)
+    first("start", {"uid": "a", "time": 0})
+    first.release("a")
+    second("start", {"uid": "a", "time": 0})
+    with pytest.raises(FileBusyError, match="being written"):
+        JsonlWriter(tmp_path)("start", {"uid": "a", "time": 0})
+    second.close()
+
+
+def test_a_full_disk_leaves_no_torn_line_and_closing_does_not_raise(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = JsonlWriter(tmp_path)
+    writer("start", {"uid": "a", "time": 0})
+    real, calls = os.write, iter([7])
+
+    def full(descriptor: int, data: Any) -> int:
+        if (count := next(calls, None)) is None:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, data[:count])
+
+    monkeypatch.setattr("xrf_sr_plans.store.run_file.os.write", full)
+    with pytest.raises(OSError, match="No space"):
+        writer("descriptor", {"uid": "d", "run_start": "a"})
+    writer.close()
+    monkeypatch.undo()
+    assert [name for name, _ in read_jsonl(tmp_path / "a.jsonl")] == ["start"]
+    assert (tmp_path / "a.jsonl").read_bytes().endswith(b"}\n")
 
 
 @pytest.mark.parametrize("uid", ["../evil", "/etc/evil", ".hidden", ""])

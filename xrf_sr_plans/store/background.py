@@ -7,14 +7,21 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from xrf_sr_plans.maps.run_index import RunIndex
+from xrf_sr_plans.maps.run_index import MAX_FOLLOWED_RUNS, RunIndex
 from xrf_sr_plans.schema import DocumentSink
 
 logger = logging.getLogger(__name__)
 
 _STOP = object()
+
+
+class _Mark(NamedTuple):
+    """Asks whether everything up to the document with that number has been dealt with."""
+
+    number: int
+    reached: threading.Event
 
 
 class BackgroundSink:
@@ -61,7 +68,8 @@ class BackgroundSink:
         self._handed = 0
         self._seen = 0
         self._closed = False
-        self._index = RunIndex()
+        self._left_behind = False
+        self._index = RunIndex(most_open=MAX_FOLLOWED_RUNS)
         self._given_up: set[str] = set()
         self._gave_up = False
         # A daemon: a sink that hangs on a dead server must not keep the interpreter alive.
@@ -89,6 +97,11 @@ class BackgroundSink:
         """Whether any run has been given up so far."""
         return self._gave_up
 
+    @property
+    def given_up_runs(self) -> frozenset[str]:
+        """Uids of the runs that have been given up and have not stopped."""
+        return frozenset(self._given_up)
+
     def flush(self, timeout_s: float) -> bool:
         """Wait until the sink has had everything handed over so far.
 
@@ -99,13 +112,13 @@ class BackgroundSink:
         """
         if self._closed:
             return not self._thread.is_alive()
-        done = threading.Event()
+        mark = _Mark(self._handed, threading.Event())
         deadline = time.monotonic() + timeout_s
         try:
-            self._waiting.put(done, timeout=timeout_s)
+            self._waiting.put(mark, timeout=max(timeout_s, 0.0))
         except queue.Full:
             return False
-        return done.wait(max(deadline - time.monotonic(), 0))
+        return mark.reached.wait(max(deadline - time.monotonic(), 0))
 
     def close(self, timeout_s: float) -> bool:
         """Let the sink finish what is waiting, then end the thread.
@@ -118,31 +131,39 @@ class BackgroundSink:
         done = self.flush(timeout_s)
         with self._lock:
             self._closed = True
+            self._left_behind = not done
         try:
             self._waiting.put_nowait(_STOP)
         except queue.Full:
             done = False
         if done:
-            self._thread.join(timeout_s)
+            self._thread.join(max(timeout_s, 1.0))
         else:
             logger.error("%s: closed with %d documents left behind", self._name, self.waiting)
         return done
 
     def _work(self) -> None:
-        while (item := self._waiting.get()) is not _STOP:
-            if isinstance(item, threading.Event):
-                item.set()
+        # What is left behind when it is closed stays so, whenever the sink wakes up.
+        while (item := self._waiting.get()) is not _STOP and not self._left_behind:
+            if isinstance(item, _Mark):
+                self._note_dropped(item.number)
+                item.reached.set()
                 continue
             number, name, doc = item
-            if number != self._seen + 1:
-                # Nobody knows which run the dropped documents belonged to: it may be any open one.
-                open_runs = set(self._index.open_runs)
-                self._give_up(open_runs, f"{number - self._seen - 1} documents were dropped")
+            self._note_dropped(number - 1)
             self._seen = number
             try:
                 self._handle(name, doc)
             except Exception:
                 logger.exception("%s: %s document", self._name, name)
+
+    def _note_dropped(self, number: int) -> None:
+        """Give up the open runs where not everything up to that number has come."""
+        if number > self._seen:
+            # Nobody knows which run the dropped documents belonged to: it may be any open one.
+            dropped = number - self._seen
+            self._give_up(set(self._index.open_runs), f"{dropped} documents were dropped")
+            self._seen = number
 
     def _handle(self, name: str, doc: dict[str, Any]) -> None:
         uid = self._index.run_of(name, doc)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +39,10 @@ def write_enhanced(enhanced: EnhancedMaps, path: Path | str) -> Path:
     import h5py
 
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with h5py.File(partial, "w") as file:
+    # HDF5 can crash the interpreter when the disk fills up while it writes. Here it writes to
+    # memory, so that a full disk is an ordinary OSError.
+    memory = io.BytesIO()
+    with h5py.File(memory, "w") as file:
         group = file.create_group("enhanced")
         group.attrs["NX_class"] = "NXdata"
         group.attrs["signal"] = "estimate"
@@ -50,4 +54,9 @@ def write_enhanced(enhanced: EnhancedMaps, path: Path | str) -> Path:
             group.create_dataset(axis, data=enhanced.dataset[axis].values).attrs["units"] = "um"
         attributes = dict(enhanced.dataset.attrs)
         group.attrs["attributes_json"] = json.dumps(attributes, default=str)
-    return partial.replace(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(memory.getbuffer())
+        return partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

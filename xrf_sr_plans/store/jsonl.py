@@ -7,25 +7,31 @@ become 0.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from xrf_sr_plans.config import folder_flaw
 from xrf_sr_plans.errors import FileFormatError, in_words
-from xrf_sr_plans.maps.run_index import RunIndex
+from xrf_sr_plans.maps.run_index import MAX_FOLLOWED_RUNS, RunIndex
 from xrf_sr_plans.maps.well_formed import flaw
 from xrf_sr_plans.ranges import check
 from xrf_sr_plans.schema import Document
+from xrf_sr_plans.store.run_file import RunFile
 
 logger = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 2**31
 """Longest line that is read; the enhanced map of one element in the largest scan takes less."""
+MAX_OPEN_FILES = 64
+"""Largest number of files that a writer keeps open; a process may have about a thousand."""
 
 _DEEPEST = 50
 
@@ -33,14 +39,20 @@ _DEEPEST = 50
 class JsonlWriter:
     """A document sink that writes each run into ``<folder>/<run uid>.jsonl``.
 
-    Every line is flushed, so that a killed process loses at most the document it was writing.
-    Documents of several runs may be interleaved. A call raises `OSError` where the disk does, so
-    wrap the writer in a `BackgroundSink` before you subscribe it to a RunEngine.
+    Every line is written at once and as a whole, so that a killed process loses at most the
+    document it was writing, and a full disk leaves no torn line. Documents of several runs may be
+    interleaved. A call raises `OSError` where the disk does, so wrap the writer in a
+    `BackgroundSink` before you subscribe it to a RunEngine.
+
+    A file is locked while it is written (see `run_file`). Runs that never stop leave at most
+    `MAX_OPEN_FILES` files open; others are opened again if they go on after all.
 
     Parameters
     ----------
     folder
         Folder of the files, which is made when the first run starts.
+    hold
+        Keep the file of a run open and locked after its stop document, until `release`.
 
     Raises
     ------
@@ -48,11 +60,14 @@ class JsonlWriter:
         The folder can't be made or written to.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, hold: bool = False) -> None:
         check("JsonlWriter", folder_flaw("folder", folder))
         self.folder = Path(folder)
-        self._files: dict[str, TextIO] = {}
-        self._index = RunIndex()
+        self._hold = hold
+        # In the order of their latest documents.
+        self._files: OrderedDict[str, RunFile] = OrderedDict()
+        self._lock = threading.Lock()
+        self._index = RunIndex(most_open=MAX_FOLLOWED_RUNS)
 
     def path(self, run_uid: str) -> Path:
         """Return the file that a run is, or would be, written to.
@@ -76,26 +91,72 @@ class JsonlWriter:
         FileFormatError
             It is damaged, the start document of its run was never seen, or the run's uid can't be
             a file name.
+        FileBusyError
+            Somebody else is writing the run's file.
         OSError
-            The disk is full, or writing is not permitted.
+            The disk is full, writing is not permitted, or the file was deleted meanwhile.
         """
         uid = self._index.run_of(name, doc)
         if uid is None:
             raise FileFormatError(f"{name} document of a run that was never started: {doc!r:.200}")
-        if name == "start":
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._files[uid] = self.path(uid).open("w", encoding="utf-8")
-        file = self._files[uid]
-        file.write(_line(name, doc) + "\n")
-        file.flush()
+        file = self._start(uid) if name == "start" else self._file(uid)
+        file.append((_line(name, doc) + "\n").encode())
         if name == "stop":
-            self._files.pop(uid).close()
+            try:
+                file.finish()
+            finally:
+                if not self._hold:
+                    self.release(uid)
+
+    def release(self, run_uid: str) -> None:
+        """Close the file of a run, if it is open; others may read, move or delete it now."""
+        with self._lock:
+            file = self._files.pop(run_uid, None)
+        if file is not None:
+            file.close()
+
+    def delete(self, run_uid: str) -> None:
+        """Delete the file of a run, if there is one.
+
+        Raises
+        ------
+        OSError
+            It is not permitted.
+        """
+        # There is none where the uid can't be a file name.
+        with contextlib.suppress(FileFormatError):
+            self.path(run_uid).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the files of runs that have not stopped."""
-        for file in self._files.values():
+        """Close all files, also those of runs that have not stopped. It never raises."""
+        for uid in list(self._files):
+            self.release(uid)
+
+    def _start(self, uid: str) -> RunFile:
+        self.release(uid)
+        path = self.path(uid)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = RunFile(path)
+        with self._lock:
+            self._files[uid] = file
+            self._close_the_oldest()
+        return file
+
+    def _file(self, uid: str) -> RunFile:
+        with self._lock:
+            file = self._files.get(uid)
+            if file is None:
+                raise FileFormatError(f"the file of run {uid} could not be made")
+            self._files.move_to_end(uid)
+            self._close_the_oldest()
+        return file
+
+    def _close_the_oldest(self) -> None:
+        while len(self._files) > MAX_FOLLOWED_RUNS:
+            self._files.popitem(last=False)[1].close()
+        opened = [file for file in self._files.values() if file.is_open]
+        for file in opened[:-MAX_OPEN_FILES]:
             file.close()
-        self._files.clear()
 
 
 def read_jsonl(path: str | Path) -> Iterator[Document]:

@@ -11,6 +11,7 @@ import logging
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from xrf_sr_plans.errors import MissingExtraError
+from xrf_sr_plans.errors import FileFormatError, MissingExtraError, in_words
 from xrf_sr_plans.schema import Documents, DocumentSink
 from xrf_sr_plans.store.background import BackgroundSink
-from xrf_sr_plans.store.jsonl import JsonlWriter, read_jsonl
+from xrf_sr_plans.store.documents import documents
+from xrf_sr_plans.store.jsonl import JsonlWriter
+from xrf_sr_plans.store.run_file import left_alone
 from xrf_sr_plans.store.unfinished import with_stops
 
 logger = logging.getLogger(__name__)
@@ -136,15 +139,23 @@ class SafeWriter:
         is_down: Callable[[], bool] = lambda: False,
     ) -> None:
         self._is_down = is_down
-        self._files = JsonlWriter(folder)
+        # A file stays locked until Tiled has its run, or has refused it.
+        self._files = JsonlWriter(folder, hold=True)
         self._keep = keep_files
         self._lock = threading.Lock()
-        self._outcomes: dict[str, list[bool]] = {}
+        self._outcomes: dict[str, dict[str, bool]] = {}
+        self._lost: set[str] = set()
         self._to_tiled = BackgroundSink(
-            write, name="tiled-writer", limit=limit, finished=self._finished_tiled
+            write,
+            name="tiled-writer",
+            limit=limit,
+            finished=lambda uid, complete: self._finished(uid, "Tiled", complete),
         )
         self._to_file = BackgroundSink(
-            self._files, name="tiled-backup", limit=limit, finished=self._finished_file
+            self._files,
+            name="tiled-backup",
+            limit=limit,
+            finished=lambda uid, complete: self._finished(uid, "file", complete),
         )
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
@@ -163,13 +174,14 @@ class SafeWriter:
         return self._to_file.flush(timeout_s) and self._to_tiled.flush(timeout_s)
 
     def close(self, timeout_s: float) -> bool:
-        """Write what is waiting, then end both threads.
+        """Write what is waiting, then end both threads. It never raises.
 
         Returns
         -------
         bool
-            False where Tiled, or the disk, didn't take everything within `timeout_s` seconds. The
-            time is not used up where the server is known to be gone and the files are complete.
+            False where Tiled, or the disk, didn't answer to everything within `timeout_s` seconds,
+            or where a run is neither in Tiled nor, as a whole, in a file. The time is not used up
+            where the server is known to be gone and the files are complete.
         """
         deadline = time.monotonic() + timeout_s
         backed_up = self._to_file.close(timeout_s)
@@ -179,39 +191,54 @@ class SafeWriter:
             if self._to_tiled.flush(min(left_s, _LOOK_S)):
                 break
             stuck = self._to_tiled.waiting >= waiting
-            if in_files and stuck and self._is_down():
+            if in_files and stuck and self._knows_it_is_down():
                 logger.error("Tiled's server is gone; what it didn't get is in %s", self.folder)
                 left_s = 0.0
                 break
         stored = self._to_tiled.close(left_s)
         self._files.close()
-        return backed_up and stored
+        for uid in self._to_file.given_up_runs & self._to_tiled.given_up_runs:
+            self._say_lost(uid)
+        return backed_up and stored and not self._lost
 
     @property
     def folder(self) -> Path:
         """Folder of the JSON-lines files."""
         return self._files.folder
 
-    def _finished_tiled(self, uid: str, complete: bool) -> None:
-        self._finished(uid, complete)
-
-    def _finished_file(self, uid: str, complete: bool) -> None:
-        # Whether the file is complete doesn't matter: it is kept wherever Tiled lacks the run. This
-        # only says that the file isn't being written any more, so that it may be deleted.
-        self._finished(uid, True)
-
-    def _finished(self, uid: str, stored: bool) -> None:
+    def _finished(self, uid: str, where: str, complete: bool) -> None:
         with self._lock:
-            outcomes = self._outcomes.setdefault(uid, [])
-            outcomes.append(stored)
+            outcomes = self._outcomes.setdefault(uid, {})
+            outcomes[where] = complete
             if len(outcomes) < 2:
                 return
             del self._outcomes[uid]
-        path = self._files.path(uid)
-        if not all(outcomes):
-            logger.error("run %s is not in Tiled; it is in %s", uid, path)
+        try:
+            self._conclude(uid, outcomes["Tiled"], outcomes["file"])
+        finally:
+            self._files.release(uid)
+
+    def _conclude(self, uid: str, in_tiled: bool, in_file: bool) -> None:
+        if not in_tiled and not in_file:
+            self._say_lost(uid)
+            return
+        if not in_tiled:
+            logger.error("run %s is not in Tiled; it is in %s", uid, self._files.path(uid))
         elif not self._keep:
-            path.unlink(missing_ok=True)
+            self._files.delete(uid)
+        elif not in_file:
+            logger.error("run %s is in Tiled; its file in %s is not complete", uid, self.folder)
+
+    def _say_lost(self, uid: str) -> None:
+        self._lost.add(uid)
+        logger.error("run %s is neither in Tiled nor, as a whole, in %s", uid, self.folder)
+
+    def _knows_it_is_down(self) -> bool:
+        try:
+            return self._is_down()
+        except Exception:  # closing must not fail because of a question
+            logger.exception("it isn't known whether Tiled's server is there")
+            return False
 
 
 def safe_writer(client: Any, backup: str | Path, **options: Any) -> SafeWriter:
@@ -267,7 +294,8 @@ class Reingested:
 def reingest(client: Any, backup: str | Path, *, unfinished: bool = False) -> Reingested:
     """Write the runs in a backup folder to Tiled, and delete their files.
 
-    Whatever part of such a run is in Tiled already is replaced.
+    A part of such a run that is in Tiled already is replaced, unless it has rows that the file
+    lacks. Files that are being written at the moment, in this process or another, are left alone.
 
     Parameters
     ----------
@@ -276,7 +304,7 @@ def reingest(client: Any, backup: str | Path, *, unfinished: bool = False) -> Re
     backup
         Folder of the JSON-lines files, as of `safe_writer`.
     unfinished
-        Also store runs without a stop document, which may still be open. They get a stop document
+        Also store runs without a stop document, whose session has died. They get a stop document
         with the exit status "abort".
 
     Returns
@@ -288,21 +316,69 @@ def reingest(client: Any, backup: str | Path, *, unfinished: bool = False) -> Re
     failed: dict[str, str] = {}
     for path in sorted(Path(backup).glob("*.jsonl")):
         try:
-            docs = list(read_jsonl(path))
-            if not docs or docs[0][0] != "start":
-                raise ValueError("it doesn't begin with a start document")
-            if docs[-1][0] != "stop":
-                if not unfinished:
-                    raise ValueError("the run has no stop document (see `unfinished`)")
-                docs = list(with_stops(docs))
-            _replace(client, docs)
+            with left_alone(path):
+                uid = _store(client, path, unfinished)
+                path.unlink()
         except Exception as error:  # noqa: BLE001 - one bad file must not keep the others
-            logger.warning("%s is not stored: %r", path, error)
+            logger.warning("%s is not stored: %s", path, in_words(error))
             failed[path.name] = str(error)
         else:
-            path.unlink()
-            stored.append(docs[0][1]["uid"])
+            stored.append(uid)
     return Reingested(tuple(stored), failed)
+
+
+def _store(client: Any, path: Path, unfinished: bool) -> str:
+    """See that the run in a file is in Tiled as a whole, and return its uid."""
+    docs = list(documents(path))
+    if not docs or docs[0][0] != "start":
+        raise FileFormatError("it doesn't begin with a start document")
+    if docs[-1][0] != "stop" and not unfinished:
+        raise FileFormatError("the run has no stop document (see `unfinished`)")
+    uid = docs[0][1]["uid"]
+    if uid not in client or not _has_all(client[uid], docs):
+        _replace(client, list(with_stops(docs)))
+    return uid
+
+
+def _has_all(run: Any, docs: Documents) -> bool:
+    """Return whether a run in Tiled has a stop document and all rows of a file.
+
+    Raises
+    ------
+    FileFormatError
+        It has rows that the file lacks, or can't be read, so that it must not be replaced.
+    """
+    try:
+        known = list(documents(run))
+    except Exception as error:
+        raise FileFormatError(
+            f"what Tiled has of the run can't be read, so it isn't replaced: {in_words(error)}"
+        ) from error
+    in_tiled, in_file = _rows(known), _rows(docs)
+    if known[-1][0] == "stop" and in_file <= in_tiled:
+        return True
+    if not in_tiled <= in_file:
+        raise FileFormatError(
+            f"Tiled has {in_tiled.total()} rows of the run and the file {in_file.total()}, so it "
+            "isn't replaced"
+        )
+    return False
+
+
+def _rows(docs: Documents) -> Counter[str]:
+    """Return the number of rows in each stream; those of external data count as well."""
+    streams: dict[str, str] = {}
+    events: Counter[str] = Counter()
+    external: Counter[str] = Counter()
+    for name, doc in docs:
+        if name == "descriptor":
+            streams[doc["uid"]] = doc.get("name", "")
+        elif name == "event":
+            events[streams.get(doc["descriptor"], "")] += 1
+        elif name == "stream_datum":
+            stream = streams.get(doc["descriptor"], "")
+            external[stream] = max(external[stream], doc["seq_nums"]["stop"] - 1)
+    return events | external
 
 
 def _replace(client: Any, docs: Documents) -> None:
