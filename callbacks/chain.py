@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from xrf_sr_plans.callbacks.hdf5_assets import is_large, with_maps_in_file
-from xrf_sr_plans.callbacks.map_assembler import MapAssembler, odd_about
+from xrf_sr_plans.callbacks.map_assembler import MapAssembler, odd_about, seconds
 from xrf_sr_plans.callbacks.result_run import (
     AnalysedMap,
     preview_documents,
@@ -292,4 +292,4 @@ class _Pace:
 
 def _failed(start: Mapping[str, Any], reason: str) -> AnalysedMap:
     request = AnalysisRequest(enhance=False)
-    return AnalysedMap(start, float(start.get("time", 0.0)), request, None, [], reason=reason)
+    return AnalysedMap(start, seconds(start, 0.0), request, None, [], reason=reason)

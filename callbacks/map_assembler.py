@@ -12,6 +12,9 @@ from xrf_sr_plans.schema import AnalysisRequest
 LITTLE_MEASURED = 0.5
 """Share of measured pixels below which the result says so."""
 
+LATEST_S = 1e11
+"""Seconds since 1970 that no time of a document reaches."""
+
 
 class MapAssembler:
     """Pass the documents of one run to a `MapBuilder`.
@@ -57,7 +60,7 @@ class MapAssembler:
         if request is None:
             raise AssemblyError(f"run {self.builder.uid} asks for no analysis")
         self.request: AnalysisRequest = request
-        self.end_time: float = float(start["time"])
+        self.end_time: float = seconds(start, 0.0)
         self.notes: tuple[str, ...] = ()
         self.published = False
         self._on_rows = on_rows
@@ -76,7 +79,7 @@ class MapAssembler:
             if self.builder.rows_received > rows:
                 self._on_rows(self)
         elif name == "stop":
-            self.end_time = float(doc["time"])
+            self.end_time = seconds(doc, self.end_time)
             self.notes = _how_it_ended(doc)
             self._on_stop(self)
 
@@ -91,6 +94,14 @@ def odd_about(builder: MapBuilder) -> list[str]:
     if 0 < measured < LITTLE_MEASURED:
         notes.append(f"only {measured:.0%} of the pixels were measured")
     return notes
+
+
+def seconds(doc: Mapping[str, Any], otherwise: float) -> float:
+    """Return the time of a document; a damaged one doesn't cost the map."""
+    time = doc.get("time")
+    if isinstance(time, int | float) and 0 <= time < LATEST_S:
+        return float(time)
+    return otherwise
 
 
 def _how_it_ended(stop: Mapping[str, Any]) -> tuple[str, ...]:

@@ -149,3 +149,24 @@ def test_odd_metadata_cost_no_document_of_a_file(tmp_path):
 def test_a_uid_that_is_no_file_name_is_refused(tmp_path, uid):
     with pytest.raises(FileFormatError, match="can't be a file name"):
         JsonlWriter(tmp_path)("start", {"uid": uid, "time": 1.0})
+
+
+@pytest.mark.parametrize("time", [None, "x", [], float("nan"), 10**400, -1])
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_damaged_time_costs_no_map(place, time):
+    told = []
+    chain = AnalysisChain(AnalysisSettings(model="none"), finished=told.append)
+    documents = run()
+    documents[place][1]["time"] = time
+    for pair in documents:
+        chain(*pair)
+    assert [(summary.source_uid, summary.status) for summary in told] == [("r", "fallback")]
+
+
+@pytest.mark.parametrize("damage", [{"xrf_sr": {"analysis": 3}, "time": None}, {"time": None}])
+def test_of_a_run_that_asks_for_analysis_an_outcome_is_told_whatever_its_start(damage):
+    told = []
+    chain = AnalysisChain(AnalysisSettings(model="none"), finished=told.append)
+    for name, doc in run():
+        chain(name, doc | damage if name == "start" else doc)
+    assert [summary.source_uid for summary in told] == ["r"]

@@ -31,7 +31,9 @@ def _is_mapping(value: Any) -> bool:
 def _is_column(value: Any) -> bool:
     # Columns of a catalog may be arrays of any library.
     is_indexed = hasattr(value, "__len__") and hasattr(value, "__getitem__")
-    return is_indexed and not isinstance(value, str | bytes | Mapping)
+    # An array of numpy without axes has a length only in name.
+    has_length = getattr(value, "ndim", 1) > 0
+    return is_indexed and has_length and not isinstance(value, str | bytes | Mapping)
 
 
 def _is_facts(value: Any) -> bool:
