@@ -73,6 +73,24 @@ def test_all_that_is_wrong_with_a_beamline_is_told_at_once():
 
 
 @pytest.mark.parametrize(
+    ("name", "lacks"),
+    [
+        ("fast", "no name, no set"),
+        ("flyer", "no name, no elements, no prepare, no collect"),
+        ("shutter", "no set"),
+        ("analysis", "no trigger"),
+        ("rescan_queue", "no name, no set, no read"),
+    ],
+)
+def test_what_is_no_device_is_refused_where_the_beamline_is_described(name, lacks):
+    words = said(lambda: dataclasses.replace(make_beamline(), **{name: 5}))
+    assert f"{name} is 5" in words
+    assert lacks in words
+    if name not in ("fast", "flyer"):
+        assert getattr(dataclasses.replace(make_beamline(), **{name: None}), name) is None
+
+
+@pytest.mark.parametrize(
     ("name", "values"),
     [
         ("overhead_s", [-1, NAN, INF]),

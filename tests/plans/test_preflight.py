@@ -78,6 +78,7 @@ def refused(run_engine, beamline, plan, kind, *words):
         ({}, {"step_um": 7}, GridError, ["step_um 7", "height_um 6"]),
         ({"max_velocity_um_s": 50}, {}, LimitsError, ["'samx'", "100 um/s", "50 um/s"]),
         ({"max_rate_hz": 20}, {}, LimitsError, ["100 frames/s", "20"]),
+        ({"reach_um": (5, 50)}, {}, LimitsError, ["'samx'", "8 um long", "reaches 5 um"]),
         ({"max_points": 40}, {}, LimitsError, ["8 x 6 = 48", "40"]),
         ({}, {"budget_s": 1}, BudgetError, ["1.68 s", "1 s"]),
         ({}, {"budget_s": math.nan}, BudgetError, ["budget_s is nan"]),
@@ -182,6 +183,16 @@ def test_what_forbids_the_survey_and_its_rescans_alike_is_told_once(run_engine):
 def test_a_preview_notes_a_dose_that_leaves_no_rescan(max_dose, notes):
     area = {"width_um": 8, "height_um": 3, "step_um": 1, "dwell_ms": 10}
     seen = preview(coarse_survey_with_sr, small_beamline(), **area, max_dose=max_dose)
+    assert seen.allowed
+    assert sum("every region will be refused" in note for note in seen.notes) == notes
+
+
+@pytest.mark.parametrize(("budget_s", "notes"), [(None, 0), (60, 0), (1.6, 1)])
+def test_a_preview_notes_a_budget_that_leaves_no_rescan(budget_s, notes):
+    area = {"width_um": 8, "height_um": 3, "step_um": 1, "dwell_ms": 10}
+    seen = preview(
+        coarse_survey_with_sr, small_beamline(), **area, budget_s=budget_s, min_size_um=2
+    )
     assert seen.allowed
     assert sum("every region will be refused" in note for note in seen.notes) == notes
 

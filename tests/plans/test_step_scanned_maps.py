@@ -13,6 +13,7 @@ from ophyd.sim import SynAxis, SynSignal
 from support.plan_support import Interrupting, Recorder, pause, same_map
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.devices.step_flyer import StepFlyer
+from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.plans.xrf_map import xrf_map
 
 AREA = {"width_um": 3, "height_um": 2, "step_um": 1, "dwell_ms": 1}
@@ -65,3 +66,16 @@ def test_without_limits_a_safe_box_is_needed(run_engine):
     beamline = replace(stepping_beamline(), safe_box_um=None)
     with pytest.raises(ValueError, match="'x': knows no limits"):
         run_engine(xrf_map(beamline, **AREA, **HERE))
+
+
+def test_a_detector_without_the_key_refuses_the_map_before_the_run_begins(run_engine):
+    x, y = SynAxis(name="x"), SynAxis(name="y")
+    flyer = StepFlyer("step", [SynSignal(name="iron")], x, y, counts={"Fe": "irn"})
+    beamline = Beamline(x, y, flyer, safe_box_um=((-9, 9), (-9, 9)))
+    recorder = Recorder(run_engine)
+    moves = []
+    y.subscribe(lambda **kwargs: moves.append(kwargs["value"]), run=False)
+    with pytest.raises(ConfigError, match="nothing reads 'irn'; there is iron"):
+        run_engine(xrf_map(beamline, **AREA, **HERE))
+    run_engine.unsubscribe(recorder.token)
+    assert (recorder.docs, moves) == ([], [])

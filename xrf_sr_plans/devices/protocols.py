@@ -70,6 +70,15 @@ class HasRowPlan(Protocol):
         ...
 
 
+@runtime_checkable
+class HasCheckPlan(Protocol):
+    """A flyer that can find out whether it can measure at all."""
+
+    def check_plan(self) -> MsgGenerator[None]:
+        """Raise a `RefusedError` where it can't; nothing moves, and no run is open yet."""
+        ...
+
+
 class SettableReadable(Readable[Any], Movable[Mapping[str, Any]], Protocol):
     """A device that is set to a request, and whose reading is the answer."""
 
@@ -171,6 +180,26 @@ _BEAMLINE_RANGES: Mapping[str, Range] = {
     "probe_fwhm_um": ZERO_OR_MORE,
     "flux_ph_s": ABOVE_ZERO,
 }
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "fast": ("name", "set"),
+    "slow": ("name", "set"),
+    "flyer": ("name", "elements", "prepare", "collect"),
+    "shutter": ("set",),
+    "analysis": ("name", "set", "trigger"),
+    "rescan_queue": ("name", "set", "read"),
+}
+"""What plans use of each device; the axes and the flyer can't be None."""
+
+
+def _device_flaw(field_name: str, device: object) -> str:
+    """Return in words why something can't be a device of a beamline, or "" where it can."""
+    if device is None and field_name not in ("fast", "slow", "flyer"):
+        return ""
+    missing = [name for name in _NEEDED[field_name] if not hasattr(device, name)]
+    lacks = ", no ".join(missing)
+    return f"{field_name} is {device!r:.80}, which has no {lacks}" if missing else ""
+
+
 _TIME_RANGES: Mapping[str, Range] = {
     "overhead_s": ZERO_OR_MORE,
     "dwell_scale": ABOVE_ZERO,
@@ -225,7 +254,8 @@ class Beamline:
     ------
     ConfigError
         A number is not finite or not above 0 (`run_up_um` and `probe_fwhm_um` may be 0), or
-        `safe_box_um` or `reach_um` is not of the form above. The message lists all of it.
+        `safe_box_um` or `reach_um` is not of the form above, or a device is not of its kind. The
+        message lists all of it.
     """
 
     fast: NamedMovable[float]
@@ -255,6 +285,7 @@ class Beamline:
             "" if box is None else box_flaw("safe_box_um", box),
             "" if reach is None else ABOVE_ZERO.pair_flaw("reach_um", reach),
             *range_flaws(vars(self), _BEAMLINE_RANGES),
+            *(_device_flaw(name, vars(self)[name]) for name in _NEEDED),
         )
 
     @property

@@ -155,7 +155,7 @@ class StepFlyer:
             The detectors' readings lack a key that was asked for, or the unit of an axis is no
             length. Both are found out from descriptions, before anything moves.
         """
-        yield from self._check_keys()
+        yield from self.check_plan()
         for role, axis in self._axes.items():
             unit = getattr(axis, "egu", None)
             if not unit_name(unit):
@@ -170,8 +170,14 @@ class StepFlyer:
             yield from self._move(self._axes["fast"], target_um / self._scale["fast"])
             yield from self._measure(frame, request["dwell_ms"] * 1e-3)
 
-    def _check_keys(self) -> MsgGenerator[None]:
-        """Refuse keys that no detector describes; this is checked once while staged."""
+    def check_plan(self) -> MsgGenerator[None]:
+        """Refuse keys that no detector describes; this is checked once while staged.
+
+        Raises
+        ------
+        ConfigError
+            The detectors' readings lack a key that was asked for.
+        """
         if self._keys_checked:
             return
         described = yield from _described(self._detectors)

@@ -166,6 +166,7 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
         problems=_once(problems),
         notes=(
             *_survey_notes(beamline, request, fine_step_um, time_s),
+            *_time_note(beamline, request, time_s, fine),
             *_dose_note(beamline, request, maps[0].dose, fine),
         ),
         grid=grid,
@@ -268,6 +269,23 @@ def _survey_notes(
         yield f"{max(request.budget_s - time_s, 0.0):.1f} s left for rescans"
     if beamline.analysis is None:
         yield "no analysis device: nothing will be enhanced, no region proposed"
+
+
+def _time_note(
+    beamline: Beamline, request: SurveyRequest, time_s: float, fine: Mapping[str, float]
+) -> Iterable[str]:
+    """Yield a note where the survey itself, of `time_s`, leaves too little time for any rescan."""
+    if request.budget_s is None:
+        return
+    side_um = max(request.min_size_um, fine["fine_step_um"])
+    pixels = math.ceil(side_um / fine["fine_step_um"] - 1e-6)
+    needed_s = pixels * beamline.time_model.row_s(pixels, fine["fine_dwell_ms"])
+    left_s = request.budget_s - time_s
+    if 0 <= left_s < needed_s:
+        yield (
+            f"budget_s leaves {left_s:.3g} s for rescans, the smallest of which needs"
+            f" {needed_s:.3g}: every region will be refused"
+        )
 
 
 def _dose_note(

@@ -133,6 +133,9 @@ def _fitted(
     """Return the pixels along one axis between `edges`, as far as box, run-up and reach allow."""
     if isinstance(box, preflight.Problem):
         raise box.kind(box.text)
+    if step_um > reach_um * (1 + _WHOLE):
+        text = f"a pixel of {step_um:g} um is larger than the reach of {reach_um:g} um"
+        raise LimitsError(f"axis {facts.name!r}: {text}")
     lowest, highest = box.low_um + run_up, box.high_um - run_up
     low, high = edges
     if not lowest < highest:

@@ -9,7 +9,7 @@ from bluesky.utils import MsgGenerator, plan
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.axes import axis_facts
-from xrf_sr_plans.devices.protocols import Beamline
+from xrf_sr_plans.devices.protocols import Beamline, HasCheckPlan
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import design_map
@@ -122,6 +122,9 @@ def fly(run: MapRun, progress: FlightProgress | None = None) -> MsgGenerator[Flo
         "row_attempts": run.row_attempts,
     }
     start = map_start(beamline, run.grid, run.metadata(), plan_args=plan_args)
+
+    if isinstance(beamline.flyer, HasCheckPlan):
+        yield from beamline.flyer.check_plan()
 
     @bpp.stage_decorator([flight.guard, *beamline.staged_devices])
     def inner() -> MsgGenerator[None]:

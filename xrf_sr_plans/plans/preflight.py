@@ -277,6 +277,7 @@ def map_problems(
     fast, slow = facts or (axis_facts(beamline.fast), axis_facts(beamline.slow))
     problems += _range_problems(beamline, fast, grid.fast, grid.run_up_um, is_fast=True)
     problems += _range_problems(beamline, slow, grid.slow, 0.0, is_fast=False)
+    problems += _reach_problems(beamline, grid)
     cost = map_cost(beamline, grid, dwell_ms)
     if cost.points > beamline.max_points:
         problems.append(
@@ -287,6 +288,20 @@ def map_problems(
             )
         )
     return problems + speed_problems(beamline, fast, grid.fast.step_um, dwell_ms)
+
+
+def _reach_problems(beamline: Beamline, grid: ScanGrid) -> Iterator[Problem]:
+    """Yield a problem for each axis along which a map is larger than one map can be."""
+    if beamline.reach_um is None:
+        return
+    for axis, reach_um in zip((grid.fast, grid.slow), beamline.reach_um, strict=True):
+        size_um = axis.high_um - axis.low_um
+        if size_um > reach_um * (1 + _SLACK):
+            yield Problem(
+                LimitsError,
+                f"axis {axis.name!r}: the map is {size_um:g} um long;"
+                f" {beamline.name} reaches {reach_um:g} um in one map",
+            )
 
 
 def speed_problems(
