@@ -34,6 +34,7 @@ from xrf_sr_plans.maps.run_index import (
     RunIndex,
     wants_analysis,
 )
+from xrf_sr_plans.maps.usable import usable_counts_of
 from xrf_sr_plans.schema import AnalysisRequest, Documents, DocumentSink
 
 logger = logging.getLogger(__name__)
@@ -216,6 +217,7 @@ class AnalysisChain:
             elif request.enhance:
                 began = time.perf_counter()
                 enhanced = self._enhance(maps, request)
+                notes += enhanced.dataset.attrs.get("data_notes", ())
                 halfway = time.perf_counter()
                 regions = self._pick(enhanced, request, builder.uid)
                 logger.info(
@@ -225,6 +227,8 @@ class AnalysisChain:
                     len(regions),
                     time.perf_counter() - halfway,
                 )
+            else:
+                notes += usable_counts_of(maps).notes
         except Exception as error:  # the survey is told, and goes on
             logger.info("analysis of run %s failed", builder.uid, exc_info=True)
             reason = in_words(error)

@@ -335,3 +335,16 @@ def test_every_document_kind_is_written_as_plain_json(bicubic_model, name):
     _, documents = analysed(map_run(GRID, COUNTS))
     doc = next(doc for kind, doc in plain(documents) if kind == name)
     assert json.loads(json.dumps(doc)) is not None
+
+
+def test_what_is_odd_about_the_values_is_in_the_result_and_in_the_summary(bicubic_model):
+    counts = np.random.default_rng(0).poisson(20, COUNTS.shape).astype(float)
+    counts[1, 5, 7] = 1e4
+    (summary,), documents = analysed(map_run(GRID, counts))
+    (note,) = documents[0][1]["notes"]
+    assert note.startswith("Zn: hot pixel at row 5, column 7: 10000 photons")
+    assert (summary.status, summary.reason) == ("done", note)
+    # A map that is only to be assembled, such as a fine one, is looked at too.
+    request = AnalysisRequest(enhance=False)
+    (summary,), _ = analysed(map_run(GRID, counts, analysis=request))
+    assert summary.reason == note

@@ -9,9 +9,10 @@ import numpy as np
 
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.evaluation.table import Degradation
+from xrf_sr_plans.maps.defects import Defects, find_defects
 from xrf_sr_plans.maps.files import MapsFile
 from xrf_sr_plans.maps.files.model import symbol
-from xrf_sr_plans.maps.files.photons import unit_notes
+from xrf_sr_plans.maps.files.photons import unit_notes, units_of
 from xrf_sr_plans.measurement import Measurement, Sampling, checked_factor
 from xrf_sr_plans.metrics.image import winsorise
 from xrf_sr_plans.physics.counting import NOISE_FREE_COUNTS
@@ -82,7 +83,8 @@ def degraded(
     pixel = file.pixel_size_um if known else 1.0
     measurement = _checked(file, factor, counts, probe_um, sampling, pixel, seed)
     height, width = (size // factor * factor for size in file.maps.shape[-2:])
-    measured = file.maps[:, :height, :width]
+    defects = _defects_of(file)
+    measured = np.where(defects.mask, np.nan, file.maps)[:, :height, :width]
     truth = np.clip(fill_unmeasured(winsorise(measured)), 0, None)
     expected = degrade(truth, measurement)
     # Brightness of each element, and from it photons per unit of the file, both (element,).
@@ -99,7 +101,12 @@ def degraded(
     missing = ~np.isfinite(measured)
     # (element, y, row within the coarse pixel, x, column within it)
     blocks = missing.reshape(len(truth), height // factor, factor, width // factor, factor)
-    notes = [*file.meta.get("notes", ()), *unit_notes(file)]
+    notes = [*file.meta.get("notes", ()), *unit_notes(file), *defects.notes]
+    notes += [
+        f"{name}: {100 * share:.1f} % of the values are below 0 and count as 0"
+        for name, share in zip(file.elements, (file.maps < 0).mean(axis=(1, 2)), strict=True)
+        if share > 0
+    ]
     if not known:
         notes.append("the file gives no pixel size: one pixel counts as 1 um")
     return DegradedMap(
@@ -110,6 +117,13 @@ def degraded(
         _left_out(file.elements, truth, coarse),
         tuple(notes),
     )
+
+
+def _defects_of(file: MapsFile) -> Defects:
+    """Return the defects of a file's map, which are told by the numbers of its photons."""
+    if any(unit.kind not in ("photons", "missing") for unit in units_of(file)):
+        return Defects(np.zeros(file.maps.shape, dtype=bool))
+    return find_defects(file.maps, file.elements)
 
 
 def _checked(

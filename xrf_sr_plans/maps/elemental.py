@@ -148,7 +148,8 @@ class EnhancedMaps:
         Each (element, y, x): ``estimate``; ``sigma``, one standard deviation of its error;
         ``lower`` and ``upper``, the ends of the 90 % interval; ``baseline``, bicubic; and
         ``trusted`` (bool). Its attributes are ``factor``, ``model`` {name, sha256, calibration},
-        ``source_uid``, ``fallback`` (why the model was not used, "" where it was) and ``notes``.
+        ``source_uid``, ``fallback`` (why the model was not used, "" where it was), ``notes`` and
+        ``data_notes`` (those of them that are about the measured values).
     grid
         The fine pixels.
     """

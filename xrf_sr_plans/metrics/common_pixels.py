@@ -10,6 +10,7 @@ import numpy as np
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
+from xrf_sr_plans.maps.usable import usable_counts_of
 
 SAME_STEP = 0.99
 """The fine map's pixels are used where its step is at least this part of the prediction's."""
@@ -59,14 +60,22 @@ def common_planes(
     average_predicted = _AreaAverage(enhanced.grid, target)
     average_measured = _AreaAverage(fine.grid, target)
     scale = fine_count_scale(enhanced, fine, coarse)
+    usable = usable_counts_of(fine)
     for name in common:
-        counts = fine.counts.sel(element=name).values
+        index = fine.elements.index(name)
+        counts = usable.counts[index]
+        predicted = {
+            key: average_predicted(enhanced.dataset[key].sel(element=name).values.astype(float))
+            for key in ("estimate", "sigma", "lower", "upper", "baseline", "trusted")
+        }
+        if usable.background[index]:
+            # Net counts are compared on top of their background, where they have the noise of
+            # photons.
+            for key in ("estimate", "lower", "upper", "baseline"):
+                predicted[key] += average_measured(usable.background[index] * scale)
         yield CommonPlanes(
             element=name,
-            predicted={
-                key: average_predicted(enhanced.dataset[key].sel(element=name).values.astype(float))
-                for key in ("estimate", "sigma", "lower", "upper", "baseline", "trusted")
-            },
+            predicted=predicted,
             value=average_measured(counts * scale),
             # The variance of a weighted sum of Poisson counts has the weights squared.
             variance=average_measured(counts * scale**2) * average_measured.squared_weights,

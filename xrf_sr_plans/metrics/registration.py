@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from xrf_sr_plans.errors import GridError
 from xrf_sr_plans.maps.elemental import ElementalMaps
+from xrf_sr_plans.maps.usable import usable_counts_of
 from xrf_sr_plans.physics.counting import stabilise
 from xrf_sr_plans.physics.resample import block_mean, fill_unmeasured
 
@@ -96,6 +97,6 @@ def _displacement(reference: np.ndarray, moving: np.ndarray) -> tuple[np.ndarray
 
 def _image(maps: ElementalMaps, factor: int) -> np.ndarray:
     """Return one image (y, x) for all elements, on pixels `factor` times as large."""
-    counts = block_mean(fill_unmeasured(maps.counts.values), factor)
+    counts = block_mean(fill_unmeasured(usable_counts_of(maps).counts), factor)
     image = stabilise(counts).sum(axis=0)
     return image - image.mean()

@@ -7,7 +7,11 @@ import numpy as np
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.physics.counting import NORMAL_90
 from xrf_sr_plans.physics.resample import upsample
-from xrf_sr_plans.sr.prepare import prepare, refuse_what_no_memory_holds
+from xrf_sr_plans.sr.prepare import (
+    prepare_maps,
+    refuse_what_no_memory_holds,
+    without_background,
+)
 
 BICUBIC_MODEL = {"name": "bicubic", "sha256": "", "calibration": ""}
 """What enhanced maps name as their model where they are bicubic."""
@@ -65,7 +69,7 @@ def enhance_bicubic(maps: ElementalMaps, factor: int, reason: str) -> EnhancedMa
         The results alone exceed this machine's memory.
     """
     refuse_what_no_memory_holds(maps.counts.values, factor)
-    ready = prepare(maps.counts.values, maps.i0.values)
+    ready = prepare_maps(maps)
     grid = maps.grid.refined(factor)
     # Of float32, and element by element: several fine maps of all elements in float64 would take
     # more memory than there is.
@@ -77,6 +81,7 @@ def enhance_bicubic(maps: ElementalMaps, factor: int, reason: str) -> EnhancedMa
     for index, counts in enumerate(ready.counts):
         for name, values in _one_element(counts, factor).items():
             fields[name][index] = np.where(measured[index], values, np.nan)
+    without_background(fields, ready.background)
     return EnhancedMaps.from_arrays(
         grid,
         maps.elements,
@@ -87,7 +92,8 @@ def enhance_bicubic(maps: ElementalMaps, factor: int, reason: str) -> EnhancedMa
         model=dict(BICUBIC_MODEL),
         source_uid=str(maps.attrs.get("source_uid", "")),
         fallback=reason,
-        notes=["interval not calibrated"],
+        notes=["interval not calibrated", *ready.notes],
+        data_notes=list(ready.notes),
     )
 
 

@@ -13,7 +13,7 @@ from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr import consistency
 from xrf_sr_plans.sr.intervals import Calibration, Regime, intervals
-from xrf_sr_plans.sr.prepare import Prepared
+from xrf_sr_plans.sr.prepare import Prepared, without_background
 from xrf_sr_plans.sr.scale import Scale
 from xrf_sr_plans.sr.threads import for_each
 from xrf_sr_plans.sr.trust_mask import untrust
@@ -53,12 +53,14 @@ def estimate(
         _finish(views, counts[only], scale.only(index), measurement, calibration, shrink[index])
 
     for_each(finish, len(elements), stabilised[0].size)
-    notes = [
+    notes = [*ready.notes]
+    notes += [
         f"{element}: brighter than calibrated: taken for {1 / by:.2g} of its counts"
         for element, by in zip(elements, shrink, strict=True)
         if by > 1
     ]
     notes += untrust(fields, elements, ready, scale, measurement, calibration.regime)
+    without_background(fields, ready.background)
     return fields, notes
 
 

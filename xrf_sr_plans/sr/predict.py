@@ -18,7 +18,7 @@ from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.maps.value_units import value_unit
 from xrf_sr_plans.measurement import Measurement, Sampling, checked_factor
 from xrf_sr_plans.sr.estimate import estimate
-from xrf_sr_plans.sr.prepare import Prepared, prepare, refuse_what_no_memory_holds
+from xrf_sr_plans.sr.prepare import Prepared, prepare_maps, refuse_what_no_memory_holds
 from xrf_sr_plans.sr.registry import load_model, model_path, read_calibration, read_card
 
 __all__ = ["enhance", "enhance_maps", "model_identity"]
@@ -161,7 +161,7 @@ def _enhance(
     probe = float(attrs.get("probe_fwhm_um") or 0.0) / step_um
     measurement = Measurement(checked_factor(factor), attrs.get("sampling") or "fly", probe, deblur)
     refuse_what_no_memory_holds(maps.counts.values, factor)
-    ready = prepare(maps.counts.values, maps.i0.values)
+    ready = prepare_maps(maps)
     card, calibration, network = load_model(model)
     calibration.factors(factor)
     fields, notes = estimate(ready, maps.elements, measurement, calibration, network, device)
@@ -175,6 +175,7 @@ def _enhance(
         source_uid=str(attrs.get("source_uid", "")),
         fallback="",
         notes=notes,
+        data_notes=list(ready.notes),
         step_um=step_um,
         probe_fwhm_um=attrs.get("probe_fwhm_um"),
         deblurred=measurement.removed_probe_steps > 0,

@@ -1,18 +1,19 @@
-"""What every way of enhancing does first: beam intensity, unmeasured pixels, the fine mask."""
+"""What every way of enhancing does first: usable counts, beam intensity, gaps, the fine mask."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from xrf_sr_plans.errors import GridError
+from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.monitors import beam_of
+from xrf_sr_plans.maps.usable import probe_steps_of, usable_counts
 from xrf_sr_plans.physics.resample import fill_unmeasured
 
-LARGEST_COUNT = 1e12
-"""Largest value that is a count. Real files hold 1.8e308 where a fit failed."""
 RESULT_BYTES = 21
 """Per output pixel and element: five fields of float32, and whether it is trusted."""
 LOWEST_BEAM = 0.2
@@ -26,22 +27,36 @@ class Prepared:
     counts: np.ndarray
     measured: np.ndarray
     """(element, y, x) bool."""
+    background: np.ndarray | None = None
+    """(element,) photons a pixel that were put under net counts and are to be taken off from every
+    result (`maps.net_counts`); None: none."""
+    notes: tuple[str, ...] = ()
+    """What is odd about the values: defects, net counts."""
 
     def fine_mask(self, factor: int) -> np.ndarray:
         """Return `measured` on the fine grid."""
         return self.measured.repeat(factor, axis=-2).repeat(factor, axis=-1)
 
 
-def prepare(counts: np.ndarray, i0: np.ndarray | None = None) -> Prepared:
+def prepare(
+    counts: np.ndarray,
+    i0: np.ndarray | None = None,
+    elements: Sequence[str] | None = None,
+    probe_steps: tuple[float, float] = (0.0, 0.0),
+) -> Prepared:
     """Scale counts to the median beam intensity and fill what was not measured.
 
     Parameters
     ----------
     counts
-        (element, y, x) detected photons; NaN, infinite, negative or absurd values (above
-        `LARGEST_COUNT`) count as not measured.
+        (element, y, x) detected photons; NaN, infinite or absurd values and defects
+        (`maps.usable`) count as not measured.
     i0
         (y, x) beam monitor in any unit; one that says nothing is as good as none.
+    elements
+        Element names, for the notes; None: their numbers.
+    probe_steps
+        Full width at half maximum of the probe along y and x, in steps; 0: unknown.
 
     Raises
     ------
@@ -51,12 +66,33 @@ def prepare(counts: np.ndarray, i0: np.ndarray | None = None) -> Prepared:
     counts = np.array(counts, dtype=float)
     if counts.ndim != 3 or 0 in counts.shape:
         raise GridError(f"counts have the shape {counts.shape}; (element, y, x) is needed")
-    with np.errstate(invalid="ignore"):
-        counts[~(np.isfinite(counts) & (counts >= 0) & (counts < LARGEST_COUNT))] = np.nan
+    usable = usable_counts(counts, elements, probe_steps)
+    counts = usable.counts
     if i0 is not None:
         counts /= _relative_beam(np.asarray(i0, dtype=float), counts)
     measured = np.isfinite(counts)
-    return Prepared(fill_unmeasured(counts), measured)
+    return Prepared(fill_unmeasured(counts), measured, usable.background, usable.notes)
+
+
+def prepare_maps(maps: ElementalMaps) -> Prepared:
+    """Prepare measured maps; see `prepare`."""
+    return prepare(maps.counts.values, maps.i0.values, maps.elements, probe_steps_of(maps))
+
+
+def without_background(fields: dict[str, np.ndarray], background: np.ndarray | None) -> None:
+    """Take off, in place, the background that was put under net counts.
+
+    Parameters
+    ----------
+    fields
+        ``estimate``, ``lower``, ``upper`` and ``baseline`` (element, Y, X), as far as they are
+        there, and others.
+    background
+        That of `Prepared`.
+    """
+    if background is not None and background.any():
+        for name in {"estimate", "lower", "upper", "baseline"} & fields.keys():
+            fields[name] -= background[:, None, None].astype(fields[name].dtype)
 
 
 def refuse_what_no_memory_holds(counts: np.ndarray, factor: int) -> None:

@@ -79,7 +79,13 @@ class CoarseMap:
             raise ConfigError(
                 f"{name}: {np.shape(counts)[-2:]} pixels; each side needs {SMALLEST_SIDE}"
             )
-        whole = np.rint(prepare(counts).counts).astype(np.int64)
+        ready = prepare(counts)
+        if ready.background is not None and ready.background.any():
+            raise ConfigError(
+                f"{name}: net counts (values below 0): their photons can't be divided in two; give"
+                " the counts before the background was subtracted"
+            )
+        whole = np.rint(ready.counts).astype(np.int64)
         top = np.quantile(whole.reshape(len(whole), -1), 0.995, axis=1)
         if top.max() < LEAST_COUNTS:
             raise ConfigError(

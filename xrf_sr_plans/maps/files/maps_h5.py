@@ -22,9 +22,6 @@ A fit separates overlapping lines, which regions of interest don't.
 SCALERS = (("MAPS/Scalers/Values", "MAPS/Scalers/Names"), ("MAPS/scalers", "MAPS/scaler_names"))
 """Where scalers and their names may be."""
 
-# How many columns at the end of a row a fly scan may leave empty or doubled.
-_BAD_COLUMNS = 2
-
 
 def read_maps_h5(file: Hdf5File, step_um: float | None = None) -> MapsFile | None:
     """Return the maps of an open HDF5 file, or None where it isn't of this layout.
@@ -48,7 +45,7 @@ def read_maps_h5(file: Hdf5File, step_um: float | None = None) -> MapsFile | Non
     else:
         return None
     maps = file.numbers(found)
-    measured = build(
+    return build(
         maps,
         file.texts(named)[: maps.shape[0] if maps.ndim else 0],
         layout=values,
@@ -58,7 +55,6 @@ def read_maps_h5(file: Hdf5File, step_um: float | None = None) -> MapsFile | Non
         units=_units(file, names),
         live_time=_live_time(file),
     )
-    return _without_bad_columns(measured)
 
 
 def _units(file: Hdf5File, names: str) -> str | list[str]:
@@ -102,18 +98,3 @@ def _axes(file: Hdf5File) -> dict[str, FileAxis]:
                 axes[name] = FileAxis(centers, file.attribute(axis, "units"), place)
                 break
     return axes
-
-
-def _without_bad_columns(measured: MapsFile) -> MapsFile:
-    """Blank the last two columns where a fly scan left them empty or doubled."""
-    maps = measured.maps
-    if maps.shape[-1] <= 4 * _BAD_COLUMNS:
-        return measured
-    # Sum of each column over all elements and rows.
-    total = np.nansum(maps, axis=(0, 1))
-    typical = float(np.median(total[:-_BAD_COLUMNS]))
-    for column in range(maps.shape[-1] - _BAD_COLUMNS, maps.shape[-1]):
-        if not 0.3 * typical < total[column] < 3 * typical:
-            maps[..., column] = np.nan
-            measured.meta["notes"].append(f"column {column} blanked: bad in fly scans")
-    return measured

@@ -1,0 +1,134 @@
+"""Hot pixels of one element: brighter than any sample can be in one pixel alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import special
+
+from xrf_sr_plans.maps.defects.chance import CHANCE
+
+SHARPEST = 0.85
+"""How much sharper than stated a probe may be."""
+FAR_ABOVE = 30.0
+"""How many times the photons of any other pixel a lone pixel needs to be no particle."""
+FAR_ABOVE_ALONE = 100.0
+"""The same where there is no other element that could show a trace."""
+LEAST_HOT = 100.0
+"""Photons below which no pixel is hot."""
+MOST_HOT = 3
+"""Lone bright pixels in the map of an element above which they are particles."""
+TRACE_SIGMAS = 4.0
+"""Excess over all neighbours, in standard deviations, that is a trace in another element."""
+TAIL = 0.02
+"""Share of a pixel's photons in its four neighbours that shows that a probe passed it."""
+
+
+def hot_pixels(
+    counts: np.ndarray, index: int, probe_steps: tuple[float, float]
+) -> list[tuple[int, int]]:
+    """Return the places (row, column) of an element's hot pixels."""
+    plane = counts[index]
+    bright = np.argwhere(np.nan_to_num(plane, nan=0.0) >= LEAST_HOT)
+    if not len(bright):
+        return []
+    # Eight neighbours of each pixel: axes (neighbour, y, x); NaN beyond the border.
+    ring = _neighbours(plane)
+    with np.errstate(invalid="ignore"):
+        highest = np.where(np.isfinite(ring), ring, -np.inf).max(axis=0)
+        lonely = plane >= np.maximum(LEAST_HOT, FAR_ABOVE * np.maximum(highest, 1.0))
+        peaks = plane >= np.maximum(LEAST_HOT, 2 * highest)
+    impossible = [
+        (int(row), int(column))
+        for row, column in np.argwhere(peaks)
+        if _too_sharp(plane, row, column, probe_steps)
+    ]
+    places = [(int(row), int(column)) for row, column in np.argwhere(lonely)]
+    if 0 < len(places) <= MOST_HOT:
+        others = plane.copy()
+        for row, column in (*places, *impossible):
+            others[row, column] = np.nan
+        cap = max(1.0, float(np.nanmax(others))) if np.isfinite(others).any() else 1.0
+        times = FAR_ABOVE if len(counts) > 1 else FAR_ABOVE_ALONE
+        impossible += [
+            place
+            for place in places
+            if place not in impossible
+            and plane[place] >= times * cap
+            and not _has_tail(plane, *place)
+            and not _has_trace(counts, index, *place)
+        ]
+    return sorted(impossible)
+
+
+def _neighbours(plane: np.ndarray) -> np.ndarray:
+    padded = np.pad(plane, 1, constant_values=np.nan)
+    height, width = plane.shape
+    return np.stack(
+        [
+            padded[row : row + height, column : column + width]
+            for row in range(3)
+            for column in range(3)
+            if (row, column) != (1, 1)
+        ]
+    )
+
+
+def _too_sharp(plane: np.ndarray, row: int, column: int, probe_steps: tuple[float, float]) -> bool:
+    """Return whether no probe of that width gives such neighbours along any axis."""
+    struck = False
+    for axis, width in enumerate(probe_steps):
+        least = 2 * _least_share(SHARPEST * width)
+        if least * plane[row, column] < -math.log(CHANCE):
+            # Nothing need be there: this axis can't tell.
+            continue
+        step = (1, 0) if axis == 0 else (0, 1)
+        near = [
+            plane[row + sign * step[0], column + sign * step[1]]
+            for sign in (-1, 1)
+            if 0 <= row + sign * step[0] < plane.shape[0]
+            and 0 <= column + sign * step[1] < plane.shape[1]
+        ]
+        if len(near) < 2 or not np.isfinite(near).all():
+            return False
+        # Of all photons in the three pixels at least this share lies in the outer ones.
+        outer = max(0.0, float(np.sum(near)))
+        share = least / (1 + least)
+        # The binomial distribution, in its form for counts that were scaled and are not whole.
+        if special.betainc(plane[row, column], outer + 1, 1 - share) > CHANCE:
+            return False
+        struck = True
+    return struck
+
+
+def _least_share(width_steps: float) -> float:
+    """Return the least share of a pixel's photons that a neighbour has, on average of the two."""
+    return math.exp(-4 * math.log(2) / width_steps**2) if width_steps > 0 else 0.0
+
+
+def _has_tail(plane: np.ndarray, row: int, column: int) -> bool:
+    """Return whether the four neighbours hold more than what surrounds them."""
+    around = plane[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+    near = [
+        plane[row + down, column + right]
+        for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1))
+        if 0 <= row + down < plane.shape[0] and 0 <= column + right < plane.shape[1]
+    ]
+    near = np.array([value for value in near if np.isfinite(value)])
+    level = max(0.0, float(np.nanmedian(around)))
+    excess = float(near.sum() - level * near.size)
+    noise = TRACE_SIGMAS * math.sqrt(level * near.size + 1)
+    return excess > max(noise, TAIL * float(plane[row, column]))
+
+
+def _has_trace(counts: np.ndarray, index: int, row: int, column: int) -> bool:
+    """Return whether another element stands out of all its neighbours there."""
+    around = counts[:, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].copy()
+    value = counts[:, row, column]
+    place = (slice(None), min(row, 1), min(column, 1))
+    around[place] = -np.inf
+    highest = np.clip(np.where(np.isfinite(around), around, 0.0).max(axis=(1, 2)), 0, None)
+    stands_out = value > highest + TRACE_SIGMAS * np.sqrt(highest + 1)
+    stands_out[index] = False
+    return bool(stands_out.any())
