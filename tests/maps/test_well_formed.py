@@ -170,3 +170,34 @@ def test_of_a_run_that_asks_for_analysis_an_outcome_is_told_whatever_its_start(d
     for name, doc in run():
         chain(name, doc | damage if name == "start" else doc)
     assert [summary.source_uid for summary in told] == ["r"]
+
+
+@pytest.mark.parametrize("axis", ["fast", "slow"])
+def test_a_map_that_no_memory_holds_is_refused_before_any_is_taken(axis):
+    start = run()[0][1]
+    start["xrf_sr"]["grid"][axis]["num"] = 10**9
+    with pytest.raises(AssemblyError, match="at most 536870912 counts are held in memory"):
+        MapBuilder(start)
+    scan = {
+        "uid": "g",
+        "time": 1.0,
+        "shape": [4, 10**9],
+        "motors": ["y", "x"],
+        "extents": [[0, 3], [0, 9]],
+        "hints": {"dimensions": [[["y"], "p"], [["x"], "p"]]},
+    }
+    descriptor = {"uid": "d", "run_start": "g", "name": "primary"}
+    descriptor["data_keys"] = {"fe": {"dtype": "number"}}
+    documents = [("start", scan), ("descriptor", descriptor)]
+    with pytest.raises(XrfSrError, match="at most 536870912 counts"):
+        list(adapt_grid_scan(documents, {"Fe": "fe"}, dwell_ms=1, um_per_unit=1.0))
+
+
+def test_more_element_names_than_a_map_can_have_are_a_problem_of_the_descriptor():
+    (_, start), (_, descriptor) = run()[:2]
+    start["xrf_sr"]["grid"]["slow"]["num"] = 10**7
+    builder = MapBuilder(start)
+    descriptor["configuration"]["xrf"]["data"]["xrf_elements"] = ["Fe"] * 20
+    builder.descriptor(descriptor)
+    assert "at most 536870912 counts" in builder.problems[0]
+    assert builder.elements == ["Fe", "Zn", "Ca"]

@@ -29,7 +29,7 @@ import numpy as np
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.encoders import place_row
-from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.maps.grid import ScanGrid, check_size
 from xrf_sr_plans.maps.judged_rows import JudgedRows, RawRow, judge_rows
 from xrf_sr_plans.schema import STREAM_ROWS, MapMetadata, elements_key, row_keys
 
@@ -70,6 +70,7 @@ class MapBuilder:
         try:
             self.metadata = MapMetadata.model_validate(start["xrf_sr"])
             self.grid = ScanGrid.from_dict(self.metadata.grid)
+            check_size(self.grid, len(self.metadata.elements))
         except Exception as error:  # damaged metadata can raise anything
             raise AssemblyError(f"run {self.uid}: no map in its start document: {error}") from error
         self.elements = list(self.metadata.elements)
@@ -190,8 +191,10 @@ class MapBuilder:
             detector = key.removesuffix("_counts")
             keys = row_keys(detector)
             if key == keys["counts"] and keys["row"] in data_keys:
+                elements = _configured_elements(doc, detector) or self.elements
+                check_size(self.grid, len(elements))
                 self._keys[doc["uid"]] = keys
-                self.elements = _configured_elements(doc, detector) or self.elements
+                self.elements = elements
                 return
 
     def _take(self, data: Mapping[str, Any], keys: Mapping[str, str]) -> None:

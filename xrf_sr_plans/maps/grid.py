@@ -11,6 +11,24 @@ import numpy as np
 
 from xrf_sr_plans.errors import GridError
 
+MAX_VALUES = 2**29
+"""Largest number of counts in a map, over all elements: 4 GiB as floats."""
+
+
+def check_size(grid: ScanGrid, n_elements: int) -> None:
+    """Refuse a map that takes too much memory, before any is taken.
+
+    Raises
+    ------
+    GridError
+        It has more than `MAX_VALUES` counts.
+    """
+    if n_elements * math.prod(grid.shape) > MAX_VALUES:
+        raise GridError(
+            f"a map of {n_elements} elements and {grid.shape} pixels; at most {MAX_VALUES} counts"
+            " are held in memory"
+        )
+
 
 @dataclass(frozen=True)
 class AxisGrid:

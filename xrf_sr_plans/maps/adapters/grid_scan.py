@@ -20,7 +20,7 @@ from xrf_sr_plans.maps.adapters.adapted_map import (
     total,
     without_pages,
 )
-from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.maps.grid import ScanGrid, check_size
 
 
 def adapt_grid_scan(
@@ -127,6 +127,7 @@ def _empty_map(
         )
     )
     grid = ScanGrid(fast, slow, bool(start.get("snaking", [False, False])[1]))
+    check_size(grid, len(elements))
     request = analysis or schema.AnalysisRequest()
     return AdaptedMap(start, grid, elements, dwell_ms, "point", request)
 

@@ -19,7 +19,7 @@ from xrf_sr_plans.maps.adapters.adapted_map import (
     photons_per_value,
     without_pages,
 )
-from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.maps.grid import ScanGrid, check_size
 from xrf_sr_plans.maps.units import um_per_unit
 
 
@@ -129,9 +129,11 @@ def _empty_map(
         )
         for which, (first, last, num) in (("fast", inputs[:3]), ("slow", inputs[3:6]))
     )
+    grid = ScanGrid(fast, slow, bool(start["scan"].get("snake")))
+    check_size(grid, len(elements))
     return AdaptedMap(
         start,
-        ScanGrid(fast, slow, bool(start["scan"].get("snake"))),
+        grid,
         elements,
         float(inputs[6]) * 1e3,
         "fly",
