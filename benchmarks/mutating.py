@@ -160,12 +160,14 @@ def mutated_json(rng: Rng, text: bytes) -> bytes:
     """Return JSON with its content changed, or only its bytes."""
     if rng.random() < 0.35:
         return mutated_bytes(rng, text)
+    if rng.random() < 0.02:
+        return pick(rng, (b"[", b'{"a":')) * 100_000
     tree = json.loads(text)
     for _ in range(int(rng.integers(1, 3))):
         tree = mutated_tree(rng, tree)
     try:
         return json.dumps(tree).encode()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return b"[" * 100_000
 
 

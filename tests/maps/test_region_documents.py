@@ -38,7 +38,11 @@ def test_what_is_unknown_is_left_out_of_json_and_unknown_again_afterwards() -> N
     assert back.to_dict() == UNKNOWN.to_dict()
 
 
-@pytest.mark.parametrize("text", ["", "3", "{}x", "[1]", "[{}]", '["a"]', '[{"x_low_um": 1}]'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "3", "{}x", "[1]", "[{}]", '["a"]', '[{"x_low_um": 1}]',
+     pytest.param("[" * 100_000, id="nested")],
+)  # fmt: skip
 def test_a_reading_that_is_no_list_of_regions_is_refused(text: str) -> None:
     with pytest.raises(GridError, match="Region"):
         regions_from_json(text)

@@ -59,7 +59,7 @@ def regions_from_json(text: str) -> tuple[Region, ...]:
     """
     try:
         return tuple(Region.from_dict(plain) for plain in json.loads(text))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         if isinstance(error, GridError):
             raise
         raise GridError(f"not a list of Regions: {error}") from error

@@ -70,7 +70,7 @@ def read_hdf5(path: Path, step_um: float | None = None) -> MapsFile:
             env=environment,
             bufsize=0,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise FileFormatError(f"{path}: no process to read it can be started: {error}") from error
     with process:
         try:
