@@ -8,10 +8,8 @@ import os
 from xrf_sr_plans.devices.sim import make_beamline
 
 # XRF_SIM_CLOCK is "real", "instant", or a factor such as 10 for ten times as fast as real.
-_clock = os.environ.get("XRF_SIM_CLOCK", "real")
 beamline = make_beamline(
-    os.environ.get("XRF_SIM_SAMPLE", "zagami"),
-    clock=_clock if _clock in ("real", "instant") else float(_clock),
+    os.environ.get("XRF_SIM_SAMPLE", "zagami"), clock=os.environ.get("XRF_SIM_CLOCK", "real")
 )
 
 samx, samy = beamline.fast, beamline.slow

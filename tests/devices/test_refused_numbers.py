@@ -144,6 +144,9 @@ def test_a_sample_of_what_no_sample_has_is_refused(name, value):
         lambda: make_beamline(5),  # type: ignore[arg-type]
         lambda: make_beamline(["zagami"]),  # type: ignore[arg-type]
         lambda: make_beamline(clock=True),
+        lambda: make_beamline(clock="fast"),
+        lambda: make_beamline(clock=NAN),
+        lambda: make_beamline(clock="-1"),
         lambda: make_beamline(faults=5),  # type: ignore[arg-type]
         lambda: Detector(n_elements=0),
         lambda: Detector(dead_time_us=NAN),

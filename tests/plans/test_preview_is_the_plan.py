@@ -18,6 +18,7 @@ from xrf_sr_plans.plans.binding import USER_PLANS, bind_plans
 from xrf_sr_plans.plans.fly_map import fly_map
 from xrf_sr_plans.plans.parameter_ranges import PARAMETER_RANGES
 from xrf_sr_plans.plans.preview import PREVIEWED, preview
+from xrf_sr_plans.schema import AnalysisRequest
 
 BOX = {"x_low_um": 0, "x_high_um": 4, "y_low_um": 0, "y_high_um": 2}
 GRID = ScanGrid(AxisGrid("samx", 0.0, 1.0, 4), AxisGrid("samy", 0.0, 1.0, 2))
@@ -56,7 +57,9 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
          ScanGrid(AxisGrid("samx", 0.0, 1.0, 10**9), GRID.slow)]
     ),
     "purpose": st.sampled_from(["map", "fine", "fun"]),
-    "analysis": st.sampled_from([None, 5]),
+    "analysis": st.sampled_from(
+        [None, 5, AnalysisRequest(), AnalysisRequest(find="Fe and"), AnalysisRequest(find="Xx")]
+    ),
 }  # fmt: skip
 BEAMLINES = st.sampled_from(
     [{}, {}, {}, {"limits_um": ((-2, 3), (-9, 9))}, {"limits_um": ((0, 0), (0, 0))},
@@ -133,6 +136,23 @@ def test_every_number_of_every_plan_is_refused_by_name_value_and_range(name, wro
         arguments = {**CALLS[name], parameter: wrong}
         words = what_is_refused(lambda given=arguments: next(PLANS[name](beamline, **given)))
         assert f"{parameter} is {wrong!r:.80}; it must be {allowed}" in words
+
+
+def test_a_query_is_told_together_with_numbers_and_before_a_map_is_flown_for_it():
+    area = {**CALLS["coarse_survey_with_sr"], "step_um": -2, "find": "Fe and"}
+    words = what_is_refused(lambda: next(PLANS["coarse_survey_with_sr"](small_beamline(), **area)))
+    assert "step_um is -2" in words
+    assert "'Fe and'" in words
+    asked = {**CALLS["fly_map"], "analysis": AnalysisRequest(find="Xx")}
+    words = what_is_refused(lambda: next(fly_map(small_beamline(), **asked)))
+    assert "find 'Xx': nobody measures 'Xx'" in words
+
+
+@pytest.mark.parametrize("name", ["rescan_regions", "collect_pairs"])
+def test_more_regions_than_anybody_flies_are_refused(name):
+    arguments = {**CALLS[name], "regions": [BOX] * 1001}
+    seen = preview(PLANS[name], small_beamline(), **arguments)
+    assert seen.problems == ("1001 regions at once; it must be at most 1000",)
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -111,7 +112,7 @@ class Region:
         """Center along the slow axis, in um."""
         return (self.y_low_um + self.y_high_um) / 2
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Key made of the content.
 

@@ -24,6 +24,9 @@ REGION_NUMBERS = (
 )
 """Names of the columns of a region that hold a number."""
 
+MOST_REGIONS = 1000
+"""Largest number of regions of one call. The time to choose among them grows with its square."""
+
 REGION_WORDS = ("key", "elements", "reason", "model_sha256", "fallback", "stage")
 """Names of the columns of a region that hold a text."""
 
@@ -80,9 +83,13 @@ def regions_from_arguments(
     Raises
     ------
     GridError
-        A region is no dictionary, lacks edges, holds NaN, or has fields that aren't known.
+        A region is no dictionary, lacks edges, holds NaN, or has fields that aren't known; or
+        there are more than `MOST_REGIONS`.
     """
     defaults = {"elements": (), "score": 1.0, "reason": "asked for", "source_uid": source_uid or ""}
+    arguments = list(arguments)
+    if len(arguments) > MOST_REGIONS:
+        raise GridError(f"{len(arguments)} regions at once; it must be at most {MOST_REGIONS}")
     regions = []
     for argument in arguments:
         if not isinstance(argument, Mapping):

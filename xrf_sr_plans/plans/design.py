@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.protocols import Beamline
-from xrf_sr_plans.errors import ConfigError, GridError, QueryError, RefusedError
+from xrf_sr_plans.errors import ConfigError, GridError, RefusedError
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.measurement import FACTORS
 from xrf_sr_plans.plans import preflight
@@ -25,7 +25,6 @@ from xrf_sr_plans.plans.fine_grid import rescan_problems
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import SingleMapRequest, SurveyRequest
 from xrf_sr_plans.plans.tiles import Tile, split_into_tiles
-from xrf_sr_plans.rois.query import parse_query
 
 
 @dataclass(frozen=True)
@@ -244,20 +243,7 @@ def _survey_problems(beamline: Beamline, request: SurveyRequest) -> list[Problem
     if request.rescan == "queue" and beamline.rescan_queue is None:
         text = f"rescan is 'queue', but {beamline.name} has no rescan_queue to queue with"
         problems.append(Problem(ConfigError, text))
-    if request.find is not None:
-        problems += _query_problems(request.find, list(beamline.flyer.elements))
     return problems
-
-
-def _query_problems(find: str, elements: list[str]) -> list[Problem]:
-    try:
-        unknown = [name for name in parse_query(find).elements if name not in elements]
-    except QueryError as error:
-        return [Problem(QueryError, str(error))]
-    return [
-        Problem(QueryError, f"find {find!r}: nobody measures {name!r}; there are {elements}")
-        for name in unknown
-    ]
 
 
 def _survey_notes(

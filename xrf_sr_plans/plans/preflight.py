@@ -7,16 +7,17 @@ regions all use them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
 from xrf_sr_plans.devices.protocols import Beamline, HasRowPlan, RowTimeModel
-from xrf_sr_plans.errors import BudgetError, ConfigError, LimitsError, RefusedError
+from xrf_sr_plans.errors import BudgetError, ConfigError, LimitsError, QueryError, RefusedError
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.measurement import doubled_names
 from xrf_sr_plans.plans.parameter_ranges import PARAMETER_RANGES, kind_of_refusal
+from xrf_sr_plans.rois.query import parse_query
 
 _SLACK = 1e-6
 """Rounding error of positions, relative and in um, that doesn't count as a violation."""
@@ -101,6 +102,28 @@ def element_problems(beamline: Beamline) -> list[Problem]:
     flyer = beamline.flyer
     wrong = doubled_names(flyer.elements) if len(flyer.elements) else "it measures no element"
     return [Problem(ConfigError, f"flyer {flyer.name!r}: {wrong}")] if wrong else []
+
+
+def query_problems(find: str | None, elements: Sequence[str]) -> list[Problem]:
+    """Return what is wrong with an element query; None is no query, and nothing is wrong with it.
+
+    Parameters
+    ----------
+    find
+        The query.
+    elements
+        Names of the elements that are measured.
+    """
+    if not isinstance(find, str):
+        return []
+    try:
+        unknown = [name for name in parse_query(find).elements if name not in elements]
+    except QueryError as error:
+        return [Problem(QueryError, str(error))]
+    return [
+        Problem(QueryError, f"find {find!r}: nobody measures {name!r}; there are {list(elements)}")
+        for name in unknown
+    ]
 
 
 def allowed_box(beamline: Beamline, facts: AxisFacts, *, is_fast: bool) -> Box | Problem:

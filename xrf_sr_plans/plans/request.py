@@ -57,6 +57,11 @@ class PlanRequest:
         """
         return cls(**converted({name: arguments[name] for name in _hints(cls)}, _hints(cls)))
 
+    @property
+    def query(self) -> str | None:
+        """The element query that the analysis will be asked; None: none."""
+        return None
+
     def problems(self, beamline: Beamline) -> list[Problem]:
         """Return what is wrong with the request, or the beamline, whatever is to be flown.
 
@@ -71,6 +76,7 @@ class PlanRequest:
             *preflight.element_problems(beamline),
             *(Problem(ConfigError, text) for text in choice_flaws(values, _hints(type(self)))),
             *metadata_problems(self.md),
+            *preflight.query_problems(self.query, beamline.flyer.elements),
         ]
         numbers = {name: values[name] for name in values if name in PARAMETER_RANGES}
         wrong = preflight.number_problems(numbers)
@@ -121,6 +127,11 @@ class SurveyRequest(AreaRequest):
     max_regions: int
     preview_every_rows: int
     analysis_timeout_s: float
+
+    @property
+    def query(self) -> str | None:
+        """The query `find`."""
+        return self.find
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +193,11 @@ class GridRequest(SingleMapRequest):
     grid: ScanGrid
     purpose: schema.Purpose
     analysis: schema.AnalysisRequest | None
+
+    @property
+    def query(self) -> str | None:
+        """The query `find` of the analysis."""
+        return None if self.analysis is None else self.analysis.find
 
     def pixels(self, beamline: Beamline) -> ScanGrid:
         """Return the pixels that were given."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def make_beamline(
     sample: str | Sample = "zagami",
     *,
     seed: int = 0,
-    clock: Clock | float | Literal["instant", "real"] = "instant",
+    clock: Clock | float | str = "instant",
     faults: FaultPlan | Fault | StuckMotor | Sequence[Fault | StuckMotor] | None = None,
     analysis: SettableReadable | None = None,
     limits_um: _Box | None = None,

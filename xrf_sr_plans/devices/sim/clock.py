@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
-from typing import Literal
 
 from xrf_sr_plans.errors import ConfigError
 
@@ -60,8 +61,8 @@ class Clock:
         return not interrupt.wait(seconds / self.speed)
 
 
-def as_clock(clock: Clock | float | Literal["instant", "real"]) -> Clock:
-    """Return a clock by its name or its speed; a clock is returned as it is.
+def as_clock(clock: Clock | float | str) -> Clock:
+    """Return a clock by its name or its speed, such as "10"; a clock is returned as it is.
 
     Raises
     ------
@@ -74,6 +75,12 @@ def as_clock(clock: Clock | float | Literal["instant", "real"]) -> Clock:
         return Clock(float("inf"))
     if clock == "real":
         return Clock(1.0)
-    if isinstance(clock, (int, float)) and not isinstance(clock, bool):
-        return Clock(clock)
-    raise ConfigError(f"clock is {clock!r}; 'instant', 'real', a speed or a Clock is needed")
+    speed = math.nan
+    if isinstance(clock, (int, float, str)) and not isinstance(clock, bool):
+        with contextlib.suppress(ValueError):
+            speed = float(clock)
+    if speed > 0:
+        return Clock(speed)
+    raise ConfigError(
+        f"clock is {clock!r:.80}; 'instant', 'real', a speed above 0 or a Clock is needed"
+    )
