@@ -67,12 +67,21 @@ def _plan(name: str, plan: Callable[..., Any]) -> str:
 def _parameters(found: Sequence[inspect.Parameter], meaning: str) -> str:
     """Return one row of a table for parameters that are described together."""
     names = ", ".join(f"`{one.name}`" for one in found)
-    kinds = dict.fromkeys(in_words(one.annotation).replace(" | ", " or ") for one in found)
+    kinds = dict.fromkeys(_kind(one) for one in found)
     defaults = dict.fromkeys(
         "must be given" if one.default is inspect.Parameter.empty else f"`{one.default!r}`"
         for one in found
     )
     return f"| {names} | {', '.join(kinds)} | {', '.join(defaults)} | {meaning} |"
+
+
+def _kind(parameter: inspect.Parameter) -> str:
+    """Return the type of a plan's parameter, and the range of a number."""
+    from xrf_sr_plans.plans.parameter_ranges import PARAMETER_RANGES
+
+    kind = in_words(parameter.annotation).replace(" | ", " or ")
+    allowed = PARAMETER_RANGES.get(parameter.name)
+    return f"{kind}, {allowed.low:g} to {allowed.high:g}" if allowed else kind
 
 
 def _flat(lines: Sequence[str]) -> str:

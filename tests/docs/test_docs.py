@@ -260,6 +260,7 @@ def test_plans_are_documented_as_they_are_typed(generators: Any) -> None:
         described = [one for row in rows for one in re.findall(r"`(\w+)`", row)]
         assert sorted(described) == sorted(inspect.signature(plan).parameters)
         assert "beamline" not in described
+    assert "| `row_attempts` | int, 1 to 100 | `3` |" in sections["xrf_map"]
 
 
 def test_a_parameter_has_its_type_and_default_in_the_one_table(generators: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from bluesky import RunEngine
@@ -170,6 +171,12 @@ def test_a_survey_is_refused_before_its_first_tile(run_engine, changes, kind, wo
 def test_what_would_forbid_every_rescan_forbids_the_survey(run_engine, beamline, changes, words):
     devices = small_beamline(**beamline)
     refused(run_engine, devices, small_survey(devices, **changes), LimitsError, *words)
+
+
+def test_a_probe_in_another_unit_forbids_the_survey(run_engine):
+    beamline = replace(small_beamline(), probe_fwhm_um=500.0)
+    words = ["500 um, is 500 steps wide", "Are the units right?"]
+    refused(run_engine, beamline, small_survey(beamline), ConfigError, *words)
 
 
 def test_what_forbids_the_survey_and_its_rescans_alike_is_told_once(run_engine):

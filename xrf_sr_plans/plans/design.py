@@ -18,7 +18,7 @@ from xrf_sr_plans import schema
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import ConfigError, GridError, RefusedError
 from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.measurement import FACTORS
+from xrf_sr_plans.measurement import FACTORS, MOST_PROBE_STEPS
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.arguments import refusal
 from xrf_sr_plans.plans.fine_grid import rescan_problems
@@ -240,6 +240,13 @@ def _survey_problems(beamline: Beamline, request: SurveyRequest) -> list[Problem
     if fine_step_um is not None and fine_step_um > step_um * (1 + 1e-9):
         text = f"fine_step_um {fine_step_um:g} is larger than step_um {step_um:g}"
         problems.append(Problem(GridError, text))
+    probe_um = beamline.probe_fwhm_um or 0.0
+    if probe_um > MOST_PROBE_STEPS * step_um:
+        text = (
+            f"the probe of {beamline.name}, {probe_um:g} um, is {probe_um / step_um:g} steps wide;"
+            f" nothing is enhanced above {MOST_PROBE_STEPS}. Are the units right?"
+        )
+        problems.append(Problem(ConfigError, text))
     if request.rescan == "queue" and beamline.rescan_queue is None:
         text = f"rescan is 'queue', but {beamline.name} has no rescan_queue to queue with"
         problems.append(Problem(ConfigError, text))
