@@ -195,6 +195,8 @@ class AnalysisProcess:
         atexit.unregister(self.close)
         self._inbox.append(_Closing())
         self._thread.join(8.0)
+        self._say_what_is_lost()
+        self.sink_thread.close()
 
     def __enter__(self) -> Self:
         return self
@@ -255,9 +257,15 @@ class AnalysisProcess:
         if self.journal.append(run, name, frame, len(frame)) is not None:
             self._supervisor.send(run, name, number, frame)
         else:
-            self._give_up(run, self.journal.given_up(run))
+            reason = self.journal.given_up(run)
+            self._give_up(run, reason)
             if name == "stop":
+                self._results.say_unless_asked(run, reason)
                 self.journal.forget(run)
+
+    def _say_what_is_lost(self) -> None:
+        for run in self.journal.waiting_runs():
+            logger.error("closed before the result of run %s was in; replay it", run)
 
     def _let_go(self, run: str, reason: str) -> None:
         logger.warning("run %s is let go by the analysis: %s", run, reason)
@@ -267,6 +275,6 @@ class AnalysisProcess:
     def _give_up(self, run: str, reason: str) -> None:
         self.journal.give_up(run, reason)
         if self._results.settle(failed(run, reason)):
-            # Not a warning: whoever waits for the result warns of it, once, with the reason.
+            # Not a warning: whoever asks for the result warns of it, once, with the reason.
             logger.info("run %s: %s", run, reason)
             self._supervisor.forget(run)

@@ -98,6 +98,7 @@ class LocalAnalysis:
             if self._results.settle(failed(run, reason)):
                 self._inbox.put(_ForgetRun(run))
             if name == "stop":
+                self._results.say_unless_asked(run, reason)
                 self.journal.forget(run)
 
     def request(self, source_uid: str) -> Future[AnalysisSummary]:
@@ -131,6 +132,9 @@ class LocalAnalysis:
         self.flush(timeout_s)
         self._inbox.put(None)
         self._thread.join(min(1.0, timeout_s))
+        for run in self.journal.waiting_runs():
+            logger.error("closed before the result of run %s was in; replay it", run)
+        self.sink_thread.close()
 
     def __enter__(self) -> Self:
         return self

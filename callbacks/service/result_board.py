@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from concurrent.futures import Future
 
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 
+logger = logging.getLogger(__name__)
+
+ASKED_WITHIN_S = 60.0
+"""How long it is waited for somebody to ask for a run that failed, before the log says so."""
 MAX_REMEMBERED = 512
 """Number of runs whose outcome is remembered; beyond it the oldest are forgotten."""
 
@@ -22,12 +27,25 @@ class ResultBoard:
     def __init__(self) -> None:
         self._futures: OrderedDict[str, Future[AnalysisSummary]] = OrderedDict()
         self._falling_back: set[str] = set()
+        self._asked: deque[str] = deque(maxlen=MAX_REMEMBERED)
         self._lock = threading.Lock()
 
     def request(self, source_uid: str) -> Future[AnalysisSummary]:
         """Return the future of a run's outcome; everybody who asks gets the same one."""
         with self._lock:
+            self._asked.append(source_uid)
             return self._future(source_uid)
+
+    def say_unless_asked(self, source_uid: str, reason: str) -> None:
+        """Log why a run has no result if nobody asks for it, who would be told and warn of it."""
+
+        def say() -> None:
+            if source_uid not in self._asked:
+                logger.error("run %s has no result: %s", source_uid, reason)
+
+        timer = threading.Timer(ASKED_WITHIN_S, say)
+        timer.daemon = True
+        timer.start()
 
     def settle(self, summary: AnalysisSummary, *, is_fallback: bool = False) -> bool:
         """Publish an outcome; return False where there is one already and this one is too late."""

@@ -47,6 +47,7 @@ class SinkThread:
         self.failures = 0
         self._waiting: deque[tuple[Documents, bool]] = deque()
         self._busy = False
+        self._closed = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -65,7 +66,7 @@ class SinkThread:
         if not documents or not any(self._wanted(sink, preview) for sink in self.sinks):
             return
         with self._changed:
-            if preview and (self._waiting or self._busy):
+            if self._closed or (preview and (self._waiting or self._busy)):
                 return
             if len(self._waiting) >= MAX_WAITING:
                 self.failures += 1
@@ -85,6 +86,20 @@ class SinkThread:
                 lambda: not self._waiting and not self._busy, max(0.0, deadline - time.monotonic())
             )
 
+    def close(self) -> None:
+        """End the thread once the run that it is at is delivered, without waiting for it.
+
+        What still waits is lost, which is logged.
+        """
+        with self._changed:
+            self._closed = True
+            lost = [documents[0][1]["uid"] for documents, preview in self._waiting if not preview]
+            self._waiting.clear()
+            self._changed.notify_all()
+        self.failures += len(lost)
+        if lost:
+            logger.error("sinks are too slow: result runs %s are lost", ", ".join(lost))
+
     @staticmethod
     def _wanted(sink: DocumentSink, preview: bool) -> bool:
         return not preview or bool(getattr(sink, "wants_preview", False))
@@ -92,7 +107,9 @@ class SinkThread:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting)
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return
                 documents, preview = self._waiting.popleft()
                 self._busy = True
             try:

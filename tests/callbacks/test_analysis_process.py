@@ -344,6 +344,27 @@ def test_closing_is_quick_even_when_the_worker_is_stopped(start):
     assert not {"xrf-sr-supervisor", "xrf-sr-results"} & names
 
 
+@pytest.mark.parametrize("command", [odd(), ["/nonexistent/python"]])
+def test_closing_leaves_no_thread_and_no_descriptor(start, command):
+    left = []
+    for number in range(2):
+        analysis = start(command, sinks=[lambda name, doc: None], max_restarts=0)
+        feed(analysis, f"run {number}")
+        result(analysis, f"run {number}")
+        analysis.fall_back(f"run {number}", "late").result(WAIT_S)
+        analysis.close()
+        until(lambda: not any(one.name.startswith("xrf-sr") for one in threading.enumerate()))
+        left.append(len(os.listdir("/proc/self/fd")))
+    assert left[0] == left[1]
+
+
+def test_what_is_lost_by_closing_early_is_said(start, caplog):
+    analysis = start(odd("hang", 2))
+    feed(analysis, "odd run")
+    analysis.close(0.1)
+    assert "closed before the result of run odd run was in" in caplog.text
+
+
 PARENT = """
 import sys, time
 from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess

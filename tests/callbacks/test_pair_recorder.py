@@ -106,6 +106,15 @@ def test_a_pair_is_recorded_registered_and_read_back(tmp_path):
     assert pair.fine.maps.attrs["source_uid"] == "fine"
 
 
+def test_a_replay_of_a_run_that_was_cut_off_replaces_no_whole_map(tmp_path, caplog):
+    recorded(tmp_path, pair_runs())
+    coarse, fine = pair_runs()
+    recorded(tmp_path, [coarse, [*fine[:9], fine[-1]]])
+    (pair,) = PairStore(tmp_path).pairs()
+    np.testing.assert_array_equal(pair.fine.maps.counts, blobs())
+    assert "map-1 stays: it has more pixels" in caplog.text
+
+
 def test_half_a_pair_waits_and_a_restart_in_between_loses_nothing(tmp_path):
     coarse, fine = pair_runs()
     recorded(tmp_path, [coarse])

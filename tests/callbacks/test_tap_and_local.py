@@ -148,3 +148,19 @@ def test_a_run_too_large_for_memory_is_given_up_and_others_are_not(bicubic_model
         assert analysis.request("small").result(5).status == "done"
         assert analysis.flush(5)
         assert analysis.journal.size == 0
+
+
+def test_a_run_without_result_is_in_the_log_once_unless_whoever_asks_for_it_says_so(
+    bicubic_model, monkeypatch, caplog
+):
+    monkeypatch.setattr("xrf_sr_plans.callbacks.service.result_board.ASKED_WITHIN_S", 0.1)
+    grid = small_grid(40, 200)
+    with LocalAnalysis(AnalysisSettings(memory_limit_mb=0.5)) as analysis:
+        feed(analysis, map_run(grid, truth(grid), "asked for"))
+        analysis.request("asked for").result(5)
+        feed(analysis, map_run(grid, truth(grid), "not asked for"))
+        deadline = time.monotonic() + 10
+        while "not asked for" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert caplog.text.count("memory_limit_mb") == 1
+    assert "run not asked for has no result: its documents exceed" in caplog.text

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 2**31
 """Longest line that is read; the enhanced map of one element in the largest scan takes less."""
-MAX_OPEN_FILES = 64
+MAX_OPEN_FILES = 16
 """Largest number of files that a writer keeps open; a process may have about a thousand."""
 
 _DEEPEST = 50

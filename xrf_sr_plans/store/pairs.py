@@ -9,6 +9,7 @@ nothing, so several processes may share a folder.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ from xrf_sr_plans.errors import ConfigError, FileFormatError, in_words
 from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.files.npz_archive import read_arrays
 from xrf_sr_plans.maps.grid import ScanGrid
+
+logger = logging.getLogger(__name__)
 
 _ARRAYS = ("counts", "i0", "live_time_s", "coverage")
 _MAX_JSON_BYTES = 2**24
@@ -63,7 +66,7 @@ class PairStore:
         self.folder = Path(folder)
 
     def save_map(self, pair_uid: str, position: int, factor: int, maps: ElementalMaps) -> None:
-        """Store one map of a pair.
+        """Store one map of a pair, unless more of the same run is stored already.
 
         Parameters
         ----------
@@ -86,6 +89,9 @@ class PairStore:
         home = self._home(pair_uid)
         home.mkdir(parents=True, exist_ok=True)
         stem = home / f"map-{position}"
+        if _has_more(stem.with_suffix(".json"), maps):
+            logger.warning("%s stays: it has more pixels of the run than what comes now", stem)
+            return
         arrays = {name: maps.dataset[name].values for name in _ARRAYS}
         with _WholeFile(stem.with_suffix(".npz")) as part, part.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -146,6 +152,19 @@ class PairStore:
         if not _UID.fullmatch(pair_uid):
             raise ConfigError(f"pair uid {pair_uid!r}: letters, digits, '-' and '_' are allowed")
         return self.folder / pair_uid
+
+
+def _has_more(path: Path, maps: ElementalMaps) -> bool:
+    """Return whether a stored map has more pixels than another one, of the same run."""
+    if not path.exists():
+        return False
+    try:
+        stored = _read_map(path).maps
+    except FileFormatError:
+        return False
+    if stored.attrs.get("source_uid") != maps.attrs.get("source_uid"):
+        return False
+    return (stored.coverage.values > 0).sum() > (maps.coverage.values > 0).sum()
 
 
 def _read_map(path: Path) -> StoredMap:

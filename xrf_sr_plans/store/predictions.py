@@ -7,6 +7,7 @@ without pickle. Several processes may share a folder.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ from xrf_sr_plans.maps.files.npz_archive import read_arrays
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.result import FIELDS
 from xrf_sr_plans.store.ledger import file_name
+
+logger = logging.getLogger(__name__)
 
 IN_MEMORY = 16
 """Largest number of predictions kept in memory; the oldest ones are dropped."""
@@ -50,6 +53,9 @@ class Predictions:
     def keep(self, enhanced: EnhancedMaps) -> None:
         """Remember a prediction under the uid in its attribute ``source_uid``.
 
+        One of the same map by the same model that has more pixels stays, as where a stored run
+        that was cut off is replayed.
+
         Raises
         ------
         OSError
@@ -57,6 +63,9 @@ class Predictions:
         """
         uid = str(enhanced.dataset.attrs["source_uid"])
         enhanced = rounded(enhanced)
+        if self._has_more(uid, enhanced):
+            logger.warning("the prediction for map %s stays: it has more pixels", uid)
+            return
         self._memory.pop(uid, None)
         self._memory[uid] = enhanced
         while len(self._memory) > IN_MEMORY:
@@ -91,6 +100,17 @@ class Predictions:
         if not paths and remembered is None:
             paths = [*self.folder.glob(f"{stem}.*.npz")]
         return _load(max(paths, key=_age)) if paths else remembered
+
+    def _has_more(self, uid: str, enhanced: EnhancedMaps) -> bool:
+        try:
+            known = self.recall(uid, enhanced.model["sha256"])
+        except FileFormatError:
+            return False
+        if known is None or known.model["sha256"] != enhanced.model["sha256"]:
+            return False
+        if known.estimate.shape != enhanced.estimate.shape:
+            return False
+        return int(known.estimate.count()) > int(enhanced.estimate.count())
 
     def _write(self, uid: str, enhanced: EnhancedMaps) -> None:
         assert self.folder is not None
