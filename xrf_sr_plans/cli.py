@@ -181,7 +181,8 @@ def enhance(
         dwell_ms=dwell_ms,
     )
     target = out or file.with_name(f"{file.stem}_x{factor}.h5")
-    write_enhanced(enhanced, target)
+    was = measured.meta["was"]
+    write_enhanced(enhanced, target, units=was.units, photons=was.photons)
     Console().print(str(target), soft_wrap=True)
 
 

@@ -72,6 +72,9 @@ def test_the_live_time_in_the_file_is_used_pixel_by_pixel() -> None:
     np.testing.assert_allclose(found.maps, expected)
     np.testing.assert_allclose(found.meta["exposure"], np.where(live_s > 0, live_s, np.nan))
     assert "'Elapsed_Livetime' (median 9" in found.meta["notes"][-1]
+    # Back again, for whoever writes a file in the unit of the one that was read.
+    assert found.meta["was"].units == ("counts/s", "counts/s")
+    np.testing.assert_allclose(found.meta["was"].photons, np.median(live_s[live_s > 0]))
 
 
 @pytest.mark.parametrize("live_s", [0.0, np.nan, 1e30, np.zeros((24, 32)), np.full((24, 32), -1.0)])
@@ -86,6 +89,13 @@ def test_rates_that_are_multiples_of_one_photon_show_their_dwell_time(dwell_s) -
     found = as_photons(rates(single, 1.0))
     np.testing.assert_allclose(found.maps, COUNTS, rtol=1e-5)
     assert "multiples of one photon" in found.meta["notes"][-1]
+
+
+def test_fine_structure_hides_no_photons() -> None:
+    rng, axis = np.random.default_rng(0), np.arange(64)
+    sharp = rng.poisson(np.where((axis[:, None] - axis) % 11 < 3, 100.0, 20.0)[None]).astype(float)
+    sharp[:, 40:] = rng.poisson(30, sharp[:, 40:].shape)
+    assert photon_step(sharp * 50) == pytest.approx(50)
 
 
 def test_steps_that_are_no_photons_show_nothing() -> None:
@@ -110,6 +120,7 @@ def test_one_element_in_another_unit_is_named_and_converted_alone() -> None:
     found = as_photons(rates(FITTED, 1.0, {"Fe": "counts", "Zn": "counts/s"}), dwell_ms=500)
     np.testing.assert_allclose(found.maps[0], FITTED[0])
     np.testing.assert_allclose(found.maps[1], FITTED[1] / 2)
+    np.testing.assert_allclose(found.meta["was"].photons, [1.0, 0.5])
 
 
 def test_the_users_word_on_the_unit_counts_and_a_missing_one_is_told() -> None:

@@ -12,11 +12,18 @@ import numpy as np
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 
 
-def write_enhanced(enhanced: EnhancedMaps, path: Path | str) -> Path:
+def write_enhanced(
+    enhanced: EnhancedMaps,
+    path: Path | str,
+    *,
+    units: Sequence[str] = (),
+    photons: np.ndarray | None = None,
+) -> Path:
     """Save an enhanced map as an HDF5 file with the NXdata group ``enhanced``.
 
     The group holds each variable of the map as a data set with the axes (element, y, x), in photons
-    per coarse pixel except for ``trusted``, and the axes in um. An existing file is replaced, and
+    per coarse pixel or another unit, which the attribute ``units`` has, except for ``trusted``; and
+    the axes in um. An existing file is replaced, and
     no half-written file is ever seen under the name `path`.
 
     Parameters
@@ -25,6 +32,10 @@ def write_enhanced(enhanced: EnhancedMaps, path: Path | str) -> Path:
         The map.
     path
         File name, usually with the suffix ``.h5``. The folder must exist.
+    units
+        Unit of the values of each element in the file; none: photons.
+    photons
+        Photons that a value of 1 is in that unit (element,); None: one.
 
     Returns
     -------
@@ -47,8 +58,15 @@ def write_enhanced(enhanced: EnhancedMaps, path: Path | str) -> Path:
         group.attrs["NX_class"] = "NXdata"
         group.attrs["signal"] = "estimate"
         group.attrs["axes"] = ["element", "y", "x"]
+        different = list(dict.fromkeys(units or ["photons"]))
         for name, array in enhanced.dataset.data_vars.items():
-            group.create_dataset(str(name), data=array.values, compression="gzip")
+            values = array.values
+            if photons is not None and values.dtype != bool:
+                values = (values / photons[:, None, None]).astype(values.dtype)
+            stored = group.create_dataset(str(name), data=values, compression="gzip")
+            if values.dtype != bool:
+                # Of each element, where they differ.
+                stored.attrs["units"] = different[0] if len(different) == 1 else list(units)
         group.create_dataset("element", data=np.array(enhanced.elements, dtype="S"))
         for axis in ("y", "x"):
             group.create_dataset(axis, data=enhanced.dataset[axis].values).attrs["units"] = "um"

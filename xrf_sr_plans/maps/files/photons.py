@@ -7,7 +7,7 @@ structure, how wide the intervals are. So this is the door that a file's values 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,23 @@ from xrf_sr_plans.maps.value_units import ValueUnit, value_unit
 
 LONGEST_DWELL_MS = 1e7
 """Dwell time of a pixel above which the unit must be wrong: nearly three hours."""
+
+
+@dataclass(frozen=True, eq=False)
+class Was:
+    """In which units the values of a file were before they became photons.
+
+    Parameters
+    ----------
+    units
+        Unit of each element, as it is spelled in the file.
+    photons
+        Photons of a value of 1 in that unit (element,), in a pixel that was counted for the median
+        of the live times.
+    """
+
+    units: tuple[str, ...]
+    photons: np.ndarray
 
 
 def units_of(file: MapsFile) -> list[ValueUnit]:
@@ -52,8 +69,9 @@ def as_photons(
     Returns
     -------
     MapsFile
-        Its ``units`` are photons. Where each pixel was counted for a time of its own, ``exposure``
-        in its `meta` has the times in seconds [row, column].
+        Its ``units`` are photons. Two more entries of its `meta` lead back: ``was``, a `Was` with
+        the units before, and, where each pixel was counted for a time of its own, ``exposure``,
+        the times in seconds [row, column].
 
     Raises
     ------
@@ -74,6 +92,8 @@ def as_photons(
     if any(unit.kind == "missing" for unit in each):
         notes.append("values without unit: taken as photons")
     maps, exposure = file.maps, None
+    # Photons of a value of 1 in a typical pixel (element,).
+    photons = np.ones(len(each))
     if any(unit.kind == "rate" for unit in each):
         seconds, source = _seconds(file, dwell_ms, each, path)
         # (element, 1, 1), times seconds [row, column] or one number.
@@ -81,8 +101,10 @@ def as_photons(
         factor = per_s[:, None, None] * seconds
         maps = maps * np.where(np.isnan(per_s)[:, None, None], 1.0, factor)
         exposure = seconds if seconds.ndim else None
+        photons = np.where(np.isnan(per_s), 1.0, per_s * float(np.nanmedian(seconds)))
         notes.append(f"{_which(each, file.elements, 'rate')} turned into photons by {source}")
-    meta = {**file.meta, "units": "photons", "notes": notes}
+    was = Was(tuple(unit.name or "photons" for unit in each), photons)
+    meta = {**file.meta, "units": "photons", "notes": notes, "was": was}
     if exposure is not None:
         meta["exposure"] = exposure
     return replace(file, maps=maps, meta=meta)
