@@ -105,7 +105,7 @@ def test_documents_that_make_no_sense_reach_nobody(caplog: pytest.LogCaptureFixt
     assert not caplog.text
     # A map of ours, but for its uid.
     latest("start", {"xrf_sr": {"purpose": "coarse", "survey_uid": "s", "grid": {}}})
-    assert "missing from the latest survey" in caplog.text
+    assert "no usable uid" in caplog.text
 
 
 @pytest.mark.parametrize("latest_and_session", ["no-such-model"], indirect=True)
