@@ -40,7 +40,7 @@ class Tap:
             if run is None:
                 return
             copy = dict(doc)
-            if "data" in copy:
+            if isinstance(copy.get("data"), Mapping):
                 # A later subscriber may fill in or rename data while the link still reads them.
                 copy["data"] = dict(copy["data"])
             self._link.submit(run, name, copy)

@@ -184,7 +184,8 @@ class LocalAnalysis:
 
 def rough_size(doc: Mapping[str, Any]) -> int:
     """Return roughly how many bytes a document holds, going by the first item of each list."""
-    return 2000 + sum(_rough(value) for value in doc.get("data", {}).values())
+    data = doc.get("data")
+    return 2000 + (sum(map(_rough, data.values())) if isinstance(data, Mapping) else 0)
 
 
 def _rough(value: Any) -> int:

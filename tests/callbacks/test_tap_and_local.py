@@ -57,6 +57,16 @@ def test_the_tap_survives_documents_of_any_kind(doc):
         tap(name, doc)
 
 
+@pytest.mark.parametrize("data", [None, 7, "x", [[]], 10**400])
+def test_data_that_are_no_data_keep_no_document_from_the_analysis(data):
+    with LocalAnalysis(AnalysisSettings(model="none-of-that-name")) as analysis:
+        documents = [(name, dict(doc)) for name, doc in map_run(GRID, COUNTS)]
+        # An event page and the stop document, without which the plan would wait for its result.
+        documents[3][1]["data"] = documents[-1][1]["data"] = data
+        assert feed(analysis, documents).errors == 0
+        assert analysis.request("source-run").result(timeout=30).status == "fallback"
+
+
 def test_what_others_do_to_a_documents_data_later_is_not_seen():
     link = Recorder()
     run = list(map_run(GRID, COUNTS))
