@@ -22,6 +22,7 @@ from xrf_sr_plans.physics.forward import Detector
 from xrf_sr_plans.queueing.rescan_queue import RescanQueue
 from xrf_sr_plans.ranges import Range
 from xrf_sr_plans.session import start_session
+from xrf_sr_plans.store.background import BackgroundSink
 from xrf_sr_plans.store.jsonl import JsonlWriter
 
 NAN, INF = math.nan, math.inf
@@ -152,6 +153,7 @@ def test_a_sample_of_what_no_sample_has_is_refused(name, value):
         lambda: Detector(dead_time_us=NAN),
         lambda: Detector(saturation_cps=0),
         lambda: AnalysisDevice(timeout_s=NAN),
+        lambda: BackgroundSink(print, name="nowhere", limit=0),
         lambda: RescanQueue(timeout_s=INF),
         lambda: RescanQueue(position="middle"),  # type: ignore[arg-type]
         lambda: faults.StuckMotor("fasst"),  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xrf_sr_plans.maps.run_index import MAX_FOLLOWED_RUNS, RunIndex
+from xrf_sr_plans.ranges import Range, check
 from xrf_sr_plans.schema import DocumentSink
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,9 @@ class _Mark(NamedTuple):
 
     number: int
     reached: threading.Event
+
+
+_LIMITS = Range(1, 10_000_000, whole=True)
 
 
 class BackgroundSink:
@@ -48,6 +52,11 @@ class BackgroundSink:
     finished
         Called in the sink's thread when a run stops, with the run's uid and whether the sink took
         every one of its documents.
+
+    Raises
+    ------
+    ConfigError
+        `limit` is no whole number above 0.
     """
 
     def __init__(
@@ -58,6 +67,7 @@ class BackgroundSink:
         limit: int = 2000,
         finished: Callable[[str, bool], None] | None = None,
     ) -> None:
+        check(name, _LIMITS.flaw("limit", limit))
         self._sink = sink
         self._name = name
         self._finished = finished
