@@ -1,13 +1,13 @@
 """Whether any result is lost, doubled or changed where workers are killed or stopped at random.
 
-    python benchmarks/kills.py [--runs 500] [--share 0.4] [--seed 0] [--json OUT]
+    python benchmarks/kills.py [--runs 500] [--share 0.4] [--seed 0] [--ledger] [--json OUT]
 
 Maps are flown on a simulated beamline without waiting, every third of them a fine map of the one
-before, and go to the analysis process, which enhances them bicubically, picks regions, verifies
-and keeps a ledger. For a ``--share`` of them the process is sent a signal at a random moment: at
-one of the map's documents, or up to 0.3 s after the last one, when its result is made and told.
-The signal is SIGKILL, SIGSTOP for good, or SIGSTOP followed by SIGCONT. Afterwards the same
-documents are analyzed in this process, where nothing disturbs, with a ledger of their own. The
+before, and go to the analysis process, which enhances them bicubically, picks regions and
+verifies, with ``--ledger`` in a folder that stays. For a ``--share`` of them the process is sent a
+signal at a random moment: at one of the map's documents, or up to 0.3 s after the last one, when
+its result is made and told. The signal is SIGKILL, SIGSTOP for good, or SIGSTOP followed by
+SIGCONT. Afterwards the same documents are analyzed in this process, where nothing disturbs. The
 script fails if a summary has another digest, or if a result or verification run is missing among
 those delivered, was delivered twice or in part, or has another digest.
 """
@@ -175,12 +175,12 @@ def by_run(documents: list[Document]) -> Iterator[Documents]:
         yield run
 
 
-def undisturbed(documents: Documents, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+def undisturbed(documents: Documents, folder: Path | None) -> tuple[dict[str, str], dict[str, str]]:
     """Return the digests of summaries and of result runs, by uid, as this process makes them."""
     replace_the_network()
     emitted: Documents = []
     summaries: dict[str, str] = {}
-    settings = AnalysisSettings(ledger_dir=str(folder))
+    settings = AnalysisSettings(ledger_dir=str(folder) if folder else None)
     chain = AnalysisChain(
         settings,
         lambda name, doc: emitted.append((name, doc)),
@@ -195,7 +195,9 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Fly, disturb, and compare with what comes undisturbed."""
     delivered: Documents = []
     settings = AnalysisSettings(
-        max_restarts=100, hang_timeout_s=HANG_TIMEOUT_S, ledger_dir=str(folder / "disturbed")
+        max_restarts=100,
+        hang_timeout_s=HANG_TIMEOUT_S,
+        ledger_dir=str(folder / "disturbed") if options.ledger else None,
     )
     flights, told = Flights(options.seed), {}
     with AnalysisProcess(
@@ -214,7 +216,9 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         disturbance.end()
         flushed = analysis.flush(RESULT_S)
         workers = analysis.starts
-    summaries, runs = undisturbed(flights.documents, folder / "undisturbed")
+    summaries, runs = undisturbed(
+        flights.documents, folder / "undisturbed" if options.ledger else None
+    )
     came = [(run[0][1]["uid"], digest(run)) for run in by_run(delivered)]
     times = Counter(uid for uid, _ in came)
     return {
@@ -241,6 +245,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--share", type=float, default=0.4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ledger", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)

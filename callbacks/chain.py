@@ -69,6 +69,9 @@ class AnalysisChain:
     warm_up
         Whether to load what the first map of a kind needs when its run starts, instead of when it
         stops.
+    scratch_dir
+        Folder in which predictions are remembered where the settings name no ``ledger_dir``, for
+        another process that takes over. With None they are kept in memory.
 
     Attributes
     ----------
@@ -87,6 +90,7 @@ class AnalysisChain:
         backlog: Callable[[], int] = lambda: 0,
         fallback_reason: str = "",
         warm_up: bool = False,
+        scratch_dir: str | None = None,
     ) -> None:
         self.settings = settings or AnalysisSettings()
         self.consumers: list[MapConsumer] = []
@@ -109,7 +113,7 @@ class AnalysisChain:
         if emit is not None or self.settings.ledger_dir:
             from xrf_sr_plans.callbacks.verification import Verification
 
-            self.consumers.append(Verification(self.settings.ledger_dir, emit))
+            self.consumers.append(Verification(self.settings.ledger_dir, emit, scratch=scratch_dir))
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document of any run; runs that ask for no analysis are left alone."""

@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 Recall = Callable[[str], EnhancedMaps | None]
 """Returns the prediction for a map by the uid of its run, or None where there is none."""
 
+SCRATCH_BYTES = 2**28
+"""Largest total size of the predictions in a scratch folder; the oldest ones are deleted."""
 _POOLED = ("coverage_90", "low", "high", "effective_pixels")
 _WORDS = ("judgement", "recommendation", "warning")
 """Fields of a verdict that are strings."""
@@ -59,6 +61,9 @@ class Verification:
     recall
         Asked for a prediction that isn't known here. It may read it from stored result documents
         with `maps.result.enhanced_from_documents`.
+    scratch
+        Folder that takes the place of the memory where there is no `folder`, so that another
+        process can go on where this one ended. With None there is none.
     """
 
     def __init__(
@@ -66,9 +71,15 @@ class Verification:
         folder: str | None = None,
         emit: DocumentSink | None = None,
         recall: Recall | None = None,
+        *,
+        scratch: str | None = None,
     ) -> None:
-        self.ledger = Ledger(folder)
-        self.predictions = Predictions(folder)
+        self.ledger = Ledger(folder or scratch)
+        if folder is None and scratch is not None:
+            self.predictions = Predictions(scratch, SCRATCH_BYTES)
+        else:
+            self.predictions = Predictions(folder)
+        self._pools_surveys = folder is not None
         self._emit = emit
         self._recall = recall
 
@@ -117,7 +128,7 @@ class Verification:
         history = self.ledger.before(
             beamline, predicted.model, predicted.factor, analysed.end_time, analysed.source_uid
         )
-        if self.ledger.folder is None:
+        if not self._pools_surveys:
             history = [entry for entry in history if entry.survey_uid == survey]
         entries = [
             _entry(analysed, predicted, survey, agreement) for agreement in agreements.values()

@@ -36,6 +36,10 @@ _WAIT_S = 0.5
 """Longest wait for a message before it is looked whether the time is over."""
 
 
+class _EndedError(WorkerError):
+    """The helper ended before its result."""
+
+
 class FallbackProcess:
     """Make bicubic results outside of the RunEngine's process, one at a time.
 
@@ -73,7 +77,12 @@ class FallbackProcess:
             if not frames or not _is_stop(frames[-1]):
                 return no_result(run, reason, bool(frames)), []
             try:
-                return self._helped(run, reason, frames)
+                try:
+                    return self._helped(run, reason, frames)
+                except _EndedError as error:
+                    # Somebody may have killed it, or the memory was short for a moment.
+                    logger.warning("the fallback of run %s is made again: %s", run, error)
+                    return self._helped(run, reason, frames)
             except WorkerError as error:
                 logger.error("the fallback of run %s failed: %s", run, error)
                 return failed(run, f"{reason}; fallback: {error}"), []
@@ -90,7 +99,7 @@ class FallbackProcess:
         first = Configure(self._settings, self._sinks.has_sinks, False, fallback_reason=reason)
         for frame in (TO_WORKER.encode(first), *frames, TO_WORKER.encode(Close())):
             helper.queue(frame, run)
-        summary, documents, trouble = None, [], "it ended before its result"
+        summary, documents, is_done, trouble = None, [], False, ""
         try:
             for message in self._messages(helper, said):
                 match message:
@@ -99,14 +108,16 @@ class FallbackProcess:
                     case ResultDocument(_, name, doc):
                         documents.append((name, doc))
                     case RunDone():
-                        trouble = ""
+                        is_done = True
                         break
         except WorkerError as error:
             trouble = str(error)
         finally:
             how = helper.end(patience_s=0.0)
-        if summary is None or trouble:
+        if trouble:
             raise WorkerError(f"{trouble} ({how})")
+        if summary is None or not is_done:
+            raise _EndedError(f"it ended before its result ({how})")
         return summary, documents
 
     def _messages(

@@ -28,6 +28,8 @@ class Configure:
     wants_previews: bool
     fallback_reason: str = ""
     """Why the network must not be used, and maps become bicubic; empty: it is used."""
+    scratch_dir: str = ""
+    """Folder for what the next worker must know of this one; empty: there is none."""
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,7 @@ class Worker:
             backlog=self._inbox.qsize,
             fallback_reason=first.fallback_reason,
             warm_up=not first.fallback_reason,
+            scratch_dir=first.scratch_dir or None,
         )
 
     def _analyse(self, chain: AnalysisChain, message: RunDocument) -> None:

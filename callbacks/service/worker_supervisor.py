@@ -27,6 +27,7 @@ from xrf_sr_plans.callbacks.service.messages import (
 )
 from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
 from xrf_sr_plans.callbacks.service.result_runs import ResultRuns
+from xrf_sr_plans.callbacks.service.scratch_folder import ScratchFolder
 from xrf_sr_plans.callbacks.service.sink_thread import SinkThread
 from xrf_sr_plans.callbacks.service.worker_process import WorkerProcess
 from xrf_sr_plans.config import AnalysisSettings
@@ -92,6 +93,7 @@ class WorkerSupervisor:
         self._losses = self._failed_starts = 0
         self._deaths: Counter[str] = Counter()
         self._result_runs = ResultRuns()
+        self._scratch = ScratchFolder()
         self._late: set[str] = set()
         self.starts = 0
 
@@ -175,14 +177,14 @@ class WorkerSupervisor:
     def end(self) -> None:
         """Tell the worker to close, and kill it if it doesn't."""
         worker, self._worker = self._worker, None
-        if worker is None:
-            return
-        try:
-            worker.queue(TO_WORKER.encode(Close()))
-            worker.pump(_PIPE_FULL_S)
-        except WorkerError as error:
-            logger.info("closing: %s", error)
-        worker.end(patience_s=1.0)
+        if worker is not None:
+            try:
+                worker.queue(TO_WORKER.encode(Close()))
+                worker.pump(_PIPE_FULL_S)
+            except WorkerError as error:
+                logger.info("closing: %s", error)
+            worker.end(patience_s=1.0)
+        self._scratch.delete()
 
     @property
     def _hopeless(self) -> bool:
@@ -208,7 +210,12 @@ class WorkerSupervisor:
         self._progress = time.monotonic()
         self._result_runs.start_again()
         self._late.clear()
-        first = Configure(self._settings, self._sinks.has_sinks, self._sinks.has_preview_sinks)
+        first = Configure(
+            self._settings,
+            self._sinks.has_sinks,
+            self._sinks.has_preview_sinks,
+            scratch_dir=self._scratch.folder,
+        )
         worker.queue(TO_WORKER.encode(first))
         for entry in self._journal.entries():
             self._queue(worker, entry.item, entry.run, entry.number)

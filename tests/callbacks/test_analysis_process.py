@@ -155,6 +155,32 @@ def test_killed_at_anything_it_says_every_result_run_is_delivered_once_and_whole
     assert len(taken) == ends[-1]
 
 
+def test_a_worker_that_takes_over_knows_what_its_predecessor_predicted(start, bicubic_model):
+    from xrf_sr_plans.callbacks.chain import AnalysisChain
+    from xrf_sr_plans.callbacks.digest import digest
+    from xrf_sr_plans.schema import AnalysisRequest
+
+    fine_grid = GRID.refined(2)
+    assembled = AnalysisRequest(enhance=False)
+    facts = {"purpose": "fine", "parent_uid": "coarse", "analysis": assembled}
+    fine = list(map_run(fine_grid, truth(fine_grid), "fine", **facts))
+    undisturbed, taken = [], []
+    chain = AnalysisChain(emit=lambda name, doc: undisturbed.append((name, doc)))
+    analysis = start(sinks=[lambda name, doc: taken.append((name, doc))])
+    for name, doc in map_run(GRID, COUNTS, "coarse"):
+        chain(name, doc)
+    feed(analysis, "coarse")
+    assert analysis.flush(WAIT_S)
+    os.kill(analysis.pid, signal.SIGKILL)
+    for name, doc in fine:
+        chain(name, doc)
+        analysis.submit("fine", name, doc)
+    assert analysis.flush(WAIT_S)
+    assert analysis.starts == 2
+    assert "xrf_verification" in {doc.get("plan_name") for _, doc in taken}
+    assert digest(taken) == digest(undisturbed)
+
+
 def test_what_kills_every_worker_after_the_result_does_not_cost_the_result(start, tmp_path, caplog):
     taken = []
     analysis = start(
@@ -257,6 +283,23 @@ def test_a_fallback_takes_no_memory_of_the_session():
     )
     enhanced_mb = 3 * 800 * 800 * 21 / 2**20
     assert float(done.stdout) < enhanced_mb / 4
+
+
+def test_a_fallback_that_is_killed_is_made_again(start, monkeypatch, tmp_path):
+    died = f"""
+import os, sys
+if not os.path.exists({str(tmp_path / "died")!r}):
+    open({str(tmp_path / "died")!r}, "w").close()
+    os.kill(os.getpid(), 9)
+from xrf_sr_plans.callbacks.service.worker import main
+main()
+"""
+    monkeypatch.setattr(
+        "xrf_sr_plans.callbacks.service.worker_process.COMMAND", [sys.executable, "-c", died]
+    )
+    analysis = start(["/nonexistent/python"], max_restarts=0)
+    feed(analysis, "one")
+    assert analysis.fall_back("one", "late").result(WAIT_S).status == "fallback"
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ SUMMARY = AnalysisSummary(
     0.5,
 )
 TOLD = [
-    Configure(AnalysisSettings(device="cpu", threads=3), True, False, "no result within 1 s"),
+    Configure(AnalysisSettings(device="cpu", threads=3), True, False, "late", "/tmp/scratch"),
     RunDocument(7, "run", "event", {"uid": "e", "data": {"row": 1}, 3: "an odd key"}),
     ForgetRun("run", 7),
     Close(),
@@ -124,7 +124,7 @@ def test_a_malformed_message_is_refused_by_its_kind(content: list[Any], words: s
 
 def test_unknown_settings_are_refused_by_the_kind_of_their_message() -> None:
     with pytest.raises(WorkerError, match=r"'Configure'.*no_such_setting"):
-        TO_WORKER.decode(["Configure", {"no_such_setting": 1}, True, True, ""])
+        TO_WORKER.decode(["Configure", {"no_such_setting": 1}, True, True, "", ""])
 
 
 def test_a_worker_that_talks_nonsense_is_heard_on(caplog: pytest.LogCaptureFixture) -> None:

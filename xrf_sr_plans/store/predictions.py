@@ -44,9 +44,12 @@ class Predictions:
     ----------
     folder
         Folder in which predictions also outlive a restart. With None they are kept in memory only.
+    on_disk_bytes
+        Largest total size of the files.
     """
 
-    def __init__(self, folder: str | Path | None) -> None:
+    def __init__(self, folder: str | Path | None, on_disk_bytes: int = ON_DISK_BYTES) -> None:
+        self._on_disk_bytes = on_disk_bytes
         self.folder = None if folder is None else Path(folder) / "predictions"
         self._memory: dict[str, EnhancedMaps] = {}
 
@@ -138,7 +141,7 @@ class Predictions:
             # Another process may have deleted the file already.
             with suppress(OSError):
                 size += path.stat().st_size
-                if number and size > ON_DISK_BYTES:
+                if number and size > self._on_disk_bytes:
                     path.unlink()
 
 
