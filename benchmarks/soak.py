@@ -10,8 +10,8 @@ enhances the maps; otherwise bicubic interpolation does, which is quicker.
 
 Resident memory, open file descriptors and threads of both processes are printed at intervals. The
 script fails if between the first fifth and the end the memory of either has grown by more than
-``--allowed-mb``, if descriptors or threads have grown by more than `ALLOWED_MORE`, or if anything
-is left of them once all is closed.
+``--allowed-mb``, if descriptors or threads have grown by more than `ALLOWED_MORE`, if anything
+is left of them once all is closed, or if a map has no result.
 """
 
 from __future__ import annotations
@@ -187,6 +187,8 @@ def flaws(figures: dict[str, Any], allowed_mb: float) -> list[str]:
             grown = value - first[process].get(name, 0.0)
             if grown > (allowed_mb if name == "rss_mb" else ALLOWED_MORE):
                 found.append(f"{process}: {name} has grown by {grown:g}")
+    if failed := figures["outcomes"].get("failed"):
+        found.append(f"{failed} maps have no result")
     found += [f"{left} {name} left" for name, left in figures["left when closed"].items() if left]
     return found
 

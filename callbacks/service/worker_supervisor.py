@@ -214,7 +214,7 @@ class WorkerSupervisor:
             self._settings,
             self._sinks.has_sinks,
             self._sinks.has_preview_sinks,
-            scratch_dir=self._scratch.folder,
+            scratch_dir="" if self._settings.ledger_dir else self._scratch.folder,
         )
         worker.queue(TO_WORKER.encode(first))
         for entry in self._journal.entries():

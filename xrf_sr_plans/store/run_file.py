@@ -147,7 +147,8 @@ def left_alone(path: Path) -> Iterator[None]:
     OSError
         The file can't be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    # For writing too, without which NFS gives no lock.
+    descriptor = os.open(path, os.O_RDWR)
     try:
         if not _lock(descriptor, path) and time.time() - path.stat().st_mtime < _UNLOCKED_FOR_S:
             raise FileBusyError(f"{path} was changed less than {_UNLOCKED_FOR_S:g} s ago")

@@ -377,7 +377,8 @@ def _rows(docs: Documents) -> Counter[str]:
             events[streams.get(doc["descriptor"], "")] += 1
         elif name == "stream_datum":
             stream = streams.get(doc["descriptor"], "")
-            external[stream] = max(external[stream], doc["seq_nums"]["stop"] - 1)
+            last = doc.get("seq_nums", {}).get("stop", 1) - 1
+            external[stream] = max(external[stream], last)
     return events | external
 
 
