@@ -13,8 +13,10 @@ from xrf_sr_plans.schema import Documents, DocumentSink
 
 logger = logging.getLogger(__name__)
 
-MAX_WAITING = 32
-"""Number of result runs that may wait for slow sinks. One more is lost, and the log says so."""
+MAX_WAITING_BYTES = 2**29
+"""Size of the result runs that may wait for slow sinks. What comes on top is lost, and logged."""
+_BYTES_PER_DOCUMENT = 4000
+"""Rough size of a document without its arrays."""
 
 
 class SinkThread:
@@ -46,6 +48,7 @@ class SinkThread:
         self.sinks = list(sinks)
         self.failures = 0
         self._waiting: deque[tuple[Documents, bool]] = deque()
+        self._waiting_bytes = 0
         self._busy = False
         self._closed = False
         self._changed = threading.Condition()
@@ -68,11 +71,14 @@ class SinkThread:
         with self._changed:
             if self._closed or (preview and (self._waiting or self._busy)):
                 return
-            if len(self._waiting) >= MAX_WAITING:
+            size = _size(documents)
+            # However large a run is, it is taken where none waits.
+            if self._waiting and self._waiting_bytes + size > MAX_WAITING_BYTES:
                 self.failures += 1
                 logger.error("sinks are too slow: result run %s is lost", documents[0][1]["uid"])
                 return
             self._waiting.append((documents, preview))
+            self._waiting_bytes += size
             self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="xrf-sr-sinks", daemon=True)
@@ -111,6 +117,7 @@ class SinkThread:
                 if not self._waiting:
                     return
                 documents, preview = self._waiting.popleft()
+                self._waiting_bytes -= _size(documents)
                 self._busy = True
             try:
                 self._feed([sink for sink in self.sinks if self._wanted(sink, preview)], documents)
@@ -132,3 +139,14 @@ class SinkThread:
                     self.failures += 1
                     logger.exception("sink %r did not take result run %s", sink, uid)
                     sinks.remove(sink)
+
+
+def _size(documents: Documents) -> int:
+    """Return roughly how many bytes documents take; nearly all of them are in their arrays."""
+    arrays = sum(
+        int(getattr(value, "nbytes", 0))
+        for name, doc in documents
+        if name == "event"
+        for value in doc["data"].values()
+    )
+    return arrays + _BYTES_PER_DOCUMENT * len(documents)

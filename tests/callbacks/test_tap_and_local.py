@@ -117,6 +117,47 @@ def test_a_failing_sink_hurts_no_other(bicubic_model):
     assert taken[-1] == "stop"
 
 
+def test_however_slow_a_sink_is_many_small_results_wait_for_it(bicubic_model):
+    taken, gate = [], threading.Event()
+
+    def slow(name, doc):
+        gate.wait(30)
+        taken.append(name)
+
+    grid = small_grid(2, 4)
+    with LocalAnalysis(sinks=[slow]) as analysis:
+        for number in range(100):
+            feed(analysis, map_run(grid, truth(grid), f"run {number}"))
+        assert analysis.request("run 99").result(30).status == "done"
+        gate.set()
+        assert analysis.flush(30)
+        assert analysis.sink_thread.failures == 0
+    assert taken.count("stop") == 100
+
+
+def test_results_that_no_memory_should_hold_are_lost_as_a_whole_and_named(
+    bicubic_model, monkeypatch, caplog
+):
+    monkeypatch.setattr("xrf_sr_plans.callbacks.service.sink_thread.MAX_WAITING_BYTES", 1e5)
+    taken, gate = [], threading.Event()
+
+    def slow(name, doc):
+        gate.wait(30)
+        taken.append(name)
+
+    with LocalAnalysis(sinks=[slow]) as analysis:
+        for number in range(9):
+            feed(analysis, map_run(GRID, COUNTS, f"run {number}"))
+        assert analysis.request("run 8").result(30).status == "done"
+        while analysis.journal.waiting_runs():
+            time.sleep(0.01)
+        gate.set()
+        assert analysis.flush(30)
+    lost = caplog.text.count("sinks are too slow: result run ")
+    assert 0 < lost < 9
+    assert taken.count("start") == taken.count("stop") == 9 - lost
+
+
 def test_a_hung_model_falls_back_and_its_late_result_is_ignored(bicubic_model, monkeypatch):
     from xrf_sr_plans.sr import predict
 
