@@ -308,8 +308,11 @@ def main() -> None:
     logging.disable(logging.WARNING)
     corpus = mutation_streams.streams()
     tables = {}
-    for kind, cases in (("documents", options.documents), ("files", options.files)):
-        tables[kind] = Pool(kind, options.seed, corpus, options.processes).run(cases)
+    with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
+        # Processes that are killed leave their files behind.
+        os.environ["TMPDIR"] = folder
+        for kind, cases in (("documents", options.documents), ("files", options.files)):
+            tables[kind] = Pool(kind, options.seed, corpus, options.processes).run(cases)
     kinds = ("crash", "foreign", "hang", "wrong rows", "silent")
     print(f"{'':10}{'cases':>8}" + "".join(f"{kind:>12}" for kind in kinds) + f"{'slowest':>9} s")
     for name, table in tables.items():
