@@ -225,3 +225,59 @@ def test_values_in_documents_that_are_no_photons_are_refused() -> None:
         list(adapt_grid_scan(with_units(docs, "counts/s"), {"Fe": "iron"}, dwell_ms=0))
     with pytest.raises(AssemblyError, match=r"data key 'fe_counts': unit is 'a\.u\.'"):
         list(adapt_row_events(row_run([], units="a.u."), {"Fe": "fe_counts"}))
+
+
+def other_scan(name: str, *args: Any, at: tuple[float, float] = (0.0, 0.0)) -> list[Document]:
+    """Scan with one of bluesky's other plans; iron counts 10 * y + x + 200, wherever that is."""
+    from bluesky import plans
+
+    slow, fast = SynAxis(name="samy"), SynAxis(name="samx")
+    fast.set(at[0])
+    slow.set(at[1])
+    detector = SynSignal(
+        name="iron", func=lambda: 10 * slow.readback.get() + fast.readback.get() + 200
+    )
+    axes = {"y": slow, "x": fast}
+    docs: list[Document] = []
+    plan = getattr(plans, name)([detector], *(axes.get(str(one), one) for one in args))
+    RunEngine({})(plan, lambda name, doc: docs.append((name, doc)))
+    return docs
+
+
+UP, DOWN = list(range(-3, 4)), list(range(3, -4, -1))
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "at"),
+    [
+        ("grid_scan", ("y", -3, 3, 7, "x", -3, 3, 7), (0, 0)),
+        ("rel_grid_scan", ("y", -3, 3, 7, "x", -3, 3, 7), (100, 50)),
+        ("rel_grid_scan", ("y", -3, 3, 7, "x", -3, 3, 7), (2, -1)),
+        ("rel_grid_scan", ("y", 3, -3, 7, "x", 3, -3, 7, True), (2, 7)),
+        ("list_grid_scan", ("y", UP, "x", UP), (0, 0)),
+        ("list_grid_scan", ("y", DOWN, "x", DOWN), (0, 0)),
+        ("list_grid_scan", ("y", DOWN, "x", UP, True), (0, 0)),
+        ("grid_scan", ("y", -2, -9, 1, "x", -3, 3, 7), (0, 0)),
+    ],
+)
+def test_every_scan_on_a_lattice_becomes_the_map_of_where_its_motors_were(
+    name: str, args: tuple[Any, ...], at: tuple[float, float]
+) -> None:
+    docs = other_scan(name, *args, at=at)
+    maps = assembled(adapt_grid_scan(docs, {"Fe": "iron"}, dwell_ms=100, um_per_unit=1))
+    x, y = maps.grid.fast.centers_um, maps.grid.slow.centers_um
+    np.testing.assert_allclose(maps.counts.values[0], 10 * y[:, None] + x + 200)
+    assert maps.attrs["complete"]
+    assert maps.attrs["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("list_grid_scan", ("y", [-3, -1, -0.5, 0, 0.5, 2, 3], "x", UP)),
+        ("spiral_square", ("x", "y", 0, 0, 16, 16, 17, 17)),
+    ],
+)
+def test_a_scan_whose_points_are_on_no_lattice_is_refused(name: str, args: tuple[Any, ...]) -> None:
+    with pytest.raises(AssemblyError, match="equally spaced"):
+        list(adapt_grid_scan(other_scan(name, *args), {"Fe": "iron"}, dwell_ms=1, um_per_unit=1))

@@ -219,12 +219,12 @@ class MapBuilder:
         if counts.ndim != 2 or counts.shape[0] != len(self.elements):
             raise ValueError(f"counts of shape {counts.shape} for {len(self.elements)} elements")
         num = min(counts.shape[1], _integer(data.get(keys["n_frames"]), counts.shape[1]))
-        i0, live, fast, slow = (
-            _padded(data.get(keys[role]), num) for role in ("i0", "live_time", "fast_um", "slow_um")
-        )
+        roles = ("i0", "live_time", "fast_um", "slow_um")
+        i0, live, fast, slow = (_padded(data.get(keys[role]), num) for role in roles)
+        channels = frozenset(role for role in roles if data.get(keys[role]) is not None)
         direction = _integer(data.get(keys["direction"]), 1)
         places = place_row(fast, self.grid.fast, direction)
-        return RawRow(attempt, direction, counts[:, :num], i0, live, fast, slow, places)
+        return RawRow(attempt, direction, counts[:, :num], i0, live, fast, slow, places, channels)
 
     def _problem(self, text: str) -> None:
         logger.warning("run %s: %s", self.uid, text)

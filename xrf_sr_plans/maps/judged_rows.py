@@ -45,6 +45,9 @@ class RawRow:
         Readings of the encoders [frame], in um if they are what they should be.
     places
         The pixels of the frames, if the fast encoder reads um.
+    channels
+        The channels that the event has: "i0", "live_time", "fast_um", "slow_um". One that isn't
+        there at all is not named.
     """
 
     attempt: int
@@ -55,6 +58,7 @@ class RawRow:
     fast: np.ndarray
     slow: np.ndarray
     places: RowPlaces
+    channels: frozenset[str]
 
     def is_in_place(self, index: int, grid: ScanGrid) -> bool:
         """Return whether the slow encoder saw the row where row `index` is, or says nothing."""
@@ -123,7 +127,7 @@ def judge_rows(raw: Mapping[int, RawRow], grid: ScanGrid) -> JudgedRows:
         grid.fast.step_um,
     )
     places = [_placed(row, grid, fast_unit) for row in rows]
-    notes = [*_unit_note("fast", fast_unit), *_fast_notes(indices, places)]
+    fast_notes = [*_unit_note("fast", fast_unit), *_fast_notes(indices, places)]
     away_steps, slow_notes = _away_from_row(indices, rows, grid)
     counted = [np.isfinite(row.counts).any(axis=0) for row in rows]
     kept = [
@@ -156,7 +160,16 @@ def judge_rows(raw: Mapping[int, RawRow], grid: ScanGrid) -> JudgedRows:
             live[part][keep],
             nothing[part][keep],
         )
-    return JudgedRows(judged, (*notes, *slow_notes, *beam.notes, *alive.notes))
+    notes = {
+        "fast_um": fast_notes,
+        "slow_um": slow_notes,
+        "i0": beam.notes,
+        "live_time": alive.notes,
+    }
+    channels = frozenset[str]().union(*(row.channels for row in rows))
+    return JudgedRows(
+        judged, tuple(note for name, some in notes.items() if name in channels for note in some)
+    )
 
 
 def rows_in_words(indices: Iterable[int]) -> str:

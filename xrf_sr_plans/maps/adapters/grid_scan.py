@@ -14,13 +14,13 @@ from xrf_sr_plans.maps.adapters.adapted_map import (
     AdaptedMap,
     Document,
     FlownRow,
-    axis_between,
     photons_per_value,
     single,
     total,
     without_pages,
 )
-from xrf_sr_plans.maps.grid import ScanGrid, check_size
+from xrf_sr_plans.maps.adapters.trajectory import Trajectory, trajectory
+from xrf_sr_plans.maps.grid import check_size
 
 
 def adapt_grid_scan(
@@ -34,7 +34,9 @@ def adapt_grid_scan(
 ) -> Iterator[Document]:
     """Yield a two-dimensional `grid_scan` as row documents.
 
-    The place of a pixel follows from its ``seq_num``, the trajectory and the measured position.
+    The place of a pixel follows from its ``seq_num``, the trajectory (`maps.adapters.trajectory`)
+    and the measured position. Relative scans, and list scans whose points are equally spaced, are
+    grid scans too.
     Of two events with the same ``seq_num`` (a rewind) the later one counts. The start document
     keeps its uid.
 
@@ -83,20 +85,32 @@ def adapt_grid_scan(
             _scale(start, descriptor, field) if um_per_unit is None else um_per_unit
             for field in fields
         ]
-        adapted = _empty_map(start, scales, list(channels), dwell_ms, analysis)
+        numbers = np.array(sorted(pixels), dtype=int)
+        motors = list(zip(fields, scales, strict=True))
+        # Readings of the slow and the fast motor in um [event, motor].
+        positions_um = np.array(
+            [
+                [single(pixels[number]["data"], field) * scale for field, scale in motors]
+                for number in numbers.tolist()
+            ]
+        ).reshape(-1, 2)
+        flown = _trajectory(start, scales, numbers, positions_um)
+        check_size(flown.grid, len(channels))
+        request = analysis or schema.AnalysisRequest()
+        adapted = AdaptedMap(start, flown.grid, list(channels), dwell_ms, "point", request)
         if i0_key is None:
             adapted.channels = ("fast_um", "slow_um")
         keys = list(channels.values())
         photons = photons_per_value(descriptor, keys, dwell_ms, f"run {start.get('uid')}")
-        for seq_num in sorted(pixels):
+        for seq_num, position_um in zip(numbers.tolist(), positions_um, strict=True):
             data = pixels[seq_num]["data"]
-            row, place = _place(adapted, seq_num)
-            if row is None:
+            line, place = divmod(seq_num - 1, flown.grid.fast.num)
+            if not 0 <= line < flown.grid.slow.num:
                 continue
+            empty = _empty_row(len(keys), flown.grid.fast.num, flown.forward(line))
+            row = adapted.rows.setdefault(flown.row_of(line), empty)
             row.counts[:, place] = [total(data, key) for key in keys] * photons
-            row.slow_um[place], row.fast_um[place] = (
-                single(data, field) * scale for field, scale in zip(fields, scales, strict=True)
-            )
+            row.slow_um[place], row.fast_um[place] = position_um
             if i0_key is not None:
                 row.i0[place] = total(data, i0_key)
             row.time = float(pixels[seq_num]["time"])
@@ -113,39 +127,22 @@ def _scale(start: Mapping[str, Any], descriptor: Mapping[str, Any], field: str) 
     )
 
 
-def _empty_map(
-    start: Mapping[str, Any],
-    scales: list[float],
-    elements: list[str],
-    dwell_ms: float,
-    analysis: schema.AnalysisRequest | None,
-) -> AdaptedMap:
-    slow, fast = (
-        axis_between(motor, first * scale, last * scale, num)
-        for motor, (first, last), scale, num in zip(
-            start["motors"], start["extents"], scales, start["shape"], strict=True
-        )
+def _trajectory(
+    start: Mapping[str, Any], scales: list[float], seq_nums: np.ndarray, positions_um: np.ndarray
+) -> Trajectory:
+    extents_um = [
+        (float(first) * scale, float(last) * scale)
+        for (first, last), scale in zip(start["extents"], scales, strict=True)
+    ]
+    return trajectory(
+        extents_um,
+        [int(num) for num in start["shape"]],
+        [str(motor) for motor in start["motors"]],
+        bool(start.get("snaking", [False, False])[1]),
+        seq_nums,
+        positions_um,
+        f"run {start.get('uid')}",
     )
-    grid = ScanGrid(fast, slow, bool(start.get("snaking", [False, False])[1]))
-    check_size(grid, len(elements))
-    request = analysis or schema.AnalysisRequest()
-    return AdaptedMap(start, grid, elements, dwell_ms, "point", request)
-
-
-def _place(adapted: AdaptedMap, seq_num: int) -> tuple[FlownRow | None, int]:
-    """Return the row of an event and the event's place in it, in order of acquisition.
-
-    The row is None where the event is not of this grid.
-    """
-    grid = adapted.grid
-    (y_first, y_last), (x_first, x_last) = adapted.start["extents"]
-    line, place = divmod(seq_num - 1, grid.fast.num)
-    if not 0 <= line < grid.slow.num:
-        return None, 0
-    forward = (x_first <= x_last) != (grid.snake and line % 2 == 1)
-    index = line if y_first <= y_last else grid.slow.num - 1 - line
-    row = _empty_row(len(adapted.elements), grid.fast.num, forward)
-    return adapted.rows.setdefault(index, row), place
 
 
 def _position_fields(start: Mapping[str, Any]) -> list[str]:
