@@ -37,13 +37,6 @@ class Shutter:
         return status
 
 
-class StuckFlyer:
-    name = "stuck"
-
-    def stop(self, *, success: bool = False) -> None:
-        raise OSError("no answer")
-
-
 def guarded(**changes: Any) -> tuple[Safeguard, Shutter]:
     shutter = Shutter()
     guard = Safeguard(replace(small_beamline(), shutter=shutter, **changes))
@@ -64,8 +57,13 @@ def test_unstaging_closes_the_shutter_and_restores_the_velocity():
     assert fast.velocity.get() == 3.0
 
 
-def test_a_flyer_that_cannot_be_stopped_does_not_keep_the_shutter_open():
-    guard, shutter = guarded(flyer=StuckFlyer())
+def test_a_flyer_that_cannot_be_stopped_does_not_keep_the_shutter_open(monkeypatch):
+    def no_answer(**_: object) -> None:
+        raise OSError("no answer")
+
+    flyer = small_beamline().flyer
+    monkeypatch.setattr(flyer, "stop", no_answer)
+    guard, shutter = guarded(flyer=flyer)
     guard.stage()
     guard.unstage()
     assert shutter.asked == ["close"]
