@@ -223,7 +223,9 @@ class AnalysisChain:
                 enhanced = self._enhance(maps, request)
                 notes += enhanced.dataset.attrs.get("data_notes", ())
                 halfway = time.perf_counter()
-                regions = self._pick(enhanced, request, builder.uid)
+                picked = self._pick(enhanced, request, builder.uid)
+                regions = list(picked.regions)
+                notes += picked.notes
                 logger.info(
                     "run %s: enhanced in %.3f s, %d regions picked in %.3f s",
                     builder.uid,

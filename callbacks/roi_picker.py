@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from xrf_sr_plans.maps.elemental import EnhancedMaps
-from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.schema import AnalysisRequest
+
+if TYPE_CHECKING:
+    from xrf_sr_plans.rois.pick import Picked
 
 
 class RoiPicker:
     """Pick regions as a map's request asks for."""
 
-    def __call__(
-        self, enhanced: EnhancedMaps, request: AnalysisRequest, source_uid: str
-    ) -> list[Region]:
-        """Return the regions of a map, best first; there may be none.
+    def __call__(self, enhanced: EnhancedMaps, request: AnalysisRequest, source_uid: str) -> Picked:
+        """Return the regions of a map, best first, of which there may be none, and notes.
 
         Raises
         ------

@@ -124,6 +124,29 @@ def elements_key(detector: str) -> str:
     return f"{detector}_elements"
 
 
+class RescanModel(BaseModel):
+    """What the rescans of a survey cost, and what they may cost together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step_um: float = Field(gt=0, allow_inf_nan=False)
+    """Step of the rescans along both axes, in um."""
+    dwell_ms: float = Field(gt=0, allow_inf_nan=False)
+    """Time at each pixel in ms, with what the row time model adds to it."""
+    row_overhead_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Seconds that a row takes besides its pixels."""
+    region_overhead_s: float = Field(default=0.5, ge=0, allow_inf_nan=False)
+    """Seconds for the way to a region, and for starting there."""
+    budget_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Beam time for all rescans of this map in s; None means no limit."""
+    reach_um: tuple[float, float] | None = None
+    """Largest width and height of a region in um; None means the whole map."""
+
+
+Worth = Literal["targets", "signal", "uncertainty", "novelty"]
+"""What a rescan can be worth: distinct targets, their signal, uncertainty, unusual composition."""
+
+
 class AnalysisRequest(BaseModel):
     """What the analysis is asked to do with one map.
 
@@ -143,8 +166,18 @@ class AnalysisRequest(BaseModel):
     """Margin in um that is added on every side of a region."""
     min_size_um: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Shortest side of a region in um, to which smaller ones are grown."""
-    max_regions: int = Field(default=20, ge=1, le=1000)
-    """Largest number of regions that are proposed for one map; the best ones are kept."""
+    max_regions: int = Field(default=200, ge=1, le=1000)
+    """Largest number of regions that are proposed for one map; the best ones are kept. A note says
+    how many were left out."""
+    worth: dict[Worth, float] = Field(
+        default_factory=lambda: {"targets": 0.85, "signal": 0.15}, min_length=1
+    )
+    """What makes a rescan worth its time: weights of the expected number of distinct targets
+    (``targets``), of how much they stand out (``signal``, by which the most prominent ones are not
+    left out for being large), of the uncertainty that goes (``uncertainty``) and of how unlike the
+    rest of the map they are (``novelty``)."""
+    rescans: RescanModel | None = None
+    """What rescans cost; None: as many pixels as the map is enhanced to, with the map's dwell."""
     preview_every_rows: int = Field(default=0, ge=0)
     """Number of rows after which the unfinished map is enhanced each time; 0 means never."""
 

@@ -18,7 +18,7 @@ SURVEY = {
     "x_center_um": 0,
     "y_center_um": 0,
     "tile_um": 24,
-    "find": "Fe",
+    "find": "Fe > p95",
     "max_regions": 2,
 }
 

@@ -48,7 +48,8 @@ def test_the_regions_of_a_survey_are_listed_and_it_is_drawn(latest_and_session, 
     latest, session = latest_and_session
     fly(session)
     assert "1. K x" in str(latest)
-    assert "rescanned: matches 'K'" in str(latest)
+    assert "rescanned: " in str(latest)
+    assert "matches of 'K' expected" in str(latest)
     picture = latest.picture(tmp_path / "survey.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -116,7 +117,7 @@ def test_a_survey_without_its_model_says_so_at_the_prompt(latest_and_session, ca
     assert "no-such-model" in str(latest)
     warnings = [one.message for one in caplog.records if one.levelno == logging.WARNING]
     assert any("fallback ModelError" in message for message in warnings)
-    assert "proposed: matches 'K'" in caplog.text
+    assert "matches of 'K' expected" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -152,5 +153,6 @@ def test_why_a_map_is_bicubic_is_told_once_per_map_and_not_by_its_regions(
     assert not any("no-such-model" in one.reason for one in outcome.regions)
     # The list tells it once for all maps.
     assert str(latest).count("no-such-model'") == 1
-    assert f"{maps} of {maps} enhanced maps bicubic only, no model: {reason}" in str(latest)
+    why, _, _ = reason.partition("; ")
+    assert f"{maps} of {maps} enhanced maps bicubic only, no model: {why}" in str(latest)
     assert "trusted" not in caplog.text + str(latest)

@@ -11,13 +11,15 @@ from xrf_sr_plans.errors import QueryError
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
-from xrf_sr_plans.rois.pick import MERGE_SHARED, pick_regions
-from xrf_sr_plans.schema import AnalysisRequest
+from xrf_sr_plans.rois.pick import pick_regions
+from xrf_sr_plans.schema import AnalysisRequest, RescanModel
 
 COARSE = ScanGrid.from_center(
     x_center_um=100.0, y_center_um=-40.0, width_um=40.0, height_um=24.0, step_um=2.0
 )
 FACTOR = 2
+SLOW = RescanModel(step_um=1.0, dwell_ms=1000.0)
+"""Rescans so slow that the way to a region counts for nothing."""
 
 
 def enhanced(
@@ -52,17 +54,17 @@ def background(level: float = 4.0, seed: int = 0) -> np.ndarray:
 
 
 def pick(maps: EnhancedMaps, **request: Any) -> list[Region]:
-    return pick_regions(maps, AnalysisRequest(**request), source_uid="raw")
+    return list(pick_regions(maps, AnalysisRequest(**request), source_uid="raw").regions)
 
 
-def test_a_particle_is_found_and_the_edges_are_pixel_edges() -> None:
+def test_a_particle_is_found_with_half_a_coarse_pixel_of_margin() -> None:
     fe = background()
     fe[4:10, 20:28] += 200
     (region,) = pick(enhanced({"Fe": fe}), find="Fe")
     grid = COARSE.refined(FACTOR)
-    assert (region.x_low_um, region.x_high_um) == (grid.fast.edges_um[20], grid.fast.edges_um[28])
-    assert (region.y_low_um, region.y_high_um) == (grid.slow.edges_um[4], grid.slow.edges_um[10])
-    assert region.width_um == 8.0
+    assert (region.x_low_um, region.x_high_um) == (grid.fast.edges_um[19], grid.fast.edges_um[29])
+    assert (region.y_low_um, region.y_high_um) == (grid.slow.edges_um[3], grid.slow.edges_um[11])
+    assert region.width_um == 10.0
     assert region.elements == ("Fe",)
     assert region.source_uid == "raw"
     assert region.model_sha256 == "ab" * 32
@@ -134,7 +136,7 @@ def test_an_unmeasured_row_does_not_hide_the_particle_beside_it() -> None:
     fe[4:10, 20:28] += 200
     fe[12:14] = np.nan
     (region,) = pick(enhanced({"Fe": fe}), find="Fe")
-    assert region.height_um == 6.0
+    assert region.height_um == 8.0
 
 
 def test_an_unknown_element_is_refused_by_name() -> None:
@@ -169,15 +171,85 @@ def test_a_grain_that_the_coarse_counts_prove_is_a_find_however_unsure_its_place
     assert region.x_low_um < COARSE.refined(FACTOR).fast.centers_um[22] < region.x_high_um
 
 
-def test_of_two_equal_signals_the_less_certain_one_comes_first() -> None:
+def test_the_time_goes_to_what_is_likelier() -> None:
     fe = np.full(COARSE.refined(FACTOR).shape, 4.0)
-    fe[4:10, 4:10] += 100
-    fe[4:10, 24:30] += 100
+    fe[4:10, 4:10] += 30
+    fe[4:10, 24:30] += 30
     sigma = np.full((1, *fe.shape), 3.0)
     sigma[:, :, 20:] = 20.0
-    first, second = pick(enhanced({"Fe": fe}, sigma=sigma), find="Fe")
-    assert first.x_low_um > second.x_high_um
-    assert first.predicted_sigma > second.predicted_sigma
+    rescans = RescanModel(step_um=1.0, dwell_ms=10.0, budget_s=1.0)
+    (only,) = pick(enhanced({"Fe": fe}, sigma=sigma), find="Fe > 20", rescans=rescans)
+    assert only.x_high_um < 100.0
+    assert only.score > 0.8
+
+
+def test_what_does_not_fit_is_flown_in_part() -> None:
+    fe = background()
+    fe[4:20, 4:26] += 200
+    whole = pick(enhanced({"Fe": fe}), find="Fe > 100")
+    assert len(whole) == 1
+    model = {"step_um": 1.0, "dwell_ms": 100.0}
+    parts = pick(enhanced({"Fe": fe}), find="Fe > 100", rescans=RescanModel(**model, budget_s=40.0))
+    assert parts
+    assert 20.0 < sum(one.width_um * one.height_um for one in parts) * 0.1 <= 40.0
+    within = pick(
+        enhanced({"Fe": fe}), find="Fe > 100", rescans=RescanModel(**model, reach_um=(12, 9))
+    )
+    assert within
+    assert all(one.width_um <= 12 and one.height_um <= 9 for one in within)
+
+
+def test_a_query_that_matches_most_of_the_map_is_told_and_proposes_nothing() -> None:
+    maps = enhanced({"Fe": background()})
+    picked = pick_regions(maps, AnalysisRequest(find="not Fe"), source_uid="raw")
+    assert picked.regions == ()
+    assert picked.notes == ("'not Fe' matches 100% of the map: nothing to choose from it",)
+
+
+def test_more_regions_than_are_wanted_are_told() -> None:
+    fe = background()
+    fe[2:5, 3::8] += 300
+    maps = enhanced({"Fe": fe})
+    picked = pick_regions(
+        maps, AnalysisRequest(find="Fe", max_regions=2, rescans=SLOW), source_uid="raw"
+    )
+    assert len(picked.regions) == 2
+    assert "more regions are worth a rescan than max_regions" in picked.notes[0]
+
+
+def test_size_and_confidence_are_asked_of_what_is_found() -> None:
+    fe = background()
+    fe[4:6, 4:6] += 200
+    fe[12:20, 20:28] += 200
+    maps = enhanced({"Fe": fe})
+    assert len(pick(maps, find="Fe > 100")) == 2
+    (large,) = pick(maps, find="Fe > 100 and size > 5 um")
+    (small,) = pick(maps, find="Fe > 100 and size < 5 um")
+    assert large.width_um > small.width_um
+    assert len(pick(maps, find="Fe > 100 and confidence > 90%")) == 2
+    assert pick(maps, find="Fe > 195 and confidence > 99.9%") == []
+
+
+@pytest.mark.parametrize("kind", ["targets", "signal", "uncertainty", "novelty"])
+def test_every_kind_of_worth_finds_a_grain(kind: str) -> None:
+    fe, zn = background(seed=1), background(seed=2)
+    fe[4:10, 20:28] += 200
+    (region,) = pick(enhanced({"Fe": fe, "Zn": zn}), find="Fe", worth={kind: 1.0})
+    assert region.score > 0.8
+
+
+def test_by_signal_the_large_grain_comes_first_and_by_number_the_small_ones() -> None:
+    fe = background()
+    fe[4:20, 4:20] += 400
+    fe[4:7, 30:33] += 60
+    fe[14:17, 30:33] += 60
+    rescans = RescanModel(step_um=1.0, dwell_ms=100.0, budget_s=45.0)
+    maps = enhanced({"Fe": fe})
+    by_signal = pick(maps, find="Fe > 30", rescans=rescans, worth={"signal": 1.0})
+    by_number = pick(maps, find="Fe > 30", rescans=rescans, worth={"targets": 1.0})
+    assert by_signal[0].width_um > 15
+    assert by_number[0].width_um < 10
+    assert len(by_number) >= 2
 
 
 def test_the_reason_of_a_bicubic_region_speaks_of_no_trust_and_leaves_the_why_to_its_map() -> None:
@@ -195,8 +267,8 @@ def test_boxes_that_padding_brings_together_become_one() -> None:
     fe[4:10, 4:10] += 200
     fe[4:10, 16:22] += 200
     maps = enhanced({"Fe": fe})
-    assert len(pick(maps, find="Fe", pad_um=2.0)) == 2
-    (one,) = pick(maps, find="Fe", pad_um=4.0)
+    assert len(pick(maps, find="Fe", pad_um=2.0, rescans=SLOW)) == 2
+    (one,) = pick(maps, find="Fe", pad_um=4.0, rescans=SLOW)
     assert one.width_um == 26.0
 
 
@@ -229,7 +301,7 @@ blobs = st.lists(
     min_size_um=st.floats(0, 60),
     most=st.integers(1, 4),
 )
-def test_regions_are_whole_pixels_inside_the_map_ranked_and_never_mostly_shared(
+def test_regions_are_whole_pixels_inside_the_map(
     blobs: list[tuple[int, int, int, int]], pad_um: float, min_size_um: float, most: int
 ) -> None:
     fe = background()
@@ -240,7 +312,6 @@ def test_regions_are_whole_pixels_inside_the_map_ranked_and_never_mostly_shared(
         enhanced({"Fe": fe}), find="Fe", pad_um=pad_um, min_size_um=min_size_um, max_regions=most
     )
     assert len(regions) <= most
-    assert [one.score for one in regions] == sorted((one.score for one in regions), reverse=True)
     for one in regions:
         for axis, low, high in (
             (grid.fast, one.x_low_um, one.x_high_um),
@@ -249,11 +320,5 @@ def test_regions_are_whole_pixels_inside_the_map_ranked_and_never_mostly_shared(
             assert low in axis.edges_um
             assert high in axis.edges_um
             assert high - low >= min(min_size_um, axis.high_um - axis.low_um) - 1e-6
-        for other in regions:
-            if other is not one:
-                wide = min(one.x_high_um, other.x_high_um) - max(one.x_low_um, other.x_low_um)
-                high = min(one.y_high_um, other.y_high_um) - max(one.y_low_um, other.y_low_um)
-                area = min(one.width_um * one.height_um, other.width_um * other.height_um)
-                assert max(wide, 0) * max(high, 0) <= MERGE_SHARED * area + 1e-6
     if any(min(high, 24 - y) * min(wide, 40 - x) >= 4 for y, x, high, wide in blobs):
         assert regions

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xrf_sr_plans.errors import QueryError
-from xrf_sr_plans.rois.query import parse_query
+from xrf_sr_plans.rois.query import elements_of
+from xrf_sr_plans.rois.query_parser import parse_query
 
 FE = np.array([True, True, False, False])
 ZN = np.array([True, False, True, False])
@@ -34,6 +35,17 @@ VALUES = {"Fe": np.array([90.0, 60, 5, 1]), "Zn": np.array([50.0, 0, 50, 0])}
         ("Fe>=60 and Zn<1", [False, True, False, False]),
         ("Fe <= 5e0", [False, False, True, True]),
         ("Fe > .5", [True, True, True, True]),
+        ("Fe > -1", [True, True, True, True]),
+        ("50 < Fe", [True, True, False, False]),
+        ("5 <= Fe < 90", [False, True, True, False]),
+        ("Fe > Zn", [True, True, False, True]),
+        ("Fe/Zn > 2", [False, True, False, True]),
+        ("(Fe + Zn) / 2 > 50", [True, False, False, False]),
+        ("Fe - Zn > 30 or (Zn > 10 and not Fe)", [True, True, True, False]),
+        ("2 * Fe > 3 * Zn", [True, True, False, True]),
+        ("(Fe) and (((Zn)))", FE & ZN),
+        ("Fe and size > 1 um", FE),
+        ("confidence > 90 % and Fe", FE),
     ],
 )
 def test_a_query_means_what_it_says(text: str, expected: np.ndarray) -> None:
@@ -50,12 +62,22 @@ def test_a_query_means_what_it_says(text: str, expected: np.ndarray) -> None:
         ("Fe Zn", "character 4"),
         ("(Fe", r"'\)' expected"),
         ("Fe)", "the end expected"),
-        ("Fe >", "a number of photons"),
-        ("Fe > Zn", "a number of photons"),
-        ("50 < Fe", "an element"),
+        ("Fe >", "found the end; an element, number"),
+        ("Fe + 3", "a comparison"),
+        ("3 > 2", "a statement about an element"),
+        ("Fe > 3 ug", "no unit"),
+        ("Fe > p95 * noise and", "found the end"),
+        ("p95 < 3", "an element to compare a percentile"),
+        ("p95 < noise", "an element to compare a percentile"),
+        ("size > 1 um", "a statement about an element"),
+        ("Fe or size > 1 um", "beside a comparison, joined by 'and'"),
+        ("size > 1 um and Fe or Zn", "after a condition"),
+        ("Fe and size > 1", "one of um, nm, mm"),
+        ("Fe and confidence > 3", "between 0 and 1"),
+        ("Fe and confidence < 0.9", "between 0 and 1"),
+        ('Fe > "Ca', "found"),
         ("Fe & Zn", "found '& Zn'"),
         ("__import__('os')", "found"),
-        ("Fe > -1", "found '-1'"),
         ("Fe == 3", "found '== 3'"),
         ("(" * 200 + "Fe" + ")" * 200, "nested deeper"),
         ("not " * 200 + "Fe", "nested deeper"),
@@ -124,3 +146,25 @@ def test_any_text_is_either_a_query_or_a_query_error(text: str) -> None:
     except QueryError:
         return
     assert query.elements
+
+
+def test_conditions_are_on_what_is_found() -> None:
+    query = parse_query('"Ca K" > 3 and size > 500 nm and size < 4 um and confidence > 90%')
+    assert query.elements == ("Ca K",)
+    assert (query.min_size_um, query.max_size_um) == (0.5, 4.0)
+    assert query.confidence == pytest.approx(0.9)
+
+
+def test_percentiles_and_noise_are_numbers_of_the_map() -> None:
+    query = parse_query("Fe/Zn > p95 and Fe > 3*noise + 2")
+    asked = []
+
+    def measure(quantity, percent):
+        asked.append((tuple(elements_of(quantity)), percent))
+        return 7.0
+
+    settled = query.on_map({"percentile": measure, "noise": measure})
+    assert asked == [(("Fe", "Zn"), 95.0), (("Fe",), 0.0)]
+    values = {"Fe": np.array([24.0, 10.0]), "Zn": np.array([3.0, 9.0])}
+    assert settled.mask({}, values).tolist() == [True, False]
+    assert query.elements == (*query.wanted, "Zn") == ("Fe", "Zn")

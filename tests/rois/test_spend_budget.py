@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+import time
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,3 +127,15 @@ def test_every_candidate_is_either_chosen_or_refused_and_no_limit_is_broken(
     assert sum(one.region.score for one in again.chosen) == pytest.approx(
         sum(one.region.score for one in spending.chosen)
     )
+
+
+def test_a_thousand_candidates_are_chosen_from_and_ordered_within_a_second() -> None:
+    rng = np.random.default_rng(0)
+    candidates = [
+        rescan(float(x), float(y), score=float(score))
+        for x, y, score in zip(*rng.uniform(0, 1e4, (2, 1000)), rng.random(1000), strict=True)
+    ]
+    began = time.perf_counter()
+    spending = spend(candidates, budget_s=500.0, max_dose=1e9)
+    assert time.perf_counter() - began < 1.0
+    assert spending.chosen

@@ -148,6 +148,10 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
     fine_dwell_ms = request.dwell_ms if request.fine_dwell_ms is None else request.fine_dwell_ms
     fine = {"fine_step_um": fine_step_um, "fine_dwell_ms": fine_dwell_ms}
     if analysis is not None:
+        if not problems:
+            analysis = _with_rescans(
+                analysis, beamline, request, fine_step_um, fine_dwell_ms, time_s
+            )
         rescans = rescan_problems(
             beamline,
             grid,
@@ -231,6 +235,26 @@ def _analysis(request: SurveyRequest) -> tuple[schema.AnalysisRequest | None, li
             Problem(ConfigError, refusal(str(wrong["loc"][0]), wrong["input"], wrong))
             for wrong in error.errors()
         ]
+
+
+def _with_rescans(
+    analysis: schema.AnalysisRequest,
+    beamline: Beamline,
+    request: SurveyRequest,
+    fine_step_um: float,
+    fine_dwell_ms: float,
+    survey_s: float,
+) -> schema.AnalysisRequest:
+    """Return the request with what rescans cost, and with the beam time that the survey leaves."""
+    rows = beamline.time_model
+    rescans = schema.RescanModel(
+        step_um=fine_step_um,
+        dwell_ms=fine_dwell_ms * rows.dwell_scale,
+        row_overhead_s=rows.overhead_s,
+        budget_s=None if request.budget_s is None else max(request.budget_s - survey_s, 0.0),
+        reach_um=beamline.reach_um,
+    )
+    return analysis.model_copy(update={"rescans": rescans})
 
 
 def _survey_problems(beamline: Beamline, request: SurveyRequest) -> list[Problem]:

@@ -17,7 +17,7 @@ from xrf_sr_plans.errors import BudgetError, ConfigError, LimitsError, QueryErro
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.measurement import doubled_names
 from xrf_sr_plans.plans.parameter_ranges import PARAMETER_RANGES, kind_of_refusal
-from xrf_sr_plans.rois.query import parse_query
+from xrf_sr_plans.rois.query_parser import parse_query
 
 _SLACK = 1e-6
 """Rounding error of positions, relative and in um, that doesn't count as a violation."""

@@ -11,7 +11,7 @@ from xrf_sr_plans.plans.parameter_ranges import PARAMETER_RANGES
 _MOST_SHOWN = 1e12
 """A higher bound is left to the plan: forms write numbers out, digit by digit."""
 _QUERY = (
-    "typing.Optional[__import__('xrf_sr_plans.rois.query').rois.query.QueryText"
+    "typing.Optional[__import__('xrf_sr_plans.rois.query_parser').rois.query_parser.QueryText"
     " if __import__('importlib.util').util.find_spec('xrf_sr_plans') else str]"
 )
 """The type of an element query, as the manager evaluates it.

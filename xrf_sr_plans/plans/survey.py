@@ -110,7 +110,7 @@ def coarse_survey_with_sr(
     tile_um: float | None = None,
     pad_um: float = 0.0,
     min_size_um: float = 0.0,
-    max_regions: int = 20,
+    max_regions: int = 200,
     preview_every_rows: int = 0,
     analysis_timeout_s: float = 60.0,
     row_attempts: int = ROW_ATTEMPTS,

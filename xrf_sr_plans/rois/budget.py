@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import isfinite
+
+import numpy as np
 
 from xrf_sr_plans.errors import BudgetError
 from xrf_sr_plans.maps.region import Region, Rescan
 
 SAME_AREA = 0.5
 """Two regions are duplicates if more than this share of the smaller one lies in the other."""
-_MAX_TWO_OPT = 60
+_MAX_TWO_OPT = 200
 """A longer tour isn't improved, as the time for that grows with the cube of the number of stops."""
 
 
@@ -97,17 +98,6 @@ def _flaw(rescan: Rescan) -> str:
     return f"no sound estimate: {', '.join(wrong)}" if wrong else ""
 
 
-def _overlap_um2(first: Region, second: Region) -> float:
-    width = min(first.x_high_um, second.x_high_um) - max(first.x_low_um, second.x_low_um)
-    height = min(first.y_high_um, second.y_high_um) - max(first.y_low_um, second.y_low_um)
-    return max(width, 0.0) * max(height, 0.0)
-
-
-def _are_duplicates(first: Region, second: Region) -> bool:
-    smaller_um2 = min(first.width_um * first.height_um, second.width_um * second.height_um)
-    return first.key == second.key or _overlap_um2(first, second) > SAME_AREA * smaller_um2
-
-
 def _choose_in_turn(
     ordered: Sequence[Rescan], budget_s: float | None, max_dose: float | None
 ) -> tuple[list[Rescan], list[tuple[Rescan, str]]]:
@@ -115,13 +105,14 @@ def _choose_in_turn(
     chosen: list[Rescan] = []
     refused: list[tuple[Rescan, str]] = []
     left_s = math.inf if budget_s is None else budget_s
+    # Edges (x low, x high, y low, y high), in um, and dose of the chosen ones [rescan, ...].
+    edges, doses = np.empty((len(ordered), 4)), np.empty(len(ordered))
     for rescan in ordered:
-        region = rescan.region
+        region, number = rescan.region, len(chosen)
+        overlap_um2 = _overlaps_um2(region, edges[:number])
         # More than the true dose where three regions overlap only in pairs: on the safe side.
-        dose = rescan.dose + sum(
-            other.dose for other in chosen if _overlap_um2(region, other.region) > 0
-        )
-        twin = next((other for other in chosen if _are_duplicates(region, other.region)), None)
+        dose = rescan.dose + float(doses[:number][overlap_um2 > 0].sum())
+        twin = _twin(region, chosen, overlap_um2, edges[:number])
         if twin is not None:
             refused.append((rescan, f"same area as the better region {twin.region.key}"))
         elif max_dose is not None and dose > max_dose:
@@ -130,37 +121,73 @@ def _choose_in_turn(
             needs = f"needs {rescan.time_s:.4g} s"
             refused.append((rescan, f"{needs}; {left_s:.4g} s of the {budget_s:.4g} s are left"))
         else:
+            edges[number], doses[number] = _edges(region), rescan.dose
             chosen.append(rescan)
             left_s -= rescan.time_s
     return chosen, refused
 
 
+def _edges(region: Region) -> tuple[float, float, float, float]:
+    return region.x_low_um, region.x_high_um, region.y_low_um, region.y_high_um
+
+
+def _overlaps_um2(region: Region, edges: np.ndarray) -> np.ndarray:
+    """Return the area that a region shares with each of others [region], given their edges."""
+    x_low, x_high, y_low, y_high = edges.T
+    width = np.minimum(region.x_high_um, x_high) - np.maximum(region.x_low_um, x_low)
+    height = np.minimum(region.y_high_um, y_high) - np.maximum(region.y_low_um, y_low)
+    return np.clip(width, 0.0, None) * np.clip(height, 0.0, None)
+
+
+def _twin(
+    region: Region, chosen: Sequence[Rescan], overlap_um2: np.ndarray, edges: np.ndarray
+) -> Rescan | None:
+    """Return the first chosen rescan of mostly the same area, if there is one."""
+    x_low, x_high, y_low, y_high = edges.T
+    smaller_um2 = np.minimum(
+        region.width_um * region.height_um, (x_high - x_low) * (y_high - y_low)
+    )
+    same = overlap_um2 > SAME_AREA * smaller_um2
+    return chosen[int(same.argmax())] if same.any() else None
+
+
 def _tour(rescans: Sequence[Rescan], start_um: tuple[float, float]) -> list[Rescan]:
     """Go to the nearest rescan each time, then improve the open path by 2-opt."""
-    left = list(rescans)
-    path: list[Rescan] = []
-    here = start_um
-    while left:
-        nearest = min(
-            left, key=lambda rescan: (math.dist(here, _center(rescan)), rescan.region.key)
-        )
-        left.remove(nearest)
+    if not rescans:
+        return []
+    ordered = sorted(rescans, key=lambda rescan: rescan.region.key)
+    places = np.array([_center(rescan) for rescan in ordered])
+    left, path, here = np.ones(len(ordered), dtype=bool), [], np.asarray(start_um)
+    for _ in ordered:
+        away = np.hypot(*(places - here).T)
+        nearest = int(np.where(left, away, np.inf).argmin())
+        left[nearest] = False
         path.append(nearest)
-        here = _center(nearest)
-    improved = 2 < len(path) <= _MAX_TWO_OPT
-    while improved:
-        improved = False
-        for first in range(len(path) - 1):
-            for last in range(first + 1, len(path)):
-                turned = [*path[:first], *reversed(path[first : last + 1]), *path[last + 1 :]]
-                if _length(turned, start_um) < _length(path, start_um) - 1e-9:
-                    path, improved = turned, True
-    return path
+        here = places[nearest]
+    if 2 < len(path) <= _MAX_TWO_OPT:
+        path = _two_opt(path, places, np.asarray(start_um))
+    return [ordered[index] for index in path]
+
+
+def _two_opt(path: list[int], places: np.ndarray, start_um: np.ndarray) -> list[int]:
+    """Turn around the stretch of an open path that shortens it most, as long as one does."""
+    # Stop 0 is the start.
+    stops = np.vstack([start_um, places])
+    away = np.hypot(*np.moveaxis(stops[:, None] - stops, -1, 0))
+    order = np.array([0, *(index + 1 for index in path)])
+    while True:
+        before, after = order[:-1], order[1:]
+        steps = away[before, after]
+        # [first, last]: what turning the stops from first to last around changes. The last stop
+        # of an open path has no way on.
+        change = away[before[:, None], after] - steps[:, None]
+        change[:, :-1] += away[after[:, None], after[1:]] - steps[1:]
+        change[np.tril_indices(len(after))] = np.inf
+        first, last = np.unravel_index(change.argmin(), change.shape)
+        if change[first, last] >= -1e-9:
+            return (order[1:] - 1).tolist()
+        order[first + 1 : last + 2] = order[first + 1 : last + 2][::-1].copy()
 
 
 def _center(rescan: Rescan) -> tuple[float, float]:
     return rescan.region.x_center_um, rescan.region.y_center_um
-
-
-def _length(path: Sequence[Rescan], start_um: tuple[float, float]) -> float:
-    return sum(math.dist(*leg) for leg in pairwise([start_um, *map(_center, path)]))

@@ -2,98 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, cast
 
 import numpy as np
-from scipy import ndimage
-from skimage.filters import apply_hysteresis_threshold, threshold_otsu
 
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid
 from xrf_sr_plans.maps.region import Region
-from xrf_sr_plans.physics.counting import stabilise, unstabilise
-from xrf_sr_plans.physics.resample import block_mean
-from xrf_sr_plans.rois.query import Query, parse_query
+from xrf_sr_plans.physics.counting import stabilise
+from xrf_sr_plans.rois.candidates import (
+    RescanCost,
+    Targets,
+    candidate_boxes,
+    contains,
+    possible_targets,
+)
+from xrf_sr_plans.rois.cover import cover
+from xrf_sr_plans.rois.evidence import ElementEvidence, evidence
+from xrf_sr_plans.rois.probability import match_probability, presence_probability
+from xrf_sr_plans.rois.query import Query
+from xrf_sr_plans.rois.query_parser import parse_query
 from xrf_sr_plans.schema import AnalysisRequest
 
-GROW_AT = 3.0
-"""A region extends to where an element is this many robust deviations above the map's median."""
-SEED_AT = 5.0
-"""A region must hold a pixel where an element is this many robust deviations above the median."""
-MIN_SIGNIFICANCE = 2.0
-"""Excess over the background, in predicted sigmas, from which an element counts as present."""
-MERGE_WASTE = 1.3
-"""Boxes that meet are joined if the box around them has at most this many times their area."""
-MERGE_SHARED = 0.5
-"""Boxes are joined at any cost if they share more than this part of the smaller one."""
-TWO_CLASSES_FROM = 0.78
-"""Share of the variance that two classes must explain (of normal noise they explain 0.64, of a
-ramp 0.75)."""
+PAD_COARSE_PX = 0.5
+"""Margin on every side of a possible target, in coarse pixels: how far off its edge may be."""
+WORTH_OF_THE_WHOLE = 0.2
+"""A region has to bring this share, for each second, of what the whole map would bring."""
+TOO_MUCH = 0.5
+"""Share of the map that a query matches beyond which nothing is proposed."""
+MATCHES_FROM = 0.5
+"""Probability from which a pixel counts for what is said about a region."""
+_DWELL_MS, _REGION_OVERHEAD_S = 10.0, 0.5
+"""Dwell of rescans, and seconds for the way to each, where neither request nor map says."""
 
-_MAD_TO_SIGMA = 1.4826
-"""Standard deviation of a normal distribution in units of its median absolute deviation."""
-_EIGHT_NEIGHBORS = np.ones((3, 3), dtype=bool)
-
-Box = tuple[int, int, int, int]
-"""The rows y0 to y1 and columns x0 to x1 of pixels, without y1 and x1 themselves."""
+Evidence = Mapping[str, ElementEvidence]
 
 
-@dataclass(frozen=True)
-class ElementEvidence:
-    """What the map of one element says about each pixel; all arrays have the axes (y, x)."""
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """The regions of a map that are worth a rescan, and what is odd about them.
 
+    Parameters
+    ----------
+    regions
+        The regions, those with the most value per second first.
+    notes
+        What a user must know of the choice.
+    expected_targets
+        Expected number of distinct targets in the map.
+    """
+
+    regions: tuple[Region, ...]
+    notes: tuple[str, ...] = ()
+    expected_targets: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """The boxes to fly [box, (y0, y1, x0, x1)] with what each adds."""
+
+    boxes: np.ndarray
     value: np.ndarray
-    """Photons per coarse pixel: the estimate where the model is trusted, elsewhere the bicubic
-    map of the measured counts."""
-    sigma: np.ndarray
-    """One standard deviation of `value`, at least that of Poisson noise where not trusted."""
-    present: np.ndarray
-    """Whether the element is there (bool)."""
-    excess: np.ndarray
-    """Excess over the background in standard deviations of Poisson noise, 0 where not present."""
-    background: float
-    """Photons per coarse pixel where the element is not present."""
-    threshold: float
-    """Photons per coarse pixel from which the element is present."""
+    targets: np.ndarray
+    seconds: np.ndarray
 
 
-def pick_regions(
-    enhanced: EnhancedMaps, request: AnalysisRequest, *, source_uid: str
-) -> list[Region]:
-    """Return the rectangles of a map that are worth a fine rescan, best first.
+def pick_regions(enhanced: EnhancedMaps, request: AnalysisRequest, *, source_uid: str) -> Picked:
+    """Choose the rectangles of a map that are worth a fine rescan.
 
-    An element is present where its variance-stabilized counts exceed the map's median by
-    `GROW_AT` robust deviations (never less than as many Poisson sigmas) and the pixel is connected
-    to one above `SEED_AT`. The excess must also be significant compared with the predicted
-    uncertainty, or be proven by the counts of the coarse pixel alone. Where the model is not
-    trusted, the measured counts decide.
-
-    An element that the query names may fill so much of the map that it *is* the median. Where
-    such a map clearly falls into two classes, the limit between the classes is used instead
-    (N. Otsu, IEEE Trans. SMC 9 (1979) 62, DOI 10.1109/TSMC.1979.4310076).
-
-    Connected pixels that satisfy the query become boxes along pixel edges. Boxes are padded, grown
-    to the smallest size, kept inside the map, and joined where that costs little.
+    The query is evaluated over the calibrated distribution of each pixel, which gives the
+    probability that it matches (`rois.probability`). Connected parts of its level sets are the
+    possible targets (`rois.candidates`). The set of boxes is flown whose targets are worth most
+    within the time, each target counted once (`rois.cover`). No constant says from which
+    probability on a place is looked at: a box is left out where the beam time is worth more
+    elsewhere, at the latest where it brings less per second than `WORTH_OF_THE_WHOLE` of what
+    flying the whole map finely would.
 
     Parameters
     ----------
     enhanced
         The enhanced map.
     request
-        What to look for, the padding and smallest size of a region, and the number of regions.
+        What to look for, what it is worth, and what rescans cost.
     source_uid
         Uid of the run of the coarse map, which each region carries.
 
     Returns
     -------
-    list of Region
-        The regions, of which there may be none. The score of a region is a sum over its pixels
-        that satisfy the query, in units of coarse pixels. Each adds its stabilized excess, times
-        one plus the doubt, which is sigma / (sigma + value), or 1 where the model is not
-        trusted. Thus a strong signal comes first, and of two equal ones the less certain.
-        `predicted_sigma` is the mean over the same pixels, in photons per coarse pixel.
+    Picked
+        The regions, of which there may be none. The score of a region is the value that it adds
+        to those before it, in targets. `predicted_sigma` is the mean over the pixels that rather
+        match than not, in photons per coarse pixel.
 
     Raises
     ------
@@ -104,134 +104,189 @@ def pick_regions(
     # Without a query, elements that make up most of the sample are of no interest: only what
     # stands out from the median counts.
     named = query.elements if query else ()
-    evidence = {name: _evidence(enhanced, name, name in named) for name in enhanced.elements}
-    matching = _matching_pixels(query, evidence, enhanced.grid.shape)
-    boxes = _joined(_boxes(matching, request, enhanced))
-    regions = [_region(box, matching, query, evidence, enhanced, source_uid) for box in boxes]
-    regions.sort(key=lambda region: (-region.score, region.y_low_um, region.x_low_um))
-    return regions[: request.max_regions]
+    maps = {name: evidence(enhanced, name, two_classes=name in named) for name in enhanced.elements}
+    probability = presence_probability(maps) if query is None else match_probability(query, maps)
+    measured = np.any([np.isfinite(one.value) for one in maps.values()], axis=0)
+    share = float(probability[measured].mean()) if measured.any() else 0.0
+    if share > TOO_MUCH:
+        what = f"{query.text!r} matches" if query else "what stands out is"
+        return Picked((), (f"{what} {share:.0%} of the map: nothing to choose from it",))
+    if query is not None and query.confidence:
+        probability = (probability >= query.confidence).astype(float)
+    targets = _targets(query, maps, probability, request, enhanced)
+    if not targets.weight.size:
+        return Picked(())
+    choice = _choose(
+        probability, targets, _values(targets, request, maps, enhanced), request, enhanced
+    )
+    regions = [
+        _region(index, choice, probability, query, maps, enhanced, source_uid)
+        for index in range(len(choice.boxes))
+    ]
+    left_out = len(regions) - request.max_regions
+    notes = (
+        (f"{left_out} more regions are worth a rescan than max_regions",) if left_out > 0 else ()
+    )
+    return Picked(tuple(regions[: request.max_regions]), notes, targets.expected)
 
 
-def _evidence(enhanced: EnhancedMaps, element: str, two_classes: bool) -> ElementEvidence:
-    # All arrays here are planes (y, x) on the fine grid.
-    plane = enhanced.dataset.sel(element=element)
-    trusted = plane["trusted"].values.astype(bool)
-    value = np.where(trusted, plane["estimate"].values, plane["baseline"].values).astype(float)
-    measured = np.isfinite(value)
-    value = np.where(measured, value, np.nan)
-    poisson = np.sqrt(np.maximum(np.nan_to_num(value), 0.0) + 1.0)
-    sigma = plane["sigma"].values.astype(float)
-    sigma = np.where(np.isfinite(sigma), sigma, poisson)
-    sigma = np.where(trusted, sigma, np.maximum(sigma, poisson))
-    nothing = np.zeros(value.shape)
-    if not measured.any():
-        return ElementEvidence(value, sigma, nothing.astype(bool), nothing, 0.0, 0.0)
-    # The variance of stabilized counts is about 1 everywhere, so differences are in Poisson sigmas.
-    level = stabilise(np.nan_to_num(value))
-    limits = _limits(level[measured], two_classes)
-    background = float(unstabilise(np.asarray(limits.middle)))
-    significant = np.nan_to_num(value) - background >= MIN_SIGNIFICANCE * sigma
-    significant |= _counted(value, background, enhanced.factor)
-    usable = np.where(measured & significant, level, -np.inf)
-    present = apply_hysteresis_threshold(usable, limits.grow, limits.seed)
-    return ElementEvidence(
-        value=value,
-        sigma=sigma,
-        present=present,
-        excess=np.where(present, level - limits.middle, 0.0),
-        background=background,
-        threshold=float(unstabilise(np.asarray(limits.grow))),
+def _targets(
+    query: Query | None,
+    maps: Evidence,
+    probability: np.ndarray,
+    request: AnalysisRequest,
+    enhanced: EnhancedMaps,
+) -> Targets:
+    grid = enhanced.grid
+    cost, budget_s = _cost(request, enhanced)
+    pixel_um2 = grid.fast.step_um * grid.slow.step_um
+    fewest, most = 1.0, np.inf
+    if query is not None:
+        # The size of an object is the diameter of the circle of its area.
+        fewest, most = (
+            np.pi / 4 * size**2 / pixel_um2 for size in (query.min_size_um, query.max_size_um)
+        )
+    return possible_targets(
+        probability,
+        _excess(query, maps),
+        fewest_px=fewest,
+        most_px=most,
+        largest_px=_largest_px(request, enhanced),
+        cost=cost,
+        longest_s=budget_s,
     )
 
 
-def _counted(value: np.ndarray, background: float, factor: int) -> np.ndarray:
-    """Return the pixels (y, x) whose coarse pixel alone proves that the element is there.
-
-    A grain smaller than the coarse step may be beyond doubt although the model can't know where
-    in the coarse pixel it is. Its wide interval is a reason to look again, not to doubt the grain.
-    """
-    # The mean of the estimate over a coarse pixel is what was counted there. For the bicubic map
-    # that is nearly so.
-    counted = block_mean(np.nan_to_num(value), factor)
-    proven = counted - background >= SEED_AT * np.sqrt(np.maximum(counted, 0.0) + 1.0)
-    return np.kron(proven, np.ones((factor, factor))) > 0
+def _excess(query: Query | None, maps: Evidence) -> np.ndarray:
+    """Return how far the elements that are looked for stand out, in Poisson sigmas (y, x)."""
+    names = (query.wanted or query.elements) if query is not None else tuple(maps)
+    planes = [
+        stabilise(np.nan_to_num(maps[name].value)) - stabilise(np.asarray(maps[name].background))
+        for name in names
+    ]
+    return np.clip(np.mean(planes, axis=0), 0.0, None)
 
 
-class _Limits(NamedTuple):
-    """Levels of an element in stabilized counts, whose unit is a sigma of Poisson noise."""
-
-    middle: float
-    """The background."""
-    grow: float
-    """Level above which a pixel belongs to a region that has a seed."""
-    seed: float
-    """Level above which a pixel is the seed of a region."""
-
-
-def _limits(level: np.ndarray, two_classes: bool) -> _Limits:
-    """Return the limits for the stabilized counts (pixel,) of one element.
-
-    With `two_classes`, the limit between two classes of pixels is used where there plainly are two.
-    """
-    middle = float(np.median(level))
-    deviation = _MAD_TO_SIGMA * float(np.median(np.abs(level - middle)))
-    # A map that is mostly empty has no spread, but its counts still have Poisson noise.
-    scale = max(deviation, 1.0)
-    outliers = _Limits(middle, middle + GROW_AT * scale, middle + SEED_AT * scale)
-    if not two_classes or level.min() == level.max():
-        return outliers
-    between = float(threshold_otsu(level))
-    upper = level > between
-    low, high, share = float(level[~upper].mean()), float(level[upper].mean()), upper.mean()
-    explained = share * (1 - share) * (high - low) ** 2 / level.var()
-    # As long as the upper class is small, the median and its spread describe the background better.
-    if share > 0.25 and explained > TWO_CLASSES_FROM and high - low > SEED_AT:
-        return _Limits(low, between, (between + high) / 2)
-    return outliers
-
-
-def _matching_pixels(
-    query: Query | None, evidence: Mapping[str, ElementEvidence], shape: tuple[int, int]
+def _values(
+    targets: Targets, request: AnalysisRequest, maps: Evidence, enhanced: EnhancedMaps
 ) -> np.ndarray:
-    """Return the pixels (y, x) that satisfy the query, or where any element is present."""
-    presence = {name: element.present for name, element in evidence.items()}
-    if query is not None:
-        values = {name: element.value for name, element in evidence.items()}
-        return query.mask(presence, values)
-    return np.any([*presence.values()], axis=0) if presence else np.zeros(shape, dtype=bool)
+    """Return what each target is worth, in targets: weights times shares of each kind of worth."""
+    total = sum(request.worth.values())
+    value = np.zeros(targets.weight.size)
+    for kind, weight in request.worth.items():
+        value += weight / total * targets.expected * _shares(kind, targets, maps)
+    return value
 
 
-def _boxes(matching: np.ndarray, request: AnalysisRequest, enhanced: EnhancedMaps) -> Iterator[Box]:
-    """Yield a padded box for each connected group of matching pixels (y, x)."""
-    labels, _ = _labeled(matching, _EIGHT_NEIGHBORS)
-    sizes = np.bincount(labels.ravel())
+def _shares(kind: str, targets: Targets, maps: Evidence) -> np.ndarray:
+    """Return the share of each target in all that is worth something in one way."""
+    if kind == "targets":
+        share = targets.weight
+    elif kind == "signal":
+        share = targets.weight * targets.signal
+    else:
+        plane = _uncertainty(maps) if kind == "uncertainty" else _novelty(maps)
+        sums = np.pad(plane.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        y0, y1, x0, x1 = targets.boxes.T
+        share = targets.weight * (sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0])
+    return share / share.sum() if share.sum() > 0 else targets.weight / targets.weight.sum()
+
+
+def _uncertainty(maps: Evidence) -> np.ndarray:
+    """Return the variance that a rescan would take away (y, x), in units of counting noise."""
+    return np.mean(
+        [
+            np.nan_to_num(((one.below + one.above) / 2) ** 2 / (np.maximum(one.value, 0.0) + 1.0))
+            for one in maps.values()
+        ],
+        axis=0,
+    )
+
+
+def _novelty(maps: Evidence) -> np.ndarray:
+    """Return the squared distance of a pixel's composition from those of the map (y, x).
+
+    It is Mahalanobis' distance of the stabilized counts of all elements from their median, in the
+    covariance over the map.
+    """
+    level = np.stack([stabilise(np.nan_to_num(one.value)) for one in maps.values()])
+    flat = level.reshape(len(level), -1)
+    flat = flat - np.median(flat, axis=1, keepdims=True)
+    inverse = np.linalg.pinv(np.atleast_2d(np.cov(flat)) + 1e-9 * np.eye(len(flat)))
+    return np.einsum("ip,ij,jp->p", flat, inverse, flat).reshape(level.shape[1:])
+
+
+def _choose(
+    probability: np.ndarray,
+    targets: Targets,
+    value: np.ndarray,
+    request: AnalysisRequest,
+    enhanced: EnhancedMaps,
+) -> _Choice:
+    """Return the boxes to fly, those with the most additional value per second first."""
+    cost, budget_s = _cost(request, enhanced)
+    boxes = candidate_boxes(
+        probability,
+        targets,
+        value,
+        cost,
+        pad_px=_pads(request, enhanced),
+        largest_px=_largest_px(request, enhanced),
+        smallest_px=_smallest_px(request, enhanced),
+        longest_s=budget_s,
+    )
+    seconds = cost.seconds(boxes)
+    held = contains(boxes, targets.boxes)
+    whole_s = float(cost.seconds(np.array([[0, probability.shape[0], 0, probability.shape[1]]]))[0])
+    worth_per_s = WORTH_OF_THE_WHOLE * float(value.sum()) / whole_s
+    left = cover(held, value, seconds, budget_s=budget_s, worth_per_s=worth_per_s)
+    order, gains, counts = [], [], []
+    open_value, open_weight = value.copy(), targets.weight.copy()
+    while left:
+        gain = held[left] @ open_value
+        best = left.pop(int((gain / seconds[left]).argmax()))
+        order.append(best)
+        gains.append(float(open_value[held[best]].sum()))
+        counts.append(float(open_weight[held[best]].sum()))
+        open_value[held[best]] = open_weight[held[best]] = 0.0
+    return _Choice(boxes[order], np.array(gains), np.array(counts), seconds[order])
+
+
+def _cost(request: AnalysisRequest, enhanced: EnhancedMaps) -> tuple[RescanCost, float]:
+    """Return what rescans cost in pixels of the enhanced map, and the time for all of them in s."""
+    grid, model = enhanced.grid, request.rescans
+    if model is None:
+        dwell_ms = float(enhanced.dataset.attrs.get("dwell_ms") or _DWELL_MS)
+        return RescanCost(dwell_ms * 1e-3, box_s=_REGION_OVERHEAD_S), np.inf
+    # Rescans may have another step than the enhanced map.
+    columns, rows = grid.fast.step_um / model.step_um, grid.slow.step_um / model.step_um
+    cost = RescanCost(
+        columns * rows * model.dwell_ms * 1e-3, rows * model.row_overhead_s, model.region_overhead_s
+    )
+    return cost, np.inf if model.budget_s is None else model.budget_s
+
+
+def _pads(request: AnalysisRequest, enhanced: EnhancedMaps) -> tuple[int, int]:
+    default = round(PAD_COARSE_PX * enhanced.factor)
     grid = enhanced.grid
-    for number, (rows, columns) in enumerate(_windows(labels), start=1):
-        # Less than half a coarse pixel is more likely noise than a grain.
-        if 2 * sizes[number] < enhanced.factor**2:
-            continue
-        yield (
-            *_grown(rows, grid.slow, request.pad_um, request.min_size_um),
-            *_grown(columns, grid.fast, request.pad_um, request.min_size_um),
-        )
+    slow, fast = (max(default, _pixels(request.pad_um, axis)) for axis in (grid.slow, grid.fast))
+    return slow, fast
 
 
-def _labeled(mask: np.ndarray, neighbors: np.ndarray) -> tuple[np.ndarray, int]:
-    return cast(tuple[np.ndarray, int], ndimage.label(mask, structure=neighbors))
+def _smallest_px(request: AnalysisRequest, enhanced: EnhancedMaps) -> tuple[int, int]:
+    grid = enhanced.grid
+    return _pixels(request.min_size_um, grid.slow), _pixels(request.min_size_um, grid.fast)
 
 
-def _windows(labels: np.ndarray) -> list[tuple[slice, slice]]:
-    return cast(list[tuple[slice, slice]], ndimage.find_objects(labels))
-
-
-def _grown(pixels: slice, axis: AxisGrid, pad_um: float, min_size_um: float) -> tuple[int, int]:
-    """Return the first and last+1 pixel of a side after padding and growing it inside the map."""
-    pad = _pixels(pad_um, axis)
-    low, high = max(pixels.start - pad, 0), min(pixels.stop + pad, axis.num)
-    missing = max(_pixels(min_size_um, axis) - (high - low), 0)
-    low, high = low - missing // 2, high + missing - missing // 2
-    shift = max(-low, 0) - max(high - axis.num, 0)
-    return max(low + shift, 0), min(high + shift, axis.num)
+def _largest_px(request: AnalysisRequest, enhanced: EnhancedMaps) -> tuple[int, int]:
+    """Return the rows and columns that can be flown at a time."""
+    grid = enhanced.grid
+    rows, columns = grid.shape
+    if request.rescans is not None and request.rescans.reach_um is not None:
+        width_um, height_um = request.rescans.reach_um
+        rows = max(1, min(int(height_um / grid.slow.step_um + 1e-6), rows))
+        columns = max(1, min(int(width_um / grid.fast.step_um + 1e-6), columns))
+    return rows, columns
 
 
 def _pixels(length_um: float, axis: AxisGrid) -> int:
@@ -239,73 +294,26 @@ def _pixels(length_um: float, axis: AxisGrid) -> int:
     return int(np.ceil(length_um / axis.step_um - 1e-6))
 
 
-def _joined(boxes: Iterator[Box]) -> list[Box]:
-    """Join boxes that meet, where the box around both takes hardly longer to fly than they do.
-
-    Two grains whose margins touch at a corner stay two boxes. The box around them would be mostly
-    empty, and a chain of such grains would become the whole map. Boxes that mostly share their
-    area are always joined, so that it isn't flown twice.
-    """
-    # (box, 4), with the columns y0, y1, x0, x1.
-    current = np.array(sorted(set(boxes)), dtype=int).reshape(-1, 4)
-    while len(pairs := _pairs_to_join(current)):
-        first, second = current[pairs[:, 0]], current[pairs[:, 1]]
-        low, high = np.minimum(first, second), np.maximum(first, second)
-        joined = np.stack([low[:, 0], high[:, 1], low[:, 2], high[:, 3]], axis=1)
-        current = np.unique(np.vstack([np.delete(current, pairs.ravel(), axis=0), joined]), axis=0)
-    return [(int(y0), int(y1), int(x0), int(x1)) for y0, y1, x0, x1 in current]
-
-
-def _pairs_to_join(boxes: np.ndarray) -> np.ndarray:
-    """Return the indices (pair, 2) of boxes to join; no box is in two of the pairs.
-
-    Two boxes are paired where each is the other's cheapest partner.
-    """
-    if len(boxes) < 2:
-        return np.empty((0, 2), dtype=int)
-    # `low` and `high` are (box, 2) with the columns y and x. What follows compares each box with
-    # each other one: (box, box, 2) before the product over y and x, (box, box) after it.
-    low, high = boxes[:, ::2], boxes[:, 1::2]
-    shared = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
-    around = (np.maximum(high[:, None], high) - np.minimum(low[:, None], low)).prod(-1)
-    overlap = np.clip(shared, 0, None).prod(-1)
-    area = (high - low).prod(-1)
-    waste = around / (area[:, None] + area - overlap)
-    same = overlap > MERGE_SHARED * np.minimum(area[:, None], area)
-    joinable = (shared >= 0).all(-1) & ((waste <= MERGE_WASTE) | same)
-    np.fill_diagonal(joinable, False)
-    cost = np.where(joinable, waste, np.inf)
-    best = cost.argmin(axis=1)
-    index = np.arange(len(boxes))
-    mutual = (best[best] == index) & (index < best) & np.isfinite(cost[index, best])
-    if not mutual.any() and joinable.any():
-        # With ties, the cheapest partners can form a ring in which no two choose each other.
-        return np.array([np.unravel_index(cost.argmin(), cost.shape)])
-    return np.stack([index[mutual], best[mutual]], axis=1)
-
-
 def _region(
-    box: Box,
-    matching: np.ndarray,
+    index: int,
+    choice: _Choice,
+    probability: np.ndarray,
     query: Query | None,
-    evidence: Mapping[str, ElementEvidence],
+    maps: Evidence,
     enhanced: EnhancedMaps,
     source_uid: str,
 ) -> Region:
-    y0, y1, x0, x1 = box
+    y0, y1, x0, x1 = choice.boxes[index].tolist()
     window = (slice(y0, y1), slice(x0, x1))
-    inside = matching[window]
-    wanted = tuple(evidence) if query is None else query.wanted
-    names = [name for name in wanted if (evidence[name].present[window] & inside).any()]
-    # "not Zn" alone looks for nothing in particular, so every pixel is worth the same.
-    named = tuple(names) or (query.elements if query else tuple(evidence))
-    # Mean over the named elements at each matching pixel, (pixel,).
-    sigma, doubt, excess, trusted = (
-        np.mean([plane[window][inside] for plane in planes], axis=0)
-        for planes in zip(*(_trust_planes(evidence, enhanced, name) for name in named), strict=True)
-    )
-    if not names:
-        excess = np.ones_like(excess)
+    likely = probability[window]
+    # What is said about the region is about its likeliest pixels.
+    inside = likely >= min(MATCHES_FROM, float(likely.max()))
+    wanted = tuple(maps) if query is None else query.wanted
+    present = [name for name in wanted if (maps[name].present[window] & inside).any()]
+    # "not Zn" alone looks for nothing in particular.
+    named = tuple(present or wanted or (query.elements if query else maps))
+    sigma = np.mean([(maps[name].below + maps[name].above)[window][inside] / 2 for name in named])
+    trusted = np.mean([enhanced.trusted.sel(element=name).values[window][inside] for name in named])
     slow, fast = enhanced.grid.slow.edges_um, enhanced.grid.fast.edges_um
     return Region(
         x_low_um=float(fast[x0]),
@@ -313,44 +321,37 @@ def _region(
         y_low_um=float(slow[y0]),
         y_high_um=float(slow[y1]),
         elements=named,
-        score=float(np.sum(excess * (1 + doubt)) / enhanced.factor**2),
-        reason=_reason(query, names, evidence, window, inside, float(trusted.mean()), enhanced),
+        score=float(choice.value[index]),
+        reason=_reason(index, choice, query, named, maps, window, inside, float(trusted), enhanced),
         source_uid=source_uid,
-        predicted_sigma=float(sigma.mean()),
-        trusted_fraction=float(trusted.mean()),
+        predicted_sigma=float(sigma),
+        trusted_fraction=float(trusted),
         model_sha256=str(enhanced.model.get("sha256", "")),
         fallback=enhanced.fallback,
     )
 
 
-def _trust_planes(
-    evidence: Mapping[str, ElementEvidence], enhanced: EnhancedMaps, name: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return sigma, doubt (0 to 1), excess and trust of an element as planes (y, x)."""
-    element = evidence[name]
-    trusted = enhanced.trusted.sel(element=name).values.astype(bool)
-    value = np.maximum(np.nan_to_num(element.value), 0.0)
-    relative = element.sigma / (element.sigma + value + 1e-12)
-    return element.sigma, np.where(trusted, relative, 1.0), element.excess, trusted
-
-
 def _reason(
+    index: int,
+    choice: _Choice,
     query: Query | None,
-    names: list[str],
-    evidence: Mapping[str, ElementEvidence],
+    named: tuple[str, ...],
+    maps: Evidence,
     window: tuple[slice, slice],
     inside: np.ndarray,
     trusted: float,
     enhanced: EnhancedMaps,
 ) -> str:
-    parts = [f"matches {query.text!r}"] if query else []
-    for name in names:
-        element = evidence[name]
-        peak = float(np.nanmax(element.value[window][inside]))
-        parts.append(
-            f"{name} up to {peak:.3g} photons/pixel (present above {element.threshold:.3g}, "
-            f"background {element.background:.3g})"
-        )
+    what = f"matches of {query.text!r}" if query else "places that stand out"
+    rows, columns = inside.shape
+    parts = [
+        f"{choice.targets[index]:.2g} {what} expected",
+        f"{choice.seconds[index]:.3g} s, map of {columns} x {rows} pixels",
+    ]
+    for name in named:
+        one = maps[name]
+        peak = float(np.nanmax(one.value[window][inside]))
+        parts.append(f"{name} up to {peak:.3g} photons/pixel (background {one.background:.3g})")
     if enhanced.fallback:
         # Why there is no model is told once, with the map, and not by each of its regions.
         parts.append("from the bicubic map, whose intervals were never calibrated")

@@ -1,39 +1,35 @@
-"""Element queries such as "Fe and not Zn", "Fe or (Ca and K)" and "Fe > 50".
-
-A small recursive-descent parser turns a query into a tree of frozen nodes. Nothing is ever
-evaluated as code, because queries come from users and through the queue.
-"""
+"""Element queries such as "Fe and not Zn", as trees of frozen nodes (`rois.query_parser`)."""
 
 from __future__ import annotations
 
-import math
 import operator
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import AfterValidator
 
 from xrf_sr_plans.errors import QueryError
 
-_MAX_LENGTH = 1000
-_MAX_DEPTH = 32
-_KEYWORDS = ("and", "or", "not")
-_COMPARISONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+COMPARISONS: dict[str, Callable[[np.ndarray, np.ndarray | float], np.ndarray]] = {
     ">": operator.gt,
     ">=": operator.ge,
     "<": operator.lt,
     "<=": operator.le,
 }
-_TOKEN = re.compile(
-    r"\s*(?:(?P<word>[A-Za-z][A-Za-z0-9_]*)"
-    r"|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
-    r"|(?P<sign>>=|<=|>|<|\(|\)))"
-)
-
+_SIGNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": lambda left, right: np.divide(
+        left, right, out=np.full(np.broadcast_shapes(left.shape, right.shape), np.inf),
+        where=right > 0,
+    ),
+}  # fmt: skip
 Planes = Mapping[str, np.ndarray]
+Measure = Mapping[str, Callable[["Quantity", float], float]]
+"""For "percentile" and "noise" a function of the other side of a comparison, and of a percentage,
+that returns the number that the map gives."""
 
 
 class Truth(NamedTuple):
@@ -46,6 +42,71 @@ class Truth(NamedTuple):
     """Where a statement is known to hold (bool)."""
     no: np.ndarray
     """Where it is known not to hold (bool)."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of photons per coarse pixel, or a ratio."""
+
+    value: float
+
+    def planes(self, values: Planes) -> np.ndarray:
+        """Return the number as an array without axes."""
+        return np.asarray(self.value)
+
+
+@dataclass(frozen=True)
+class Photons:
+    """The photons per coarse pixel of an element."""
+
+    element: str
+
+    def planes(self, values: Planes) -> np.ndarray:
+        """Return the element's values (y, x); NaN where nothing was measured."""
+        return _plane(values, self.element)
+
+
+@dataclass(frozen=True)
+class FromMap:
+    """A number that the map itself gives for what it is compared with.
+
+    Parameters
+    ----------
+    kind
+        "percentile": a percentile over the map; "noise": the standard deviation of a pixel.
+    percent
+        The percentage of a percentile.
+    """
+
+    kind: Literal["percentile", "noise"]
+    percent: float = 0.0
+
+    def planes(self, values: Planes) -> np.ndarray:
+        """Fail, as the number has to be put in first (`Query.on_map`)."""
+        raise QueryError(f"{self.kind} stands for a number only beside a comparison")
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Two quantities with a sign between them; a ratio with 0 below is infinite."""
+
+    sign: str
+    left: Quantity
+    right: Quantity
+
+    def planes(self, values: Planes) -> np.ndarray:
+        """Return the result for each pixel (y, x)."""
+        left, right = (np.asarray(side.planes(values), dtype=float) for side in self._sides)
+        with np.errstate(invalid="ignore", over="ignore"):
+            result = _SIGNS[self.sign](left, right)
+        return np.where(np.isnan(left) | np.isnan(right), np.nan, result)
+
+    @property
+    def _sides(self) -> tuple[Quantity, Quantity]:
+        return self.left, self.right
+
+
+Quantity = Number | Photons | FromMap | Arithmetic
 
 
 @dataclass(frozen=True)
@@ -63,18 +124,23 @@ class Present:
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison of an element's photons per coarse pixel with a number."""
+    """A comparison of two quantities."""
 
-    element: str
+    left: Quantity
     sign: str
-    number: float
+    right: Quantity
 
     def truth(self, presence: Planes, values: Planes) -> Truth:
         """Return where the statement is known to hold, and where it is known not to."""
-        value = _plane(values, self.element)
-        known = np.isfinite(value)
-        holds = _COMPARISONS[self.sign](np.where(known, value, 0.0), self.number)
+        left, right = (np.asarray(side.planes(values), dtype=float) for side in self.sides)
+        known = ~(np.isnan(left) | np.isnan(right))
+        holds = COMPARISONS[self.sign](np.where(known, left, 0.0), np.where(known, right, 0.0))
         return Truth(known & holds, known & ~holds)
+
+    @property
+    def sides(self) -> tuple[Quantity, Quantity]:
+        """The quantities to the left and to the right."""
+        return self.left, self.right
 
 
 @dataclass(frozen=True)
@@ -120,26 +186,56 @@ Node = Present | Compared | Not | Both | Either
 
 @dataclass(frozen=True)
 class Query:
-    """A parsed element query; make one with `parse_query`."""
+    """A parsed element query; make one with `rois.query_parser.parse_query`.
+
+    Parameters
+    ----------
+    text
+        The query as typed.
+    root
+        What has to hold at a pixel.
+    min_size_um, max_size_um
+        Range of the size of an object, which is the diameter of the circle of its area.
+    confidence
+        Probability from which on a pixel counts as matching; 0: expected values decide.
+    """
 
     text: str
     root: Node
+    min_size_um: float = 0.0
+    max_size_um: float = np.inf
+    confidence: float = 0.0
 
     @property
     def elements(self) -> tuple[str, ...]:
         """Every element that the query names, in order of first appearance."""
-        return tuple(dict.fromkeys(leaf.element for leaf, _ in _leaves(self.root)))
+        return tuple(
+            dict.fromkeys(name for leaf, _ in _leaves(self.root) for name in elements_of(leaf))
+        )
 
     @property
     def wanted(self) -> tuple[str, ...]:
         """The elements that the query looks *for*; "Fe and not Zn" looks for Fe only."""
-        return tuple(
-            dict.fromkeys(
-                leaf.element
-                for leaf, positive in _leaves(self.root)
-                if positive != (isinstance(leaf, Compared) and leaf.sign.startswith("<"))
-            )
-        )
+        wanted: dict[str, None] = {}
+        for leaf, positive in _leaves(self.root):
+            if isinstance(leaf, Present):
+                wanted |= {leaf.element: None} if positive else {}
+                continue
+            # The larger side of a comparison that has to hold, the smaller one of its opposite.
+            larger = leaf.left if leaf.sign.startswith(">") == positive else leaf.right
+            wanted |= dict.fromkeys(_raising(larger))
+        return tuple(wanted)
+
+    def on_map(self, measure: Measure) -> Query:
+        """Return the query with numbers in the place of percentiles and noise.
+
+        Parameters
+        ----------
+        measure
+            What the map gives for them.
+        """
+        root = _on_map(self.root, measure)
+        return Query(self.text, root, self.min_size_um, self.max_size_um, self.confidence)
 
     def mask(self, presence: Planes, values: Planes) -> np.ndarray:
         """Return the pixels for which the query is known to hold, as a bool array (y, x).
@@ -160,159 +256,72 @@ class Query:
         return self.root.truth(presence, values).yes
 
 
-def parse_query(text: str) -> Query:
-    """Read an element query.
-
-    Element names are case-sensitive and may include a line ("Fe", "Pt_L"). ``not`` binds tighter
-    than ``and``, which binds tighter than ``or``. Numbers are photons per coarse pixel.
-
-    Parameters
-    ----------
-    text
-        The query.
-
-    Raises
-    ------
-    QueryError
-        The text isn't a query. The message says at which character.
-
-    Examples
-    --------
-    >>> parse_query("Fe and not Zn").elements
-    ('Fe', 'Zn')
-    """
-    if not isinstance(text, str) or not text.strip():
-        raise QueryError(f"empty element query {text!r}; example: 'Fe and not Zn'")
-    if len(text) > _MAX_LENGTH:
-        raise QueryError(f"the query has {len(text)} characters; at most {_MAX_LENGTH} are read")
-    return Query(text.strip(), _Parser(text).parse())
+def statements(node: Node) -> Iterator[Present | Compared]:
+    """Yield each statement about elements."""
+    for leaf, _ in _leaves(node):
+        yield leaf
 
 
-def _checked(text: str) -> str:
-    """Return a query as it is, if it is one."""
-    parse_query(text)
-    return text
+def unmeasured(element: str, measured: Iterable[str]) -> QueryError:
+    """Return the error for an element that a query names and that isn't among the maps."""
+    return QueryError(
+        f"the query names {element!r}, which isn't measured; measured: {', '.join(measured)}"
+    )
 
 
-QueryText = Annotated[str, AfterValidator(_checked)]
-"""A text that pydantic validates as an element query."""
+def from_map(quantity: Quantity) -> bool:
+    """Return whether a quantity has a percentile or noise in it."""
+    if isinstance(quantity, Arithmetic):
+        return from_map(quantity.left) or from_map(quantity.right)
+    return isinstance(quantity, FromMap)
 
 
-class _Token(NamedTuple):
-    kind: str
-    text: str
-    at: int
-
-
-def _tokens(text: str) -> Iterator[_Token]:
-    position, end = 0, len(text.rstrip())
-    while position < end:
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise _unreadable(text, position, "an element, number, comparison or parenthesis")
-        kind = str(match.lastgroup)
-        word = match[kind]
-        if kind == "word" and word.lower() in _KEYWORDS:
-            kind, word = "keyword", word.lower()
-        yield _Token(kind, word, match.start(match.lastgroup or 0))
-        position = match.end()
-    yield _Token("end", "", end)
-
-
-class _Parser:
-    """A recursive-descent parser with one method for each rule of the grammar.
-
-    ::
-
-        either  := both ("or" both)*
-        both    := term ("and" term)*
-        term    := "not" term | "(" either ")" | element
-        element := name [(">" | ">=" | "<" | "<=") number]
-    """
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._tokens = list(_tokens(text))
-        self._next = 0
-        self._depth = 0
-
-    def parse(self) -> Node:
-        node = self._either()
-        if self._peek.kind != "end":
-            raise _unreadable(self._text, self._peek.at, "'and', 'or' or the end")
-        return node
-
-    @property
-    def _peek(self) -> _Token:
-        return self._tokens[self._next]
-
-    def _take(self, *texts: str) -> bool:
-        token = self._peek
-        if token.kind in ("keyword", "sign") and token.text in texts:
-            self._next += 1
-            return True
-        return False
-
-    def _either(self) -> Node:
-        node = self._both()
-        while self._take("or"):
-            node = Either(node, self._both())
-        return node
-
-    def _both(self) -> Node:
-        node = self._term()
-        while self._take("and"):
-            node = Both(node, self._term())
-        return node
-
-    def _term(self) -> Node:
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise QueryError(f"the query is nested deeper than {_MAX_DEPTH} levels")
-        try:
-            if self._take("not"):
-                return Not(self._term())
-            if self._take("("):
-                node = self._either()
-                if not self._take(")"):
-                    raise _unreadable(self._text, self._peek.at, "')'")
-                return node
-            return self._element()
-        finally:
-            self._depth -= 1
-
-    def _element(self) -> Node:
-        token = self._peek
-        if token.kind != "word":
-            raise _unreadable(self._text, token.at, "an element, 'not' or '('")
-        self._next += 1
-        sign = self._peek.text
-        if not self._take(*_COMPARISONS):
-            return Present(token.text)
-        number = self._peek
-        if number.kind != "number" or not math.isfinite(float(number.text)):
-            raise _unreadable(self._text, number.at, "a number of photons")
-        self._next += 1
-        return Compared(token.text, sign, float(number.text))
-
-
-def _unreadable(text: str, position: int, expected: str) -> QueryError:
-    rest = text[position:].strip()
-    found = repr(rest[:20]) if rest else "the end"
-    where = f"query {text!r}: at character {position + 1}"
-    return QueryError(f"{where}, found {found}; {expected} expected")
+def elements_of(node: Present | Compared | Quantity) -> Iterator[str]:
+    """Yield the elements that a statement or a quantity names, in order."""
+    if isinstance(node, Present | Photons):
+        yield node.element
+    elif isinstance(node, Compared | Arithmetic):
+        yield from elements_of(node.left)
+        yield from elements_of(node.right)
 
 
 def _plane(planes: Planes, element: str) -> np.ndarray:
     if element not in planes:
-        raise QueryError(
-            f"the query names {element!r}, which isn't measured; measured: {', '.join(planes)}"
-        )
+        raise unmeasured(element, planes)
     return np.asarray(planes[element])
 
 
+def _raising(quantity: Quantity, up: bool = True) -> Iterator[str]:
+    """Yield the elements of which more makes a quantity larger (`up`), or smaller."""
+    if isinstance(quantity, Photons) and up:
+        yield quantity.element
+    elif isinstance(quantity, Arithmetic):
+        yield from _raising(quantity.left, up)
+        yield from _raising(quantity.right, up == (quantity.sign in ("+", "*")))
+
+
+def _on_map(node: Node, measure: Measure) -> Node:
+    if isinstance(node, Not):
+        return Not(_on_map(node.term, measure))
+    if isinstance(node, Both | Either):
+        return type(node)(_on_map(node.left, measure), _on_map(node.right, measure))
+    if isinstance(node, Compared):
+        left = _with_numbers(node.left, node.right, measure)
+        return Compared(left, node.sign, _with_numbers(node.right, node.left, measure))
+    return node
+
+
+def _with_numbers(quantity: Quantity, other: Quantity, measure: Measure) -> Quantity:
+    if isinstance(quantity, FromMap):
+        return Number(measure[quantity.kind](other, quantity.percent))
+    if isinstance(quantity, Arithmetic):
+        left, right = (_with_numbers(side, other, measure) for side in quantity._sides)
+        return Arithmetic(quantity.sign, left, right)
+    return quantity
+
+
 def _leaves(node: Node, positive: bool = True) -> Iterator[tuple[Present | Compared, bool]]:
-    """Yield each statement about an element, and whether the query wants it to hold."""
+    """Yield each statement about elements, and whether the query wants it to hold."""
     if isinstance(node, Not):
         yield from _leaves(node.term, not positive)
     elif isinstance(node, Both | Either):
