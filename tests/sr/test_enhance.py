@@ -258,3 +258,16 @@ def test_a_device_that_is_not_there_is_refused(device):
 def test_an_unknown_model_is_refused_by_name():
     with pytest.raises(ModelError, match="shipped models"):
         enhanced(measured()[0], model="best-ever")
+
+
+@pytest.mark.parametrize(
+    "reading", [np.zeros((8, 10)), np.full((8, 10), -3.0), np.full((8, 10), np.nan)]
+)
+def test_a_monitor_that_says_nothing_takes_no_pixel_away_and_is_named(reading: np.ndarray) -> None:
+    counts = np.random.default_rng(0).poisson(20, (2, 8, 10)).astype(float)
+    wishes = {"elements": ["Fe", "Zn"], "factor": 2, "step_um": 1.0, "device": "cpu"}
+    silent = xrf_sr_plans.enhance(counts, i0=reading, **wishes)
+    without = xrf_sr_plans.enhance(counts, **wishes)
+    np.testing.assert_array_equal(silent.dataset["estimate"], without.dataset["estimate"])
+    named = "I0 says nothing" in "; ".join(silent.dataset.attrs["notes"])
+    assert named == bool(np.isfinite(reading).any())

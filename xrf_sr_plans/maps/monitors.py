@@ -76,6 +76,10 @@ def frames_in_words(mask: np.ndarray) -> str:
     return f"{int(mask.sum())} of {mask.size} frames"
 
 
+def _pixels_in_words(mask: np.ndarray) -> str:
+    return f"{int(mask.sum())} of {mask.size} pixels"
+
+
 def judge_i0(
     i0: np.ndarray, photons: np.ndarray, where: Where = frames_in_words
 ) -> MonitorReadings:
@@ -132,7 +136,7 @@ def beam_of(i0: np.ndarray, photons: np.ndarray) -> Beam:
     photons
         Photons of all elements (y, x).
     """
-    judged = judge_i0(i0.ravel(), photons.ravel())
+    judged = judge_i0(i0.ravel(), photons.ravel(), _pixels_in_words)
     lit = np.isfinite(judged.values) & ~judged.nothing
     median = float(np.median(judged.values[lit])) if lit.any() else None
     relative = np.ones(i0.size)

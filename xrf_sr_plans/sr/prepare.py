@@ -10,7 +10,7 @@ import numpy as np
 
 from xrf_sr_plans.errors import GridError
 from xrf_sr_plans.maps.elemental import ElementalMaps
-from xrf_sr_plans.maps.monitors import beam_of
+from xrf_sr_plans.maps.monitors import Beam, beam_of
 from xrf_sr_plans.maps.usable import probe_steps_of, usable_counts
 from xrf_sr_plans.physics.resample import fill_unmeasured
 
@@ -31,7 +31,7 @@ class Prepared:
     """(element,) photons a pixel that were put under net counts and are to be taken off from every
     result (`maps.net_counts`); None: none."""
     notes: tuple[str, ...] = ()
-    """What is odd about the values: defects, net counts."""
+    """What is odd about the values and the beam monitor: defects, net counts, silence."""
 
     def fine_mask(self, factor: int) -> np.ndarray:
         """Return `measured` on the fine grid."""
@@ -68,10 +68,14 @@ def prepare(
         raise GridError(f"counts have the shape {counts.shape}; (element, y, x) is needed")
     usable = usable_counts(counts, elements, probe_steps)
     counts = usable.counts
+    notes = usable.notes
     if i0 is not None:
-        counts /= _relative_beam(np.asarray(i0, dtype=float), counts)
+        beam = _beam(np.asarray(i0, dtype=float), counts)
+        counts /= np.where(beam.relative >= LOWEST_BEAM, beam.relative, np.nan)
+        # Of a map without a monitor there is nothing to say.
+        notes = (*notes, *beam.notes) if np.isfinite(i0).any() else notes
     measured = np.isfinite(counts)
-    return Prepared(fill_unmeasured(counts), measured, usable.background, usable.notes)
+    return Prepared(fill_unmeasured(counts), measured, usable.background, notes)
 
 
 def prepare_maps(maps: ElementalMaps) -> Prepared:
@@ -121,9 +125,8 @@ def memory_bytes() -> int | None:
         return None
 
 
-def _relative_beam(i0: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the beam intensity of each pixel over its median (y, x); NaN: as good as no beam."""
+def _beam(i0: np.ndarray, counts: np.ndarray) -> Beam:
+    """Return the beam intensity of each pixel (y, x)."""
     if i0.shape != counts.shape[1:]:
         raise GridError(f"i0 has the shape {i0.shape}; the map has {counts.shape[1:]}")
-    relative = beam_of(i0, np.nansum(counts, axis=0)).relative
-    return np.where(relative >= LOWEST_BEAM, relative, np.nan)
+    return beam_of(i0, np.nansum(counts, axis=0))
