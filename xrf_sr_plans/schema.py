@@ -7,7 +7,7 @@ and result runs can't drift apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -169,7 +169,7 @@ class AnalysisRequest(BaseModel):
     max_regions: int = Field(default=200, ge=1, le=1000)
     """Largest number of regions that are proposed for one map; the best ones are kept. A note says
     how many were left out."""
-    worth: dict[Worth, float] = Field(
+    worth: dict[Worth, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         default_factory=lambda: {"targets": 0.85, "signal": 0.15}, min_length=1
     )
     """What makes a rescan worth its time: weights of the expected number of distinct targets

@@ -159,5 +159,6 @@ def test_more_regions_than_anybody_flies_are_refused(name):
 def test_every_number_that_a_plan_takes_has_a_range(plan):
     request = PREVIEWED[plan.__name__].request
     for name, field in request.__dataclass_fields__.items():
-        if "float" in str(field.type) or "int" in str(field.type):
+        # Weights are numbers of a dict, whose range the request to the analysis knows.
+        if "dict" not in str(field.type) and ("float" in field.type or "int" in field.type):
             assert name in PARAMETER_RANGES

@@ -227,7 +227,9 @@ def _reach(beamline: Beamline, tile_um: float | None) -> tuple[float, float] | N
 
 def _analysis(request: SurveyRequest) -> tuple[schema.AnalysisRequest | None, list[Problem]]:
     """Return what the analysis is asked, or why it can't be asked that."""
-    names = [name for name in schema.AnalysisRequest.model_fields if hasattr(request, name)]
+    names = {name for name in schema.AnalysisRequest.model_fields if hasattr(request, name)}
+    # None stands for the usual weights.
+    names -= {"worth"} if request.worth is None else set()
     try:
         return schema.AnalysisRequest(**{name: getattr(request, name) for name in names}), []
     except ValidationError as error:

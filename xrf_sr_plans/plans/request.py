@@ -125,6 +125,7 @@ class SurveyRequest(AreaRequest):
     pad_um: float
     min_size_um: float
     max_regions: int
+    worth: dict[str, float] | None
     preview_every_rows: int
     analysis_timeout_s: float
 

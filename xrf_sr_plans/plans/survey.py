@@ -111,6 +111,7 @@ def coarse_survey_with_sr(
     pad_um: float = 0.0,
     min_size_um: float = 0.0,
     max_regions: int = 200,
+    worth: dict[str, float] | None = None,
     preview_every_rows: int = 0,
     analysis_timeout_s: float = 60.0,
     row_attempts: int = ROW_ATTEMPTS,
@@ -163,6 +164,10 @@ def coarse_survey_with_sr(
         Smallest side of a region in um; smaller finds are grown to it.
     max_regions
         How many regions each tile may propose, best first.
+    worth
+        What makes a rescan worth its time: weights of "targets" (their expected number), "signal"
+        (how much they stand out), "uncertainty" (what a rescan takes away) and "novelty" (how
+        unlike the rest they are). None means 0.85 for targets and 0.15 for signal.
     preview_every_rows
         Enhance the unfinished tile each time so many more rows are measured. 0 means
         only when it is complete.
