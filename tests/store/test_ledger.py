@@ -217,8 +217,7 @@ def test_of_several_models_the_one_that_chose_the_region_is_preferred(tmp_path):
 
 def test_predictions_take_bounded_space(tmp_path, monkeypatch):
     monkeypatch.setattr(predictions, "IN_MEMORY", 2)
-    monkeypatch.setattr(predictions, "ON_DISK_BYTES", 12_000)
-    kept = Predictions(tmp_path)
+    kept = Predictions(tmp_path, on_disk_bytes=12_000)
     for number in range(8):
         kept.keep(predicted(f"map-{number}"))
         newest = kept.folder / f"map-{number}.{'ab' * 6}.npz"
