@@ -200,3 +200,13 @@ def test_a_stage_that_moves_one_way_has_no_wild_readings(
     rng = np.random.default_rng(seed)
     position = np.cumsum(per_pixel * (1 + rng.uniform(-0.3, 0.3, num)))
     assert not wild_readings(-position if back else position).any()
+
+
+def test_rows_that_were_never_flown_say_nothing_about_the_monitor() -> None:
+    builder = MapBuilder(start_document(GRID))
+    builder.descriptor(descriptor_document())
+    for row in range(4):
+        builder.event(row_event(GRID, COUNTS, row))
+    beam = builder.maps().beam()
+    assert beam.notes == ()
+    np.testing.assert_array_equal(beam.relative, 1.0)

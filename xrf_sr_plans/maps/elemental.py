@@ -116,8 +116,7 @@ class ElementalMaps:
 
     def beam(self) -> Beam:
         """Return the beam intensity of each pixel, as far as the flux monitor tells."""
-        photons = np.nansum(self.counts.values, axis=0)
-        return beam_of(np.asarray(self.i0.values, dtype=float), photons)
+        return beam_of(np.asarray(self.i0.values, dtype=float), self.counts.values)
 
     @property
     def coverage(self) -> xr.DataArray:

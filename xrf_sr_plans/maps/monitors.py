@@ -126,23 +126,28 @@ def judge_live_time(
     return _judge(live_time_s, alive, photons, "live time", where)
 
 
-def beam_of(i0: np.ndarray, photons: np.ndarray) -> Beam:
+def beam_of(i0: np.ndarray, counts: np.ndarray) -> Beam:
     """Return the beam intensity of each pixel of a map, as far as its flux monitor tells.
+
+    Pixels that were not measured say nothing about the monitor.
 
     Parameters
     ----------
     i0
         Readings of the flux monitor (y, x); NaN: unknown.
-    photons
-        Photons of all elements (y, x).
+    counts
+        Photons (element, y, x); NaN: not measured.
     """
-    judged = judge_i0(i0.ravel(), photons.ravel(), _pixels_in_words)
+    measured = np.isfinite(counts).any(axis=0)
+    judged = judge_i0(i0[measured], np.nansum(counts, axis=0)[measured], _pixels_in_words)
     lit = np.isfinite(judged.values) & ~judged.nothing
     median = float(np.median(judged.values[lit])) if lit.any() else None
-    relative = np.ones(i0.size)
-    relative[lit] = judged.values[lit] / (median or 1.0)
-    relative[judged.nothing] = np.nan
-    return Beam(relative.reshape(i0.shape), median, judged.notes)
+    inside = np.ones(judged.values.size)
+    inside[lit] = judged.values[lit] / (median or 1.0)
+    inside[judged.nothing] = np.nan
+    relative = np.ones(i0.shape)
+    relative[measured] = inside
+    return Beam(relative, median, judged.notes)
 
 
 def _judge(

@@ -129,4 +129,4 @@ def _beam(i0: np.ndarray, counts: np.ndarray) -> Beam:
     """Return the beam intensity of each pixel (y, x)."""
     if i0.shape != counts.shape[1:]:
         raise GridError(f"i0 has the shape {i0.shape}; the map has {counts.shape[1:]}")
-    return beam_of(i0, np.nansum(counts, axis=0))
+    return beam_of(i0, counts)
