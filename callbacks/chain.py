@@ -211,6 +211,7 @@ class AnalysisChain:
         enhanced: EnhancedMaps | None = None
         regions: list[Region] = []
         maps, reason = None, ""
+        forecast: dict[str, float] | None = None
         rows_used: list[int] = []
         notes = list(run.notes)
         try:
@@ -226,6 +227,7 @@ class AnalysisChain:
                 picked = self._pick(enhanced, request, builder.uid)
                 regions = list(picked.regions)
                 notes += picked.notes
+                forecast = picked.forecast.to_dict() if picked.forecast else None
                 logger.info(
                     "run %s: enhanced in %.3f s, %d regions picked in %.3f s",
                     builder.uid,
@@ -248,6 +250,7 @@ class AnalysisChain:
             regions,
             reason,
             notes,
+            forecast,
         )
 
     def _publish(self, analysed: AnalysedMap, began: float) -> None:

@@ -62,6 +62,8 @@ class AnalysedMap:
     """Why the analysis failed; empty where it didn't."""
     notes: Sequence[str] = ()
     """What a reader of the result must know of the map, such as that its run was cut off."""
+    forecast: Mapping[str, float] | None = None
+    """What the regions are expected to hold (`rois.forecast`), or None where nothing was picked."""
 
     @property
     def source_uid(self) -> str:
@@ -206,6 +208,8 @@ def _start(analysed: AnalysedMap, uid: str, stream: str) -> dict[str, Any]:
         start["elements"] = analysed.enhanced.elements
         start["factor"] = analysed.request.factor
         start |= {key: value for key, value in analysed.beam.items() if value is not None}
+    if analysed.forecast is not None:
+        start["forecast"] = dict(analysed.forecast)
     return start
 
 

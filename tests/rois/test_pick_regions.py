@@ -11,6 +11,7 @@ from xrf_sr_plans.errors import QueryError
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.rois.forecast import Forecast
 from xrf_sr_plans.rois.pick import pick_regions
 from xrf_sr_plans.schema import AnalysisRequest, RescanModel
 
@@ -322,3 +323,28 @@ def test_regions_are_whole_pixels_inside_the_map(
             assert high - low >= min(min_size_um, axis.high_um - axis.low_um) - 1e-6
     if any(min(high, 24 - y) * min(wide, 40 - x) >= 4 for y, x, high, wide in blobs):
         assert regions
+
+
+def test_the_forecast_says_what_the_time_is_expected_to_find() -> None:
+    fe = background()
+    for x in range(2, 38, 9):
+        fe[4:8, x : x + 4] += 200
+    model = {"step_um": 1.0, "dwell_ms": 100.0}
+    maps = enhanced({"Fe": fe})
+
+    def forecast(budget_s: float | None) -> Forecast:
+        rescans = RescanModel(**model, budget_s=budget_s)
+        request = AnalysisRequest(find="Fe > 100", rescans=rescans)
+        found = pick_regions(maps, request, source_uid="raw").forecast
+        assert found is not None
+        return found
+
+    everything, half = forecast(None), forecast(9.0)
+    assert everything.expected_targets == pytest.approx(4 * 0.97, abs=0.1)
+    assert everything.share_found == everything.share_with_more_time == pytest.approx(1.0)
+    assert everything.rescans_s < everything.whole_s / 5
+    assert half.share_found == pytest.approx(0.5)
+    assert half.rescans_s <= 9.0
+    assert forecast(11.5).share_with_more_time == pytest.approx(0.75)
+    assert "50% of 3.9 expected targets lie in the regions, which take" in str(half)
+    assert Forecast.from_dict(half.to_dict()) == half

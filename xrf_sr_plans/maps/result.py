@@ -79,4 +79,5 @@ def _maps(start: Mapping[str, Any], events: dict[str, Mapping[str, Any]]) -> Enh
         complete=start["complete"],
         dwell_ms=start.get("dwell_ms"),
         i0_median=start.get("i0_median"),
+        forecast=start.get("forecast"),
     )

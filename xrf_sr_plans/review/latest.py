@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.errors import RefusedError
+from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.review.picture import SurveyView, draw_survey
 from xrf_sr_plans.review.record import SurveyRecord, left_out, read_survey, regions_of
+from xrf_sr_plans.rois.forecast import Forecast
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +141,7 @@ class LatestSurvey:
             f"  {count} of {len(record.enhanced)} enhanced maps bicubic only, no model: {reason}"
             for reason, count in fallbacks.items()
         ]
+        lines += [f"  {forecast}" for forecast in _forecasts(record.enhanced.values())]
         for number, region in enumerate(record.regions, start=1):
             lines.append(
                 f"  {number}. {region['elements']} x"
@@ -148,6 +152,15 @@ class LatestSurvey:
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text("LatestSurvey(...)" if cycle else str(self))
+
+
+def _forecasts(enhanced: Iterable[EnhancedMaps]) -> Iterator[Forecast]:
+    """Yield what the regions of each map were expected to hold, where that is known."""
+    for maps in enhanced:
+        facts = maps.dataset.attrs.get("forecast")
+        if facts:
+            with suppress(KeyError, TypeError, ValueError):
+                yield Forecast.from_dict(facts)
 
 
 def _survey_of(start: Mapping[str, Any]) -> str:

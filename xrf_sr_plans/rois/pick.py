@@ -20,6 +20,7 @@ from xrf_sr_plans.rois.candidates import (
 )
 from xrf_sr_plans.rois.cover import cover
 from xrf_sr_plans.rois.evidence import ElementEvidence, evidence
+from xrf_sr_plans.rois.forecast import Forecast
 from xrf_sr_plans.rois.probability import match_probability, presence_probability
 from xrf_sr_plans.rois.query import Query
 from xrf_sr_plans.rois.query_parser import parse_query
@@ -31,6 +32,8 @@ WORTH_OF_THE_WHOLE = 0.2
 """A region has to bring this share, for each second, of what the whole map would bring."""
 TOO_MUCH = 0.5
 """Share of the map that a query matches beyond which nothing is proposed."""
+MORE_TIME = 1.1
+"""Multiple of the time for rescans for which it is told what more time would bring."""
 MATCHES_FROM = 0.5
 """Probability from which a pixel counts for what is said about a region."""
 _DWELL_MS, _REGION_OVERHEAD_S = 10.0, 0.5
@@ -49,23 +52,24 @@ class Picked:
         The regions, those with the most value per second first.
     notes
         What a user must know of the choice.
-    expected_targets
-        Expected number of distinct targets in the map.
+    forecast
+        What the regions are expected to hold; None where there was nothing to choose from.
     """
 
     regions: tuple[Region, ...]
     notes: tuple[str, ...] = ()
-    expected_targets: float = 0.0
+    forecast: Forecast | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """The boxes to fly [box, (y0, y1, x0, x1)] with what each adds."""
+    """The boxes to fly [box, (y0, y1, x0, x1)] with what each adds, and the forecast."""
 
     boxes: np.ndarray
     value: np.ndarray
     targets: np.ndarray
     seconds: np.ndarray
+    forecast: Forecast
 
 
 def pick_regions(enhanced: EnhancedMaps, request: AnalysisRequest, *, source_uid: str) -> Picked:
@@ -127,7 +131,7 @@ def pick_regions(enhanced: EnhancedMaps, request: AnalysisRequest, *, source_uid
     notes = (
         (f"{left_out} more regions are worth a rescan than max_regions",) if left_out > 0 else ()
     )
-    return Picked(tuple(regions[: request.max_regions]), notes, targets.expected)
+    return Picked(tuple(regions[: request.max_regions]), notes, choice.forecast)
 
 
 def _targets(
@@ -249,7 +253,23 @@ def _choose(
         gains.append(float(open_value[held[best]].sum()))
         counts.append(float(open_weight[held[best]].sum()))
         open_value[held[best]] = open_weight[held[best]] = 0.0
-    return _Choice(boxes[order], np.array(gains), np.array(counts), seconds[order])
+    more = order
+    if np.isfinite(budget_s):
+        more = cover(held, value, seconds, budget_s=MORE_TIME * budget_s, worth_per_s=worth_per_s)
+    forecast = Forecast(
+        targets.expected,
+        _share_held(order, held, targets),
+        max(_share_held(some, held, targets) for some in (order, more)),
+        float(seconds[order].sum()),
+        whole_s,
+    )
+    return _Choice(boxes[order], np.array(gains), np.array(counts), seconds[order], forecast)
+
+
+def _share_held(boxes: list[int], held: np.ndarray, targets: Targets) -> float:
+    """Return the expected share of the targets that lie completely in some boxes."""
+    inside = held[boxes].any(axis=0) if boxes else np.zeros(targets.weight.size, dtype=bool)
+    return float(targets.weight[inside].sum() / targets.expected)
 
 
 def _cost(request: AnalysisRequest, enhanced: EnhancedMaps) -> tuple[RescanCost, float]:
