@@ -50,6 +50,7 @@ def test_the_regions_of_a_survey_are_listed_and_it_is_drawn(latest_and_session, 
     assert "1. K x" in str(latest)
     assert "rescanned: " in str(latest)
     assert "matches of 'K' expected" in str(latest)
+    assert "expected targets lie in the regions" in str(latest)
     picture = latest.picture(tmp_path / "survey.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
 
