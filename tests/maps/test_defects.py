@@ -36,12 +36,19 @@ def test_a_hot_pixel_is_unmeasured_for_its_element_only_and_named(place) -> None
     assert f"Fe: hot pixel at row {place[0]}, column {place[1]}: 10000 photons" in note
 
 
-def test_three_hot_pixels_are_found_at_once_and_four_bright_ones_are_particles() -> None:
-    counts, places = counted(), [(5, 40), (20, 20), (40, 7), (44, 44)]
-    for place in places[:3]:
+def test_many_hot_pixels_are_found_unless_the_probe_is_so_small_that_they_may_be_particles() -> (
+    None
+):
+    counts, places = counted(), [(5, 40), (20, 20), (40, 7), (44, 44), (44, 45)]
+    for number, place in enumerate(places, start=1):
         counts[(1, *place)] = 1e4
-    assert len(find_defects(counts, NAMES).hot_pixels) == 3
-    counts[(1, *places[3])] = 2e4
+        if number == 3:
+            assert len(find_defects(counts, NAMES).hot_pixels) == 3
+    counts[1, 8, 8] = 2e4
+    assert len(find_defects(counts, NAMES).hot_pixels) == 6
+    assert find_defects(counts, NAMES, (0.1, 0.1)).hot_pixels == ()
+    # One of them has a tail, as particles have.
+    counts[1, 8, 9] = 4e3
     assert find_defects(counts, NAMES).hot_pixels == ()
 
 

@@ -18,7 +18,11 @@ FAR_ABOVE_ALONE = 100.0
 LEAST_HOT = 100.0
 """Photons below which no pixel is hot."""
 MOST_HOT = 3
-"""Lone bright pixels in the map of an element above which they are particles."""
+"""Lone bright pixels in the map of an element above which they may be particles."""
+USUAL_PROBE_STEPS = 0.3
+"""Width of the probe, in steps, that is assumed at least where none is stated. Of particles much
+smaller than a step, such a probe shows a tail in a neighbour for three of four: more than
+`MOST_HOT` of them without any tail are none."""
 TRACE_SIGMAS = 4.0
 """Excess over all neighbours, in standard deviations, that is a trace in another element."""
 TAIL = 0.02
@@ -35,29 +39,55 @@ def hot_pixels(
         return []
     ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
     highest = ndimage.maximum_filter(filled, footprint=ring, mode="constant", cval=-np.inf)
-    lonely = filled >= np.maximum(LEAST_HOT, FAR_ABOVE * np.maximum(highest, 1.0))
     peaks = (filled >= np.maximum(LEAST_HOT, 2 * highest)) & _may_be_sharp(filled, probe_steps)
     impossible = [
         (int(row), int(column))
         for row, column in np.argwhere(peaks)
         if _too_sharp(plane, row, column, probe_steps)
     ]
-    places = [(int(row), int(column)) for row, column in np.argwhere(lonely)]
-    if 0 < len(places) <= MOST_HOT:
+    places = _lonely(filled)
+    if places:
         others = plane.copy()
         for row, column in (*places, *impossible):
             others[row, column] = np.nan
         cap = max(1.0, float(np.nanmax(others))) if np.isfinite(others).any() else 1.0
         times = FAR_ABOVE if len(counts) > 1 else FAR_ABOVE_ALONE
-        impossible += [
+        alone = [
             place
             for place in places
             if place not in impossible
             and plane[place] >= times * cap
-            and not _has_tail(plane, *place)
+            and not _has_tail(others, float(plane[place]), *place)
             and not _has_trace(counts, index, *place)
         ]
+        usual = all(not width or width >= USUAL_PROBE_STEPS for width in probe_steps)
+        if len(places) <= MOST_HOT or (usual and len({*alone, *impossible}) >= len(places)):
+            impossible += alone
     return sorted(impossible)
+
+
+def _lonely(filled: np.ndarray) -> list[tuple[int, int]]:
+    """Return pixels (row, column) that are far above all around them.
+
+    They are single ones, and pairs where there are more than `MOST_HOT` single ones: a lone pair
+    is what a point between two pixels looks like.
+    """
+    around = np.clip(ndimage.median_filter(np.nan_to_num(filled, neginf=0.0), 5), 1.0, None)
+    far = filled >= np.maximum(LEAST_HOT, FAR_ABOVE * around)
+    labels, number = ndimage.label(far, structure=np.ones((3, 3)))  # type: ignore[misc]
+    single: list[tuple[int, int]] = []
+    paired: list[tuple[int, int]] = []
+    for index in range(1, number + 1 if number <= filled.size // 100 else 1):
+        found = np.argwhere(labels == index)
+        if len(found) > 2:
+            continue
+        (low, left), (high, right) = found.min(axis=0), found.max(axis=0)
+        window = filled[max(0, low - 1) : high + 2, max(0, left - 1) : right + 2]
+        inside = labels[max(0, low - 1) : high + 2, max(0, left - 1) : right + 2] == index
+        if filled[labels == index].min() >= FAR_ABOVE * max(1.0, float(window[~inside].max())):
+            places = single if len(found) == 1 else paired
+            places += [(int(row), int(column)) for row, column in found]
+    return single + paired if len(single) > MOST_HOT else single
 
 
 def _may_be_sharp(filled: np.ndarray, probe_steps: tuple[float, float]) -> np.ndarray:
@@ -109,8 +139,18 @@ def _least_share(width_steps: float) -> float:
     return math.exp(-4 * math.log(2) / width_steps**2) if width_steps > 0 else 0.0
 
 
-def _has_tail(plane: np.ndarray, row: int, column: int) -> bool:
-    """Return whether the four neighbours hold more than what surrounds them."""
+def _has_tail(plane: np.ndarray, value: float, row: int, column: int) -> bool:
+    """Return whether the four neighbours of a pixel hold more than what surrounds them.
+
+    Parameters
+    ----------
+    plane
+        Photons (y, x) with NaN for this and other hot pixels.
+    value
+        Photons of the pixel.
+    row, column
+        Its place.
+    """
     around = plane[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
     near = [
         plane[row + down, column + right]
@@ -121,7 +161,7 @@ def _has_tail(plane: np.ndarray, row: int, column: int) -> bool:
     level = max(0.0, float(np.nanmedian(around)))
     excess = float(near.sum() - level * near.size)
     noise = TRACE_SIGMAS * math.sqrt(level * near.size + 1)
-    return excess > max(noise, TAIL * float(plane[row, column]))
+    return excess > max(noise, TAIL * value)
 
 
 def _has_trace(counts: np.ndarray, index: int, row: int, column: int) -> bool:
