@@ -53,7 +53,7 @@ def check_tasks(context: BlueskyContext, session: Any, store: str) -> None:
     def fly() -> None:
         outcome = run_task(worker, Task(name="coarse_survey_with_sr", params=SURVEY))
         assert outcome.type == "SurveyOutcome"
-        assert len(outcome.result["regions"]) == SURVEY["max_regions"]
+        assert 1 <= len(outcome.result["regions"]) <= SURVEY["max_regions"]
 
     fly_and_replay(context.run_engine, session, lambda uid: f"{store}/{uid}.jsonl", fly)
     for wrong in ({"factor": 3}, {"width_um": "wide"}, {"no_such": 1}):
