@@ -21,7 +21,8 @@ export PYTHONSAFEPATH PYTHONPATH OMP_NUM_THREADS PYTHONWARNINGS MPLBACKEND
 
 python_312() {
     for candidate in "${PYTHON312:-}" python3.12 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.12.*/bin/python; do
-        if [ -n "$candidate" ] && command -v "$candidate" > /dev/null 2>&1; then
+        # It has to run: pyenv has shims for versions that are not switched on.
+        if [ -n "$candidate" ] && "$candidate" --version > /dev/null 2>&1; then
             echo "$candidate"
             return
         fi
