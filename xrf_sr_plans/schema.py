@@ -170,7 +170,7 @@ class AnalysisRequest(BaseModel):
     """Largest number of regions that are proposed for one map; the best ones are kept. A note says
     how many were left out."""
     worth: dict[Worth, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        default_factory=lambda: {"targets": 0.85, "signal": 0.15}, min_length=1
+        default_factory=lambda: {"targets": 0.6, "signal": 0.4}, min_length=1
     )
     """What makes a rescan worth its time: weights of the expected number of distinct targets
     (``targets``), of how much they stand out (``signal``, by which the most prominent ones are not

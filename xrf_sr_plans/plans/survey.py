@@ -167,7 +167,7 @@ def coarse_survey_with_sr(
     worth
         What makes a rescan worth its time: weights of "targets" (their expected number), "signal"
         (how much they stand out), "uncertainty" (what a rescan takes away) and "novelty" (how
-        unlike the rest they are). None means 0.85 for targets and 0.15 for signal.
+        unlike the rest they are). None means 0.6 for targets and 0.4 for signal.
     preview_every_rows
         Enhance the unfinished tile each time so many more rows are measured. 0 means
         only when it is complete.
