@@ -41,7 +41,7 @@ from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.rois.candidates import RescanCost, candidate_boxes, contains, possible_targets
 from xrf_sr_plans.rois.cover import cover
-from xrf_sr_plans.rois.pick import pick_regions
+from xrf_sr_plans.rois.pick import Picked, pick_regions
 from xrf_sr_plans.schema import AnalysisRequest, RescanModel
 from xrf_sr_plans.sr.predict import enhance
 from xrf_sr_plans.training.phantoms import FAMILIES, TEST_SEED, VALIDATION_SEED, phantom
@@ -188,8 +188,8 @@ def tasks(samples: Sequence[Sample], factor: int, row_s: float) -> Iterator[Task
             )
 
 
-def ours(task: Task, budget_s: float, enhanced: EnhancedMaps | None = None) -> Boxes:
-    """Return what the product picks."""
+def picked(task: Task, budget_s: float, enhanced: EnhancedMaps | None = None) -> Picked:
+    """Return what the product picks, and its forecast."""
     enhanced = enhanced or task.enhanced
     rescans = RescanModel(
         step_um=enhanced.grid.fast.step_um,
@@ -201,7 +201,13 @@ def ours(task: Task, budget_s: float, enhanced: EnhancedMaps | None = None) -> B
     request = AnalysisRequest(
         factor=enhanced.factor, find=task.query, rescans=rescans, max_regions=1000
     )
-    slow, fast = enhanced.grid.slow.edges_um, enhanced.grid.fast.edges_um
+    return pick_regions(enhanced, request, source_uid="")
+
+
+def boxes_of(task: Task, picked: Picked) -> Boxes:
+    """Return the picked regions as boxes of pixels."""
+    grid = task.enhanced.grid
+    slow, fast = grid.slow.edges_um, grid.fast.edges_um
     boxes = [
         (
             np.searchsorted(slow, region.y_low_um - 1e-6),
@@ -209,9 +215,14 @@ def ours(task: Task, budget_s: float, enhanced: EnhancedMaps | None = None) -> B
             np.searchsorted(fast, region.x_low_um - 1e-6),
             np.searchsorted(fast, region.x_high_um - 1e-6),
         )
-        for region in pick_regions(enhanced, request, source_uid="").regions
+        for region in picked.regions
     ]
     return np.array(boxes, dtype=int).reshape(-1, 4)
+
+
+def ours(task: Task, budget_s: float) -> Boxes:
+    """Return what the product picks."""
+    return boxes_of(task, picked(task, budget_s))
 
 
 def ours_on_bicubic(task: Task, budget_s: float) -> Boxes:
@@ -232,7 +243,7 @@ def ours_on_bicubic(task: Task, budget_s: float) -> Boxes:
         "trusted": np.ones(baseline.shape, dtype=bool),
     }
     dataset = planes.assign({name: (planes["estimate"].dims, v) for name, v in changed.items()})
-    return ours(task, budget_s, EnhancedMaps(dataset, task.enhanced.grid))
+    return boxes_of(task, picked(task, budget_s, EnhancedMaps(dataset, task.enhanced.grid)))
 
 
 def oracle(task: Task, budget_s: float) -> Boxes:

@@ -71,12 +71,17 @@ class Targets:
         Sum over the target's pixels of how much they stand out [target].
     cut
         Whether this is a part of one that is too large to be flown as a whole [target].
+    level, label
+        The target's pixels are those of its box that have this number where the probability is
+        above this level (`labeled`) [target].
     """
 
     boxes: np.ndarray
     weight: np.ndarray
     signal: np.ndarray
     cut: np.ndarray
+    level: np.ndarray
+    label: np.ndarray
 
     @property
     def expected(self) -> float:
@@ -111,10 +116,11 @@ def possible_targets(
     cost, longest_s
         How long a box takes, and how long it may take.
     """
-    boxes, weights, signals, cut = [], [], [], []
+    boxes, weights, signals, cut, places = [], [], [], [], []
     largest = largest_px or probability.shape
     for low, high in pairwise(LEVEL_EDGES):
-        labels, number = _labeled(probability > (low + high) / 2)
+        level = (low + high) / 2
+        labels, number = labeled(probability > level)
         if not number:
             continue
         every = np.arange(1, number + 1)
@@ -136,11 +142,15 @@ def possible_targets(
                 cut.append(len(parts) > 1)
                 weights.append((high - low) * inside / sizes[index])
                 signals.append(float(sums[index]) * inside / sizes[index])
+                places.append((level, index + 1))
+    levels, numbers = np.array(places).reshape(-1, 2).T
     return Targets(
         np.array(boxes, dtype=int).reshape(-1, 4),
         np.array(weights),
         np.array(signals),
         np.array(cut, dtype=bool),
+        levels,
+        numbers.astype(int),
     )
 
 
@@ -182,12 +192,14 @@ def candidate_boxes(
     """
     found: list[np.ndarray] = []
     for level in BOX_LEVELS:
-        labels, number = _labeled(probability > level)
+        labels, number = labeled(probability > level)
         if not number:
             continue
         parts = np.array([_box(window) for window in ndimage.find_objects(labels)], dtype=int)
         parts = _split(parts, largest_px)
-        grown = _grown(_padded(parts, pad_px, probability.shape), smallest_px, probability.shape)
+        grown = grown_boxes(
+            _padded(parts, pad_px, probability.shape), smallest_px, probability.shape
+        )
         grown = _shrunk(grown, parts, largest_px)
         # Rather without its margin than not at all.
         fits = cost.seconds(grown) <= longest_s
@@ -215,7 +227,8 @@ def contains(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     )
 
 
-def _labeled(mask: np.ndarray) -> tuple[np.ndarray, int]:
+def labeled(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the number of the connected place of each pixel (y, x), 0 for none, and how many."""
     labels, number = ndimage.label(mask, structure=_EIGHT_NEIGHBORS)  # type: ignore[misc]
     return labels, int(number)
 
@@ -231,7 +244,9 @@ def _padded(boxes: np.ndarray, pad_px: tuple[int, int], shape: tuple[int, ...]) 
     return np.clip(grown, 0, np.array([height, height, width, width]))
 
 
-def _grown(boxes: np.ndarray, smallest_px: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:
+def grown_boxes(
+    boxes: np.ndarray, smallest_px: tuple[int, int], shape: tuple[int, ...]
+) -> np.ndarray:
     """Grow the sides of boxes that are too short, inside the map."""
     grown = boxes.copy()
     for side, (least, size) in enumerate(zip(smallest_px, shape, strict=True)):

@@ -11,14 +11,8 @@ from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.physics.counting import stabilise
-from xrf_sr_plans.rois.candidates import (
-    RescanCost,
-    Targets,
-    candidate_boxes,
-    contains,
-    possible_targets,
-)
-from xrf_sr_plans.rois.cover import cover
+from xrf_sr_plans.rois.candidates import RescanCost, Targets, possible_targets
+from xrf_sr_plans.rois.choice import Choice, RescanTerms, choose
 from xrf_sr_plans.rois.evidence import ElementEvidence, evidence
 from xrf_sr_plans.rois.forecast import Forecast
 from xrf_sr_plans.rois.probability import match_probability, presence_probability
@@ -28,12 +22,8 @@ from xrf_sr_plans.schema import AnalysisRequest
 
 PAD_COARSE_PX = 0.5
 """Margin on every side of a possible target, in coarse pixels: how far off its edge may be."""
-WORTH_OF_THE_WHOLE = 0.2
-"""A region has to bring this share, for each second, of what the whole map would bring."""
 TOO_MUCH = 0.5
 """Share of the map that a query matches beyond which nothing is proposed."""
-MORE_TIME = 1.1
-"""Multiple of the time for rescans for which it is told what more time would bring."""
 MATCHES_FROM = 0.5
 """Probability from which a pixel counts for what is said about a region."""
 _DWELL_MS, _REGION_OVERHEAD_S = 10.0, 0.5
@@ -61,17 +51,6 @@ class Picked:
     forecast: Forecast | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Choice:
-    """The boxes to fly [box, (y0, y1, x0, x1)] with what each adds, and the forecast."""
-
-    boxes: np.ndarray
-    value: np.ndarray
-    targets: np.ndarray
-    seconds: np.ndarray
-    forecast: Forecast
-
-
 def pick_regions(enhanced: EnhancedMaps, request: AnalysisRequest, *, source_uid: str) -> Picked:
     """Choose the rectangles of a map that are worth a fine rescan.
 
@@ -80,8 +59,8 @@ def pick_regions(enhanced: EnhancedMaps, request: AnalysisRequest, *, source_uid
     possible targets (`rois.candidates`). The set of boxes is flown whose targets are worth most
     within the time, each target counted once (`rois.cover`). No constant says from which
     probability on a place is looked at: a box is left out where the beam time is worth more
-    elsewhere, at the latest where it brings less per second than `WORTH_OF_THE_WHOLE` of what
-    flying the whole map finely would.
+    elsewhere, at the latest where it brings less per second than `choice.WORTH_OF_THE_WHOLE` of
+    what flying the whole map finely would.
 
     Parameters
     ----------
@@ -120,9 +99,8 @@ def pick_regions(enhanced: EnhancedMaps, request: AnalysisRequest, *, source_uid
     targets = _targets(query, maps, probability, request, enhanced)
     if not targets.weight.size:
         return Picked(())
-    choice = _choose(
-        probability, targets, _values(targets, request, maps, enhanced), request, enhanced
-    )
+    value = _values(targets, request, maps)
+    choice = choose(probability, targets, value, _terms(request, enhanced))
     regions = [
         _region(index, choice, probability, query, maps, enhanced, source_uid)
         for index in range(len(choice.boxes))
@@ -171,9 +149,7 @@ def _excess(query: Query | None, maps: Evidence) -> np.ndarray:
     return np.clip(np.mean(planes, axis=0), 0.0, None)
 
 
-def _values(
-    targets: Targets, request: AnalysisRequest, maps: Evidence, enhanced: EnhancedMaps
-) -> np.ndarray:
+def _values(targets: Targets, request: AnalysisRequest, maps: Evidence) -> np.ndarray:
     """Return what each target is worth, in targets: weights times shares of each kind of worth."""
     total = sum(request.worth.values())
     value = np.zeros(targets.weight.size)
@@ -220,56 +196,17 @@ def _novelty(maps: Evidence) -> np.ndarray:
     return np.einsum("ip,ij,jp->p", flat, inverse, flat).reshape(level.shape[1:])
 
 
-def _choose(
-    probability: np.ndarray,
-    targets: Targets,
-    value: np.ndarray,
-    request: AnalysisRequest,
-    enhanced: EnhancedMaps,
-) -> _Choice:
-    """Return the boxes to fly, those with the most additional value per second first."""
+def _terms(request: AnalysisRequest, enhanced: EnhancedMaps) -> RescanTerms:
+    """Return what rescans cost and may cost, in pixels of the enhanced map."""
     cost, budget_s = _cost(request, enhanced)
-    boxes = candidate_boxes(
-        probability,
-        targets,
-        value,
+    return RescanTerms(
         cost,
-        pad_px=_pads(request, enhanced),
-        largest_px=_largest_px(request, enhanced),
-        smallest_px=_smallest_px(request, enhanced),
-        longest_s=budget_s,
+        budget_s,
+        _pads(request, enhanced, round(PAD_COARSE_PX * enhanced.factor)),
+        _pads(request, enhanced, 0),
+        _smallest_px(request, enhanced),
+        _largest_px(request, enhanced),
     )
-    seconds = cost.seconds(boxes)
-    held = contains(boxes, targets.boxes)
-    whole_s = float(cost.seconds(np.array([[0, probability.shape[0], 0, probability.shape[1]]]))[0])
-    worth_per_s = WORTH_OF_THE_WHOLE * float(value.sum()) / whole_s
-    left = cover(held, value, seconds, budget_s=budget_s, worth_per_s=worth_per_s)
-    order, gains, counts = [], [], []
-    open_value, open_weight = value.copy(), targets.weight.copy()
-    while left:
-        gain = held[left] @ open_value
-        best = left.pop(int((gain / seconds[left]).argmax()))
-        order.append(best)
-        gains.append(float(open_value[held[best]].sum()))
-        counts.append(float(open_weight[held[best]].sum()))
-        open_value[held[best]] = open_weight[held[best]] = 0.0
-    more = order
-    if np.isfinite(budget_s):
-        more = cover(held, value, seconds, budget_s=MORE_TIME * budget_s, worth_per_s=worth_per_s)
-    forecast = Forecast(
-        targets.expected,
-        _share_held(order, held, targets),
-        max(_share_held(some, held, targets) for some in (order, more)),
-        float(seconds[order].sum()),
-        whole_s,
-    )
-    return _Choice(boxes[order], np.array(gains), np.array(counts), seconds[order], forecast)
-
-
-def _share_held(boxes: list[int], held: np.ndarray, targets: Targets) -> float:
-    """Return the expected share of the targets that lie completely in some boxes."""
-    inside = held[boxes].any(axis=0) if boxes else np.zeros(targets.weight.size, dtype=bool)
-    return float(targets.weight[inside].sum() / targets.expected)
 
 
 def _cost(request: AnalysisRequest, enhanced: EnhancedMaps) -> tuple[RescanCost, float]:
@@ -286,10 +223,10 @@ def _cost(request: AnalysisRequest, enhanced: EnhancedMaps) -> tuple[RescanCost,
     return cost, np.inf if model.budget_s is None else model.budget_s
 
 
-def _pads(request: AnalysisRequest, enhanced: EnhancedMaps) -> tuple[int, int]:
-    default = round(PAD_COARSE_PX * enhanced.factor)
+def _pads(request: AnalysisRequest, enhanced: EnhancedMaps, least_px: int) -> tuple[int, int]:
+    """Return the margin that is asked for in rows and columns, but at least so many pixels."""
     grid = enhanced.grid
-    slow, fast = (max(default, _pixels(request.pad_um, axis)) for axis in (grid.slow, grid.fast))
+    slow, fast = (max(least_px, _pixels(request.pad_um, axis)) for axis in (grid.slow, grid.fast))
     return slow, fast
 
 
@@ -316,7 +253,7 @@ def _pixels(length_um: float, axis: AxisGrid) -> int:
 
 def _region(
     index: int,
-    choice: _Choice,
+    choice: Choice,
     probability: np.ndarray,
     query: Query | None,
     maps: Evidence,
@@ -353,7 +290,7 @@ def _region(
 
 def _reason(
     index: int,
-    choice: _Choice,
+    choice: Choice,
     query: Query | None,
     named: tuple[str, ...],
     maps: Evidence,

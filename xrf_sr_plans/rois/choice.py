@@ -1,0 +1,146 @@
+"""`choose`: the boxes to fly for the possible targets of a map, and what they should hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from xrf_sr_plans.rois.candidates import RescanCost, Targets, candidate_boxes, contains
+from xrf_sr_plans.rois.cover import cover
+from xrf_sr_plans.rois.forecast import Forecast
+from xrf_sr_plans.rois.split import split_by_object
+
+WORTH_OF_THE_WHOLE = 0.2
+"""A region has to bring this share, for each second, of what the whole map would bring."""
+MORE_TIME = 1.1
+"""Multiple of the time for rescans for which it is told what more time would bring."""
+
+
+@dataclass(frozen=True)
+class RescanTerms:
+    """What rescans of a map cost and may cost, in its pixels.
+
+    Parameters
+    ----------
+    cost
+        How long a box takes.
+    budget_s
+        Time for all boxes together in s; infinite: no limit.
+    pad_px
+        Margin on every side of a target, in rows and columns.
+    asked_pad_px
+        The part of it that a person asked for.
+    smallest_px, largest_px
+        Smallest and largest number of rows and of columns of a box.
+    """
+
+    cost: RescanCost
+    budget_s: float
+    pad_px: tuple[int, int]
+    asked_pad_px: tuple[int, int]
+    smallest_px: tuple[int, int]
+    largest_px: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The boxes to fly, those with the most additional value per second first.
+
+    Parameters
+    ----------
+    boxes
+        Rows y0 to y1 and columns x0 to x1 [box, (y0, y1, x0, x1)].
+    value
+        What each adds to those before it [box].
+    targets
+        How many targets more it is expected to hold [box].
+    seconds
+        Time of each in s [box].
+    forecast
+        What they are expected to hold together.
+    """
+
+    boxes: np.ndarray
+    value: np.ndarray
+    targets: np.ndarray
+    seconds: np.ndarray
+    forecast: Forecast
+
+
+def choose(
+    probability: np.ndarray, targets: Targets, value: np.ndarray, terms: RescanTerms
+) -> Choice:
+    """Return the boxes to fly.
+
+    Parameters
+    ----------
+    probability
+        Probability that a pixel matches (y, x).
+    targets
+        The possible targets, of which there is at least one.
+    value
+        Value of each target [target].
+    terms
+        What rescans cost and may cost.
+    """
+    cost = terms.cost
+    candidates = candidate_boxes(
+        probability,
+        targets,
+        value,
+        cost,
+        pad_px=terms.pad_px,
+        largest_px=terms.largest_px,
+        smallest_px=terms.smallest_px,
+        longest_s=terms.budget_s,
+    )
+    whole_s = float(cost.seconds(np.array([[0, probability.shape[0], 0, probability.shape[1]]]))[0])
+    worth_per_s = WORTH_OF_THE_WHOLE * float(value.sum()) / whole_s
+    held, times = contains(candidates, targets.boxes), cost.seconds(candidates)
+
+    def flown(budget_s: float) -> tuple[np.ndarray, np.ndarray]:
+        chosen = cover(held, value, times, budget_s=budget_s, worth_per_s=worth_per_s)
+        chosen = candidates[_by_rate(chosen, held, value, times)]
+        split = partial(
+            split_by_object,
+            chosen,
+            targets,
+            probability,
+            cost,
+            pad_px=terms.pad_px,
+            asked_pad_px=terms.asked_pad_px,
+            smallest_px=terms.smallest_px,
+        )
+        boxes, shares = split()
+        fits = float(cost.seconds(boxes).sum()) <= budget_s
+        return (boxes, shares) if fits else split(hardly_longer=0.0)
+
+    boxes, shares = flown(terms.budget_s)
+    held_shares = [shares.sum(axis=0)]
+    if np.isfinite(terms.budget_s):
+        held_shares.append(flown(MORE_TIME * terms.budget_s)[1].sum(axis=0))
+    found = [float(targets.weight @ share / targets.expected) for share in held_shares]
+    seconds = cost.seconds(boxes)
+    order = np.argsort(-(shares @ value) / seconds, kind="stable")
+    forecast = Forecast(targets.expected, found[0], max(found), float(seconds.sum()), whole_s)
+    return Choice(
+        boxes[order],
+        (shares @ value)[order],
+        (shares @ targets.weight)[order],
+        seconds[order],
+        forecast,
+    )
+
+
+def _by_rate(
+    chosen: list[int], held: np.ndarray, value: np.ndarray, seconds: np.ndarray
+) -> list[int]:
+    """Return boxes in the order of the value per second that each adds to those before it."""
+    left, order, open_value = list(chosen), [], value.copy()
+    while left:
+        best = left.pop(int((held[left] @ open_value / seconds[left]).argmax()))
+        order.append(best)
+        open_value[held[best]] = 0.0
+    return order
