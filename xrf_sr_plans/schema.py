@@ -29,6 +29,8 @@ PLAN_OUTCOMES = "xrf_survey_outcomes"
 """The run that records what became of each region, after the last fine map."""
 PLAN_RESULT = "xrf_super_resolution"
 PLAN_VERIFICATION = "xrf_verification"
+PLAN_COMPOSITE = "xrf_composite"
+"""The run that holds one map of a survey: measured where it was rescanned, else estimated."""
 PLAN_OF_KIND = {
     "map": PLAN_MAP,
     "proposals": PLAN_PROPOSALS,
@@ -36,6 +38,7 @@ PLAN_OF_KIND = {
     "result": PLAN_RESULT,
     "preview": PLAN_RESULT,
     "verification": PLAN_VERIFICATION,
+    "composite": PLAN_COMPOSITE,
 }
 """The `plan_name` that runs have of each kind (`kind_of_run`), unless users name them."""
 
@@ -46,6 +49,7 @@ STREAM_PREVIEW = "preview"
 STREAM_REGIONS = "regions"
 STREAM_ANALYSIS = "analysis"
 STREAM_VERIFICATION = "verification"
+STREAM_COMPOSITE = "composite"
 
 Purpose = Literal["coarse", "fine", "pair_coarse", "pair_fine", "map"]
 """What a map is for: a survey, a rescan, either half of a pair, or just a map."""
@@ -53,7 +57,9 @@ RescanMode = Literal["inline", "queue", "propose"]
 """What is done with the chosen regions: fly them at once, queue them, or only name them."""
 Disposition = Literal["rescanned", "queued", "proposed", "refused", "failed"]
 """What became of a region."""
-RunKind = Literal["map", "proposals", "outcomes", "result", "preview", "verification", ""]
+RunKind = Literal[
+    "map", "proposals", "outcomes", "result", "preview", "verification", "composite", ""
+]
 """What a run is; "" for the runs of other people."""
 
 RESERVED_KEYS = frozenset(
@@ -89,6 +95,8 @@ def kind_of_run(start: Mapping[str, Any]) -> RunKind:
         return ""
     if start.get("plan_name") == PLAN_VERIFICATION:
         return "verification"
+    if start.get("plan_name") == PLAN_COMPOSITE:
+        return "composite"
     if start.get("plan_name") != PLAN_RESULT:
         return ""
     return "preview" if start.get("purpose") == "preview" else "result"

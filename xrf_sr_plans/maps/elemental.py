@@ -18,7 +18,7 @@ _PIXEL = ("y", "x")
 _ELEMENT_PIXEL = ("element", "y", "x")
 
 
-def _coordinates(grid: ScanGrid, elements: Sequence[str]) -> dict[str, Any]:
+def coordinates(grid: ScanGrid, elements: Sequence[str]) -> dict[str, Any]:
     """Return the coordinates of all maps; raise GridError where an element is named twice."""
     doubled = doubled_names(elements)
     if doubled:
@@ -101,7 +101,7 @@ class ElementalMaps:
             ),
             "coverage": (_PIXEL, measured.astype(int)),
         }
-        dataset = xr.Dataset(variables, _coordinates(grid, elements), attributes)
+        dataset = xr.Dataset(variables, coordinates(grid, elements), attributes)
         return cls(dataset, grid)
 
     @property
@@ -213,7 +213,7 @@ class EnhancedMaps:
                 raise GridError(f"{name} has the shape {np.shape(array)}; {expected} is needed")
         dataset = xr.Dataset(
             {name: (_ELEMENT_PIXEL, np.asarray(array)) for name, array in arrays.items()},
-            _coordinates(grid, elements),
+            coordinates(grid, elements),
             attributes,
         )
         return cls(dataset, grid)

@@ -57,8 +57,8 @@ def common_planes(
             " none in common"
         )
     target = _common_grid(enhanced.grid, fine.grid)
-    average_predicted = _AreaAverage(enhanced.grid, target)
-    average_measured = _AreaAverage(fine.grid, target)
+    average_predicted = AreaAverage(enhanced.grid, target)
+    average_measured = AreaAverage(fine.grid, target)
     scale = fine_count_scale(enhanced, fine, coarse)
     usable = usable_counts_of(fine)
     for name in common:
@@ -140,7 +140,7 @@ def overlap_matrix(source: AxisGrid, target: AxisGrid) -> np.ndarray:
     return np.where(total > 1 - 1e-3, weights / np.maximum(total, 1e-12), np.nan)
 
 
-class _AreaAverage:
+class AreaAverage:
     """Average planes (y, x) of one grid over the pixels of another.
 
     `squared_weights` is the sum of the squares of the weights in one average, of which the sum is
@@ -157,6 +157,7 @@ class _AreaAverage:
                 self.squared_weights *= float((weights[inside] ** 2).sum(axis=1).mean())
 
     def __call__(self, plane: np.ndarray) -> np.ndarray:
+        """Return a plane (y, x) averaged; NaN where an unmeasured pixel has any weight."""
         # Zero times NaN is NaN, so NaNs are averaged apart: an unmeasured pixel must spoil only
         # the averages in which it has some weight.
         missing = ~np.isfinite(plane)

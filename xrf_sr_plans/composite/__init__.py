@@ -1,0 +1,1 @@
+"""One map per survey: measured where it was rescanned, estimated elsewhere, and which is which."""
