@@ -149,6 +149,8 @@ class RescanModel(BaseModel):
     """Beam time for all rescans of this map in s; None means no limit."""
     reach_um: tuple[float, float] | None = None
     """Largest width and height of a region in um; None means the whole map."""
+    stage: dict[str, float] = Field(default_factory=dict)
+    """Positions of the other axes in the survey, by name; they go into every region."""
 
 
 Worth = Literal["targets", "signal", "uncertainty", "novelty"]
@@ -216,7 +218,13 @@ class MapMetadata(BaseModel):
     """The `Region` that a fine rescan covers, as a dict."""
     tile: TileIndex | None = None
     grid: dict[str, Any]
-    """The `ScanGrid`, as a dict."""
+    """The `ScanGrid` in coordinates of the sample, as a dict."""
+    placement: dict[str, Any] | None = None
+    """The `Placement` of the axes that fly the map, as a dict; with None, the encoders read
+    coordinates of the sample."""
+    stage: dict[str, float] = Field(default_factory=dict)
+    """Positions by name of the axes that don't fly the map: those of the two stages that don't, in
+    um, and of the others in their own units."""
     elements: list[str]
     step_um: float
     probe_fwhm_um: float | None = None

@@ -7,7 +7,8 @@ too, are:
   counts, as a whole. Two attempts are never mixed. An event that the slow encoder saw in another
   row's place doesn't take the place of one that it saw where it belongs.
 * Within the row a frame lies where the encoder says (`maps.encoders`). Where the encoder says
-  nothing, order and direction decide.
+  nothing, order and direction decide. Encoders of a fine stage read its own coordinates: where
+  those are on the sample is said by the start document (`maps.placement`).
 * Several frames in one pixel are *averaged*: counts stay per pixel dwell, so that a pixel hit
   twice is not twice as bright. `coverage` says how many frames there were.
 * A frame without beam or without live time (`maps.monitors`) measured nothing. Its pixel is NaN
@@ -31,6 +32,7 @@ from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.encoders import place_row
 from xrf_sr_plans.maps.grid import ScanGrid, check_size
 from xrf_sr_plans.maps.judged_rows import JudgedRows, RawRow, judge_rows
+from xrf_sr_plans.maps.placement import Placement
 from xrf_sr_plans.schema import STREAM_ROWS, MapMetadata, elements_key, row_keys
 
 logger = logging.getLogger(__name__)
@@ -71,8 +73,15 @@ class MapBuilder:
             self.metadata = MapMetadata.model_validate(start["xrf_sr"])
             self.grid = ScanGrid.from_dict(self.metadata.grid)
             check_size(self.grid, len(self.metadata.elements))
+            placed = self.metadata.placement
+            placement = None if placed is None else Placement.from_dict(placed)
         except Exception as error:  # damaged metadata can raise anything
             raise AssemblyError(f"run {self.uid}: no map in its start document: {error}") from error
+        # What the encoders are compared with, and the signs that their readings are given first.
+        self._encoder_grid, self._signs = self.grid, (1, 1)
+        if placement is not None:
+            self._encoder_grid = placement.grid_without_origin(self.grid)
+            self._signs = placement.fast.sign, placement.slow.sign
         self.elements = list(self.metadata.elements)
         self.problems: list[str] = []
         self._keys: dict[str, dict[str, str]] = {}
@@ -168,7 +177,7 @@ class MapBuilder:
 
     def _judge(self) -> JudgedRows:
         if self._judged is None:
-            self._judged = judge_rows(self._raw, self.grid)
+            self._judged = judge_rows(self._raw, self._encoder_grid)
         return self._judged
 
     def _attributes(self) -> dict[str, Any]:
@@ -211,7 +220,7 @@ class MapBuilder:
 
     def _rank(self, row: RawRow, index: int) -> tuple[bool, int]:
         """Return what decides between two events of a row, the higher one counting."""
-        return row.is_in_place(index, self.grid), row.attempt
+        return row.is_in_place(index, self._encoder_grid), row.attempt
 
     def _read_row(self, data: Mapping[str, Any], keys: Mapping[str, str], attempt: int) -> RawRow:
         # [element, frame]; the detector may hand out more frames than the row has.
@@ -222,8 +231,10 @@ class MapBuilder:
         roles = ("i0", "live_time", "fast_um", "slow_um")
         i0, live, fast, slow = (_padded(data.get(keys[role]), num) for role in roles)
         channels = frozenset(role for role in roles if data.get(keys[role]) is not None)
-        direction = _integer(data.get(keys["direction"]), 1)
-        places = place_row(fast, self.grid.fast, direction)
+        fast_sign, slow_sign = self._signs
+        fast, slow = fast_sign * fast, slow_sign * slow
+        direction = fast_sign * _integer(data.get(keys["direction"]), fast_sign)
+        places = place_row(fast, self._encoder_grid.fast, direction)
         return RawRow(attempt, direction, counts[:, :num], i0, live, fast, slow, places, channels)
 
     def _problem(self, text: str) -> None:
