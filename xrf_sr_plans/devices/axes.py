@@ -98,7 +98,7 @@ def axis_facts(device: Any) -> AxisFacts:
         return None if value is None else value * scale
 
     low, high = reader.limits()
-    position = length("position", "user_readback", "readback", "locate")
+    position = length(*_POSITIONS)
     return AxisFacts(
         name=name,
         position_um=math.nan if position is None else position,
@@ -111,6 +111,19 @@ def axis_facts(device: Any) -> AxisFacts:
         um_per_unit=scale,
         setpoint_um=length("user_setpoint", "setpoint"),
     )
+
+
+def own_position(device: Any) -> float:
+    """Return where a positioner is in its own unit, be it a length or an angle.
+
+    The result is NaN where it doesn't say. Nothing moves and nothing blocks.
+    """
+    position = _DeviceReader(device).number(*_POSITIONS)
+    return math.nan if position is None else position
+
+
+_POSITIONS = ("position", "user_readback", "readback", "locate")
+"""Names under which the libraries give where a positioner is."""
 
 
 class _DeviceReader:

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, NotRequired, Protocol, TypedDict, runtime_checkable
 
-from bluesky.protocols import Collectable, Flyable, Movable, NamedMovable, Preparable, Readable
+from bluesky.protocols import (
+    Collectable,
+    Flyable,
+    HasName,
+    Movable,
+    NamedMovable,
+    Preparable,
+    Readable,
+)
 from bluesky.utils import MsgGenerator
 
+from xrf_sr_plans.devices.row_time import RowTimeModel
+from xrf_sr_plans.maps.placement import Sign
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.ranges import (
     ABOVE_ZERO,
+    ANY_NUMBER,
     ZERO_OR_MORE,
     Range,
     box_flaw,
@@ -132,46 +144,6 @@ class ResultsSource(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class RowTimeModel:
-    """How long a row takes: ``num * dwell * dwell_scale + overhead_s``.
-
-    Plans recalibrate it from finished rows (`plans.timing.recalibrated`).
-
-    Parameters
-    ----------
-    overhead_s
-        Seconds that a row takes besides its dwell, for run-up, return and readout.
-    dwell_scale
-        Real time per pixel, as a multiple of the dwell.
-    patience
-        A row is given up after this multiple of its expected time ...
-    grace_s
-        ... and this many seconds on top.
-
-    Raises
-    ------
-    ConfigError
-        A number is NaN, infinite or negative, or `dwell_scale` is 0.
-    """
-
-    overhead_s: float = 0.1
-    dwell_scale: float = 1.0
-    patience: float = 3.0
-    grace_s: float = 10.0
-
-    def __post_init__(self) -> None:
-        check("time model", *range_flaws(vars(self), _TIME_RANGES))
-
-    def row_s(self, num: int, dwell_ms: float) -> float:
-        """Return the expected seconds for a row of `num` pixels."""
-        return num * dwell_ms * 1e-3 * self.dwell_scale + self.overhead_s
-
-    def timeout_s(self, expected_s: float) -> float:
-        """Return how many seconds to wait for what should take `expected_s` seconds."""
-        return self.patience * expected_s + self.grace_s
-
-
 _BEAMLINE_RANGES: Mapping[str, Range] = {
     "max_rate_hz": ABOVE_ZERO,
     "max_points": Range(1, 10**9, whole=True),
@@ -200,12 +172,95 @@ def _device_flaw(field_name: str, device: object) -> str:
     return f"{field_name} is {device!r:.80}, which has no {lacks}" if missing else ""
 
 
-_TIME_RANGES: Mapping[str, Range] = {
-    "overhead_s": ZERO_OR_MORE,
-    "dwell_scale": ABOVE_ZERO,
-    "patience": ZERO_OR_MORE,
-    "grace_s": ZERO_OR_MORE,
-}
+@dataclass(frozen=True)
+class HeldAxis:
+    """A stage axis that has to be where it was when a region was found, such as z or theta.
+
+    Parameters
+    ----------
+    axis
+        A positioner; its position is looked up as that of the other axes.
+    tolerance
+        How far it may be from where it was, in its own unit.
+
+    Raises
+    ------
+    ConfigError
+        The axis has no name, or the tolerance is not 0 or more.
+    """
+
+    axis: HasName
+    tolerance: float = 0.01
+
+    def __post_init__(self) -> None:
+        check(
+            "held axis",
+            "" if hasattr(self.axis, "name") else f"axis is {self.axis!r:.80}, which has no name",
+            ZERO_OR_MORE.flaw("tolerance", self.tolerance),
+        )
+
+
+@dataclass(frozen=True)
+class FineStage:
+    """Axes of small range on top of a beamline's coarse stage, which fly the rescans.
+
+    Coordinates of the sample are those of the coarse stage while the fine stage is at its center:
+    ``sample = coarse + sign * (fine - center)``.
+
+    Parameters
+    ----------
+    fast, slow
+        The axes, as those of a `Beamline`. Their limits count, less the run-up.
+    flyer
+        A `RowFlyer` that flies these axes.
+    reach_um
+        Largest (width, height) of one map. Where limits and run-up leave less, that counts.
+    center_um
+        Where the axes (fast, slow) are while the coarse stage flies, in um.
+    sign
+        For each axis +1 where it runs with the coarse axis, and -1 where it runs against it.
+    coarse_error_um
+        How far the coarse stage may stop from where it was sent, in um; so much of the range of
+        the fine stage is kept free on every side.
+    safe_box_um, max_rate_hz, max_points, max_velocity_um_s, run_up_um, time_model
+        As those of a `Beamline`, but for the fine stage. The highest frame rate and the largest
+        number of pixels are those of the beamline where they are None.
+
+    Raises
+    ------
+    ConfigError
+        A number is outside its range, or a device is not of its kind. The message lists all of it.
+    """
+
+    fast: NamedMovable[float]
+    slow: NamedMovable[float]
+    flyer: RowFlyer
+    reach_um: tuple[float, float]
+    center_um: tuple[float, float] = (0.0, 0.0)
+    sign: tuple[Sign, Sign] = (1, 1)
+    coarse_error_um: float = 0.5
+    safe_box_um: tuple[tuple[float, float], tuple[float, float]] | None = None
+    max_rate_hz: float | None = None
+    max_points: int | None = None
+    max_velocity_um_s: float | None = None
+    run_up_um: float | None = None
+    time_model: RowTimeModel = field(default_factory=RowTimeModel)
+
+    def __post_init__(self) -> None:
+        model, box, sign = self.time_model, self.safe_box_um, self.sign
+        is_model = isinstance(model, RowTimeModel)
+        signs = isinstance(sign, (tuple, list)) and len(sign) == 2 and set(sign) <= {1, -1}
+        check(
+            "fine stage",
+            "" if is_model else f"time_model is {model!r:.80}; it must be a RowTimeModel",
+            "" if signs else f"sign is {sign!r:.80}; it must be a pair of 1 or -1",
+            "" if box is None else box_flaw("safe_box_um", box),
+            ABOVE_ZERO.pair_flaw("reach_um", self.reach_um),
+            ANY_NUMBER.pair_flaw("center_um", self.center_um),
+            ZERO_OR_MORE.flaw("coarse_error_um", self.coarse_error_um),
+            *range_flaws(vars(self), _BEAMLINE_RANGES),
+            *(_device_flaw(name, vars(self)[name]) for name in ("fast", "slow", "flyer")),
+        )
 
 
 @dataclass(frozen=True)
@@ -249,13 +304,18 @@ class Beamline:
         How long a row takes.
     rescan_queue
         A `RescanQueue`, for surveys with ``rescan="queue"``.
+    fine
+        The stage that flies the rescans; None: the axes that fly the surveys do.
+    held
+        Other axes of the stage, which no plan moves. A region carries their positions, and is
+        refused where they have moved since.
 
     Raises
     ------
     ConfigError
         A number is not finite or not above 0 (`run_up_um` and `probe_fwhm_um` may be 0), or
-        `safe_box_um` or `reach_um` is not of the form above, or a device is not of its kind. The
-        message lists all of it.
+        `safe_box_um` or `reach_um` is not of the form above, or a device is not of its kind, or
+        two axes have the same name. The message lists all of it.
     """
 
     fast: NamedMovable[float]
@@ -274,6 +334,8 @@ class Beamline:
     flux_ph_s: float | None = None
     time_model: RowTimeModel = field(default_factory=RowTimeModel)
     rescan_queue: SettableReadable | None = None
+    fine: FineStage | None = None
+    held: tuple[HeldAxis, ...] = ()
 
     def __post_init__(self) -> None:
         model, box, reach = self.time_model, self.safe_box_um, self.reach_um
@@ -286,7 +348,39 @@ class Beamline:
             "" if reach is None else ABOVE_ZERO.pair_flaw("reach_um", reach),
             *range_flaws(vars(self), _BEAMLINE_RANGES),
             *(_device_flaw(name, vars(self)[name]) for name in _NEEDED),
+            *self._stage_flaws(),
         )
+
+    def _stage_flaws(self) -> Iterator[str]:
+        """Yield what is wrong with the fine stage and the axes that are held, in words."""
+        fine, held = self.fine, self.held
+        if not (fine is None or isinstance(fine, FineStage)):
+            yield f"fine is {fine!r:.80}; it must be a FineStage"
+            return
+        if not (isinstance(held, (tuple, list)) and all(isinstance(h, HeldAxis) for h in held)):
+            yield f"held is {held!r:.80}; it must be a tuple of HeldAxis"
+            return
+        axes = [self.fast, self.slow, *(() if fine is None else (fine.fast, fine.slow))]
+        if fine is not None or held:
+            names = [str(getattr(axis, "name", axis)) for axis in axes]
+            names += [str(axis.axis.name) for axis in held]
+            if len(set(names)) < len(names):
+                yield f"the axes are {', '.join(names)}; each needs a name of its own"
+
+    @cached_property
+    def rescanning(self) -> Beamline:
+        """The beamline whose axes fly the rescans: that of the fine stage where there is one.
+
+        Its positions are those of its own axes.
+        """
+        if self.fine is None:
+            return self
+        names = ("fast", "slow", "flyer", "reach_um", "safe_box_um", "max_velocity_um_s")
+        values = {name: getattr(self.fine, name) for name in (*names, "run_up_um", "time_model")}
+        for name in ("max_rate_hz", "max_points"):
+            value = getattr(self.fine, name)
+            values[name] = getattr(self, name) if value is None else value
+        return replace(self, fine=None, **values)
 
     @property
     def staged_devices(self) -> Iterator[RowFlyer | Movable[str]]:
