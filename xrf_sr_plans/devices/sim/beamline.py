@@ -12,9 +12,11 @@ from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel, SettableReada
 from xrf_sr_plans.devices.sim.clock import Clock, as_clock
 from xrf_sr_plans.devices.sim.detectors import SimFluorescence, SimI0, SimShutter
 from xrf_sr_plans.devices.sim.faults import Fault, FaultPlan, StuckMotor, as_fault_plan
+from xrf_sr_plans.devices.sim.fine_stage import SimFineStage, StageStack
 from xrf_sr_plans.devices.sim.flyer import SimRowFlyer
 from xrf_sr_plans.devices.sim.microscope import Microscope
 from xrf_sr_plans.devices.sim.motor import SimAxis
+from xrf_sr_plans.devices.sim.ride import Ride
 from xrf_sr_plans.devices.sim.sample import SAMPLES, Sample
 from xrf_sr_plans.devices.sim.stage import StageAxis
 from xrf_sr_plans.errors import ConfigError
@@ -74,6 +76,7 @@ def make_beamline(
     max_velocity_um_s: float = 2000.0,
     shutter_open: bool = True,
     axis_names: tuple[str, str] = ("samx", "samy"),
+    fine_stage: SimFineStage | None = None,
     **overrides: Any,
 ) -> SimBeamline:
     """Make a simulated beamline.
@@ -126,6 +129,8 @@ def make_beamline(
         Whether the shutter is open to begin with.
     axis_names
         Names of the fast and the slow axis.
+    fine_stage
+        A fine stage on top of the axes, which flies the rescans; None: there is none.
     overrides
         Values of other fields of `Beamline`.
 
@@ -172,22 +177,25 @@ def make_beamline(
         )
         for index in range(2)
     )
-    return _assembled(microscope, (fast, slow), hardware_clock, plan, egu, analysis, overrides)
+    ride = Ride()
+    if fine_stage is not None:
+        stack = StageStack(fine_stage, (fast, slow), hardware_clock, seed)
+        ride, overrides["fine"] = stack.on_coarse, stack.devices(microscope)
+    parts = {"microscope": microscope, "clock": hardware_clock, "faults": plan, "ride": ride}
+    return _assembled((fast, slow), egu, analysis, parts, overrides)
 
 
 def _assembled(
-    microscope: Microscope,
     axes: tuple[StageAxis, StageAxis],
-    clock: Clock,
-    faults: FaultPlan,
     egu: str,
     analysis: SettableReadable | None,
+    parts: dict[str, Any],
     overrides: dict[str, Any],
 ) -> SimBeamline:
     """Put the devices that plans see in front of the simulated parts."""
     fast, slow = axes
-    parts: dict[str, Any] = {"microscope": microscope, "fast": fast, "slow": slow}
-    parts |= {"clock": clock, "faults": faults}
+    microscope: Microscope = parts["microscope"]
+    parts = {**parts, "fast": fast, "slow": slow}
     defaults: dict[str, Any] = {
         "name": "sim",
         "probe_fwhm_um": microscope.probe_fwhm_um,
@@ -202,7 +210,7 @@ def _assembled(
         analysis=analysis,
         shutter=SimShutter(name="shutter", microscope=microscope),
         microscope=microscope,
-        clock=clock,
+        clock=parts["clock"],
         i0=SimI0(name="i0", **parts),
         detector=SimFluorescence(name="xrfdet", **parts),
         **{**defaults, **overrides},
@@ -232,7 +240,7 @@ def _sample(sample: str | Sample) -> Sample:
 
 
 def _check_overrides(overrides: dict[str, Any]) -> None:
-    taken = {"fast", "slow", "flyer", "analysis", "shutter"}
+    taken = {"fast", "slow", "flyer", "analysis", "shutter", "fine"}
     allowed = {field.name for field in fields(Beamline)} - taken
     unknown = sorted(set(overrides) - allowed)
     if unknown:

@@ -16,6 +16,7 @@ from xrf_sr_plans.devices.sim.clock import Clock
 from xrf_sr_plans.devices.sim.faults import FaultPlan, RowAddress
 from xrf_sr_plans.devices.sim.microscope import Microscope, Readout
 from xrf_sr_plans.devices.sim.motion import Motion
+from xrf_sr_plans.devices.sim.ride import Ride
 from xrf_sr_plans.devices.sim.stage import StageAxis
 from xrf_sr_plans.errors import ConfigError
 
@@ -88,6 +89,8 @@ class _PointDevice(Device):
         The clock of the hardware.
     faults
         What goes wrong; None: nothing.
+    ride
+        Where the axes are on the sample; None: their positions are its coordinates.
     """
 
     exposure_s = Component(Signal, value=0.01, kind="config")
@@ -101,12 +104,14 @@ class _PointDevice(Device):
         slow: StageAxis,
         clock: Clock,
         faults: FaultPlan | None = None,
+        ride: Ride | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
         self.microscope = microscope
         self._fast, self._slow, self._clock = fast, slow, clock
         self._faults = faults or FaultPlan()
+        self._ride = ride or Ride()
         self._readout: Readout | None = None
         self._time = time.time()
         self._motion: Motion | None = None
@@ -141,7 +146,8 @@ class _PointDevice(Device):
     def _expose(self, motion: Motion) -> None:
         seconds = float(self.exposure_s.get())
         drift_x, drift_y = self.microscope.drift_um(self._clock.elapsed_s)
-        x, y = self._fast.sample_um - drift_x, self._slow.sample_um - drift_y
+        x = float(self._ride.x_um(np.asarray(self._fast.sample_um))) - drift_x
+        y = self._ride.y_um(self._slow.sample_um) - drift_y
         # The noise depends on the place and on the run alone, so that detectors which are
         # triggered one after the other at a point see the same beam.
         key = ("point", round(x, 4), round(y, 4), seconds, *self._noise_key)

@@ -18,6 +18,7 @@ from xrf_sr_plans.devices.sim.clock import Clock
 from xrf_sr_plans.devices.sim.faults import Fault, FaultPlan, HungFlyer, RowAddress
 from xrf_sr_plans.devices.sim.microscope import Microscope
 from xrf_sr_plans.devices.sim.motion import Motion
+from xrf_sr_plans.devices.sim.ride import Ride
 from xrf_sr_plans.devices.sim.stage import MotorHangs, StageAxis
 from xrf_sr_plans.devices.sim.trapezoid import distance_reached, time_to_reach_s
 from xrf_sr_plans.errors import LimitsError
@@ -44,6 +45,8 @@ class SimRowFlyer(RowDevice):
         The clock of the hardware.
     faults
         What goes wrong; None: nothing.
+    ride
+        Where the axes are on the sample; None: their positions are its coordinates.
     """
 
     def __init__(
@@ -55,12 +58,14 @@ class SimRowFlyer(RowDevice):
         slow: StageAxis,
         clock: Clock,
         faults: FaultPlan | None = None,
+        ride: Ride | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, elements=microscope.elements, **kwargs)
         self.microscope = microscope
         self._fast, self._slow, self._clock = fast, slow, clock
         self._faults = faults or FaultPlan()
+        self._ride = ride or Ride()
         self._map_index: dict[str, int] = {}
         self._motion: Motion | None = None
         self._row_status: RowStatus | None = None
@@ -209,14 +214,19 @@ class SimRowFlyer(RowDevice):
             *(round(request[k], 4) for k in ("first_um", "step_um", "slow_um", "dwell_ms")),
             request["num"],
             request["direction"],
+            *self._ride.noise_key,
         )
         if self.microscope.fresh_noise:
             key = (*key, address.map_index)
         drift_x, drift_y = self.microscope.drift_um(self._clock.elapsed_s)
         # From encoder positions to positions on the sample.
-        offset = self._fast.backlash_offset_um(request["direction"]) - drift_x
+        play, ride = self._fast.backlash_offset_um(request["direction"]), self._ride
         exposure = self.microscope.ideal_exposure(
-            start + offset, stop + offset, self._slow.sample_um - drift_y, dwell_s, key
+            ride.x_um(start + play) - drift_x,
+            ride.x_um(stop + play) - drift_x,
+            ride.y_um(self._slow.sample_um) - drift_y,
+            dwell_s,
+            key,
         )
         for fault in faults:
             exposure = fault.change_exposure(exposure, address)
