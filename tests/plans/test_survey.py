@@ -28,7 +28,7 @@ from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.devices.sim.faults import HungFlyer
 from xrf_sr_plans.errors import FlightError, GridError, RefusedError
 from xrf_sr_plans.maps.region import Region
-from xrf_sr_plans.plans.fine_maps import fine_grid
+from xrf_sr_plans.plans.fine_grid import fine_grid
 from xrf_sr_plans.plans.rescan import rescan_regions
 
 BOX = (-4.0, -2.0, -1.5, 0.5)

@@ -21,10 +21,13 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.measurement import FACTORS, MOST_PROBE_STEPS
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.arguments import refusal
-from xrf_sr_plans.plans.fine_grid import rescan_problems
+from xrf_sr_plans.plans.placed_grid import rescan_reach_um
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import SingleMapRequest, SurveyRequest
+from xrf_sr_plans.plans.rescan_problems import rescan_problems
+from xrf_sr_plans.plans.stage_state import stage_state
 from xrf_sr_plans.plans.tiles import Tile, split_into_tiles
+from xrf_sr_plans.plans.two_stages import center_problems, grid_extents_um, region_way_s
 
 
 @dataclass(frozen=True)
@@ -148,10 +151,6 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
     fine_dwell_ms = request.dwell_ms if request.fine_dwell_ms is None else request.fine_dwell_ms
     fine = {"fine_step_um": fine_step_um, "fine_dwell_ms": fine_dwell_ms}
     if analysis is not None:
-        if not problems:
-            analysis = _with_rescans(
-                analysis, beamline, request, fine_step_um, fine_dwell_ms, time_s
-            )
         rescans = rescan_problems(
             beamline,
             grid,
@@ -162,6 +161,10 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
         # What forbids the survey itself is told once.
         told = {f"rescans: {problem.text}" for problem in problems}
         problems += [problem for problem in rescans if problem.text not in told]
+        if not problems:
+            analysis = _with_rescans(
+                analysis, beamline, request, grid, fine_step_um, fine_dwell_ms, time_s
+            )
     return SurveyDesign(
         maps=maps,
         time_s=time_s,
@@ -197,7 +200,7 @@ def _flight_problems(
     time_s: float,
 ) -> list[Problem]:
     """Return what forbids to fly all `grids`, which share step and dwell, in `time_s` seconds."""
-    problems: list[Problem] = []
+    problems = center_problems(beamline)
     for grid in grids:
         problems += preflight.map_problems(beamline, grid, request.dwell_ms)
     cost = preflight.map_cost(beamline, grids[0], request.dwell_ms)
@@ -243,18 +246,21 @@ def _with_rescans(
     analysis: schema.AnalysisRequest,
     beamline: Beamline,
     request: SurveyRequest,
+    grid: ScanGrid,
     fine_step_um: float,
     fine_dwell_ms: float,
     survey_s: float,
 ) -> schema.AnalysisRequest:
     """Return the request with what rescans cost, and with the beam time that the survey leaves."""
-    rows = beamline.time_model
+    rows = beamline.rescanning.time_model
     rescans = schema.RescanModel(
         step_um=fine_step_um,
         dwell_ms=fine_dwell_ms * rows.dwell_scale,
         row_overhead_s=rows.overhead_s,
+        region_overhead_s=region_way_s(beamline, grid_extents_um(grid)),
         budget_s=None if request.budget_s is None else max(request.budget_s - survey_s, 0.0),
-        reach_um=beamline.reach_um,
+        reach_um=rescan_reach_um(beamline, fine_step_um, fine_dwell_ms),
+        stage=stage_state(beamline),
     )
     return analysis.model_copy(update={"rescans": rescans})
 
@@ -298,7 +304,8 @@ def _time_note(
         return
     side_um = max(request.min_size_um, fine["fine_step_um"])
     pixels = math.ceil(side_um / fine["fine_step_um"] - 1e-6)
-    needed_s = pixels * beamline.time_model.row_s(pixels, fine["fine_dwell_ms"])
+    rows = beamline.rescanning.time_model
+    needed_s = pixels * rows.row_s(pixels, fine["fine_dwell_ms"])
     left_s = request.budget_s - time_s
     if 0 <= left_s < needed_s:
         yield (

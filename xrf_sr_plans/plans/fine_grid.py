@@ -1,4 +1,4 @@
-"""Fine grids: the pixels of a rescan, and what would forbid every rescan of a surveyed area."""
+"""`fine_grid`: the pixels of a rescan that is flown by the axes that flew the survey."""
 
 from __future__ import annotations
 
@@ -6,86 +6,22 @@ import math
 
 from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
 from xrf_sr_plans.devices.protocols import Beamline
-from xrf_sr_plans.errors import LimitsError, RefusedError
+from xrf_sr_plans.errors import LimitsError
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.preflight import Problem
 
-_WHOLE = 1e-6
+WHOLE = 1e-6
 """Deviation in pixels from a whole number of pixels that still counts as whole."""
 
 
-def rescan_problems(
+def fine_grid(
     beamline: Beamline,
-    surveyed: ScanGrid,
+    region: Region,
     *,
     fine_step_um: float,
     dwell_ms: float,
-    min_size_um: float = 0.0,
-) -> list[Problem]:
-    """Return what would forbid every rescan of a surveyed area, whatever is found there.
-
-    These are the frame rate and the velocity, limits that leave no fine pixel of the area, and
-    the number of pixels of even the smallest region.
-
-    Parameters
-    ----------
-    beamline
-        Its limits count, less the run-up that the fine maps need.
-    surveyed
-        The pixels of the survey.
-    fine_step_um
-        Pixel size of the rescans in um.
-    dwell_ms
-        Time at each of their pixels in ms.
-    min_size_um
-        Smallest side of a region in um.
-    """
-    fast = axis_facts(beamline.fast)
-    problems = preflight.speed_problems(beamline, fast, fine_step_um, dwell_ms)
-    # A run-up at a velocity that is refused anyway would only add a second, confusing reason.
-    if not problems:
-        try:
-            smallest = _smallest(beamline, surveyed, fine_step_um, dwell_ms, min_size_um)
-            problems = preflight.map_problems(beamline, smallest, dwell_ms)
-        except RefusedError as error:
-            problems = [Problem(type(error), str(error))]
-    return [Problem(problem.kind, f"rescans: {problem.text}") for problem in problems]
-
-
-def _smallest(
-    beamline: Beamline,
-    surveyed: ScanGrid,
-    fine_step_um: float,
-    dwell_ms: float,
-    min_size_um: float,
-) -> ScanGrid:
-    """Return the fine pixels of a region in the surveyed area that is as small as any can be.
-
-    Raises
-    ------
-    RefusedError
-        If no pixel of the area is allowed.
-    """
-    pixel = {"fine_step_um": fine_step_um, "dwell_ms": dwell_ms}
-    reachable = fine_grid(beamline, _region(surveyed.fast, surveyed.slow), **pixel)
-    size_um = max(min_size_um, fine_step_um)
-    fast, slow = (
-        AxisGrid(axis.name, axis.low_um + size_um / 2, size_um, 1)
-        for axis in (reachable.fast, reachable.slow)
-    )
-    return fine_grid(beamline, _region(fast, slow), **pixel)
-
-
-def _region(fast: AxisGrid, slow: AxisGrid) -> Region:
-    """Return a region with the outer edges of the pixels."""
-    edges = (fast.low_um, fast.high_um, slow.low_um, slow.high_um)
-    return Region(*edges, elements=(), score=1.0, reason="", source_uid="")
-
-
-def fine_grid(
-    beamline: Beamline, region: Region, *, fine_step_um: float, dwell_ms: float
+    facts: tuple[AxisFacts, AxisFacts] | None = None,
 ) -> ScanGrid:
     """Return the fine pixels that cover a region, as far as limits and reach allow.
 
@@ -102,13 +38,15 @@ def fine_grid(
         Pixel size in um.
     dwell_ms
         Time at each pixel in ms.
+    facts
+        The fast and the slow axis. None means that they are read from the devices.
 
     Raises
     ------
     RefusedError
         If not even one pixel is allowed.
     """
-    fast, slow = axis_facts(beamline.fast), axis_facts(beamline.slow)
+    fast, slow = facts or (axis_facts(beamline.fast), axis_facts(beamline.slow))
     run_up = preflight.run_up_um(beamline, fast, fine_step_um, dwell_ms)
     reach = beamline.reach_um or (math.inf, math.inf)
     x_edges = region.x_low_um, region.x_high_um
@@ -116,13 +54,13 @@ def fine_grid(
     x_box = preflight.allowed_box(beamline, fast, is_fast=True)
     y_box = preflight.allowed_box(beamline, slow, is_fast=False)
     return ScanGrid(
-        _fitted(fast, x_box, x_edges, fine_step_um, reach[0], run_up),
-        _fitted(slow, y_box, y_edges, fine_step_um, reach[1], 0.0),
+        fitted(fast, x_box, x_edges, fine_step_um, reach[0], run_up),
+        fitted(slow, y_box, y_edges, fine_step_um, reach[1], 0.0),
         run_up_um=run_up,
     )
 
 
-def _fitted(
+def fitted(
     facts: AxisFacts,
     box: preflight.Box | preflight.Problem,
     edges: tuple[float, float],
@@ -133,7 +71,7 @@ def _fitted(
     """Return the pixels along one axis between `edges`, as far as box, run-up and reach allow."""
     if isinstance(box, preflight.Problem):
         raise box.kind(box.text)
-    if step_um > reach_um * (1 + _WHOLE):
+    if step_um > reach_um * (1 + WHOLE):
         text = f"a pixel of {step_um:g} um is larger than the reach of {reach_um:g} um"
         raise LimitsError(f"axis {facts.name!r}: {text}")
     lowest, highest = box.low_um + run_up, box.high_um - run_up
@@ -145,9 +83,9 @@ def _fitted(
         )
     if low < lowest:
         # Only whole pixels are left out, so that the others stay on the region's lattice.
-        low += math.ceil((lowest - low) / step_um - _WHOLE) * step_um
-    most = math.floor((min(highest - low, reach_um)) / step_um + _WHOLE)
-    num = min(math.ceil((high - low) / step_um - _WHOLE), most)
+        low += math.ceil((lowest - low) / step_um - WHOLE) * step_um
+    most = math.floor((min(highest - low, reach_um)) / step_um + WHOLE)
+    num = min(math.ceil((high - low) / step_um - WHOLE), most)
     if num < 1:
         raise LimitsError(
             f"axis {facts.name!r}: no pixel of {edges[0]:g}..{edges[1]:g} um lies within"
@@ -163,7 +101,7 @@ def shrink_note(region: Region, grid: ScanGrid) -> str:
         (grid.fast, region.x_low_um, region.x_high_um),
         (grid.slow, region.y_low_um, region.y_high_um),
     ):
-        slack = _WHOLE * axis.step_um
+        slack = WHOLE * axis.step_um
         if axis.low_um > low + slack or axis.high_um < high - slack:
             notes.append(
                 f"axis {axis.name!r}: {low:g}..{high:g} um shrunk to"

@@ -154,10 +154,15 @@ class Flight:
             )
 
     def _row_request(self, row: int) -> RowRequest:
-        grid = self.run.grid
+        grid, placement = self.run.grid, self.run.placement
         direction = grid.direction(row)
         ends = grid.fast.start_um, grid.fast.stop_um
         first_um, last_um = ends if direction > 0 else ends[::-1]
+        slow_um = float(grid.slow.centers_um[row])
+        if placement is not None:
+            first_um, last_um = map(placement.fast.to_axis_um, (first_um, last_um))
+            direction *= placement.fast.sign
+            slow_um = placement.slow.to_axis_um(slow_um)
         return RowRequest(
             map_key=self._map_key,
             row=row,
@@ -168,13 +173,13 @@ class Flight:
             num=grid.fast.num,
             dwell_ms=self.run.dwell_ms,
             run_up_um=grid.run_up_um,
-            slow_um=float(grid.slow.centers_um[row]),
+            slow_um=slow_um,
             rows=grid.slow.num,
         )
 
     def _travel_s(self) -> float:
         """Return the seconds that the longest move of the slow axis to a row takes."""
-        slow = self.run.grid.slow
+        slow = self.run.flown.slow
         velocity = self._slow.velocity_um_s
         if not velocity:
             return 0.0

@@ -18,6 +18,7 @@ from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS, FlightProgress, FlownMap, M
 from xrf_sr_plans.plans.request import GridRequest
 from xrf_sr_plans.plans.single_run import single_run
 from xrf_sr_plans.plans.start_document import map_start
+from xrf_sr_plans.plans.two_stages import center_fine_stage, center_problems
 
 
 @plan
@@ -88,6 +89,9 @@ def fly_map(
 def fly(run: MapRun, progress: FlightProgress | None = None) -> MsgGenerator[FlownMap]:
     """Check a map once more and fly it: every plan of this package measures through here.
 
+    A fine stage that doesn't fly the map goes to its center first, where the coordinates of the
+    coarse stage are those of the sample.
+
     Parameters
     ----------
     run
@@ -111,7 +115,8 @@ def fly(run: MapRun, progress: FlightProgress | None = None) -> MsgGenerator[Flo
         [
             *preflight.element_problems(beamline),
             *preflight.number_problems({"row_attempts": run.row_attempts}),
-            *preflight.map_problems(beamline, run.grid, run.dwell_ms, facts=facts),
+            *preflight.map_problems(beamline, run.flown, run.dwell_ms, facts=facts),
+            *center_problems(beamline),
         ]
     )
     flight = Flight(run, slow=facts[1], progress=progress or FlightProgress())
@@ -123,6 +128,7 @@ def fly(run: MapRun, progress: FlightProgress | None = None) -> MsgGenerator[Flo
     }
     start = map_start(beamline, run.grid, run.metadata(), plan_args=plan_args)
 
+    yield from center_fine_stage(beamline)
     if isinstance(beamline.flyer, HasCheckPlan):
         yield from beamline.flyer.check_plan()
 

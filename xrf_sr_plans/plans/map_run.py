@@ -9,8 +9,10 @@ from typing import Any
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.maps.placement import Placement
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.plans import preflight
+from xrf_sr_plans.plans.stage_state import stage_state
 
 ROW_ATTEMPTS = 3
 """How often a failing row is flown, unless the user says otherwise."""
@@ -47,12 +49,19 @@ class MapRun:
 
     Attributes
     ----------
+    beamline
+        Its fast and slow axis and its flyer fly the map.
     grid
-        The pixels, in um of the stage.
+        The pixels, in coordinates of the sample.
     dwell_ms
         Time at each pixel in ms.
     purpose, survey_uid, parent_uid, region, tile, analysis
         As in `schema.MapMetadata`.
+    placement
+        Where the axes that fly the map are on the sample. None where their positions are its
+        coordinates.
+    stage
+        Positions by name of the other axes. None means what `stage_state` finds.
     user_input
         What the user asked, by parameter.
     derived_input
@@ -72,10 +81,17 @@ class MapRun:
     region: Region | None = None
     tile: schema.TileIndex | None = None
     analysis: schema.AnalysisRequest | None = None
+    placement: Placement | None = None
+    stage: Mapping[str, float] | None = None
     user_input: Mapping[str, Any] = field(default_factory=dict)
     derived_input: Mapping[str, Any] = field(default_factory=dict)
     row_attempts: int = ROW_ATTEMPTS
     md: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def flown(self) -> ScanGrid:
+        """The pixels as positions of the axes that fly them."""
+        return self.grid if self.placement is None else self.placement.grid_of_axes(self.grid)
 
     def metadata(self) -> schema.MapMetadata:
         """Return the `xrf_sr` part of the start document."""
@@ -95,6 +111,8 @@ class MapRun:
             region=None if self.region is None else self.region.to_dict(),
             tile=self.tile,
             grid=self.grid.to_dict(),
+            placement=None if self.placement is None else self.placement.to_dict(),
+            stage=stage_state(self.beamline) if self.stage is None else dict(self.stage),
             elements=list(self.beamline.flyer.elements),
             step_um=self.grid.fast.step_um,
             probe_fwhm_um=self.beamline.probe_fwhm_um,

@@ -166,12 +166,13 @@ def preview(plan: Callable[..., Any], *args: Any, **kwargs: Any) -> Preview:
 
 def _limits(beamline: Beamline) -> dict[str, str]:
     limits = {}
-    for axis, is_fast in ((beamline.fast, True), (beamline.slow, False)):
-        facts = axis_facts(axis)
-        box = preflight.allowed_box(beamline, facts, is_fast=is_fast)
-        limits[facts.name] = (
-            box.text
-            if isinstance(box, preflight.Problem)
-            else f"{box.low_um:g}..{box.high_um:g} um ({box.source})"
-        )
+    for stage in (beamline,) if beamline.fine is None else (beamline, beamline.rescanning):
+        for axis, is_fast in ((stage.fast, True), (stage.slow, False)):
+            facts = axis_facts(axis)
+            box = preflight.allowed_box(stage, facts, is_fast=is_fast)
+            limits[facts.name] = (
+                box.text
+                if isinstance(box, preflight.Problem)
+                else f"{box.low_um:g}..{box.high_um:g} um ({box.source})"
+            )
     return limits

@@ -12,7 +12,7 @@ from xrf_sr_plans.errors import RefusedError
 from xrf_sr_plans.maps.region import Rescan
 from xrf_sr_plans.maps.region_documents import regions_from_arguments
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.design import Design, planned_map, told_with
+from xrf_sr_plans.plans.design import Design, PlannedMap, told_with
 from xrf_sr_plans.plans.fine_maps import (
     FineMaps,
     RegionOutcome,
@@ -21,6 +21,8 @@ from xrf_sr_plans.plans.fine_maps import (
 from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import RescanRequest
+from xrf_sr_plans.plans.return_to_start import centering_fine_stage
+from xrf_sr_plans.plans.two_stages import center_problems
 from xrf_sr_plans.rois.budget import spend_budget
 
 
@@ -41,7 +43,9 @@ def rescan_regions(
     """Map regions finely, each as a run of its own.
 
     A region that reaches beyond the limits is shrunk to what the stage allows. What can't be flown
-    is reported as refused.
+    is reported as refused, and so is a region that was found with other axes of the stage, such as
+    theta, at other positions. Where the beamline has a fine stage, that flies the maps: the coarse
+    one goes to each region and stays at the last one.
 
     Parameters
     ----------
@@ -81,7 +85,8 @@ def rescan_regions(
     request = RescanRequest.from_arguments(locals())
     design = design_rescans(beamline, request)
     preflight.refuse(design.problems)
-    flown = yield from _fine_maps(beamline, request).fly_each(design.rescans)
+    maps = _fine_maps(beamline, request).fly_each(design.rescans)
+    flown = yield from centering_fine_stage(beamline, maps)
     return (*flown, *design.refused)
 
 
@@ -107,7 +112,7 @@ def design_rescans(beamline: Beamline, request: RescanRequest) -> RescanDesign:
     RefusedError
         If a region is malformed, or if a budget is not 0 or more.
     """
-    problems = request.problems(beamline)
+    problems = [*request.problems(beamline), *center_problems(beamline)]
     with told_with(problems):
         regions = regions_from_arguments(request.regions, request.parent_uid)
         fine = _fine_maps(beamline, request)
@@ -124,7 +129,7 @@ def design_rescans(beamline: Beamline, request: RescanRequest) -> RescanDesign:
         text = f"none of {len(regions)} regions can be flown: {reasons or 'none given'}"
         problems.append(Problem(RefusedError, text))
     maps = tuple(
-        planned_map(beamline, rescan.region.key[:8], rescan.grid, rescan.dwell_ms)
+        PlannedMap(rescan.region.key[:8], rescan.grid, rescan.dwell_ms, rescan.time_s, rescan.dose)
         for rescan in spending.chosen
     )
     return RescanDesign(

@@ -36,8 +36,8 @@ class _Home(NamedTuple):
 def returning_to_start(beamline: Beamline, area: Area, part: MsgGenerator[T]) -> MsgGenerator[T]:
     """Run `part`; once it is complete, bring the axes without a center back to where they were.
 
-    The same call then maps the same place again. After an abort, a stop, a halt or a failure
-    nothing is moved.
+    The same call then maps the same place again. A fine stage goes to its center. After an abort,
+    a stop, a halt or a failure nothing is moved.
 
     Parameters
     ----------
@@ -53,11 +53,46 @@ def returning_to_start(beamline: Beamline, area: Area, part: MsgGenerator[T]) ->
     FlightError
         If an axis doesn't come back; what was measured is complete.
     """
-    homes = _homes(beamline, area)
+    homes = [*_fine_homes(beamline), *_homes(beamline, area)]
+    return (yield from _homing(beamline, homes, part))
+
+
+def centering_fine_stage(beamline: Beamline, part: MsgGenerator[T]) -> MsgGenerator[T]:
+    """Run `part`; once it is complete, bring the fine stage to its center, where there is one.
+
+    After an abort, a stop, a halt or a failure nothing is moved.
+
+    Parameters
+    ----------
+    beamline
+        Its fine stage.
+    part
+        The plan that may move it.
+
+    Raises
+    ------
+    FlightError
+        If an axis doesn't come back; what was measured is complete.
+    """
+    return (yield from _homing(beamline, _fine_homes(beamline), part))
+
+
+def _homing(beamline: Beamline, homes: list[_Home], part: MsgGenerator[T]) -> MsgGenerator[T]:
     returned = yield from part
     if homes:
         yield from _bring_back(beamline, homes)
     return returned
+
+
+def _fine_homes(beamline: Beamline) -> list[_Home]:
+    fine = beamline.fine
+    if fine is None:
+        return []
+    homes = []
+    for axis, center_um in zip((fine.fast, fine.slow), fine.center_um, strict=True):
+        facts = axis_facts(axis)
+        homes.append(_Home(axis, center_um, facts.um_per_unit, facts.velocity_um_s or 0.0))
+    return homes
 
 
 def _homes(beamline: Beamline, area: Area) -> list[_Home]:

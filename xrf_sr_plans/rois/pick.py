@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -101,8 +101,9 @@ def pick_regions(enhanced: EnhancedMaps, request: AnalysisRequest, *, source_uid
         return Picked(())
     value = _values(targets, request, maps)
     choice = choose(probability, targets, value, _terms(request, enhanced))
+    stage = {} if request.rescans is None else request.rescans.stage
     regions = [
-        _region(index, choice, probability, query, maps, enhanced, source_uid)
+        replace(_region(index, choice, probability, query, maps, enhanced, source_uid), stage=stage)
         for index in range(len(choice.boxes))
     ]
     left_out = len(regions) - request.max_regions
