@@ -204,7 +204,7 @@ def test_a_fine_stage_that_does_not_come_back_is_told(run_engine, recorder):
     # Two moves to its center before the tiles, one for each of four rows, and then the way home.
     stuck = as_fault_plan(StuckMotor("slow", after_moves=6))
     beamline = small_beamline(fine_stage=replace(OFF_CENTER, faults=stuck))
-    with pytest.raises(FlightError, match="all is measured, but .* finey to -3 um"):
+    with pytest.raises(FlightError, match=r"all is measured, but .* finey to -3 um"):
         run_engine(small_survey(beamline))
     assert len(fine_maps(recorder)) == 1
     is_safe(beamline)
