@@ -90,6 +90,50 @@ def test_a_probe_as_wide_as_a_step_makes_a_lone_pixel_impossible() -> None:
     assert find_defects(counts, NAMES, (1.2, 1.2)).hot_pixels == ((0, 3, 3),)
 
 
+def test_a_lone_bright_pixel_that_may_be_a_particle_is_kept_and_named_as_doubtful() -> None:
+    counts = counted(1000)
+    counts[0, 3, 3] = 1e4
+    found = find_defects(counts, NAMES)
+    assert not found.mask.any()
+    assert found.doubtful_pixels == ((0, 3, 3),)
+    (line,) = found.doubts
+    assert "Fe: the pixel at row 3, column 3 is 99 times as bright" in line
+    assert "a particle or a hot pixel, which can't be told without the size of the probe" in line
+    (line,) = find_defects(counts, NAMES, (0.2, 0.2)).doubts
+    assert "which a probe of that size can't tell" in line
+    # A probe that is known to be wider leaves no doubt: it is hot.
+    assert find_defects(counts, NAMES, (1.2, 1.2)).doubts == ()
+
+
+def test_what_shows_in_another_element_or_has_a_tail_leaves_no_doubt() -> None:
+    counts = counted(1000)
+    counts[0, 3, 3], counts[0, 3, 4] = 1e4, 600
+    assert find_defects(counts, NAMES).doubts == ()
+    counts = counted(1000)
+    counts[0, 3, 3], counts[2, 3, 3] = 1e4, 400
+    assert find_defects(counts, NAMES).doubts == ()
+
+
+def test_many_doubtful_pixels_are_named_in_one_line_and_a_map_full_of_them_in_none() -> None:
+    rng = np.random.default_rng(0)
+    counts = counted(1000)
+    for row in range(1, 48, 10):
+        counts[0, row, 44] = 1e4
+    found = find_defects(counts, NAMES)
+    assert len(found.doubtful_pixels) == 5
+    (line,) = found.doubts
+    assert "Fe: 5 pixels are 3 or more times as bright as all around them" in line
+    dots = 1e4 * (rng.random((1, 48, 48)) < 0.04) + 5.0
+    assert find_defects(dots).doubtful_pixels == ()
+
+
+def test_nothing_is_said_of_a_pixel_that_has_no_measured_neighbours() -> None:
+    counts = counted(1000)
+    counts[:, 10:13, 10:13] = np.nan
+    counts[:, 11, 11] = (1e4, 3, 5)
+    assert find_defects(counts, NAMES).doubtful_pixels == ()
+
+
 @pytest.mark.parametrize("peak", [10, 50, 1000])
 def test_a_dead_row_is_unmeasured_in_all_elements_and_its_neighbours_are_not(peak) -> None:
     counts = counted(peak)

@@ -101,7 +101,7 @@ def degraded(
     missing = ~np.isfinite(measured)
     # (element, y, row within the coarse pixel, x, column within it)
     blocks = missing.reshape(len(truth), height // factor, factor, width // factor, factor)
-    notes = [*file.meta.get("notes", ()), *unit_notes(file), *defects.notes]
+    notes = [*file.meta.get("notes", ()), *unit_notes(file), *defects.notes, *defects.doubts]
     notes += [
         f"{name}: {100 * share:.1f} % of the values are below 0 and count as 0"
         for name, share in zip(file.elements, (file.maps < 0).mean(axis=(1, 2)), strict=True)

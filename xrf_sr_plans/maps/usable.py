@@ -28,11 +28,14 @@ class UsableCounts:
         Photons a pixel that were put under each element (element,), see `maps.net_counts`.
     notes
         What is odd about the values, in words.
+    doubtful_pixels
+        (element, row, column) of pixels that are particles or hot, see `maps.defects`.
     """
 
     counts: np.ndarray
     background: np.ndarray
     notes: tuple[str, ...]
+    doubtful_pixels: tuple[tuple[int, int, int], ...] = ()
 
 
 def usable_counts(
@@ -59,7 +62,12 @@ def usable_counts(
     defects = find_defects(counts, names, probe_steps)
     counts[defects.mask] = np.nan
     gross = gross_counts(counts, names)
-    return UsableCounts(gross.counts, gross.background, (*defects.notes, *gross.notes))
+    return UsableCounts(
+        gross.counts,
+        gross.background,
+        (*defects.notes, *defects.doubts, *gross.notes),
+        defects.doubtful_pixels,
+    )
 
 
 def probe_steps_of(maps: ElementalMaps) -> tuple[float, float]:

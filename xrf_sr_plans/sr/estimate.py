@@ -12,6 +12,7 @@ from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr import consistency
+from xrf_sr_plans.sr.doubtful_pixels import run_without_doubts
 from xrf_sr_plans.sr.intervals import Calibration, Regime, intervals
 from xrf_sr_plans.sr.prepare import Prepared, without_background
 from xrf_sr_plans.sr.scale import Scale
@@ -42,6 +43,13 @@ def estimate(
     counts = ready.counts / shrink[:, None, None] if (shrink > 1).any() else ready.counts
     scale = Scale.of(counts)
     stabilised, sigma = run_network(counts, scale, measurement, network, device)
+    run_without_doubts(
+        (stabilised, sigma),
+        counts,
+        ready.doubtful_pixels,
+        max(network.reach, 3),
+        lambda part: run_network(part, scale, measurement, network, device),
+    )
     # The network's arrays become the first two fields: no second copy of a large map.
     fields = {"estimate": stabilised, "sigma": sigma}
     fields |= {name: np.empty_like(stabilised) for name in ("lower", "upper", "baseline")}

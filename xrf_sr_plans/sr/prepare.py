@@ -32,6 +32,8 @@ class Prepared:
     result (`maps.net_counts`); None: none."""
     notes: tuple[str, ...] = ()
     """What is odd about the values and the beam monitor: defects, net counts, silence."""
+    doubtful_pixels: tuple[tuple[int, int, int], ...] = ()
+    """(element, row, column) of pixels that are particles or hot, which can't be told."""
 
     def fine_mask(self, factor: int) -> np.ndarray:
         """Return `measured` on the fine grid."""
@@ -75,7 +77,8 @@ def prepare(
         # Of a map without a monitor there is nothing to say.
         notes = (*notes, *beam.notes) if np.isfinite(i0).any() else notes
     measured = np.isfinite(counts)
-    return Prepared(fill_unmeasured(counts), measured, usable.background, notes)
+    filled = fill_unmeasured(counts)
+    return Prepared(filled, measured, usable.background, notes, usable.doubtful_pixels)
 
 
 def prepare_maps(maps: ElementalMaps) -> Prepared:

@@ -13,6 +13,9 @@ the edge of a sample that is thrown away is lost for good. What is marked and wh
   alone. Then a pixel is hot only if it has `FAR_ABOVE` times the photons of any other pixel of its
   map, if no other element has a trace of it, and if nothing of it is in its neighbours. Four or
   more of such pixels in a map are particles.
+* **A doubtful pixel** of one element: `BRIGHTER` times its neighbours, without trace or tail, yet
+  nothing that a particle far smaller than a step couldn't give. It stays, and is named; what uses
+  all elements together does without it for the others.
 * **A dead row**: next to nothing in all elements together (`NEXT_TO_NOTHING`), where the rows on
   both sides count in the same columns. A gap in a sample that is one row wide would have to run
   along the row, through the whole width of the sample, with both edges between two rows.
@@ -40,6 +43,7 @@ import numpy as np
 
 from xrf_sr_plans.maps.defects.chance import LEAST_PIXELS
 from xrf_sr_plans.maps.defects.columns import bad_columns
+from xrf_sr_plans.maps.defects.doubtful_pixels import doubtful_pixels, doubts
 from xrf_sr_plans.maps.defects.hot_pixels import hot_pixels
 from xrf_sr_plans.maps.defects.rows import dead_rows, doubled_rows
 
@@ -62,6 +66,10 @@ class Defects:
         Columns at the ends of the rows.
     notes
         Each defect in words.
+    doubtful_pixels
+        (element, row, column) of pixels that may be hot and may be particles; not in `mask`.
+    doubts
+        What of it can't be told, in words.
     """
 
     mask: np.ndarray
@@ -70,6 +78,8 @@ class Defects:
     doubled_rows: tuple[int, ...] = ()
     bad_columns: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    doubtful_pixels: tuple[tuple[int, int, int], ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def find_defects(
@@ -114,7 +124,18 @@ def find_defects(
             f" {counts[index, row, column]:g} photons, the highest other has"
             f" {_highest(counts[index], mask[index]):g}: taken as unmeasured"
         )
-    return Defects(mask, tuple(hot), tuple(dead), tuple(doubled), tuple(columns), tuple(notes))
+    sound = np.where(mask, np.nan, counts)
+    doubtful = doubtful_pixels(sound)
+    return Defects(
+        mask,
+        tuple(hot),
+        tuple(dead),
+        tuple(doubled),
+        tuple(columns),
+        tuple(notes),
+        tuple(doubtful),
+        tuple(doubts(doubtful, sound, names, probe_steps)),
+    )
 
 
 def _highest(plane: np.ndarray, hidden: np.ndarray) -> float:

@@ -27,6 +27,8 @@ TRACE_SIGMAS = 4.0
 """Excess over all neighbours, in standard deviations, that is a trace in another element."""
 TAIL = 0.02
 """Share of a pixel's photons in its four neighbours that shows that a probe passed it."""
+RING = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
+"""The eight neighbours of a pixel."""
 
 
 def hot_pixels(
@@ -37,8 +39,7 @@ def hot_pixels(
     filled = np.where(np.isfinite(plane), plane, -np.inf)
     if filled.max() < LEAST_HOT:
         return []
-    ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
-    highest = ndimage.maximum_filter(filled, footprint=ring, mode="constant", cval=-np.inf)
+    highest = ndimage.maximum_filter(filled, footprint=RING, mode="constant", cval=-np.inf)
     peaks = (filled >= np.maximum(LEAST_HOT, 2 * highest)) & _may_be_sharp(filled, probe_steps)
     impossible = [
         (int(row), int(column))
@@ -57,8 +58,8 @@ def hot_pixels(
             for place in places
             if place not in impossible
             and plane[place] >= times * cap
-            and not _has_tail(others, float(plane[place]), *place)
-            and not _has_trace(counts, index, *place)
+            and not has_tail(others, float(plane[place]), *place)
+            and not has_trace(counts, index, *place)
         ]
         usual = all(not width or width >= USUAL_PROBE_STEPS for width in probe_steps)
         if len(places) <= MOST_HOT or (usual and len({*alone, *impossible}) >= len(places)):
@@ -139,7 +140,7 @@ def _least_share(width_steps: float) -> float:
     return math.exp(-4 * math.log(2) / width_steps**2) if width_steps > 0 else 0.0
 
 
-def _has_tail(plane: np.ndarray, value: float, row: int, column: int) -> bool:
+def has_tail(plane: np.ndarray, value: float, row: int, column: int) -> bool:
     """Return whether the four neighbours of a pixel hold more than what surrounds them.
 
     Parameters
@@ -164,7 +165,7 @@ def _has_tail(plane: np.ndarray, value: float, row: int, column: int) -> bool:
     return excess > max(noise, TAIL * value)
 
 
-def _has_trace(counts: np.ndarray, index: int, row: int, column: int) -> bool:
+def has_trace(counts: np.ndarray, index: int, row: int, column: int) -> bool:
     """Return whether another element stands out of all its neighbours there."""
     around = counts[:, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].copy()
     value = counts[:, row, column]
