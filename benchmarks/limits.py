@@ -57,8 +57,9 @@ def random_beamline(rng: np.random.Generator, *, two_stages: bool) -> Beamline:
     )
     if beamline.fine is None:
         return beamline
-    error_um = float(rng.uniform(0, 1))
-    return replace(beamline, fine=replace(beamline.fine, coarse_error_um=error_um))
+    x, y, error_um = (float(um) for um in rng.uniform(0, 1, 3))
+    fine_stage = replace(beamline.fine, coarse_error_um=error_um, offset_um=(x, -y))
+    return replace(beamline, fine=fine_stage)
 
 
 def random_region(rng: np.random.Generator) -> Region:
@@ -94,7 +95,8 @@ def violations(
             # By the definition of the coordinates, for the largest error of the coarse stage.
             for error in (-fine.coarse_error_um, fine.coarse_error_um):
                 on_fine = sorted(
-                    fine.center_um[index] + fine.sign[index] * (end - coarse - error)
+                    fine.center_um[index]
+                    + fine.sign[index] * (end - coarse - fine.offset_um[index] - error)
                     for end in ends
                 )
                 low, high = facts.fine[index].low_um, facts.fine[index].high_um

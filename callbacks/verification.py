@@ -12,7 +12,7 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xrf_sr_plans.callbacks.result_run import (
     NAMESPACE,
@@ -25,6 +25,7 @@ from xrf_sr_plans.callbacks.result_run import (
 )
 from xrf_sr_plans.errors import AnalysisError
 from xrf_sr_plans.maps.elemental import EnhancedMaps
+from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.metrics.agreement import Agreement, compare
 from xrf_sr_plans.schema import (
     PLAN_VERIFICATION,
@@ -34,7 +35,10 @@ from xrf_sr_plans.schema import (
 )
 from xrf_sr_plans.store.ledger import Entry, Ledger, content_key
 from xrf_sr_plans.store.predictions import Predictions
-from xrf_sr_plans.store.verdict import Verdict, judge
+from xrf_sr_plans.store.verdict import Verdict, judge, stage_offset
+
+if TYPE_CHECKING:
+    from xrf_sr_plans.composite.fine_offset import FineOffset
 
 logger = logging.getLogger(__name__)
 
@@ -95,15 +99,21 @@ class Verification:
         if predicted is None:
             logger.info("fine map %s: nothing was predicted there", analysed.source_uid)
             return
+        # Imported here, because it loads much of scipy that a survey without rescans doesn't need.
+        from xrf_sr_plans.composite.fine_offset import fine_offset
+
+        assert analysed.maps is not None
+        offset = fine_offset(predicted, analysed.maps)
         agreements, reason = {}, ""
         try:
-            assert analysed.maps is not None
-            agreements = compare(predicted, analysed.maps)
+            # A stage that was elsewhere is no fault of the model.
+            agreements = compare(predicted, offset.corrected(analysed.maps))
         except AnalysisError as error:
             reason = str(error)
-        verified = self._verified(analysed, predicted, agreements, reason)
-        if verified.overall.warning:
-            logger.warning("%s: %s", verified.beamline, verified.overall.warning)
+        verified = self._verified(analysed, predicted, offset, agreements, reason)
+        for warning in (*verified.notes, verified.overall.warning):
+            if warning:
+                logger.warning("%s: %s", verified.beamline, warning)
         if self._emit is not None:
             for name, doc in verified.documents():
                 self._emit(name, doc)
@@ -120,6 +130,7 @@ class Verification:
         self,
         analysed: AnalysedMap,
         predicted: EnhancedMaps,
+        offset: FineOffset,
         agreements: Mapping[str, Agreement],
         reason: str,
     ) -> VerifiedMap:
@@ -131,9 +142,12 @@ class Verification:
         if not self._pools_surveys:
             history = [entry for entry in history if entry.survey_uid == survey]
         entries = [
-            _entry(analysed, predicted, survey, agreement) for agreement in agreements.values()
+            _entry(analysed, predicted, survey, offset, agreement)
+            for agreement in agreements.values()
         ]
-        return VerifiedMap(analysed, predicted, beamline, agreements, entries, history, reason)
+        return VerifiedMap(
+            analysed, predicted, beamline, offset, agreements, entries, history, reason
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +159,8 @@ class VerifiedMap:
     predicted: EnhancedMaps
     """What had been predicted there."""
     beamline: str
+    offset: FineOffset
+    """How far from where it was expected the map was flown; the comparison allows for it."""
     agreements: Mapping[str, Agreement]
     """The comparison by element; empty where `reason` says why there is none."""
     entries: Sequence[Entry]
@@ -158,6 +174,23 @@ class VerifiedMap:
     def overall(self) -> Verdict:
         """Verdict on the model over all elements, with this map included."""
         return judge([*self.history, *self.entries])
+
+    @property
+    def notes(self) -> list[str]:
+        """What to tell about where the map was flown; empty where that is as expected."""
+        metadata = self.analysed.start["xrf_sr"]
+        grid = ScanGrid.from_dict(metadata["grid"])
+        stage = "the stage" if metadata.get("placement") is None else "the fine stage"
+        here = self.offset.in_words(stage, grid.fast.name, grid.slow.name)
+        always = stage_offset([*self.history, *self.entries]) if self.entries else None
+        if always is None:
+            return [here] if here else []
+        mean = f"{always.dx_um:+.2f}, {always.dy_um:+.2f} um (x, y)"
+        advice = (
+            f"in {always.fine_maps} fine maps of this survey the fine stage was off by {mean} on"
+            " average: add that to its offset_um"
+        )
+        return [text for text in (here, advice) if text]
 
     def documents(self) -> Documents:
         """Return the documents of the verification run, which has one event per element."""
@@ -194,6 +227,8 @@ class VerifiedMap:
             "factor": self.predicted.factor,
             "fallback": self.predicted.fallback,
             "complete": self.analysed.complete,
+            "offset": self.offset.to_dict(),
+            "notes": self.notes,
             "ledger_before": {"entries": len(self.history), "key": history},
             "versions": package_versions(),
             "hints": {},
@@ -230,9 +265,14 @@ def _is_fine(analysed: AnalysedMap) -> bool:
 
 
 def _entry(
-    analysed: AnalysedMap, predicted: EnhancedMaps, survey_uid: str, agreement: Agreement
+    analysed: AnalysedMap,
+    predicted: EnhancedMaps,
+    survey_uid: str,
+    offset: FineOffset,
+    agreement: Agreement,
 ) -> Entry:
-    figures = agreement.to_dict()
+    figures, placement = agreement.to_dict(), analysed.start["xrf_sr"].get("placement")
+    known = not offset.measured.problem
     return Entry(
         time=analysed.end_time,
         fine_uid=analysed.source_uid,
@@ -242,6 +282,9 @@ def _entry(
         model=predicted.model["name"],
         model_sha256=predicted.model["sha256"],
         calibration=predicted.model["calibration"],
+        stage="" if placement is None else str(placement["fast"]["name"]),
+        dx_um=offset.measured.dx_um if known else None,
+        dy_um=offset.measured.dy_um if known else None,
         **{name: value for name, value in figures.items() if name in Entry.model_fields},
     )
 

@@ -220,7 +220,7 @@ class MapMetadata(BaseModel):
     grid: dict[str, Any]
     """The `ScanGrid` in coordinates of the sample, as a dict."""
     placement: dict[str, Any] | None = None
-    """The `Placement` of the axes that fly the map, as a dict; with None, the encoders read
+    """The `StagePlacement` of the axes that fly the map, as a dict; with None, the encoders read
     coordinates of the sample."""
     stage: dict[str, float] = Field(default_factory=dict)
     """Positions by name of the axes that don't fly the map: those of the two stages that don't, in

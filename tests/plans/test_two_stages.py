@@ -27,7 +27,7 @@ from xrf_sr_plans.devices.protocols import FineStage, HeldAxis
 from xrf_sr_plans.devices.sim import SimFineStage
 from xrf_sr_plans.devices.sim.faults import StuckMotor, as_fault_plan
 from xrf_sr_plans.errors import ConfigError, FlightError, LimitsError, RefusedError
-from xrf_sr_plans.maps.placement import Placement
+from xrf_sr_plans.maps.stage_placement import StagePlacement
 from xrf_sr_plans.plans.fine_maps import FineMaps
 from xrf_sr_plans.plans.preview import preview
 from xrf_sr_plans.plans.queue_rescans import queue_item
@@ -85,7 +85,7 @@ def test_documents_have_the_grid_on_the_sample_and_encoders_as_they_were_read(ru
     metadata = start["xrf_sr"]
     assert start["extents"] == [[-3.75, 5.75], [-8.75, 2.75]]
     assert metadata["grid"]["fast"]["name"] == "samx"
-    placement = Placement.from_dict(metadata["placement"])
+    placement = StagePlacement.from_dict(metadata["placement"])
     assert (placement.fast.name, placement.fast.sign) == ("finex", -1)
     assert (placement.slow.name, placement.slow.sign) == ("finey", 1)
     stage = metadata["stage"]
@@ -309,7 +309,7 @@ def test_a_queued_rescan_carries_the_state_of_the_stage_and_honours_it(run_engin
     stage = start["xrf_sr"]["stage"]
     assert stage["theta"] == 30.0
     # Coordinates are those of the survey, which was flown with the fine stage at 1.5 um.
-    placed = Placement.from_dict(start["xrf_sr"]["placement"])
+    placed = StagePlacement.from_dict(start["xrf_sr"]["placement"])
     assert placed.fast.to_sample_um(1.5) == pytest.approx(stage["samx"])
     theta.set(0.0).wait()
     with pytest.raises(RefusedError, match="surveyed at theta 30"):

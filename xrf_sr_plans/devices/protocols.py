@@ -20,8 +20,8 @@ from bluesky.protocols import (
 from bluesky.utils import MsgGenerator
 
 from xrf_sr_plans.devices.row_time import RowTimeModel
-from xrf_sr_plans.maps.placement import Sign
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.maps.stage_placement import Sign
 from xrf_sr_plans.ranges import (
     ABOVE_ZERO,
     ANY_NUMBER,
@@ -204,8 +204,8 @@ class HeldAxis:
 class FineStage:
     """Axes of small range on top of a beamline's coarse stage, which fly the rescans.
 
-    Coordinates of the sample are those of the coarse stage while the fine stage is at its center:
-    ``sample = coarse + sign * (fine - center)``.
+    Coordinates of the sample are those of the coarse stage while the fine stage is at its center
+    and doesn't fly: ``sample = coarse + sign * (fine - center) + offset``.
 
     Parameters
     ----------
@@ -219,6 +219,9 @@ class FineStage:
         Where the axes (fast, slow) are while the coarse stage flies, in um.
     sign
         For each axis +1 where it runs with the coarse axis, and -1 where it runs against it.
+    offset_um
+        How far (x, y) on the sample the beam is from where both stages say it is when the fine
+        stage flies, in um. Verifications of rescans tell it.
     coarse_error_um
         How far the coarse stage may stop from where it was sent, in um; so much of the range of
         the fine stage is kept free on every side.
@@ -238,6 +241,7 @@ class FineStage:
     reach_um: tuple[float, float]
     center_um: tuple[float, float] = (0.0, 0.0)
     sign: tuple[Sign, Sign] = (1, 1)
+    offset_um: tuple[float, float] = (0.0, 0.0)
     coarse_error_um: float = 0.5
     safe_box_um: tuple[tuple[float, float], tuple[float, float]] | None = None
     max_rate_hz: float | None = None
@@ -257,6 +261,7 @@ class FineStage:
             "" if box is None else box_flaw("safe_box_um", box),
             ABOVE_ZERO.pair_flaw("reach_um", self.reach_um),
             ANY_NUMBER.pair_flaw("center_um", self.center_um),
+            ANY_NUMBER.pair_flaw("offset_um", self.offset_um),
             ZERO_OR_MORE.flaw("coarse_error_um", self.coarse_error_um),
             *range_flaws(vars(self), _BEAMLINE_RANGES),
             *(_device_flaw(name, vars(self)[name]) for name in ("fast", "slow", "flyer")),

@@ -8,7 +8,7 @@ too, are:
   row's place doesn't take the place of one that it saw where it belongs.
 * Within the row a frame lies where the encoder says (`maps.encoders`). Where the encoder says
   nothing, order and direction decide. Encoders of a fine stage read its own coordinates: where
-  those are on the sample is said by the start document (`maps.placement`).
+  those are on the sample is said by the start document (`maps.stage_placement`).
 * Several frames in one pixel are *averaged*: counts stay per pixel dwell, so that a pixel hit
   twice is not twice as bright. `coverage` says how many frames there were.
 * A frame without beam or without live time (`maps.monitors`) measured nothing. Its pixel is NaN
@@ -32,7 +32,7 @@ from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.encoders import place_row
 from xrf_sr_plans.maps.grid import ScanGrid, check_size
 from xrf_sr_plans.maps.judged_rows import JudgedRows, RawRow, judge_rows
-from xrf_sr_plans.maps.placement import Placement
+from xrf_sr_plans.maps.stage_placement import StagePlacement
 from xrf_sr_plans.schema import STREAM_ROWS, MapMetadata, elements_key, row_keys
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class MapBuilder:
             self.grid = ScanGrid.from_dict(self.metadata.grid)
             check_size(self.grid, len(self.metadata.elements))
             placed = self.metadata.placement
-            placement = None if placed is None else Placement.from_dict(placed)
+            placement = None if placed is None else StagePlacement.from_dict(placed)
         except Exception as error:  # damaged metadata can raise anything
             raise AssemblyError(f"run {self.uid}: no map in its start document: {error}") from error
         # What the encoders are compared with, and the signs that their readings are given first.

@@ -9,8 +9,8 @@ from typing import Any
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.maps.placement import Placement
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.maps.stage_placement import StagePlacement
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.stage_state import stage_state
 
@@ -81,7 +81,7 @@ class MapRun:
     region: Region | None = None
     tile: schema.TileIndex | None = None
     analysis: schema.AnalysisRequest | None = None
-    placement: Placement | None = None
+    placement: StagePlacement | None = None
     stage: Mapping[str, float] | None = None
     user_input: Mapping[str, Any] = field(default_factory=dict)
     derived_input: Mapping[str, Any] = field(default_factory=dict)

@@ -16,8 +16,8 @@ from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
 from xrf_sr_plans.devices.protocols import Beamline, FineStage
 from xrf_sr_plans.errors import LimitsError
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
-from xrf_sr_plans.maps.placement import AxisPlacement, Placement
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.maps.stage_placement import AxisPlacement, StagePlacement
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.fine_grid import WHOLE, fine_grid, fitted
 from xrf_sr_plans.plans.preflight import Box, Problem
@@ -39,7 +39,7 @@ class PlacedGrid:
 
     grid: ScanGrid
     coarse_um: tuple[float, float] | None = None
-    placement: Placement | None = None
+    placement: StagePlacement | None = None
 
     @property
     def flown(self) -> ScanGrid:
@@ -129,7 +129,7 @@ def placed_grid(
 
 def placement_at(
     fine: FineStage, stage: Mapping[str, float], coarse_um: tuple[float, float]
-) -> Placement:
+) -> StagePlacement:
     """Return where the axes of the fine stage are on the sample.
 
     Parameters
@@ -148,7 +148,7 @@ def placement_at(
             (fine.fast, fine.slow), fine.sign, coarse_um, _references(fine, stage), strict=True
         )
     )
-    return Placement(fast, slow)
+    return StagePlacement(fast, slow)
 
 
 def rescan_reach_um(
@@ -246,8 +246,10 @@ def _placed_axis(
 def _references(fine: FineStage, stage: Mapping[str, float]) -> tuple[float, float]:
     """Return the positions in um at which coordinates of the sample are the coarse stage's."""
     fast, slow = (
-        float(stage.get(axis.name, center))
-        for axis, center in zip((fine.fast, fine.slow), fine.center_um, strict=True)
+        float(stage.get(axis.name, center)) - sign * offset
+        for axis, center, sign, offset in zip(
+            (fine.fast, fine.slow), fine.center_um, fine.sign, fine.offset_um, strict=True
+        )
     )
     return fast, slow
 

@@ -53,6 +53,12 @@ class Entry(BaseModel):
     psnr_enhanced_db: float
     psnr_baseline_db: float
     bias: float
+    stage: str = ""
+    """Name of the fast axis of the fine stage that flew the fine map; empty: there was none."""
+    dx_um: float | None = None
+    """How far from where it was expected the fine map was flown, along x; None: unknown."""
+    dy_um: float | None = None
+    """The same along y."""
 
     @property
     def order(self) -> tuple[float, str, str]:

@@ -32,6 +32,11 @@ LARGEST_BIAS = 0.05
 WORST_GAIN_DB = -0.2
 """Mean PSNR relative to bicubic, in dB, below which a model should be trained again."""
 
+PLACED_MAPS = 3
+"""Fine maps that must agree before a fine stage is said to be off always."""
+LEAST_OFFSET_UM = 0.05
+"""Offset in um below which a fine stage is where it should be."""
+
 Judgement = Literal["unknown", "calibrated", "overconfident", "underconfident"]
 Recommendation = Literal["fine", "recalibrate", "collect pairs", "retrain"]
 
@@ -138,6 +143,46 @@ def judge(entries: Sequence[Entry], element: str | None = None) -> Verdict:
     return Verdict(
         coverage, low, high, int(pixels.sum()), effective, len(maps), judgement, advice, warning
     )
+
+
+@dataclass(frozen=True)
+class StageOffset:
+    """Mean offset (x, y) of a fine stage, in um, over the latest fine maps that it flew."""
+
+    dx_um: float
+    dy_um: float
+    fine_maps: int
+
+
+def stage_offset(entries: Sequence[Entry]) -> StageOffset | None:
+    """Return by how much a fine stage is always off, or None where it isn't.
+
+    The fine maps of the latest survey count, because every change of sample or optics may move
+    what the stages have in common. At least `PLACED_MAPS` have to agree within their spread.
+
+    Parameters
+    ----------
+    entries
+        Entries in order of time. The last one says which survey and which stage it is about.
+    """
+    last = entries[-1] if entries else None
+    if last is None or not last.stage:
+        return None
+    offsets = {
+        entry.fine_uid: (entry.dx_um, entry.dy_um)
+        for entry in entries
+        if (entry.stage, entry.survey_uid) == (last.stage, last.survey_uid)
+        and entry.dx_um is not None
+        and entry.dy_um is not None
+    }
+    if len(offsets) < PLACED_MAPS:
+        return None
+    # (fine map, axis)
+    um = np.array(list(offsets.values()))
+    mean, error = um.mean(axis=0), um.std(axis=0, ddof=1) / math.sqrt(len(um))
+    if not (np.abs(mean) > np.maximum(3 * error, LEAST_OFFSET_UM)).any():
+        return None
+    return StageOffset(float(mean[0]), float(mean[1]), len(um))
 
 
 def _latest(entries: Sequence[Entry]) -> list[Entry]:

@@ -12,7 +12,7 @@ from xrf_sr_plans.devices.sim.microscope import Microscope
 from xrf_sr_plans.devices.sim.motor import SimAxis
 from xrf_sr_plans.devices.sim.ride import Ride
 from xrf_sr_plans.devices.sim.stage import StageAxis
-from xrf_sr_plans.maps.placement import Sign
+from xrf_sr_plans.maps.stage_placement import Sign
 
 Pair = tuple[float, float]
 _Axes = tuple[StageAxis, StageAxis]

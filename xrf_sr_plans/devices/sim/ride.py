@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xrf_sr_plans.maps.placement import Sign
+from xrf_sr_plans.maps.stage_placement import Sign
 
 
 def _nowhere_else() -> tuple[float, float]:

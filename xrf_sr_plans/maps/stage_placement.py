@@ -1,4 +1,4 @@
-"""`Placement`: where the axes that fly a map are on the sample.
+"""`StagePlacement`: where the axes that fly a map are on the sample.
 
 Grids, regions and documents are in sample coordinates, which are those of the coarse stage while a
 fine stage on top of it is at its center. The encoders of a fine stage read its own coordinates.
@@ -63,7 +63,7 @@ class AxisPlacement:
 
 
 @dataclass(frozen=True)
-class Placement:
+class StagePlacement:
     """Where the fast and the slow axis that fly a map are on the sample."""
 
     fast: AxisPlacement
@@ -94,7 +94,7 @@ class Placement:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Placement:
+    def from_dict(cls, fields: Mapping[str, Any]) -> StagePlacement:
         """Return the placement that `to_dict` made these fields of.
 
         Raises
@@ -114,5 +114,5 @@ class Placement:
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, GridError):
                 raise
-            raise GridError(f"not a Placement: {error!r} in {fields!r:.200}") from error
+            raise GridError(f"not a StagePlacement: {error!r} in {fields!r:.200}") from error
         return cls(fast, slow)

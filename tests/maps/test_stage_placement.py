@@ -15,18 +15,18 @@ from support.row_documents import (
 )
 from xrf_sr_plans.errors import AssemblyError, GridError
 from xrf_sr_plans.maps.assemble import MapBuilder
-from xrf_sr_plans.maps.placement import AxisPlacement, Placement
+from xrf_sr_plans.maps.stage_placement import AxisPlacement, StagePlacement
 
 GRID = small_grid(6, 8)
 COUNTS = truth(GRID)
 PLACEMENTS = [
-    Placement(AxisPlacement("px", fast, 11.3), AxisPlacement("py", slow, -2.6))
+    StagePlacement(AxisPlacement("px", fast, 11.3), AxisPlacement("py", slow, -2.6))
     for fast in (1, -1)
     for slow in (1, -1)
 ]
 
 
-def flown(placement: Placement, row: int, scale: float = 1.0, shift_um: float = 0.0) -> dict:
+def flown(placement: StagePlacement, row: int, scale: float = 1.0, shift_um: float = 0.0) -> dict:
     """Event of a row as the fine stage would write it: its own positions, its own direction."""
     event = row_event(GRID, COUNTS, row)
     data = event["data"]
@@ -38,7 +38,7 @@ def flown(placement: Placement, row: int, scale: float = 1.0, shift_um: float = 
     return event
 
 
-def built(placement: Placement, events: list[dict]) -> MapBuilder:
+def built(placement: StagePlacement, events: list[dict]) -> MapBuilder:
     builder = MapBuilder(start_document(GRID, placement=placement.to_dict()))
     builder.descriptor(descriptor_document())
     for event in events:
@@ -88,12 +88,12 @@ def test_a_row_in_another_rows_place_is_seen_on_the_fine_encoder():
 
 def test_placement_and_dictionary_are_inverse_and_nonsense_is_refused():
     placement = PLACEMENTS[1]
-    assert Placement.from_dict(placement.to_dict()) == placement
+    assert StagePlacement.from_dict(placement.to_dict()) == placement
     assert placement.grid_of_axes(GRID).fast.name == "px"
     for sign, origin_um in ((0, 1.0), (1, np.nan)):
         with pytest.raises(GridError):
             AxisPlacement("px", sign, origin_um)
-    with pytest.raises(GridError, match="not a Placement"):
-        Placement.from_dict({"fast": {}})
+    with pytest.raises(GridError, match="not a StagePlacement"):
+        StagePlacement.from_dict({"fast": {}})
     with pytest.raises(AssemblyError, match="no map in its start document"):
         MapBuilder(start_document(GRID, placement={"fast": 3}))
