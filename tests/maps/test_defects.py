@@ -114,6 +114,12 @@ def test_what_shows_in_another_element_or_has_a_tail_leaves_no_doubt() -> None:
     assert find_defects(counts, NAMES).doubts == ()
 
 
+def test_a_lone_pixel_among_brighter_ones_leaves_no_doubt() -> None:
+    counts = counted(1000)
+    counts[0, 3, 3] = 900
+    assert find_defects(counts, NAMES).doubts == ()
+
+
 def test_many_doubtful_pixels_are_named_in_one_line_and_a_map_full_of_them_in_none() -> None:
     rng = np.random.default_rng(0)
     counts = counted(1000)
@@ -227,6 +233,18 @@ def test_the_edges_of_a_sample_are_no_bad_columns() -> None:
     counts = counted(200)
     counts[0, :, 47], counts[1, :, 46:] = 0, 20 * counts[1, :, 46:]
     assert find_defects(counts, NAMES).notes == ()
+
+
+def test_a_sample_with_straight_edges_elsewhere_may_have_one_near_the_end_of_the_rows() -> None:
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:48, :48]
+    # A pad and a grating, exactly between two columns, without background and blur.
+    for made in ((x >= 10) & (x < 46) & (y > 5), (x % 8 < 6) & (x < 46)):
+        assert find_defects(rng.poisson(100.0 * made[None].repeat(2, 0))).notes == ()
+    # One that goes on to the end of the rows, and its last two columns are lost.
+    whole = rng.poisson(100.0 * np.ones((2, 48, 48)))
+    whole[:, :, 46:] = 0
+    assert find_defects(whole).bad_columns == (46, 47)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

@@ -48,6 +48,21 @@ def test_each_element_is_what_it_is_without_the_doubtful_pixels_of_the_others(si
         np.testing.assert_allclose(made[0][element], smeared(own)[0][element])
 
 
+def test_where_most_elements_have_such_pixels_only_the_others_are_made_once_more() -> None:
+    counts = np.full((5, 12, 12), 100.0)
+    doubtful = [(element, 2 + 2 * element, 5) for element in range(4)]
+    for place in doubtful:
+        counts[place] = 1e4
+    made, runs = smeared(counts), []
+    first = made[0].copy()
+    run_without_doubts(
+        made, counts, doubtful, REACH, lambda part: (runs.append(1), smeared(part))[1]
+    )
+    assert len(runs) == 1
+    np.testing.assert_array_equal(made[0][:4], first[:4])
+    np.testing.assert_allclose(made[0][4], 600)
+
+
 def blobs(size: int = 48) -> np.ndarray:
     """Photons (element, y, x) of three elements in the same smooth spots."""
     y, x = np.mgrid[:size, :size]

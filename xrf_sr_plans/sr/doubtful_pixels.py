@@ -12,6 +12,10 @@ import numpy as np
 
 from xrf_sr_plans.physics.resample import fill_unmeasured
 
+MOST_TURNS = 3
+"""Elements with doubtful pixels that are made once more each; where there are more, such pixels
+are what the sample looks like, and keep their say in each other."""
+
 Place = tuple[int, int, int]
 Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -61,10 +65,14 @@ def run_without_doubts(
 
 
 def _turns(n_elements: int, near: Sequence[Place]) -> Iterator[tuple[list[int], list[Place]]]:
-    """Yield elements, and the doubtful pixels of all others, until each element had its turn."""
+    """Yield elements, and the doubtful pixels of all others, until each element had its turn.
+
+    Elements with doubtful pixels have none where they are more than `MOST_TURNS`.
+    """
     owners = {place[0] for place in near}
     without = [element for element in range(n_elements) if element not in owners]
-    for elements in (without, *([owner] for owner in sorted(owners))):
+    single = sorted(owners) if len(owners) <= MOST_TURNS else []
+    for elements in (without, *([owner] for owner in single)):
         hidden = [place for place in near if place[0] not in elements]
         if elements and hidden:
             yield elements, hidden

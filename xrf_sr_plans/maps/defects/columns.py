@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -36,9 +37,10 @@ def bad_columns(counts: np.ndarray, notes: list[str]) -> list[int]:
     if width < 4 * MOST_COLUMNS:
         return []
     found = []
+    may_end = not _has_such_edges(counts)
     for flipped in (False, True):
         view = counts[:, :, ::-1] if flipped else counts
-        number, reason = _bad_last(view)
+        number, reason = _bad_last(view, may_end)
         columns = list(range(number)) if flipped else list(range(width - number, width))
         found += columns
         if columns:
@@ -47,12 +49,27 @@ def bad_columns(counts: np.ndarray, notes: list[str]) -> list[int]:
     return sorted(found)
 
 
-def _bad_last(counts: np.ndarray) -> tuple[int, str]:
-    """Return how many of the last columns are bad, and why; 0 and "" where none is."""
+def _has_such_edges(counts: np.ndarray) -> bool:
+    """Return whether a column far from both ends is empty beside one that counts.
+
+    The sample then has straight edges along the columns, without any background, and may have one
+    near an end of the rows too.
+    """
+    columns = joint(counts[:, :, MOST_COLUMNS:-MOST_COLUMNS]).T
+    return any(
+        is_empty(first, second) or is_empty(second, first) for first, second in pairwise(columns)
+    )
+
+
+def _bad_last(counts: np.ndarray, may_end: bool) -> tuple[int, str]:
+    """Return how many of the last columns are bad, and why; 0 and "" where none is.
+
+    `may_end`: columns that are empty beside one that counts are bad.
+    """
     for number in range(MOST_COLUMNS, 0, -1):
         last = counts[:, :, -number:]
         good, before = counts[:, :, -number - 1], counts[:, :, -number - 2]
-        if _ends_abruptly(last, good, before):
+        if may_end and _ends_abruptly(last, good, before):
             return number, "next to nothing in all elements, beside a column that counts"
         if _is_constant(last, good) and has_noise(counts[:, :, :-number]):
             return number, "the same value in all rows"

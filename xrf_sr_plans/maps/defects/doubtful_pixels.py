@@ -22,9 +22,9 @@ Place = tuple[int, int, int]
 def doubtful_pixels(counts: np.ndarray) -> list[Place]:
     """Return (element, row, column) of pixels that are particles or hot, which can't be told.
 
-    They stand out of all their neighbours, show nothing in any other element and have no tail, so
-    the map holds no sign that the sample made them. Whether a probe can be so sharp is asked by
-    `hot_pixels`, which come out of `counts` first.
+    They stand out of all their neighbours, are brighter than whatever doesn't, show nothing in any
+    other element and have no tail, so the map holds no sign that the sample made them. Whether a
+    probe can be so sharp is asked by `hot_pixels`, whose places are NaN in `counts`.
 
     Parameters
     ----------
@@ -42,10 +42,12 @@ def doubtful_pixels(counts: np.ndarray) -> list[Place]:
         if len(places) > MOST_DOUBTFUL * plane.size:
             continue
         others = np.where(far, np.nan, plane)
+        cap = float(np.nanmax(others)) if np.isfinite(others).any() else 0.0
         found += [
             (index, *place)
             for place in places
-            if _is_surrounded(plane, *place)
+            if plane[place] > cap
+            and _is_surrounded(plane, *place)
             and not has_tail(others, float(plane[place]), *place)
             and not has_trace(counts, index, *place)
         ]
@@ -58,7 +60,7 @@ def doubts(
     names: Sequence[str],
     probe_steps: tuple[float, float],
 ) -> list[str]:
-    """Return what can't be told, in words: a line a pixel, or one an element that has many."""
+    """Return what can't be told: a line a pixel, or one an element where there are many."""
     reason = (
         "which a probe of that size can't tell"
         if min(probe_steps) > 0
@@ -68,7 +70,7 @@ def doubts(
     lines = []
     for index, name in enumerate(names):
         own = [place[1:] for place in places if place[0] == index]
-        if len(own) > MOST_HOT:
+        if len(own) > 1 and len(places) > MOST_HOT:
             lines.append(
                 f"{name}: {len(own)} pixels are {BRIGHTER:g} or more times as bright as all"
                 f" around them, and nothing else shows them: particles or hot pixels, {what}"

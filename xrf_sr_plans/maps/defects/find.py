@@ -13,8 +13,9 @@ the edge of a sample that is thrown away is lost for good. What is marked and wh
   alone. Then a pixel is hot only if it has `FAR_ABOVE` times the photons of any other pixel of its
   map, if no other element has a trace of it, and if nothing of it is in its neighbours. Four or
   more of such pixels in a map are particles.
-* **A doubtful pixel** of one element: `BRIGHTER` times its neighbours, without trace or tail, yet
-  nothing that a particle far smaller than a step couldn't give. It stays, and is named; what uses
+* **A doubtful pixel** of one element: `BRIGHTER` times its neighbours and above all of the map
+  that isn't, without trace or tail, yet nothing that a particle far smaller than a step couldn't
+  give. It stays, and is named; what uses
   all elements together does without it for the others.
 * **A dead row**: next to nothing in all elements together (`NEXT_TO_NOTHING`), where the rows on
   both sides count in the same columns. A gap in a sample that is one row wide would have to run
@@ -27,7 +28,8 @@ the edge of a sample that is thrown away is lost for good. What is marked and wh
   before them counts as much as the one before that, in every row; or the same number in all rows;
   or a copy of the column before; or `TIMES_AS_MUCH` times the column before in all elements and all
   parts of it alike, which no edge of a sample does. The edge of a sample that runs along the rows,
-  is slanted, rough or shows any background is none of these.
+  is slanted, rough or shows any background is none of these, and empty columns are none where the
+  map has such an edge elsewhere.
 
 The thresholds never struck on clean maps: `benchmarks/defects.py` counts it on phantoms of all
 families (training and validation) at 2x and 4x and from 1 to 10 000 photons.
