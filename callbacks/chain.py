@@ -9,10 +9,12 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xrf_sr_plans.callbacks.digest import digest
 from xrf_sr_plans.callbacks.hdf5_assets import is_large, with_maps_in_file
 from xrf_sr_plans.callbacks.map_assembler import MapAssembler, odd_about, seconds
 from xrf_sr_plans.callbacks.result_run import (
@@ -35,7 +37,10 @@ from xrf_sr_plans.maps.run_index import (
     wants_analysis,
 )
 from xrf_sr_plans.maps.usable import usable_counts_of
-from xrf_sr_plans.schema import AnalysisRequest, Documents, DocumentSink
+from xrf_sr_plans.schema import AnalysisRequest, Documents, DocumentSink, kind_of_run
+
+if TYPE_CHECKING:
+    from xrf_sr_plans.callbacks.composites import Composites
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +108,7 @@ class AnalysisChain:
         self._pick = RoiPicker()
         self._index = RunIndex(wants_analysis, MAX_FOLLOWED_RUNS)
         # In the order of their latest documents.
-        self._runs: OrderedDict[str, MapAssembler | AnalysedMap] = OrderedDict()
+        self._runs: OrderedDict[str, MapAssembler | AnalysedMap | _Outcomes] = OrderedDict()
         self._pace = _Pace()
         self._warmed: set[tuple[int, int]] = set()
         if self.settings.pair_dir:
@@ -113,7 +118,16 @@ class AnalysisChain:
         if emit is not None or self.settings.ledger_dir:
             from xrf_sr_plans.callbacks.verification import Verification
 
-            self.consumers.append(Verification(self.settings.ledger_dir, emit, scratch=scratch_dir))
+            verification = Verification(self.settings.ledger_dir, emit, scratch=scratch_dir)
+            self.consumers.append(verification)
+        self._composites: Composites | None = None
+        if emit is not None:
+            from xrf_sr_plans.callbacks.composites import Composites
+            from xrf_sr_plans.store.surveys import Surveys
+
+            folder = self.settings.ledger_dir or scratch_dir
+            self._composites = Composites(verification.predictions, Surveys(folder), self._emit_run)
+            self.consumers.append(self._composites)
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document of any run; runs that ask for no analysis are left alone."""
@@ -141,7 +155,7 @@ class AnalysisChain:
         except Exception:  # one bad document must not cost the other runs
             logger.exception("a %s document of run %s was not understood", name, run)
         if name == "stop":
-            self._end(run)
+            self._end(run, doc)
 
     def forget(self, run: str) -> None:
         """Let go of what is known of a run, since its result is not needed any more."""
@@ -157,6 +171,9 @@ class AnalysisChain:
                 left,
                 MAX_OPEN_RUNS,
             )
+        if kind_of_run(start) == "outcomes":
+            self._runs[uid] = _Outcomes(start)
+            return
         try:
             run = MapAssembler(start, self._on_rows, self._on_stop)
         except Exception as error:  # noqa: BLE001 - recorded as this run's failure at its stop
@@ -180,10 +197,12 @@ class AnalysisChain:
         except Exception as error:  # noqa: BLE001 - the map itself will fail likewise and tell why
             logger.info("warming up: %s", error)
 
-    def _end(self, uid: str) -> None:
+    def _end(self, uid: str, stop: Mapping[str, Any]) -> None:
         run = self._runs.pop(uid, None)
         if isinstance(run, AnalysedMap):
             self._publish(run, time.perf_counter())
+        elif isinstance(run, _Outcomes):
+            self._survey_over(run.start, stop)
         elif run is not None and not run.published:
             self._publish(_failed(run.start, "its stop document was not understood"), 0.0)
 
@@ -255,9 +274,7 @@ class AnalysisChain:
 
     def _publish(self, analysed: AnalysedMap, began: float) -> None:
         documents = result_documents(analysed)
-        if self._emit is not None:
-            for name, doc in self._with_large_maps_in_file(documents):
-                self._emit(name, doc)
+        self._emit_run(documents)
         if self._finished is not None:
             self._finished(analysed.summary(documents, time.perf_counter() - began))
         for consumer in self.consumers:
@@ -265,6 +282,37 @@ class AnalysisChain:
                 consumer(analysed)
             except Exception:  # a full disk or a bug there must not affect the others
                 logger.exception("%s failed at run %s", consumer, analysed.source_uid)
+
+    def _survey_over(self, start: Mapping[str, Any], stop: Mapping[str, Any]) -> None:
+        """Put the maps of a survey together, and tell of it like of the result of a map."""
+        began, reason, documents = time.perf_counter(), "", []
+        uid = str(start["uid"])
+        try:
+            if self._composites is not None:
+                from xrf_sr_plans.store.surveys import SurveyEnd
+
+                end = SurveyEnd.of(start, seconds(stop, seconds(start, 0.0)))
+                documents = self._composites.survey_over(end)
+        except Exception as error:  # the maps themselves are safe, and the next run comes
+            logger.exception("the maps of the survey of run %s are not put together", uid)
+            reason = in_words(error)
+        if self._finished is not None:
+            self._finished(
+                AnalysisSummary(
+                    source_uid=uid,
+                    result_uid=documents[0][1]["uid"] if documents else "",
+                    status="failed" if reason else "done",
+                    reason=reason,
+                    regions=(),
+                    digest=digest(documents) if documents else "",
+                    elapsed_s=time.perf_counter() - began,
+                )
+            )
+
+    def _emit_run(self, documents: Documents) -> None:
+        if self._emit is not None:
+            for name, doc in self._with_large_maps_in_file(documents):
+                self._emit(name, doc)
 
     def _with_large_maps_in_file(self, documents: Documents) -> Documents:
         folder = self.settings.result_dir
@@ -275,6 +323,13 @@ class AnalysisChain:
         except OSError as error:
             logger.error("result stays in its documents: %s", error)
             return documents
+
+
+@dataclass(frozen=True)
+class _Outcomes:
+    """The run of a survey's outcomes, which says at its end that the survey is over."""
+
+    start: Mapping[str, Any]
 
 
 class _Pace:

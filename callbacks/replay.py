@@ -12,7 +12,7 @@ from xrf_sr_plans.callbacks.list_documents import as_lists
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.errors import AnalysisError
-from xrf_sr_plans.schema import AnalysisRequest, Documents, DocumentSink
+from xrf_sr_plans.schema import AnalysisRequest, Documents, DocumentSink, kind_of_run
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +73,18 @@ def replay(
     result: Documents = []
     summaries: list[AnalysisSummary] = []
     chain = AnalysisChain(settings, lambda name, doc: result.append((name, doc)), summaries.append)
+    surveys: set[str] = set()
     for name, doc in with_stops(documents(run)):
-        chain(name, _with_request(doc, request) if name == "start" and request else doc)
-    if not summaries:
+        if name == "start" and kind_of_run(doc) == "outcomes":
+            surveys.add(doc["uid"])
+        elif name == "start" and request:
+            doc = _with_request(doc, request)
+        chain(name, doc)
+    # What is told of the end of a survey is no result of a map.
+    of_maps = [summary for summary in summaries if summary.source_uid not in surveys]
+    if not of_maps:
         raise AnalysisError(f"{run!r:.200} holds no run that asks for analysis; give `request`")
-    summary = summaries[-1]
+    summary = of_maps[-1]
     if summary.status != "done" or summary.reason:
         logger.warning(
             "replay of run %s: %s %s", summary.source_uid, summary.status, summary.reason

@@ -20,6 +20,7 @@ import numpy as np
 from xrf_sr_plans.callbacks.digest import digest
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
+from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.maps.region_documents import REGION_NUMBERS, REGION_WORDS, region_columns
 from xrf_sr_plans.schema import (
@@ -163,7 +164,8 @@ def _run(analysed: AnalysedMap, uid: str, stream: str) -> Documents:
         enhanced = analysed.enhanced
         events = [_map_event(enhanced, index) for index in range(len(enhanced.elements))]
         keys = _map_keys(enhanced)
-        documents += stream_documents(uid, time, stream, keys, _axes(enhanced), events)
+        axes = axes_configuration(enhanced.grid)
+        documents += stream_documents(uid, time, stream, keys, axes, events)
         counts[stream] = len(events)
     if analysed.regions:
         events = [
@@ -285,9 +287,9 @@ def _map_keys(enhanced: EnhancedMaps) -> dict[str, Any]:
     return keys
 
 
-def _axes(enhanced: EnhancedMaps) -> dict[str, Any]:
+def axes_configuration(grid: ScanGrid) -> dict[str, Any]:
     """Return the positions of the pixels' centers as an object's configuration."""
-    axes = {"y_um": enhanced.grid.slow.centers_um, "x_um": enhanced.grid.fast.centers_um}
+    axes = {"y_um": grid.slow.centers_um, "x_um": grid.fast.centers_um}
     return {
         "data": {name: values.tolist() for name, values in axes.items()},
         "timestamps": dict.fromkeys(axes, 0.0),

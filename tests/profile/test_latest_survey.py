@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from bluesky import RunEngine
 
@@ -55,6 +59,58 @@ def test_the_regions_of_a_survey_are_listed_and_it_is_drawn(latest_and_session, 
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_survey_is_taken_home_as_one_map(latest_and_session, tmp_path: Path):
+    latest, session = latest_and_session
+    fly(session)
+    record = latest.record
+    (made,) = record.composites.values()
+    composite = latest.composite()
+    assert composite is not made  # A new record was read, with the same map in it.
+    np.testing.assert_array_equal(composite.value.values, made.value.values)
+    assert composite.rescan_uids == list(record.fine)
+    assert composite.measured.values.any()
+    # Without the run of the analysis, as where it died, the record makes the same map.
+    again = replace(record, composites={}).composite()
+    for name in ("value", "sigma"):
+        np.testing.assert_allclose(
+            again.dataset[name].values, made.dataset[name].values, rtol=1e-5, atol=1e-5
+        )
+    np.testing.assert_array_equal(again.source.values, made.source.values)
+    assert again.placements == made.placements
+    path = latest.export(tmp_path / "survey.h5")
+    with h5py.File(path) as file:
+        group = file[file.attrs["default"]]
+        group = group[group.attrs["default"]]
+        assert group.attrs["NX_class"] == "NXdata"
+        assert list(group.attrs["axes"]) == ["element", "y", "x"]
+        signal = group[group.attrs["signal"]]
+        assert signal.attrs["units"] == "photons"
+        np.testing.assert_array_equal(signal[:], made.value.values)
+        np.testing.assert_array_equal(group["value_errors"][:], made.sigma.values)
+        np.testing.assert_array_equal(group["measured"][:], made.measured.values)
+        np.testing.assert_allclose(group["x"][:], made.grid.fast.centers_um)
+        assert group["x"].attrs["units"] == "um"
+        assert [uid.decode() for uid in group["rescan_uids"]] == composite.rescan_uids
+        assert json.loads(group.attrs["attributes_json"])["placements"]
+
+
+def test_a_fine_map_that_comes_later_is_in_the_map_too(latest_and_session):
+    latest, session = latest_and_session
+    fly(session, rescan="propose")
+    before = latest.composite()
+    assert not before.measured.values.any()
+    regions = [dict(row["region"]) for row in latest.record.regions]
+    survey_uid = before.dataset.attrs["survey_uid"]
+    rescans = session.plans["rescan_regions"]
+    session.run_engine(rescans(regions, fine_step_um=1, dwell_ms=10, survey_uid=survey_uid))
+    assert session.link.flush(30)
+    record = latest.record
+    # Only the newest composite map is kept.
+    assert [len(one.rescan_uids) for one in record.composites.values()] == [len(regions)]
+    assert latest.composite().rescan_uids == list(record.fine)
+    assert latest.composite().measured.values.any()
+
+
 def test_while_rows_come_in_the_preview_is_drawn_and_the_result_replaces_it(tmp_path: Path):
     run_engine, latest, seen = RunEngine({}), LatestSurvey(), []
 
@@ -98,6 +154,8 @@ def test_before_any_survey_it_says_so(tmp_path: Path):
     assert "no survey" in str(LatestSurvey())
     with pytest.raises(RefusedError, match="no survey was flown"):
         LatestSurvey().picture(tmp_path / "survey.png")
+    with pytest.raises(RefusedError, match="no survey was flown"):
+        LatestSurvey().export(tmp_path / "survey.h5")
 
 
 def test_documents_that_make_no_sense_reach_nobody(caplog: pytest.LogCaptureFixture):

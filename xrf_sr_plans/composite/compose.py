@@ -54,7 +54,11 @@ class FineMap:
 
 
 def compose(
-    tiles: Sequence[EnhancedMaps], fine_maps: Sequence[FineMap], **attributes: Any
+    tiles: Sequence[EnhancedMaps],
+    fine_maps: Sequence[FineMap],
+    *,
+    further_notes: Sequence[str] = (),
+    **attributes: Any,
 ) -> CompositeMap:
     """Return one map of a survey: measured where it was rescanned, estimated elsewhere.
 
@@ -67,8 +71,10 @@ def compose(
         their counts mean; tiles are brought to the beam intensity of the first one.
     fine_maps
         The fine maps, in the order in which they were flown.
+    further_notes
+        What a reader must know of the survey besides, in words.
     **attributes
-        Further attributes of the result, such as ``survey_uid`` and ``tile_uids``.
+        Further attributes of the result, such as ``survey_uid``.
 
     Raises
     ------
@@ -83,13 +89,14 @@ def compose(
     placements = [
         _placed(predicted, fine, photons, number) for number, fine in enumerate(fine_maps, start=1)
     ]
-    notes = [*predicted.dataset.attrs.get("notes", ())]
+    notes = [*further_notes, *(predicted.dataset.attrs.get("notes") or ())]
     notes += [f"fine map {one.fine_uid}: {one.note}" for one in placements if one.note]
     facts = {
         key: predicted.dataset.attrs.get(key)
         for key in ("model", "factor", "fallback", "dwell_ms", "i0_median")
     }
     facts |= {
+        "tile_uids": [str(tile.dataset.attrs.get("source_uid", "")) for tile in tiles],
         "rescan_uids": [fine.uid for fine in fine_maps],
         "placements": [one.to_dict() for one in placements],
         "notes": list(dict.fromkeys(notes)),

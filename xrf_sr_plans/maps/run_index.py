@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from xrf_sr_plans.schema import kind_of_run
+
 logger = logging.getLogger(__name__)
 
 MAX_OPEN_RUNS = 64
@@ -36,9 +38,15 @@ _NEEDED = {
 
 
 def wants_analysis(start: Mapping[str, Any]) -> bool:
-    """Return whether a start document carries a request to the analysis."""
+    """Return whether the analysis takes a run.
+
+    It takes the maps whose start documents carry a request to it, and the outcomes of surveys, at
+    whose end it puts their maps together.
+    """
     metadata = start.get("xrf_sr")
-    return isinstance(metadata, Mapping) and metadata.get("analysis") is not None
+    if not isinstance(metadata, Mapping):
+        return False
+    return metadata.get("analysis") is not None or kind_of_run(start) == "outcomes"
 
 
 class RunIndex:

@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from xrf_sr_plans import schema
-from xrf_sr_plans.errors import RefusedError
+from xrf_sr_plans.composite.composite_map import CompositeMap
+from xrf_sr_plans.errors import RefusedError, XrfSrError
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.review.picture import SurveyView, draw_survey
 from xrf_sr_plans.review.record import SurveyRecord, left_out, read_survey, regions_of
 from xrf_sr_plans.rois.forecast import Forecast
+from xrf_sr_plans.store.export import write_composite
 
 logger = logging.getLogger(__name__)
+
+_OF_THE_ANALYSIS = ("result", "preview", "verification", "composite")
+"""Kinds of the runs that the analysis makes, which may come after the next survey has begun."""
 
 
 class LatestSurvey:
@@ -58,25 +63,26 @@ class LatestSurvey:
             if not survey_uid:
                 return
             if survey_uid != self._survey_uid:
-                if schema.kind_of_run(doc) in ("result", "preview", "verification"):
+                if schema.kind_of_run(doc) in _OF_THE_ANALYSIS:
                     # A result of the survey before, which came late.
                     return
                 self._survey_uid, self._index, self._documents = survey_uid, RunIndex(), []
         uid = self._index.run_of(name, doc)
         if uid is None:
             return
-        if name == "start" and schema.kind_of_run(doc) == "preview":
-            self._forget_previews(doc["original_run_uid"])
+        if name == "start" and schema.kind_of_run(doc) in ("preview", "composite"):
+            self._forget_older(doc)
         self._documents.append((uid, name, doc))
 
-    def _forget_previews(self, source_uid: str) -> None:
-        # Only the newest preview of a map is worth its memory.
+    def _forget_older(self, start: Mapping[str, Any]) -> None:
+        # Only the newest preview of a map, and composite map of the survey, is worth its memory.
+        kind = schema.kind_of_run(start)
         old = {
             uid
             for uid, name, doc in self._documents
             if name == "start"
-            and schema.kind_of_run(doc) == "preview"
-            and doc["original_run_uid"] == source_uid
+            and schema.kind_of_run(doc) == kind
+            and (kind == "composite" or doc["original_run_uid"] == start["original_run_uid"])
         }
         self._documents = [kept for kept in self._documents if kept[0] not in old]
 
@@ -91,7 +97,8 @@ class LatestSurvey:
         """Save a picture of the survey as it is now.
 
         Each element has a row with its coarse map, the bicubic and the enhanced map, the
-        uncertainty and the fine rescans. The regions are drawn into all of them.
+        uncertainty and, where something was rescanned, the composite map with the outlines of
+        what was measured finely. The regions are drawn into the others.
 
         Parameters
         ----------
@@ -108,23 +115,60 @@ class LatestSurvey:
         RefusedError
             No survey was flown in this session, or no enhanced map has come in yet.
         """
-        record = self.record
-        if not record.coarse:
-            raise RefusedError("no survey was flown in this session; there is nothing to draw")
-        if not record.enhanced:
-            raise RefusedError(
-                f"survey {self._survey_uid}: no enhanced map yet (is the analysis running?)"
-            )
+        record = self._with_enhanced_maps()
         models = sorted({str(maps.model["name"]) for maps in record.enhanced.values()})
         view = SurveyView(
             coarse=list(record.coarse.values()),
             enhanced=list(record.enhanced.values()),
             regions=regions_of(record),
             left_out=left_out(record),
-            fine=list(record.fine.values()),
+            composite=_composite_to_draw(record),
             title=f"survey {self._survey_uid[:8]}, enhanced by {', '.join(models)}",
         )
         return draw_survey(view, path)
+
+    def composite(self) -> CompositeMap:
+        """Return one map of the survey as it is now: measured where rescanned, else estimated.
+
+        Raises
+        ------
+        RefusedError
+            No survey was flown in this session, no enhanced map has come in yet, or the tiles
+            can't be joined.
+        """
+        return self._with_enhanced_maps().composite()
+
+    def export(self, path: Path | str = "survey.h5") -> Path:
+        """Save that map with its error bars as a NeXus HDF5 file (`store.export`).
+
+        Parameters
+        ----------
+        path
+            File name. The folder must exist, and an existing file is replaced.
+
+        Returns
+        -------
+        pathlib.Path
+            The file that was written.
+
+        Raises
+        ------
+        RefusedError
+            As in `composite`.
+        OSError
+            The file can't be written.
+        """
+        return write_composite(self.composite(), path)
+
+    def _with_enhanced_maps(self) -> SurveyRecord:
+        record = self.record
+        if not record.coarse:
+            raise RefusedError("no survey was flown in this session; there is nothing to show")
+        if not record.enhanced:
+            raise RefusedError(
+                f"survey {self._survey_uid}: no enhanced map yet (is the analysis running?)"
+            )
+        return record
 
     def __str__(self) -> str:
         """Return a list of the regions, numbered as in the picture."""
@@ -152,6 +196,17 @@ class LatestSurvey:
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text("LatestSurvey(...)" if cycle else str(self))
+
+
+def _composite_to_draw(record: SurveyRecord) -> CompositeMap | None:
+    """Return the composite map, or None where nothing was rescanned or it can't be made."""
+    if not record.fine:
+        return None
+    try:
+        return record.composite()
+    except XrfSrError as error:
+        logger.warning("no composite map: %s", error)
+        return None
 
 
 def _forecasts(enhanced: Iterable[EnhancedMaps]) -> Iterator[Forecast]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xrf_sr_plans.composite.composite_map import CompositeMap
 from xrf_sr_plans.errors import RefusedError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
@@ -39,8 +40,8 @@ class SurveyView:
     truth: Sequence[np.ndarray] = ()
     """For a simulation, the true photons per coarse pixel of each tile, as an array
     (element, y, x) on the enhanced grid."""
-    fine: Sequence[ElementalMaps] = ()
-    """The fine rescans, which are drawn where there is no `truth`."""
+    composite: CompositeMap | None = None
+    """The composite map, which is drawn where there is no `truth`; None: nothing was rescanned."""
     title: str = ""
     captions: dict[str, str] = field(default_factory=dict)
     """Text under the name of an element, such as its PSNR."""
@@ -73,7 +74,10 @@ def draw_survey(view: SurveyView, path: Path | str) -> Path:
 
     elements = view.enhanced[0].elements
     columns = ["coarse", "bicubic", "enhanced", "uncertainty (1 σ)"]
-    columns.append("truth" if view.truth else "fine rescans")
+    if view.truth:
+        columns.append("truth")
+    elif view.composite is not None:
+        columns.append("composite")
     grid = view.enhanced[0].grid
     aspect = (grid.slow.high_um - grid.slow.low_um) / (grid.fast.high_um - grid.fast.low_um)
     height = len(elements) * (0.5 + 2.5 * min(aspect, 1.6)) + 0.9
@@ -104,12 +108,16 @@ def _draw_element(
         [(maps.grid, maps.baseline.values[index]) for maps in view.enhanced],
         [(maps.grid, maps.estimate.values[index]) for maps in view.enhanced],
         [(maps.grid, maps.sigma.values[index]) for maps in view.enhanced],
-        [(maps.grid, maps.counts.values[index]) for maps in view.fine],
     ]
     if view.truth:
-        shown[-1] = [
-            (maps.grid, truth[index]) for maps, truth in zip(view.enhanced, view.truth, strict=True)
-        ]
+        shown.append(
+            [
+                (maps.grid, truth[index])
+                for maps, truth in zip(view.enhanced, view.truth, strict=True)
+            ]
+        )
+    elif view.composite is not None:
+        shown.append([(view.composite.grid, view.composite.value.sel(element=element).values)])
     sigma_scale = _scale([plane for _, plane in shown[_SIGMA_COLUMN]])
     for column, (axis, tiles) in enumerate(zip(axes, shown, strict=True)):
         low, high = sigma_scale if column == _SIGMA_COLUMN else scale
@@ -125,7 +133,10 @@ def _draw_element(
                 cmap="magma" if column == _SIGMA_COLUMN else "viridis",
                 interpolation="nearest",
             )
-        _draw_regions(axis, view.regions, view.left_out)
+        if view.composite is not None and not view.truth and axis is axes[-1]:
+            _outline(axis, view.composite, element)
+        else:
+            _draw_regions(axis, view.regions, view.left_out)
         axis.tick_params(labelsize=7)
         # One bar for the counts, beside the enhanced map, and one for the uncertainty.
         if image is not None and column in (_SIGMA_COLUMN - 1, _SIGMA_COLUMN):
@@ -157,6 +168,19 @@ def _draw_regions(axis: Axes, regions: Sequence[Region], left_out: frozenset[str
         box.set(edgecolor=color, linewidth=width, linestyle=style)
         axis.add_patch(box)
         axis.annotate(str(number), corner, color=color, fontsize=7, weight="bold")
+
+
+def _outline(axis: Axes, composite: CompositeMap, element: str) -> None:
+    """Draw the border between what was measured finely and what is estimated."""
+    from matplotlib.collections import LineCollection
+
+    measured = np.pad(composite.measured.sel(element=element).values, 1)
+    x, y = composite.grid.fast.edges_um, composite.grid.slow.edges_um
+    rows, columns = np.nonzero(measured[1:, 1:-1] != measured[:-1, 1:-1])
+    across = [[(x[i], y[j]), (x[i + 1], y[j])] for j, i in zip(rows, columns, strict=True)]
+    rows, columns = np.nonzero(measured[1:-1, 1:] != measured[1:-1, :-1])
+    along = [[(x[i], y[j]), (x[i], y[j + 1])] for j, i in zip(rows, columns, strict=True)]
+    axis.add_collection(LineCollection([*across, *along], colors=_ACCENT, linewidths=1.4))
 
 
 def _hatch_untrusted(axis: Axes, enhanced: Sequence[EnhancedMaps], index: int) -> None:

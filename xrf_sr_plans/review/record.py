@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from xrf_sr_plans import schema
+from xrf_sr_plans.composite.compose import FineMap, compose
+from xrf_sr_plans.composite.composite_map import CompositeMap
+from xrf_sr_plans.composite.from_documents import composite_from_documents
 from xrf_sr_plans.errors import AssemblyError, in_our_words
 from xrf_sr_plans.maps.assemble import MapBuilder
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
@@ -34,8 +38,30 @@ class SurveyRecord:
     regions: tuple[Mapping[str, Any], ...] = ()
     """The data of the last event about each region, among them ``disposition`` and ``reason``,
     and the whole `Region` under ``region``."""
+    composites: Mapping[str, CompositeMap] = field(default_factory=dict)
+    """Composite maps that the analysis made, by the uid of their runs."""
     run_uids: Mapping[str, list[str]] = field(default_factory=dict)
     """Uids of all runs by the plan name that this package gives them, whatever users call them."""
+
+    def composite(self) -> CompositeMap:
+        """Return one map of the survey: measured where it was rescanned, else estimated.
+
+        It is the latest that the analysis made, if that has all tiles and fine maps of this
+        record. Otherwise it is made here, in the same way.
+
+        Raises
+        ------
+        GridError
+            There is no enhanced map, or the tiles don't belong together.
+        """
+        uids = [uid for uid, maps in self.fine.items() if (maps.coverage.values > 0).any()]
+        tiles = {uid: self.enhanced[uid] for uid in self.coarse if uid in self.enhanced}
+        for made in reversed(list(self.composites.values())):
+            told = set(made.rescan_uids), set(made.dataset.attrs.get("tile_uids") or ())
+            if told == (set(uids), set(tiles)):
+                return made
+        fine_maps = [FineMap(uid, self.fine[uid]) for uid in uids]
+        return compose(list((tiles or self.enhanced).values()), fine_maps)
 
     def agreements(self) -> list[dict[str, Any]]:
         """Compare every fine map with what had been predicted there.
@@ -87,6 +113,7 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
     parents: dict[str, str] = {}
     enhanced: dict[str, EnhancedMaps] = {}
     previews: dict[str, EnhancedMaps] = {}
+    composites: dict[str, CompositeMap] = {}
     regions: dict[str, Mapping[str, Any]] = {}
     uids: dict[str, list[str]] = {}
     for uid, documents in runs.items():
@@ -104,6 +131,10 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
             elif kind in ("result", "preview"):
                 results = previews if kind == "preview" else enhanced
                 results[start["original_run_uid"]] = enhanced_from_documents(documents)
+            elif kind == "composite":
+                # Where it can't be read, as where it lies in a file, it is made again.
+                with suppress(AssemblyError):
+                    composites[uid] = composite_from_documents(documents)
             elif kind in ("proposals", "outcomes"):
                 regions.update(_latest_by_region(documents))
     for uid, documents in runs.items():
@@ -111,7 +142,13 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
             _take_from_fine_map(regions, uid, documents)
     # A preview counts only until the result of its map is there.
     return SurveyRecord(
-        coarse, fine, parents, {**previews, **enhanced}, tuple(regions.values()), uids
+        coarse,
+        fine,
+        parents,
+        {**previews, **enhanced},
+        tuple(regions.values()),
+        composites,
+        uids,
     )
 
 

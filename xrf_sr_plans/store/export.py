@@ -1,16 +1,22 @@
-"""Enhanced maps as NeXus-style HDF5 files, for programs that know nothing of this package."""
+"""Enhanced and composite maps as HDF5 files, for programs that know nothing of this package."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xrf_sr_plans.composite.composite_map import CompositeMap
 from xrf_sr_plans.maps.elemental import EnhancedMaps
+
+if TYPE_CHECKING:
+    import h5py
 
 
 def write_enhanced(
@@ -48,17 +54,8 @@ def write_enhanced(
     OSError
         The file can't be written.
     """
-    import h5py
-
-    path = Path(path)
-    # HDF5 can crash the interpreter when the disk fills up while it writes. Here it writes to
-    # memory, so that a full disk is an ordinary OSError.
-    memory = io.BytesIO()
-    with h5py.File(memory, "w") as file:
-        group = file.create_group("enhanced")
-        group.attrs["NX_class"] = "NXdata"
-        group.attrs["signal"] = "estimate"
-        group.attrs["axes"] = ["element", "y", "x"]
+    with _new_file(Path(path)) as file:
+        group = _data_group(file, "enhanced", "estimate", enhanced)
         different = list(dict.fromkeys(units or ["photons"]))
         for name, array in enhanced.dataset.data_vars.items():
             values = array.values
@@ -68,14 +65,80 @@ def write_enhanced(
             if values.dtype != bool:
                 # Of each element, where they differ.
                 stored.attrs["units"] = different[0] if len(different) == 1 else list(units)
-        group.create_dataset("element", data=np.array(enhanced.elements, dtype="S"))
-        for axis in ("y", "x"):
-            group.create_dataset(axis, data=enhanced.dataset[axis].values).attrs["units"] = "um"
-        attributes = dict(enhanced.dataset.attrs)
-        group.attrs["attributes_json"] = json.dumps(attributes, default=str)
+    return Path(path)
+
+
+def write_composite(composite: CompositeMap, path: Path | str) -> Path:
+    """Save the composite map of a survey as an HDF5 file that NeXus viewers plot at once.
+
+    The NXdata group ``entry/composite`` holds ``value`` (element, y, x) in photons per coarse
+    pixel, ``value_errors`` (one standard deviation), ``measured``, ``trusted``, ``source`` (0 for
+    an estimate, k for the k-th of ``rescan_uids``) and the axes in um. An existing file is
+    replaced, and no half-written file is ever seen under the name `path`.
+
+    Parameters
+    ----------
+    composite
+        The map.
+    path
+        File name, usually with the suffix ``.h5`` or ``.nxs``. The folder must exist.
+
+    Returns
+    -------
+    pathlib.Path
+        The file that was written.
+
+    Raises
+    ------
+    OSError
+        The file can't be written.
+    """
+    with _new_file(Path(path)) as file:
+        file.attrs["default"] = "entry"
+        entry = file.create_group("entry")
+        entry.attrs.update({"NX_class": "NXentry", "default": "composite"})
+        group = _data_group(entry, "composite", "value", composite)
+        for name, array in composite.dataset.data_vars.items():
+            # A viewer takes the errors of a signal from the array of this name.
+            stored = group.create_dataset(
+                "value_errors" if name == "sigma" else str(name),
+                data=array.values,
+                compression="gzip",
+            )
+            if name in ("value", "sigma"):
+                stored.attrs["units"] = "photons"
+        group.create_dataset("rescan_uids", data=np.array(composite.rescan_uids, dtype="S"))
+    return Path(path)
+
+
+def _data_group(
+    parent: h5py.Group, name: str, signal: str, maps: EnhancedMaps | CompositeMap
+) -> h5py.Group:
+    """Return a new NXdata group with the axes and the attributes of a map."""
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = "NXdata"
+    group.attrs["signal"] = signal
+    group.attrs["axes"] = ["element", "y", "x"]
+    group.create_dataset("element", data=np.array(maps.elements, dtype="S"))
+    for axis in ("y", "x"):
+        group.create_dataset(axis, data=maps.dataset[axis].values).attrs["units"] = "um"
+    group.attrs["attributes_json"] = json.dumps(dict(maps.dataset.attrs), default=str)
+    return group
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[h5py.File]:
+    """Give an HDF5 file in memory, which replaces `path` if all went well."""
+    import h5py
+
+    # HDF5 can crash the interpreter when the disk fills up while it writes. Here it writes to
+    # memory, so that a full disk is an ordinary OSError.
+    memory = io.BytesIO()
+    with h5py.File(memory, "w") as file:
+        yield file
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         partial.write_bytes(memory.getbuffer())
-        return partial.replace(path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
