@@ -28,7 +28,7 @@ from xrf_sr_plans.composite.composite_map import CompositeMap
 from xrf_sr_plans.composite.from_documents import composite_from_documents
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.demo import expected_counts
-from xrf_sr_plans.devices.sim import make_beamline
+from xrf_sr_plans.devices.sim import SimFineStage, make_beamline
 from xrf_sr_plans.errors import AnalysisError, AssemblyError
 from xrf_sr_plans.physics.resample import block_mean
 from xrf_sr_plans.schema import AnalysisRequest, Documents
@@ -383,3 +383,32 @@ def test_a_survey_that_is_aborted_in_a_rescan_has_its_map_too() -> None:
     assert len(composite.rescan_uids) == 1
     assert composite.measured.values.any()
     assert run[-1][1]["exit_status"] == "success"
+
+
+@pytest.mark.timeout(240)
+def test_a_fine_stage_that_is_off_is_measured_and_corrected() -> None:
+    # 0.7 fine pixels along x, and the other way along y; no encoder shows it.
+    off_um = 0.7, -0.7
+    beamline = make_beamline(seed=3, fine_stage=SimFineStage(offset_error_um=off_um))
+    survey = Survey(beamline)
+    survey.fly(max_regions=3, min_size_um=16)
+    _, composite = only(survey.results)
+    moved = [one for one in composite.placements if one.corrected_x_um or one.corrected_y_um]
+    assert moved
+    for placement in moved:
+        assert placement.dx_um == pytest.approx(off_um[0], abs=0.2)
+        assert placement.dy_um == pytest.approx(off_um[1], abs=0.2)
+    truth = expected_counts(beamline, composite.grid, 10.0)
+    numbers = [composite.placements.index(one) + 1 for one in moved]
+    here = composite.measured.values & np.isin(composite.source.values, numbers)
+    chi2 = np.mean(((composite.value.values - truth) / composite.sigma.values)[here] ** 2)
+    # What the same maps say as they are, at the positions that the encoders read.
+    as_told = [survey.counts_of(one.fine_uid) for one in moved]
+    naive = np.concatenate(
+        [
+            ((counts - expected_counts(beamline, grid, 10.0)) ** 2 / (counts + 1)).ravel()
+            for grid, counts in as_told
+        ]
+    ).mean()
+    assert chi2 < 2
+    assert naive > 2 * chi2

@@ -22,7 +22,7 @@ MOST_SOURCES = int(np.iinfo(np.uint16).max)
 
 
 @dataclass(frozen=True)
-class Placement:
+class FinePlacement:
     """Where a fine map lies in the survey, and what part it has in a composite map."""
 
     fine_uid: str
@@ -49,7 +49,7 @@ class Placement:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Placement:
+    def from_dict(cls, values: Mapping[str, Any]) -> FinePlacement:
         """Return the placement that `to_dict` made these values of; a null is NaN."""
         known = {}
         for field in fields(cls):
@@ -154,9 +154,9 @@ class CompositeMap:
         return [str(uid) for uid in self.dataset.attrs.get("rescan_uids", ())]
 
     @property
-    def placements(self) -> list[Placement]:
+    def placements(self) -> list[FinePlacement]:
         """Where each fine map lies, in the order of `rescan_uids`."""
-        return [Placement.from_dict(one) for one in self.dataset.attrs.get("placements", ())]
+        return [FinePlacement.from_dict(one) for one in self.dataset.attrs.get("placements", ())]
 
     @property
     def notes(self) -> list[str]:
