@@ -11,9 +11,11 @@ from scipy import ndimage
 
 from xrf_sr_plans.composite.compose import FineMap, compose
 from xrf_sr_plans.composite.composite_map import CompositeMap
+from xrf_sr_plans.composite.displacement import displacement
 from xrf_sr_plans.errors import GridError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
+from xrf_sr_plans.maps.usable import usable_counts_of
 from xrf_sr_plans.physics.resample import upsample
 
 ELEMENTS = ["Fe", "Zn"]
@@ -308,3 +310,46 @@ def test_no_fine_map_is_no_problem_and_no_tile_is_one() -> None:
     np.testing.assert_array_equal(composite.value.values, tile().estimate.values)
     with pytest.raises(GridError, match="no tiles"):
         compose([], [])
+
+
+def test_the_error_of_a_displacement_is_not_understated() -> None:
+    rng = np.random.default_rng(5)
+    predicted, pulls = tile(), []
+    for seed in range(16):
+        row, column = rng.integers(0, 80 - 20), rng.integers(0, 120 - 20)
+        off_um = rng.uniform(-1.2, 1.2, 2)
+        box = part(slice(row, row + 20), slice(column, column + 20))
+        other = fine(box, seed=seed, dx_um=off_um[0], dy_um=off_um[1]).maps
+        usable, scale = usable_counts_of(other), np.ones(other.grid.shape)
+        found = displacement(predicted, other, usable, scale)
+        if not found.problem:
+            pulls.append((found.dx_um - off_um[0]) / found.error_x_um)
+            pulls.append((found.dy_um - off_um[1]) / found.error_y_um)
+    assert len(pulls) >= 24
+    assert np.sqrt(np.mean(np.square(pulls))) < 1.2
+    assert np.abs(pulls).max() < 3
+
+
+def test_a_pattern_that_repeats_within_reach_is_not_moved() -> None:
+    y, x = np.indices(SURVEY.shape)
+    # Once every five fine pixels, where it is searched within six.
+    lattice = 60 + 40 * np.cos(x * 2 * np.pi / 5) * np.cos(y * 2 * np.pi / 5)
+    planes = np.stack([lattice, lattice / 2])
+    names = ("estimate", "lower", "upper", "baseline")
+    predicted = tile()
+    dataset = predicted.dataset.assign(dict.fromkeys(names, (("element", "y", "x"), planes)))
+    counts = np.random.default_rng(2).poisson(planes[(slice(None), *BOX)]).astype(float)
+    maps = ElementalMaps.from_arrays(counts, part(*BOX), ELEMENTS, dwell_ms=10.0)
+    composite = compose([EnhancedMaps(dataset, predicted.grid)], [FineMap("lattice", maps)])
+    assert "several places match about as well" in composite.notes[0]
+    assert (composite.placements[0].corrected_x_um, composite.placements[0].corrected_y_um) == (
+        0,
+        0,
+    )
+
+
+def test_a_map_from_beyond_the_reach_is_not_moved() -> None:
+    composite = compose([tile()], [fine(part(*BOX), dx_um=6.0, dy_um=0.0)])
+    (placement,) = composite.placements
+    assert (placement.corrected_x_um, placement.corrected_y_um) == (0.0, 0.0)
+    assert "not known better" in placement.note
