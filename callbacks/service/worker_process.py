@@ -27,6 +27,14 @@ _F_SETPIPE_SZ = 1031
 _PIPE_BYTES = 2**20
 COMMAND = [sys.executable, "-P", "-m", "xrf_sr_plans.callbacks.service"]
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_CACHE_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""What bounds the two caches of torch's convolutions, that of oneDNN and that of its wrapper ideep.
+
+Both keep what was made for every shape of map, 1,024 convolutions each. That is about 100 MB, and
+what is thrown out then for a new shape leaves holes in the heap that grow for hundreds of maps.
+"""
+_CACHED_CONVOLUTIONS = 64
+"""Enough for several shapes; what one of them needs is made anew in milliseconds."""
 
 
 class WorkerProcess:
@@ -58,8 +66,6 @@ class WorkerProcess:
         self._outgoing: deque[tuple[str, memoryview]] = deque()
         self._begun = False
         self._log = _open_log(settings.log_file)
-        environment = dict(os.environ)
-        environment.update(dict.fromkeys(_THREAD_VARIABLES, str(settings.threads)))
         try:
             # A session of its own: Ctrl-C in the terminal is for the plan, not for the analysis.
             self._process = subprocess.Popen(
@@ -69,7 +75,7 @@ class WorkerProcess:
                 stderr=self._log,
                 start_new_session=True,
                 bufsize=0,
-                env=environment,
+                env=_environment(settings),
             )
         except (OSError, ValueError) as error:
             self._close_log()
@@ -199,3 +205,10 @@ def _open_log(path: str | None) -> IO[bytes] | Any:
         return tempfile.TemporaryFile()
     except OSError:
         return subprocess.DEVNULL
+
+
+def _environment(settings: AnalysisSettings) -> dict[str, str]:
+    """Return the environment of the worker; what is set there about the caches is kept."""
+    bounds = dict.fromkeys(_CACHE_VARIABLES, str(_CACHED_CONVOLUTIONS))
+    threads = dict.fromkeys(_THREAD_VARIABLES, str(settings.threads))
+    return bounds | os.environ | threads
