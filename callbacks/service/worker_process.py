@@ -30,7 +30,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 _CACHE_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 """What bounds the two caches of torch's convolutions, that of oneDNN and that of its wrapper ideep.
 
-Both keep what was made for every shape of map, 1,024 convolutions each. That is about 100 MB, and
+Both keep what was made for every shape of map, 1,024 convolutions each. That is about 70 MB, and
 what is thrown out then for a new shape leaves holes in the heap that grow for hundreds of maps.
 """
 _CACHED_CONVOLUTIONS = 64
