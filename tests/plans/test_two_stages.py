@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from support.plan_support import (
     Interrupting,
     Recorder,
     is_safe,
+    later,
     pause,
     region,
     same_map,
@@ -23,9 +25,10 @@ from support.plan_support import (
     small_survey,
 )
 from xrf_sr_plans.devices.axes import axis_facts
-from xrf_sr_plans.devices.protocols import FineStage, HeldAxis
+from xrf_sr_plans.devices.protocols import FineStage, HeldAxis, RowTimeModel
 from xrf_sr_plans.devices.sim import SimFineStage
 from xrf_sr_plans.devices.sim.faults import StuckMotor, as_fault_plan
+from xrf_sr_plans.devices.step_flyer import StepFlyer
 from xrf_sr_plans.errors import ConfigError, FlightError, LimitsError, RefusedError
 from xrf_sr_plans.maps.stage_placement import StagePlacement
 from xrf_sr_plans.plans.fine_maps import FineMaps
@@ -184,6 +187,7 @@ def test_the_preview_names_both_stages():
     shown = preview(
         coarse_survey_with_sr, beamline, width_um=8, height_um=3, step_um=1, dwell_ms=10
     )
+    assert "rescans are flown by 'finex' and 'finey', at most 30 x 30 um each" in shown.notes
     assert shown.allowed
     assert shown.limits_um["finex"] == "-16..16 um (limits)"
     assert set(shown.limits_um) == {"samx", "samy", "finex", "finey"}
@@ -240,6 +244,71 @@ def test_paused_before_any_message_of_a_rescan_its_map_is_the_same(run_engine):
         run_engine.unsubscribe(recorder.token)
         (start,) = fine_maps(recorder)
         same_map(recorder.builder(start), undisturbed)
+
+
+@pytest.mark.parametrize("ending", ["abort", "stop", "halt"])
+def test_ended_on_the_way_to_a_region_the_coarse_stage_stops_there(run_engine, recorder, ending):
+    beamline = small_beamline(fine_stage=SimFineStage(), clock=0.1, shutter_open=False)
+    beamline = replace(beamline, time_model=RowTimeModel())
+    far = {"x_low_um": 38.0, "x_high_um": 40.0, "y_low_um": 0.0, "y_high_um": 2.0}
+    ended = later(0.4, lambda: getattr(run_engine, ending)())
+    with pytest.raises(RunEngineInterrupted):
+        run_engine(rescan_regions(beamline, [far], **FINE))
+    ended.join(5)
+    is_safe(beamline)
+    stopped_um = beamline.fast.position
+    assert 0.5 < stopped_um < 38
+    time.sleep(0.2)
+    assert beamline.fast.position == stopped_um
+    assert recorder.docs == []
+
+
+def test_a_coarse_stage_that_is_moved_by_hand_during_a_pause_ends_the_map(run_engine, recorder):
+    beamline = small_beamline(fine_stage=SimFineStage())
+    third_row = later_row(recorder, 2)
+    with pytest.raises(RunEngineInterrupted):
+        run_engine(iter(Interrupting(rescan_regions(beamline, [BOX], **FINE), third_row, pause)))
+    beamline.slow.set(beamline.slow.position + 3.0).wait()
+    (outcome,) = run_engine.resume().plan_result
+    assert outcome.disposition == "failed"
+    assert "'samy' was moved from 1" in outcome.reason
+    assert "while the fine stage on it flew a map" in outcome.reason
+    (start,) = recorder.map_starts()
+    assert recorder.builder(start).rows_used == [0, 1]
+    is_safe(beamline)
+
+
+def later_row(recorder, row):
+    """Return what says when a row's event is the next one."""
+    return lambda: len(recorder.events("primary")) == row
+
+
+def test_stages_in_mm_fly_the_same_map(run_engine, recorder):
+    beamline = small_beamline(fine_stage=replace(MIRRORED, egu="mm"), egu="mm")
+    run_engine(rescan_regions(beamline, [BOX], **FINE))
+    (start,) = recorder.map_starts()
+    in_um, _, other = rescanned(MIRRORED)
+    same_map(recorder.builder(start), other.builder(in_um))
+
+
+def test_the_fine_stage_may_be_stepped_without_any_fly_scan_hardware(run_engine, recorder):
+    beamline = small_beamline(fine_stage=AGAINST)
+    keys = {"Fe": "xrfdet_Fe", "K": "xrfdet_K"}
+    flyer = StepFlyer(
+        "steps",
+        [beamline.detector],
+        beamline.fine.fast,
+        beamline.fine.slow,
+        counts=keys,
+        exposure=[beamline.detector.exposure_s],
+    )
+    beamline = replace(beamline, fine=replace(beamline.fine, flyer=flyer))
+    run_engine(rescan_regions(beamline, [BOX], **FINE))
+    (start,) = recorder.map_starts()
+    assert start["xrf_sr"]["sampling"] == "point"
+    stepped, (_, one_stage, _) = recorder.builder(start).maps(), rescanned(None)
+    expected, measured = (maps.counts.sel(element="Fe").values for maps in (one_stage, stepped))
+    assert np.corrcoef(expected.ravel(), measured.ravel())[0, 1] > 0.9
 
 
 def survey(beamline):

@@ -172,6 +172,7 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
         problems=_once(problems),
         notes=(
             *_survey_notes(beamline, request, fine_step_um, time_s),
+            *_stage_note(beamline, analysis),
             *_time_note(beamline, request, time_s, fine),
             *_dose_note(beamline, request, maps[0].dose, fine),
         ),
@@ -294,6 +295,17 @@ def _survey_notes(
         yield f"{max(request.budget_s - time_s, 0.0):.1f} s left for rescans"
     if beamline.analysis is None:
         yield "no analysis device: nothing will be enhanced, no region proposed"
+
+
+def _stage_note(beamline: Beamline, analysis: schema.AnalysisRequest | None) -> Iterable[str]:
+    """Yield a note where another stage than that of the survey flies the rescans."""
+    fine, rescans = beamline.fine, None if analysis is None else analysis.rescans
+    if fine is not None and rescans is not None and rescans.reach_um is not None:
+        width_um, height_um = rescans.reach_um
+        yield (
+            f"rescans are flown by {fine.fast.name!r} and {fine.slow.name!r}, at most"
+            f" {width_um:g} x {height_um:g} um each"
+        )
 
 
 def _time_note(

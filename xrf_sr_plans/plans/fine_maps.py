@@ -19,7 +19,7 @@ from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.fine_grid import shrink_note
 from xrf_sr_plans.plans.flight import ROW_FAILURES
 from xrf_sr_plans.plans.fly_map import fly
-from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS, FlightProgress, MapRun
+from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS, Carrier, FlightProgress, MapRun
 from xrf_sr_plans.plans.placed_grid import (
     PlacedGrid,
     placed_grid,
@@ -238,6 +238,12 @@ class FineMaps:
             beamline=self.beamline.rescanning,
             region=replace(region, stage=stage),
             placement=placement_at(fine, region.stage, coarse_um),
+            carriers=tuple(
+                Carrier(axis, position_um, fine.coarse_error_um)
+                for axis, position_um in zip(
+                    (self.beamline.fast, self.beamline.slow), coarse_um, strict=True
+                )
+            ),
             stage=stage,
         )
 

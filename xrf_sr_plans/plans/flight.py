@@ -143,6 +143,10 @@ class Flight:
             yield from bps.wait(starting, timeout=patience(row_s))
             yield from bps.complete(flyer, group=flying)
             yield from bps.wait(flying, timeout=patience(row_s))
+        # Here and not before the row: after a pause only messages are repeated, not this code.
+        moved = [flaw for carrier in self.run.carriers if (flaw := carrier.flaw())]
+        if moved:
+            raise FlightError("; ".join(moved))
         collected = yield from bps.collect(self.beamline.flyer)
         empty = collected is not None and not list(collected)
         if not empty:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xrf_sr_plans import schema
+from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
@@ -35,6 +36,35 @@ class FlightProgress:
 
 
 @dataclass(frozen=True)
+class Carrier:
+    """A coarse axis that carries the fine stage, and has to stay where it is during a map.
+
+    Attributes
+    ----------
+    axis
+        The axis.
+    position_um
+        Where it was when the map began, in um.
+    tolerance_um
+        How far it may be from there before the map is given up, in um.
+    """
+
+    axis: Any
+    position_um: float
+    tolerance_um: float
+
+    def flaw(self) -> str:
+        """Return in words that the axis has moved, or "" where it hasn't or doesn't say."""
+        facts = axis_facts(self.axis)
+        if not abs(facts.position_um - self.position_um) > self.tolerance_um:
+            return ""
+        return (
+            f"axis {facts.name!r} was moved from {self.position_um:g} to"
+            f" {facts.position_um:g} um while the fine stage on it flew a map"
+        )
+
+
+@dataclass(frozen=True)
 class FlownMap:
     """What came of one map run: rows that were lost, and seconds that each other row took."""
 
@@ -60,6 +90,8 @@ class MapRun:
     placement
         Where the axes that fly the map are on the sample. None where their positions are its
         coordinates.
+    carriers
+        The coarse axes that carry those which fly the map.
     stage
         Positions by name of the other axes. None means what `stage_state` finds.
     user_input
@@ -82,6 +114,7 @@ class MapRun:
     tile: schema.TileIndex | None = None
     analysis: schema.AnalysisRequest | None = None
     placement: StagePlacement | None = None
+    carriers: tuple[Carrier, ...] = ()
     stage: Mapping[str, float] | None = None
     user_input: Mapping[str, Any] = field(default_factory=dict)
     derived_input: Mapping[str, Any] = field(default_factory=dict)
