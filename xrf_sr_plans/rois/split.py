@@ -134,12 +134,12 @@ def _split(
     axis, place = best
     further = np.zeros(4, dtype=int)
     further[2 * axis : 2 * axis + 2] = place
-    low, high = zip(np.split(mask, [place], axis), np.split(objects, [place], axis), strict=True)
-    parts = [
-        _split(*low, cost, smallest_px, may_cost_s),
-        _split(*high, cost, smallest_px, may_cost_s) + further,
-    ]
-    return np.vstack(parts) + np.array([y0, y0, x0, x0])
+    masks, numbers = (np.split(plane, [place], axis) for plane in (mask, objects))
+    low, high = (
+        _split(part, inside, cost, smallest_px, may_cost_s)
+        for part, inside in zip(masks, numbers, strict=True)
+    )
+    return np.vstack([low, high + further]) + np.array([y0, y0, x0, x0])
 
 
 def _between_objects(objects: np.ndarray, axis: int) -> np.ndarray:
@@ -192,7 +192,7 @@ def _seconds(
     smallest_px: tuple[int, int],
 ) -> np.ndarray:
     rows, columns = np.maximum(rows, smallest_px[0]), np.maximum(columns, smallest_px[1])
-    return rows * (columns * cost.pixel_s + cost.row_s) + cost.box_s
+    return np.asarray(rows * (columns * cost.pixel_s + cost.row_s) + cost.box_s)
 
 
 def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
