@@ -24,6 +24,7 @@ from xrf_sr_plans.callbacks.result_run import (
 )
 from xrf_sr_plans.callbacks.roi_picker import RoiPicker
 from xrf_sr_plans.callbacks.super_resolution import SuperResolution
+from xrf_sr_plans.callbacks.survey_choice import SurveyChoice
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.errors import in_words
@@ -109,6 +110,7 @@ class AnalysisChain:
         self._index = RunIndex(wants_analysis, MAX_FOLLOWED_RUNS)
         # In the order of their latest documents.
         self._runs: OrderedDict[str, MapAssembler | AnalysedMap | _Outcomes] = OrderedDict()
+        self._choose = SurveyChoice()
         self._pace = _Pace()
         self._warmed: set[tuple[int, int]] = set()
         if self.settings.pair_dir:
@@ -120,6 +122,7 @@ class AnalysisChain:
 
             verification = Verification(self.settings.ledger_dir, emit, scratch=scratch_dir)
             self.consumers.append(verification)
+            self._choose = SurveyChoice(verification.predictions.recall)
         self._composites: Composites | None = None
         if emit is not None:
             from xrf_sr_plans.callbacks.composites import Composites
@@ -243,7 +246,8 @@ class AnalysisChain:
                 enhanced = self._enhance(maps, request)
                 notes += enhanced.dataset.attrs.get("data_notes", ())
                 halfway = time.perf_counter()
-                picked = self._pick(enhanced, request, builder.uid)
+                picking = request.model_copy(update={"rescans": run.rescans})
+                picked = self._pick(enhanced, picking, builder.uid)
                 regions = list(picked.regions)
                 notes += picked.notes
                 forecast = picked.forecast.to_dict() if picked.forecast else None
@@ -270,6 +274,7 @@ class AnalysisChain:
             reason,
             notes,
             forecast,
+            run.rescans,
         )
 
     def _publish(self, analysed: AnalysedMap, began: float) -> None:
@@ -282,6 +287,19 @@ class AnalysisChain:
                 consumer(analysed)
             except Exception:  # a full disk or a bug there must not affect the others
                 logger.exception("%s failed at run %s", consumer, analysed.source_uid)
+        self._publish_choice(analysed)
+
+    def _publish_choice(self, analysed: AnalysedMap) -> None:
+        """Choose the regions of a survey of several tiles once its last tile is in."""
+        chosen = self._choose(analysed)
+        if chosen is None:
+            return
+        documents = chosen.documents()
+        if self._emit is not None:
+            for name, doc in documents:
+                self._emit(name, doc)
+        if self._finished is not None:
+            self._finished(chosen.summary(documents))
 
     def _survey_over(self, start: Mapping[str, Any], stop: Mapping[str, Any]) -> None:
         """Put the maps of a survey together, and tell of it like of the result of a map."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.assemble import MapBuilder
-from xrf_sr_plans.schema import AnalysisRequest
+from xrf_sr_plans.schema import AnalysisRequest, RescanModel
 
 LITTLE_MEASURED = 0.5
 """Share of measured pixels below which the result says so."""
 
+_FEWEST_ROWS = 3
+"""Rows from which on their times are believed."""
 LATEST_S = 1e11
 """Seconds since 1970 that no time of a document reaches."""
 
@@ -63,6 +67,7 @@ class MapAssembler:
         self.end_time: float = seconds(start, 0.0)
         self.notes: tuple[str, ...] = ()
         self.published = False
+        self._row_times: list[float] = []
         self._on_rows = on_rows
         self._on_stop = on_stop
 
@@ -77,11 +82,31 @@ class MapAssembler:
             else:
                 self.builder.event_page(doc)
             if self.builder.rows_received > rows:
+                self._row_times += _times_of(doc)
                 self._on_rows(self)
         elif name == "stop":
             self.end_time = seconds(doc, self.end_time)
             self.notes = _how_it_ended(doc)
             self._on_stop(self)
+
+    @property
+    def rescans(self) -> RescanModel | None:
+        """What rescans cost, going by how long the rows of this map took.
+
+        A row that took less than its dwell was flown on a simulated clock and says nothing. None
+        where the run doesn't say what rescans cost.
+        """
+        rescans, metadata = self.request.rescans, self.builder.metadata
+        expected_s = metadata.derived_input.get("row_s")
+        if rescans is None or not isinstance(expected_s, int | float):
+            return rescans
+        dwell_s = self.builder.grid.fast.num * metadata.dwell_ms * 1e-3
+        steps = [late - early for early, late in pairwise(sorted(self._row_times))]
+        real = [step for step in steps if step >= dwell_s]
+        if len(real) < _FEWEST_ROWS:
+            return rescans
+        overhead_s = rescans.row_overhead_s + statistics.median(real) - expected_s
+        return rescans.model_copy(update={"row_overhead_s": max(overhead_s, 0.0)})
 
 
 def odd_about(builder: MapBuilder) -> list[str]:
@@ -102,6 +127,13 @@ def seconds(doc: Mapping[str, Any], otherwise: float) -> float:
     if isinstance(time, int | float) and 0 <= time < LATEST_S:
         return float(time)
     return otherwise
+
+
+def _times_of(doc: Mapping[str, Any]) -> list[float]:
+    """Return the times of an event or of those of a page, without damaged ones."""
+    times = doc.get("time")
+    several = times if isinstance(times, list | tuple) else [times]
+    return [seconds({"time": time}, -1.0) for time in several if seconds({"time": time}, -1.0) > 0]
 
 
 def _how_it_ended(stop: Mapping[str, Any]) -> tuple[str, ...]:

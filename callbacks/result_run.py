@@ -30,6 +30,7 @@ from xrf_sr_plans.schema import (
     STREAM_REGIONS,
     AnalysisRequest,
     Documents,
+    RescanModel,
 )
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "result.xrf-sr-plans")
@@ -65,6 +66,8 @@ class AnalysedMap:
     """What a reader of the result must know of the map, such as that its run was cut off."""
     forecast: Mapping[str, float] | None = None
     """What the regions are expected to hold (`rois.forecast`), or None where nothing was picked."""
+    rescans: RescanModel | None = None
+    """What rescans cost, going by how long the rows of this map took."""
 
     @property
     def source_uid(self) -> str:
@@ -168,11 +171,8 @@ def _run(analysed: AnalysedMap, uid: str, stream: str) -> Documents:
         documents += stream_documents(uid, time, stream, keys, axes, events)
         counts[stream] = len(events)
     if analysed.regions:
-        events = [
-            {**region_columns(region), "disposition": "proposed"} for region in analysed.regions
-        ]
-        documents += stream_documents(uid, time, STREAM_REGIONS, _region_keys(), {}, events)
-        counts[STREAM_REGIONS] = len(events)
+        documents += region_documents(uid, time, analysed.regions)
+        counts[STREAM_REGIONS] = len(analysed.regions)
     stop = {
         "uid": child_uid(uid, "stop"),
         "run_start": uid,
@@ -273,6 +273,14 @@ def stream_documents(
         }
         documents.append(("event", event))
     return documents
+
+
+def region_documents(uid: str, time: float, regions: Sequence[Region]) -> Documents:
+    """Return the stream of the proposed regions of a run, or [] where there are none."""
+    events = [{**region_columns(region), "disposition": "proposed"} for region in regions]
+    if not events:
+        return []
+    return stream_documents(uid, time, STREAM_REGIONS, _region_keys(), {}, events)
 
 
 def _map_keys(enhanced: EnhancedMaps) -> dict[str, Any]:

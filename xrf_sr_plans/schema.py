@@ -28,6 +28,8 @@ PLAN_PROPOSALS = "xrf_survey_proposals"
 PLAN_OUTCOMES = "xrf_survey_outcomes"
 """The run that records what became of each region, after the last fine map."""
 PLAN_RESULT = "xrf_super_resolution"
+PLAN_CHOICE = "xrf_survey_choice"
+"""The run that records which regions were chosen on all tiles of a survey as one map."""
 PLAN_VERIFICATION = "xrf_verification"
 PLAN_COMPOSITE = "xrf_composite"
 """The run that holds one map of a survey: measured where it was rescanned, else estimated."""
@@ -37,6 +39,7 @@ PLAN_OF_KIND = {
     "outcomes": PLAN_OUTCOMES,
     "result": PLAN_RESULT,
     "preview": PLAN_RESULT,
+    "choice": PLAN_CHOICE,
     "verification": PLAN_VERIFICATION,
     "composite": PLAN_COMPOSITE,
 }
@@ -58,7 +61,7 @@ RescanMode = Literal["inline", "queue", "propose"]
 Disposition = Literal["rescanned", "queued", "proposed", "refused", "failed"]
 """What became of a region."""
 RunKind = Literal[
-    "map", "proposals", "outcomes", "result", "preview", "verification", "composite", ""
+    "map", "proposals", "outcomes", "result", "preview", "choice", "verification", "composite", ""
 ]
 """What a run is; "" for the runs of other people."""
 
@@ -93,11 +96,11 @@ def kind_of_run(start: Mapping[str, Any]) -> RunKind:
     # No user's metadata reach the runs that the analysis makes.
     if "original_run_uid" not in start:
         return ""
-    if start.get("plan_name") == PLAN_VERIFICATION:
-        return "verification"
-    if start.get("plan_name") == PLAN_COMPOSITE:
-        return "composite"
-    if start.get("plan_name") != PLAN_RESULT:
+    plan_name = start.get("plan_name")
+    for kind in ("choice", "verification", "composite"):
+        if plan_name == PLAN_OF_KIND[kind]:
+            return kind
+    if plan_name != PLAN_RESULT:
         return ""
     return "preview" if start.get("purpose") == "preview" else "result"
 
@@ -201,6 +204,8 @@ class TileIndex(BaseModel):
     """Number of the tile, counted from 0."""
     of: int = Field(ge=1)
     """How many tiles the survey has."""
+    earlier: list[str] = Field(default_factory=list)
+    """On the last tile, the uids of the runs of those before it, in the order of flight."""
 
 
 class MapMetadata(BaseModel):

@@ -170,7 +170,11 @@ class LocalAnalysis:
                 self.journal.forget(self._run)
 
     def _finished(self, summary: AnalysisSummary) -> None:
-        self._in_time = self._results.settle(summary)
+        settled = self._results.settle(summary)
+        if summary.source_uid != self._run:
+            # What follows from several runs has no fallback that could be first.
+            return
+        self._in_time = settled
         if not self._in_time:
             logger.info("result of run %s came after its fallback", summary.source_uid)
         self._deliver()

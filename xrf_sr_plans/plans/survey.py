@@ -19,9 +19,7 @@ from xrf_sr_plans.maps.region import Rescan
 from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.decisions import (
-    RegionLog,
     TileAnalysis,
-    recorded_analyses,
     wait_for_analysis,
 )
 from xrf_sr_plans.plans.design import SurveyDesign, design_survey
@@ -32,25 +30,20 @@ from xrf_sr_plans.plans.queue_rescans import queue_rescans
 from xrf_sr_plans.plans.request import SurveyRequest
 from xrf_sr_plans.plans.return_to_start import returning_to_start
 from xrf_sr_plans.plans.safeguard import all_in_turn, what_ended
-from xrf_sr_plans.plans.single_run import single_run
+from xrf_sr_plans.plans.survey_runs import SurveyRuns
 from xrf_sr_plans.plans.timing import recalibrated
 from xrf_sr_plans.rois.budget import Spending, spend_budget
 
 logger = logging.getLogger(__name__)
 
+_CHOICE_S = 5.0
+"""Seconds that the choice among all tiles is waited for where an analysis was late or failed."""
 _LEAST_WAIT_S = 1.0
 """Seconds that each tile's analysis is waited for even when the survey's timeout is over."""
 _UNSETTLED = {"inline": "not begun", "queue": "not known to be queued"}
 """What an interrupted survey says, by rescan mode, of the regions that it had chosen.
 
 In the mode "propose" it says nothing: the proposals are recorded, and no more was asked.
-"""
-
-_HINTS = {"dimensions": [[["time"], schema.STREAM_REGIONS]]}
-"""Hints of the two runs without rows.
-
-After a run that has no hints and no stream "primary", BestEffortCallback (bluesky 1.15) misreads
-the hints of the next run.
 """
 
 
@@ -207,10 +200,8 @@ class _Survey:
         self.design = design
         self.uid = str(uuid.uuid4())
         self.md = dict(request.md or {})
-        self.region_log = RegionLog()
-        self.tile_uids: tuple[str, ...] = ()
-        self.proposals_uid = ""
-        self.outcomes_uid = ""
+        self.runs = SurveyRuns(beamline, request, design, self.uid)
+        self.region_log = self.runs.region_log
         self.fine = FineMaps(
             beamline,
             design.fine_step_um,
@@ -224,31 +215,33 @@ class _Survey:
         """Fly the tiles, then decide."""
         flown: list[FlownMap] = []
         for index in range(len(self.design.tiles)):
-            flown.append((yield from fly(self._tile_run(index))))
-        self.tile_uids = tuple(tile.uid for tile in flown)
+            flown.append((yield from fly(self._tile_run(index, flown))))
+        self.runs.tile_uids = tuple(tile.uid for tile in flown)
         time_model = self._time_model(flown)
         analyses, regions = yield from bpp.contingency_wrapper(
             self._decide(time_model), except_plan=self._ended_early
         )
         return SurveyOutcome(
             self.uid,
-            self.proposals_uid,
-            self.outcomes_uid,
-            self.tile_uids,
+            self.runs.proposals_uid,
+            self.runs.outcomes_uid,
+            self.runs.tile_uids,
             tuple(analyses),
             tuple(regions),
             {tile.uid: tile.lost_rows for tile in flown if tile.lost_rows},
         )
 
-    def _tile_run(self, index: int) -> MapRun:
+    def _tile_run(self, index: int, flown: Sequence[FlownMap]) -> MapRun:
         tile = self.design.tiles[index]
+        is_last = index == len(self.design.tiles) - 1
+        earlier = [one.uid for one in flown] if is_last else []
         return MapRun(
             self.beamline,
             tile.grid,
             self.request.dwell_ms,
             purpose="coarse",
             survey_uid=self.uid,
-            tile=schema.TileIndex(index=index, of=len(self.design.tiles)),
+            tile=schema.TileIndex(index=index, of=len(self.design.tiles), earlier=list(earlier)),
             analysis=self.design.analysis,
             user_input=self.request.user_input(),
             derived_input={
@@ -260,56 +253,6 @@ class _Survey:
             md=self.md,
         )
 
-    def _start(self, plan_name: str, purpose: str, **facts: Any) -> dict[str, Any]:
-        """Return the start document of the run of proposals or of outcomes."""
-        user_input = self.request.user_input()
-        metadata = {
-            "schema": schema.SCHEMA_VERSION,
-            "purpose": purpose,
-            "survey_uid": self.uid,
-            "tiles": list(self.tile_uids),
-            "grid": self.design.grid.to_dict(),
-            "elements": list(self.beamline.flyer.elements),
-            "rescan": self.request.rescan,
-            "fine_step_um": self.design.fine_step_um,
-            "fine_dwell_ms": self.design.fine_dwell_ms,
-            "analysed_by": getattr(self.beamline.analysis, "name", ""),
-            "beamline": self.beamline.name,
-            "user_input": user_input,
-            **facts,
-        }
-        return {
-            "plan_name": plan_name,
-            "plan_args": user_input,
-            "hints": dict(_HINTS),
-            **self.md,
-            "xrf_sr": metadata,
-        }
-
-    def _record_proposals(self, analyses: Sequence[TileAnalysis]) -> MsgGenerator[None]:
-        """Record the analyses and what is proposed or refused, in a run of their own."""
-
-        def events() -> MsgGenerator[None]:
-            device = self.beamline.analysis
-            if device is not None:
-                yield from recorded_analyses(device.name, analyses)
-            yield from self.region_log.recorded()
-
-        md = self._start(schema.PLAN_PROPOSALS, "proposals")
-        self.proposals_uid = yield from _recorded(md, events())
-
-    def _record_outcomes(self, ended_by: str = "") -> MsgGenerator[None]:
-        """Record what became of each region, in a run of its own.
-
-        Parameters
-        ----------
-        ended_by
-            What ended the survey early, in words; empty where it is complete.
-        """
-        facts = {"proposals_uid": self.proposals_uid, "ended_by": ended_by}
-        md = self._start(schema.PLAN_OUTCOMES, "outcomes", **facts)
-        self.outcomes_uid = yield from _recorded(md, self.region_log.recorded())
-
     def _ended_early(self, error: Exception) -> MsgGenerator[None]:
         """Record what became of the regions, and of those that nothing became of why that is.
 
@@ -318,8 +261,8 @@ class _Survey:
         unsettled = _UNSETTLED.get(self.request.rescan)
         if unsettled:
             self.region_log.settle(f"{unsettled}: {what_ended(error)}")
-        if not self.outcomes_uid:
-            yield from all_in_turn(lambda: self._record_outcomes(what_ended(error)))
+        if not self.runs.outcomes_uid:
+            yield from all_in_turn(lambda: self.runs.record_outcomes(what_ended(error)))
 
     def _time_model(self, flown: Sequence[FlownMap]) -> RowTimeModel:
         """Return the beamline's time model, corrected by how long the tiles' rows took."""
@@ -332,7 +275,8 @@ class _Survey:
     ) -> MsgGenerator[tuple[list[TileAnalysis], list[RegionOutcome]]]:
         """Wait for the analyses, choose among their regions and have the chosen ones mapped."""
         analyses = yield from self._analyses()
-        regions = [region for analysis in analyses for region in analysis.regions]
+        whole = yield from self._choice_among_all(analyses)
+        regions = [region for analysis in whole or analyses for region in analysis.regions]
         candidates, refused = self.fine.candidates(regions, time_model)
         spending = self._spend(candidates, time_model)
         refused += [
@@ -340,9 +284,9 @@ class _Survey:
         ]
         for outcome in [*refused, *_proposals(spending)]:
             self.region_log.note(outcome)
-        yield from self._record_proposals(analyses)
+        yield from self.runs.record_proposals([*analyses, *whole])
         settled = yield from self._act(spending)
-        yield from self._record_outcomes()
+        yield from self.runs.record_outcomes()
         logger.info("survey %s: %d regions found, %d refused", self.uid, len(regions), len(refused))
         return analyses, [*settled, *refused]
 
@@ -354,10 +298,28 @@ class _Survey:
         # One deadline for all: a hung analysis must not cost its timeout once per tile.
         deadline = time.monotonic() + self.request.analysis_timeout_s
         analyses = []
-        for uid in self.tile_uids:
+        for uid in self.runs.tile_uids:
             left_s = max(deadline - time.monotonic(), _LEAST_WAIT_S)
             analyses.append((yield from wait_for_analysis(device, uid, left_s)))
         return analyses
+
+    def _choice_among_all(
+        self, analyses: Sequence[TileAnalysis]
+    ) -> MsgGenerator[list[TileAnalysis]]:
+        """Return the analysis of all tiles as one map, if there is one.
+
+        Where there is none, the regions of the tiles compete; objects on borders are then cut.
+        """
+        device = self.beamline.analysis
+        if device is None or len(analyses) < 2:
+            return []
+        in_time = all(analysis.status == "done" for analysis in analyses)
+        timeout_s = self.request.analysis_timeout_s if in_time else _CHOICE_S
+        whole = yield from wait_for_analysis(device, self.uid, max(timeout_s, _LEAST_WAIT_S))
+        if whole.status != "failed":
+            return [whole]
+        logger.warning("survey %s: regions are chosen tile by tile: %s", self.uid, whole.reason)
+        return []
 
     def _spend(self, candidates: Sequence[Rescan], time_model: RowTimeModel) -> Spending:
         """Choose among the rescans with the beam time and dose that the tiles left over."""
@@ -381,14 +343,6 @@ class _Survey:
         if self.request.rescan == "queue":
             return (yield from queue_rescans(self.fine, spending.chosen, self.region_log.note))
         return _proposals(spending)
-
-
-def _recorded(md: Mapping[str, Any], events: MsgGenerator[None]) -> MsgGenerator[str]:
-    """Emit events in a run of their own, between checkpoints; return its uid."""
-    yield from bps.checkpoint()
-    uid = yield from single_run(md, events)
-    yield from bps.checkpoint()
-    return uid
 
 
 def _proposals(spending: Spending) -> list[RegionOutcome]:
