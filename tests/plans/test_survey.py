@@ -62,7 +62,8 @@ def test_tiles_rescans_and_summary_are_one_family_of_runs(run_engine, recorder):
     assert outcome.outcomes_uid == outcomes["uid"]
     assert outcomes["xrf_sr"]["proposals_uid"] == proposals["uid"]
     assert outcome.rescan_uids == (fine["uid"],)
-    assert first["xrf_sr"]["tile"] == {"index": 0, "of": 2}
+    assert first["xrf_sr"]["tile"] == {"index": 0, "of": 2, "earlier": []}
+    assert second["xrf_sr"]["tile"] == {"index": 1, "of": 2, "earlier": [first["uid"]]}
     assert first["xrf_sr"]["analysis"]["find"] == "Fe"
     assert proposals["plan_name"] == "xrf_survey_proposals"
     assert outcomes["plan_name"] == "xrf_survey_outcomes"
@@ -82,7 +83,8 @@ def test_the_decisions_record_each_tiles_analysis_and_every_change_of_a_region(
 ):
     outcome = run_engine(small_survey(small_beamline())).plan_result
     looked_at = [event["data"]["analysis_source_uid"] for event in recorder.events("analysis")]
-    assert looked_at == list(outcome.tile_uids)
+    # The last one is about all tiles as one map.
+    assert looked_at == [*outcome.tile_uids, outcome.survey_uid]
     changes = [change for change, _ in dispositions(recorder)]
     assert changes == ["proposed", "rescanned"]
     assert recorder.events("regions")[-1]["data"]["region_run_uid"] == outcome.rescan_uids[0]

@@ -316,7 +316,8 @@ class _Survey:
         in_time = all(analysis.status == "done" for analysis in analyses)
         timeout_s = self.request.analysis_timeout_s if in_time else _CHOICE_S
         whole = yield from wait_for_analysis(device, self.uid, max(timeout_s, _LEAST_WAIT_S))
-        if whole.status != "failed":
+        # Without a run of its own it is no choice, but what the device says when it has none.
+        if whole.status != "failed" and whole.result_uid:
             return [whole]
         logger.warning("survey %s: regions are chosen tile by tile: %s", self.uid, whole.reason)
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 from xrf_sr_plans import schema
 from xrf_sr_plans.composite.composite_map import CompositeMap
 from xrf_sr_plans.errors import RefusedError, XrfSrError
-from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.review.picture import SurveyView, draw_survey
 from xrf_sr_plans.review.record import SurveyRecord, left_out, read_survey, regions_of
@@ -22,7 +21,7 @@ from xrf_sr_plans.store.export import write_composite
 
 logger = logging.getLogger(__name__)
 
-_OF_THE_ANALYSIS = ("result", "preview", "verification", "composite")
+_OF_THE_ANALYSIS = ("result", "preview", "choice", "verification", "composite")
 """Kinds of the runs that the analysis makes, which may come after the next survey has begun."""
 
 
@@ -185,7 +184,7 @@ class LatestSurvey:
             f"  {count} of {len(record.enhanced)} enhanced maps bicubic only, no model: {reason}"
             for reason, count in fallbacks.items()
         ]
-        lines += [f"  {forecast}" for forecast in _forecasts(record.enhanced.values())]
+        lines += [f"  {forecast}" for forecast in _forecasts(record)]
         for number, region in enumerate(record.regions, start=1):
             lines.append(
                 f"  {number}. {region['elements']} x"
@@ -209,10 +208,10 @@ def _composite_to_draw(record: SurveyRecord) -> CompositeMap | None:
         return None
 
 
-def _forecasts(enhanced: Iterable[EnhancedMaps]) -> Iterator[Forecast]:
-    """Yield what the regions of each map were expected to hold, where that is known."""
-    for maps in enhanced:
-        facts = maps.dataset.attrs.get("forecast")
+def _forecasts(record: SurveyRecord) -> Iterator[Forecast]:
+    """Yield what the regions were expected to hold, of the survey or else of each map."""
+    of_maps = [maps.dataset.attrs.get("forecast") for maps in record.enhanced.values()]
+    for facts in [record.forecast] if record.forecast else of_maps:
         if facts:
             with suppress(KeyError, TypeError, ValueError):
                 yield Forecast.from_dict(facts)

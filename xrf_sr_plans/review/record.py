@@ -40,6 +40,9 @@ class SurveyRecord:
     and the whole `Region` under ``region``."""
     composites: Mapping[str, CompositeMap] = field(default_factory=dict)
     """Composite maps that the analysis made, by the uid of their runs."""
+    forecast: Mapping[str, float] | None = None
+    """What the regions that were chosen on all tiles as one map were expected to hold
+    (`rois.forecast`); None where there is only one tile, or no such choice."""
     run_uids: Mapping[str, list[str]] = field(default_factory=dict)
     """Uids of all runs by the plan name that this package gives them, whatever users call them."""
 
@@ -115,6 +118,7 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
     previews: dict[str, EnhancedMaps] = {}
     composites: dict[str, CompositeMap] = {}
     regions: dict[str, Mapping[str, Any]] = {}
+    forecast: Mapping[str, float] | None = None
     uids: dict[str, list[str]] = {}
     for uid, documents in runs.items():
         with in_our_words(f"run {uid}", AssemblyError):
@@ -135,6 +139,8 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
                 # Where it can't be read, as where it lies in a file, it is made again.
                 with suppress(AssemblyError):
                     composites[uid] = composite_from_documents(documents)
+            elif kind == "choice":
+                forecast = start.get("forecast")
             elif kind in ("proposals", "outcomes"):
                 regions.update(_latest_by_region(documents))
     for uid, documents in runs.items():
@@ -148,6 +154,7 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
         {**previews, **enhanced},
         tuple(regions.values()),
         composites,
+        forecast,
         uids,
     )
 
