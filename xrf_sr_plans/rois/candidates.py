@@ -198,7 +198,7 @@ def candidate_boxes(
         parts = np.array([_box(window) for window in ndimage.find_objects(labels)], dtype=int)
         parts = _split(parts, largest_px)
         grown = grown_boxes(
-            _padded(parts, pad_px, probability.shape), smallest_px, probability.shape
+            padded_boxes(parts, pad_px, probability.shape), smallest_px, probability.shape
         )
         grown = _shrunk(grown, parts, largest_px)
         # Rather without its margin than not at all.
@@ -238,7 +238,8 @@ def _box(window: tuple[slice, slice]) -> tuple[int, int, int, int]:
     return rows.start, rows.stop, columns.start, columns.stop
 
 
-def _padded(boxes: np.ndarray, pad_px: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:
+def padded_boxes(boxes: np.ndarray, pad_px: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:
+    """Return boxes with a margin of rows and columns, inside a map of that shape."""
     (pad_y, pad_x), (height, width) = pad_px, shape
     grown = boxes + np.array([-pad_y, pad_y, -pad_x, pad_x])
     return np.clip(grown, 0, np.array([height, height, width, width]))

@@ -203,6 +203,7 @@ def _terms(request: AnalysisRequest, enhanced: EnhancedMaps) -> RescanTerms:
     return RescanTerms(
         cost,
         budget_s,
+        enhanced.factor,
         _pads(request, enhanced, round(PAD_COARSE_PX * enhanced.factor)),
         _pads(request, enhanced, 0),
         _smallest_px(request, enhanced),

@@ -120,7 +120,10 @@ def _split(
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     y0, y1, x0, x1 = around = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
     mask, objects = mask[y0:y1, x0:x1], objects[y0:y1, x0:x1]
-    best_s, best = float(_seconds(*mask.shape, cost, smallest_px)) + may_cost_s, None
+    best_s, best = (
+        float(_seconds(mask.shape[0], mask.shape[1], cost, smallest_px)) + may_cost_s,
+        None,
+    )
     for axis in (0, 1):
         seconds = np.where(
             _between_objects(objects, axis),
@@ -170,7 +173,7 @@ def _seconds_in_two(
     for way in (1, -1):
         long, wide = _sizes(lines[::way])
         sides = (long, wide) if axis == 0 else (wide, long)
-        seconds += _seconds(*sides, cost, smallest_px)[::way]
+        seconds += _seconds(sides[0], sides[1], cost, smallest_px)[::way]
     return seconds
 
 
