@@ -96,7 +96,7 @@ def test_an_object_on_the_border_of_two_tiles_is_one_region(bicubic_model):
     assert start["survey_uid"] == SURVEY
     assert start["tiles"] == ["tile-0", "tile-1"]
     assert summary.result_uid == start["uid"]
-    assert start["forecast"]["share_found"] > 0.9
+    assert 0.5 < start["forecast"]["share_found"] <= 1.0
     assert [name for name, _ in run] == ["start", "descriptor", "event", "event", "stop"]
 
 
