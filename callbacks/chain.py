@@ -295,9 +295,7 @@ class AnalysisChain:
         if chosen is None:
             return
         documents = chosen.documents()
-        if self._emit is not None:
-            for name, doc in documents:
-                self._emit(name, doc)
+        self._emit_run(documents)
         if self._finished is not None:
             self._finished(chosen.summary(documents))
 
