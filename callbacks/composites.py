@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from xrf_sr_plans.callbacks.composite_run import SurveyAsKnown, composite_documents
 from xrf_sr_plans.callbacks.result_run import AnalysedMap
@@ -12,6 +13,9 @@ from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.schema import Documents
 from xrf_sr_plans.store.predictions import Predictions
 from xrf_sr_plans.store.surveys import KeptFineMap, SurveyEnd, Surveys
+
+if TYPE_CHECKING:
+    from xrf_sr_plans.composite.displacement import Displacement
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +43,9 @@ class Composites:
         self._predictions = predictions
         self._surveys = surveys
         self._emit = emit
+        # What the displacements by uid of the fine map were found with, and these: of one survey.
+        self._found_with: list[object] = []
+        self._displacements: dict[str, Displacement] = {}
 
     def __call__(self, analysed: AnalysedMap) -> None:
         """Remember a fine map of a survey; where that was over before, put it together again."""
@@ -49,6 +56,7 @@ class Composites:
         if analysed.maps is None or not analysed.rows_used:
             return
         fine = KeptFineMap(analysed.source_uid, analysed.end_time, analysed.maps)
+        self._displacements.pop(fine.uid, None)
         try:
             self._surveys.keep_fine(survey_uid, fine)
         except OSError as error:
@@ -81,13 +89,34 @@ class Composites:
         )
         composite, reason = None, ""
         try:
-            composite = compose(tiles, fine_maps, further_notes=notes, survey_uid=end.survey_uid)
+            composite = compose(
+                tiles,
+                fine_maps,
+                displacements=self._known_displacements(end, tiles),
+                further_notes=notes,
+                survey_uid=end.survey_uid,
+            )
         except XrfSrError as error:
             reason = in_words(error)
             logger.warning("survey %s: no composite map: %s", end.survey_uid, reason)
         documents = composite_documents(known, composite, reason)
         self._emit(documents)
         return documents
+
+    def _known_displacements(
+        self, end: SurveyEnd, tiles: Sequence[EnhancedMaps]
+    ) -> dict[str, Displacement]:
+        """Return those that were found with the same tiles, for others to be added."""
+        found_with = [
+            end.survey_uid,
+            *(
+                (str(tile.dataset.attrs["source_uid"]), tile.model, int(tile.estimate.count()))
+                for tile in tiles
+            ),
+        ]
+        if found_with != self._found_with:
+            self._found_with, self._displacements = found_with, {}
+        return self._displacements
 
     def _tiles(self, end: SurveyEnd) -> tuple[list[EnhancedMaps], list[str]]:
         """Return the enhanced tiles as far as they are known, and what is to be told of them."""

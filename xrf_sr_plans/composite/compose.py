@@ -10,7 +10,7 @@ themselves. Where grids agree the counts are as measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,6 +47,7 @@ def compose(
     tiles: Sequence[EnhancedMaps],
     fine_maps: Sequence[FineMap],
     *,
+    displacements: MutableMapping[str, Displacement] | None = None,
     further_notes: Sequence[str] = (),
     **attributes: Any,
 ) -> CompositeMap:
@@ -61,6 +62,9 @@ def compose(
         their counts mean; tiles are brought to the beam intensity of the first one.
     fine_maps
         The fine maps, in the order in which they were flown.
+    displacements
+        Displacements by uid of the fine map that are known already, for the same tiles; those of
+        the others are added. To find one takes longer than all the rest.
     further_notes
         What a reader must know of the survey besides, in words.
     **attributes
@@ -76,8 +80,10 @@ def compose(
         raise GridError(f"{len(fine_maps)} fine maps in one composite map; at most {MOST_SOURCES}")
     predicted = mosaic(_at_one_beam(tiles))
     photons = _Photons(predicted.grid, predicted.elements)
+    known = {} if displacements is None else displacements
     placements = [
-        _placed(predicted, fine, photons, number) for number, fine in enumerate(fine_maps, start=1)
+        _placed(predicted, fine, photons, number, known)
+        for number, fine in enumerate(fine_maps, start=1)
     ]
     notes = [*further_notes, *(predicted.dataset.attrs.get("notes") or ())]
     notes += [f"fine map {one.fine_uid}: {one.note}" for one in placements if one.note]
@@ -113,7 +119,11 @@ def _at_one_beam(tiles: Sequence[EnhancedMaps]) -> list[EnhancedMaps]:
 
 
 def _placed(
-    predicted: EnhancedMaps, fine: FineMap, photons: _Photons, number: int
+    predicted: EnhancedMaps,
+    fine: FineMap,
+    photons: _Photons,
+    number: int,
+    known: MutableMapping[str, Displacement],
 ) -> FinePlacement:
     """Find where a fine map lies, add its photons, and return what was done."""
     nan = float("nan")
@@ -124,7 +134,9 @@ def _placed(
         return replace(unknown, note=f"not used: {problem}")
     usable = usable_counts_of(fine.maps)
     scale = fine_count_scale(predicted, fine.maps)
-    found = displacement(predicted, fine.maps, usable, scale)
+    if fine.uid not in known:
+        known[fine.uid] = displacement(predicted, fine.maps, usable, scale)
+    found = known[fine.uid]
     move = _Move() if found.problem else _Move.of(found, predicted.grid)
     pixels = photons.add(number, fine.maps, usable, scale, move)
     note = f"where it lies is not known better: {found.problem}" if found.problem else ""

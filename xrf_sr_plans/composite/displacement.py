@@ -31,6 +31,8 @@ LEAST_REACH_UM = 1.5
 """How far it is searched at least: what a change between two stages may be off, and a half more."""
 MOST_REACH_PX = 64
 """How far it is searched at most, in pixels, so that it takes seconds."""
+MOST_POINTS = 8192
+"""Number of pixels that decide on parts of a pixel; more would only take longer."""
 LEAST_PIXELS = 6
 """Shortest side of a fine map, in pixels, that can be placed."""
 LEAST_OVERLAP = 0.6
@@ -259,16 +261,17 @@ class _Likelihood:
     """The log-likelihood of displacements by parts of a pixel, on a spline of the prediction."""
 
     def __init__(self, planes: _Planes) -> None:
-        self._measured = planes.measured
-        self._independent = np.array([planes.independent(n) for n in range(len(self._measured))])
+        self._independent = np.array([planes.independent(n) for n in range(len(planes.measured))])
         self._known = np.isfinite(planes.predicted).astype(float)
         filled = fill_unmeasured(planes.predicted)
         self._spline = np.stack([ndimage.spline_filter(plane, order=3) for plane in filled])
-        self._rows, self._columns = np.indices(planes.measured.shape[1:]).astype(float)
+        self._rows, self._columns = _points(planes.measured.shape[1:])
+        self._measured = planes.measured[:, self._rows, self._columns]
         self.correlations = np.zeros(len(planes.measured))
 
     def __call__(self, place: np.ndarray) -> float:
         """Return it at a place (y, x) in pixels from the corner of what was searched."""
+        # Each (point,), as are the measured values of an element.
         where = [self._rows + place[0], self._columns + place[1]]
         for index, measured in enumerate(self._measured):
             known = ndimage.map_coordinates(self._known[index], where, order=1) > 0.999
@@ -279,6 +282,18 @@ class _Likelihood:
             self.correlations[index] = _correlation(measured[known], predicted[known])
         used = np.clip(self.correlations, 0, _MOST_CORRELATED)
         return float(-self._independent / 2 @ np.log1p(-(used**2)))
+
+
+def _points(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns of the pixels that are looked at, at most `MOST_POINTS`."""
+    number = shape[0] * shape[1]
+    if number <= MOST_POINTS:
+        chosen = np.arange(number)
+    else:
+        # By chance, but always the same: a lattice would see only some phases of coarse pixels.
+        chosen = np.sort(np.random.default_rng(0).choice(number, MOST_POINTS, replace=False))
+    rows, columns = np.unravel_index(chosen, shape)
+    return rows, columns
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
