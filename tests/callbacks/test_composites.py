@@ -123,6 +123,16 @@ def test_a_survey_that_is_over_becomes_a_valid_composite_run(bicubic_model) -> N
     assert not composite.measured.values[:, 20:].any()
 
 
+def test_what_is_unknown_of_a_tiny_fine_map_stays_unknown(bicubic_model) -> None:
+    one, counts = fine_run("tiny", slice(4, 8))
+    run, composite = only(through(coarse_run(), one, outcomes_run()))
+    assert "dx_um" not in run[0][1]["placements"][0]
+    (placement,) = composite.placements
+    assert np.isnan([placement.dx_um, placement.error_um, placement.correlation]).all()
+    assert placement.pixels == counts[0].size
+    assert "fewer than 6 pixels" in composite.notes[0]
+
+
 def test_rows_of_a_rescan_that_were_not_flown_stay_estimates(bicubic_model) -> None:
     one, counts = fine_run("fine", slice(4, 20))
     # Start, descriptor and ten of the sixteen rows.

@@ -50,13 +50,14 @@ class FinePlacement:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FinePlacement:
-        """Return the placement that `to_dict` made these values of; a null is NaN."""
-        known = {}
-        for field in fields(cls):
-            if field.name in values:
-                value = values[field.name]
-                known[field.name] = float("nan") if value is None else value
-        return cls(**known)
+        """Return the placement that `to_dict` made these values of.
+
+        Numbers that are missing, or null as in strict JSON, are unknown.
+        """
+        unknown = dict.fromkeys(("dx_um", "dy_um", "error_um", "correlation"), float("nan"))
+        names = {field.name for field in fields(cls)}
+        told = {key: value for key, value in values.items() if key in names and value is not None}
+        return cls(**{**unknown, **told})
 
 
 @dataclass(frozen=True, eq=False)
