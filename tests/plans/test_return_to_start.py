@@ -27,7 +27,9 @@ CALLS = {
     acquire_pair: {**AREA, "fine_step_um": 0.5},
     coarse_survey_with_sr: {**AREA, "step_um": 1, "tile_um": 4},
 }
-BOXES = [[(5.0, 6.0, -4.0, -2.0)], []]
+_BOX = (5.0, 6.0, -4.0, -2.0)
+BOXES = [[_BOX], [], [_BOX]]
+"""The regions of two tiles, and of both as one map."""
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from xrf_sr_plans.plans.rescan_problems import rescan_problems
 from xrf_sr_plans.plans.stage_state import stage_state
 from xrf_sr_plans.plans.tiles import Tile, split_into_tiles
 from xrf_sr_plans.plans.two_stages import center_problems, grid_extents_um, region_way_s
+from xrf_sr_plans.plans.worth import rescans_limit_s, whole_map_s, worth_notes
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ class SurveyDesign(Design):
         What the analysis is asked; None where `problems` say that it can't be asked that.
     fine_step_um, fine_dwell_ms
         How the rescans would be flown.
+    whole_s
+        Seconds that a fine map of everything would take.
+    rescans_limit_s
+        Seconds that all rescans may take together.
     """
 
     grid: ScanGrid
@@ -96,6 +101,8 @@ class SurveyDesign(Design):
     analysis: schema.AnalysisRequest | None
     fine_step_um: float
     fine_dwell_ms: float
+    whole_s: float
+    rescans_limit_s: float
 
 
 def planned_map(beamline: Beamline, what: str, grid: ScanGrid, dwell_ms: float) -> PlannedMap:
@@ -150,6 +157,8 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
         fine_step_um = request.step_um / factor
     fine_dwell_ms = request.dwell_ms if request.fine_dwell_ms is None else request.fine_dwell_ms
     fine = {"fine_step_um": fine_step_um, "fine_dwell_ms": fine_dwell_ms}
+    whole_s = whole_map_s(beamline, [tile.grid for tile in tiles], fine_step_um, fine_dwell_ms)
+    limit_s = rescans_limit_s(request.budget_s, time_s, whole_s)
     if analysis is not None:
         rescans = rescan_problems(
             beamline,
@@ -163,7 +172,7 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
         problems += [problem for problem in rescans if problem.text not in told]
         if not problems:
             analysis = _with_rescans(
-                analysis, beamline, request, grid, fine_step_um, fine_dwell_ms, time_s
+                analysis, beamline, grid, fine_step_um, fine_dwell_ms, budget_s=limit_s
             )
     return SurveyDesign(
         maps=maps,
@@ -172,6 +181,7 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
         problems=_once(problems),
         notes=(
             *_survey_notes(beamline, request, fine_step_um, time_s),
+            *worth_notes(request.factor, request.budget_s, time_s, whole_s),
             *_stage_note(beamline, analysis),
             *_time_note(beamline, request, time_s, fine),
             *_dose_note(beamline, request, maps[0].dose, fine),
@@ -181,6 +191,8 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
         analysis=analysis,
         fine_step_um=fine_step_um,
         fine_dwell_ms=fine_dwell_ms,
+        whole_s=whole_s,
+        rescans_limit_s=limit_s,
     )
 
 
@@ -246,20 +258,20 @@ def _analysis(request: SurveyRequest) -> tuple[schema.AnalysisRequest | None, li
 def _with_rescans(
     analysis: schema.AnalysisRequest,
     beamline: Beamline,
-    request: SurveyRequest,
     grid: ScanGrid,
     fine_step_um: float,
     fine_dwell_ms: float,
-    survey_s: float,
+    *,
+    budget_s: float,
 ) -> schema.AnalysisRequest:
-    """Return the request with what rescans cost, and with the beam time that the survey leaves."""
+    """Return the request with what rescans cost, and with the beam time that they may take."""
     rows = beamline.rescanning.time_model
     rescans = schema.RescanModel(
         step_um=fine_step_um,
         dwell_ms=fine_dwell_ms * rows.dwell_scale,
         row_overhead_s=rows.overhead_s,
         region_overhead_s=region_way_s(beamline, grid_extents_um(grid)),
-        budget_s=None if request.budget_s is None else max(request.budget_s - survey_s, 0.0),
+        budget_s=budget_s,
         reach_um=rescan_reach_um(beamline, fine_step_um, fine_dwell_ms),
         stage=stage_state(beamline),
     )

@@ -279,6 +279,7 @@ class _Survey:
         regions = [region for analysis in whole or analyses for region in analysis.regions]
         candidates, refused = self.fine.candidates(regions, time_model)
         spending = self._spend(candidates, time_model)
+        self._say_whether_it_pays(spending)
         refused += [
             RegionOutcome(rescan.region, "refused", why) for rescan, why in spending.refused
         ]
@@ -325,17 +326,33 @@ class _Survey:
     def _spend(self, candidates: Sequence[Rescan], time_model: RowTimeModel) -> Spending:
         """Choose among the rescans with the beam time and dose that the tiles left over."""
         request, design = self.request, self.design
-        budget_s, max_dose = request.budget_s, request.max_dose
-        if budget_s is not None:
+        budget_s, max_dose = design.rescans_limit_s, request.max_dose
+        if request.budget_s is not None:
             costs = [
                 preflight.map_cost(self.beamline, tile.grid, request.dwell_ms, time_model)
                 for tile in design.tiles
             ]
-            budget_s = max(budget_s - sum(cost.time_s for cost in costs), 0.0)
+            budget_s = max(request.budget_s - sum(cost.time_s for cost in costs), 0.0)
         if max_dose is not None:
             max_dose = max(max_dose - design.dose, 0.0)
         start_um = stage_position_um(self.beamline)
         return spend_budget(candidates, budget_s=budget_s, max_dose=max_dose, start_um=start_um)
+
+    def _say_whether_it_pays(self, spending: Spending) -> None:
+        """Say at the prompt what survey and rescans take beside a fine map of everything."""
+        whole_s, all_s = self.design.whole_s, self.design.time_s + spending.time_s
+        level, pays = logging.INFO, ""
+        if all_s > whole_s:
+            level, pays = logging.WARNING, "; a fine map would have taken less"
+        logger.log(
+            level,
+            "survey %s: %.3g s, and %.3g s of rescans; a fine map of everything takes %.3g s%s",
+            self.uid,
+            self.design.time_s,
+            spending.time_s,
+            whole_s,
+            pays,
+        )
 
     def _act(self, spending: Spending) -> MsgGenerator[list[RegionOutcome]]:
         """Do with the chosen regions what the request says."""

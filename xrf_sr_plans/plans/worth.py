@@ -39,10 +39,10 @@ def whole_map_s(
 def rescans_limit_s(budget_s: float | None, survey_s: float, whole_s: float) -> float:
     """Return the seconds that all rescans of a survey may take together.
 
-    Without a budget, survey and rescans may take as long as a fine map of everything, and no
-    longer: more than that is flown only where `budget_s` says so.
+    Without a budget they may take as long as a fine map of everything, and no longer: more than
+    that is flown only where `budget_s` says so.
     """
-    return max((whole_s if budget_s is None else budget_s) - survey_s, 0.0)
+    return whole_s if budget_s is None else max(budget_s - survey_s, 0.0)
 
 
 def worth_notes(
@@ -54,16 +54,14 @@ def worth_notes(
         f"survey {survey_s:.3g} s; a fine map of everything would take {whole_s:.3g} s"
         f" ({ratio:.2g} times as long)"
     )
-    left_s = rescans_limit_s(budget_s, survey_s, whole_s)
-    if left_s == 0 and budget_s is None:
-        yield (
-            "the survey alone takes as long as a fine map of everything: nothing is rescanned"
-            " unless budget_s allows it"
-        )
+    if survey_s >= whole_s:
+        yield "the survey alone takes as long as a fine map of everything: fly that instead"
+    if budget_s is None:
+        yield f"no budget_s: rescans may take up to {whole_s:.3g} s, as long as that map"
         return
-    share = (survey_s + left_s) / whole_s
+    share = max(budget_s, survey_s) / whole_s
     found, more = (typical_share(factor, at) for at in (share, share + _MORE))
-    if budget_s is not None and found is not None and more is not None:
+    if found is not None and more is not None:
         yield (
             f"in {share:.0%} of that time, surveys at {factor}x found {found.phantoms:.0%} of their"
             f" targets on held-out phantoms and {found.real_maps:.0%} on measured maps; in"
