@@ -49,4 +49,4 @@ def typical_share(factor: int, share_of_time: float) -> TypicalShare | None:
 
 @cache
 def _measured() -> dict[str, dict[str, list[float]]]:
-    return json.loads(files(__package__).joinpath(FILE_NAME).read_text(encoding="utf-8"))
+    return json.loads(files("xrf_sr_plans.rois").joinpath(FILE_NAME).read_text(encoding="utf-8"))
