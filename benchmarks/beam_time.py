@@ -1,7 +1,8 @@
 """What a survey with rescans finds for its beam time, next to other ways to choose the rescans.
 
     python benchmarks/beam_time.py [--quick] [--real FOLDER] [--factor 4] [--row-s 0.1]
-                                   [--validation] [--json OUT]
+                                   [--validation] [--per-family 9] [--json OUT]
+                                   [--picture PNG] [--write]
 
 A sample is measured coarsely, a rule picks boxes, and the boxes are flown finely. A *target* is a
 connected place of the sample that satisfies the query and is at most 30 fine pixels long; it is
@@ -20,8 +21,9 @@ k-means, GMM    clusters of the pixels of the bicubic map, as ROI-Finder has the
 
 Recall is by number of targets, by their area and by their signal; `inf` is without a limit on the
 time, with the time that it took. Differences to a rule have 95 % intervals of a paired bootstrap
-over samples. Held-out phantoms, and with --real measured maps that no training saw. --validation
-uses the samples on which the rules were designed.
+over samples. `predicted` is the share that the product's forecast expected. Held-out phantoms, and
+with --real measured maps that no training saw. --validation uses the samples on which the rules
+were designed. --write puts what ours finds where `preview` tells it from (`rois.typical_shares`).
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from scipy import ndimage
 
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.rois import typical_shares
 from xrf_sr_plans.rois.candidates import RescanCost, candidate_boxes, contains, possible_targets
 from xrf_sr_plans.rois.cover import cover
 from xrf_sr_plans.rois.pick import Picked, pick_regions
@@ -246,6 +249,12 @@ def ours_on_bicubic(task: Task, budget_s: float) -> Boxes:
     return boxes_of(task, picked(task, budget_s, EnhancedMaps(dataset, task.enhanced.grid)))
 
 
+def predicted(task: Task, budget_s: float) -> float:
+    """Return the share of the targets that the product expects to find; 0 without time."""
+    forecast = picked(task, budget_s).forecast if budget_s > 0 else None
+    return forecast.share_found if forecast else 0.0
+
+
 def oracle(task: Task, budget_s: float) -> Boxes:
     """Return boxes around the targets themselves, joined and chosen as ours are."""
     known = np.zeros(task.truth.shape)
@@ -384,6 +393,7 @@ def measured(task: Task, arms: Sequence[str]) -> dict[str, Any]:
         "n99": task.n99,
         "targets": len(task.targets),
     }
+    row["predicted"] = [predicted(task, share * task.whole_s - task.survey_s) for share in BUDGETS]
     for arm in arms:
         found = []
         for share in BUDGETS:
@@ -437,8 +447,19 @@ def report(rows: Sequence[dict[str, Any]], arms: Sequence[str], title: str) -> l
         if other in arms and "ours" in arms:
             mean, low, high = difference(rows, "ours", other, at)
             lines.append(f"ours - {other} at 20 %: {mean:+.3f} ({low:+.3f} to {high:+.3f})")
-    lines += ["", *losses(rows, at)]
+    lines += ["", *_predictions(rows), "", *losses(rows, at)]
     return lines
+
+
+def _predictions(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the predicted share of the targets beside the one that was found, for each budget."""
+    if "ours" not in rows[0]:
+        return []
+    told = np.mean([row["predicted"] for row in rows], axis=0)
+    real = np.mean([[found[0] for found in row["ours"]] for row in rows], axis=0)
+    heads = [f"{share:.0%}" if math.isfinite(share) else "no limit" for share in BUDGETS]
+    both = [f"{one:.2f} / {other:.2f}" for one, other in zip(told, real, strict=True)]
+    return ["predicted / found: " + ", ".join(map(": ".join, zip(heads, both, strict=True)))]
 
 
 def losses(rows: Sequence[dict[str, Any]], at: int) -> list[str]:
@@ -457,7 +478,7 @@ def losses(rows: Sequence[dict[str, Any]], at: int) -> list[str]:
 def samples(options: argparse.Namespace) -> dict[str, list[Sample]]:
     """Return the samples by where they come from."""
     first = DESIGN_SEED if options.validation else TEST_SEED + 900
-    number = 1 if options.quick else 9
+    number = 1 if options.quick else options.per_family
     size = 128 if options.quick else 256
     found = {
         "phantoms": [
@@ -471,6 +492,51 @@ def samples(options: argparse.Namespace) -> dict[str, list[Sample]]:
     return found
 
 
+def draw(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace, path: Path) -> None:
+    """Draw the recall by number of each rule over the share of the time."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * len(results), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(results), squeeze=False, sharey=True)[0]
+    shares = np.array(BUDGETS[:-1])
+    for axis, (title, rows) in zip(panels, results.items(), strict=True):
+        for number, arm in enumerate(options.arms):
+            recall = np.mean([[found[0] for found in row[arm][:-1]] for row in rows], axis=0)
+            bold = arm in ("ours", "oracle")
+            axis.plot(
+                shares,
+                recall,
+                label=arm,
+                color=f"C{number}",
+                linewidth=2.4 if bold else 1.2,
+                linestyle="-" if bold else "--",
+                marker="o",
+                markersize=3,
+            )
+        axis.set(
+            title=f"{title}, {options.factor}x, {options.row_s:g} s a row",
+            xlabel="survey and rescans, share of a fine map's time",
+            ylim=(0, 1),
+        )
+        axis.grid(alpha=0.3)
+    panels[0].set_ylabel("share of the targets found")
+    panels[-1].legend(fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+def write_typical(results: dict[str, list[dict[str, Any]]], factor: int) -> None:
+    """Write what ours finds, by share of the time, for the preview of surveys."""
+    path = Path(typical_shares.__file__).with_name(typical_shares.FILE_NAME)
+    known = json.loads(path.read_text(encoding="utf-8"))
+    recall = {
+        title.replace(" ", "_"): np.mean([[f[0] for f in row["ours"][:-1]] for row in rows], axis=0)
+        for title, rows in results.items()
+    }
+    measured = {name: values.round(3).tolist() for name, values in recall.items()}
+    known[str(factor)] = {"time": list(BUDGETS[:-1]), **measured}
+    path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -480,7 +546,10 @@ def main() -> None:
     parser.add_argument("--row-s", type=float, default=0.1)
     parser.add_argument("--validation", action="store_true")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--per-family", type=int, default=9)
     parser.add_argument("--json")
+    parser.add_argument("--picture")
+    parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     results = {}
     for title, some in samples(options).items():
@@ -488,6 +557,10 @@ def main() -> None:
         results[title] = rows
         print("\n".join(report(rows, options.arms, f"{title}, {options.factor}x")), flush=True)
         print()
+    if options.picture:
+        draw(results, options, Path(options.picture))
+    if options.write:
+        write_typical(results, options.factor)
     if options.json:
         Path(options.json).write_text(json.dumps(results), encoding="utf-8")
 
