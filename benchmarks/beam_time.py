@@ -249,12 +249,6 @@ def ours_on_bicubic(task: Task, budget_s: float) -> Boxes:
     return boxes_of(task, picked(task, budget_s, EnhancedMaps(dataset, task.enhanced.grid)))
 
 
-def predicted(task: Task, budget_s: float) -> float:
-    """Return the share of the targets that the product expects to find; 0 without time."""
-    forecast = picked(task, budget_s).forecast if budget_s > 0 else None
-    return forecast.share_found if forecast else 0.0
-
-
 def oracle(task: Task, budget_s: float) -> Boxes:
     """Return boxes around the targets themselves, joined and chosen as ours are."""
     known = np.zeros(task.truth.shape)
@@ -393,12 +387,18 @@ def measured(task: Task, arms: Sequence[str]) -> dict[str, Any]:
         "n99": task.n99,
         "targets": len(task.targets),
     }
-    row["predicted"] = [predicted(task, share * task.whole_s - task.survey_s) for share in BUDGETS]
+    row["predicted"] = [0.0] * len(BUDGETS)
     for arm in arms:
         found = []
-        for share in BUDGETS:
+        for number, share in enumerate(BUDGETS):
             budget_s = share * task.whole_s - task.survey_s
-            boxes = ARMS[arm](task, budget_s) if budget_s > 0 else np.empty((0, 4), dtype=int)
+            boxes = np.empty((0, 4), dtype=int)
+            if budget_s > 0 and arm == "ours":
+                own = picked(task, budget_s)
+                boxes = boxes_of(task, own)
+                row["predicted"][number] = own.forecast.share_found if own.forecast else 0.0
+            elif budget_s > 0:
+                boxes = ARMS[arm](task, budget_s)
             time_s = task.survey_s + float(task.cost.seconds(boxes).sum())
             found.append((*recalls(task, boxes), time_s / task.whole_s))
         row[arm] = found

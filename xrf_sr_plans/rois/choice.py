@@ -131,7 +131,7 @@ def choose(
         return (boxes, shares) if fits else split(hardly_longer=0.0)
 
     boxes, shares = flown(terms.budget_s)
-    margin_px = math.ceil(EDGE_COARSE_PX * terms.factor)
+    margin_px = EDGE_COARSE_PX * terms.factor
     found = [_share_inside(boxes, targets, margin_px, probability.shape)]
     if np.isfinite(terms.budget_s):
         more, _ = flown(MORE_TIME * terms.budget_s)
@@ -149,17 +149,23 @@ def choose(
 
 
 def _share_inside(
-    boxes: np.ndarray, targets: Targets, margin_px: int, shape: tuple[int, ...]
+    boxes: np.ndarray, targets: Targets, margin_px: float, shape: tuple[int, ...]
 ) -> float:
-    """Return the expected share of the targets that lie in boxes, together with a margin."""
+    """Return the expected share of the targets that lie in boxes, together with a margin.
+
+    For a margin that is no whole number, the shares for those above and below are weighted.
+    """
     flown = np.zeros(shape, dtype=bool)
     for y0, y1, x0, x1 in boxes.tolist():
         flown[y0:y1, x0:x1] = True
     # [y, x]: number of pixels above and left of a corner that are not flown.
     left_out = np.pad((~flown).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-    y0, y1, x0, x1 = padded_boxes(targets.boxes, (margin_px, margin_px), shape).T
-    missing = left_out[y1, x1] - left_out[y0, x1] - left_out[y1, x0] + left_out[y0, x0]
-    return float(targets.weight[missing == 0].sum() / targets.expected)
+    shares = []
+    for margin in (math.floor(margin_px), math.ceil(margin_px)):
+        y0, y1, x0, x1 = padded_boxes(targets.boxes, (margin, margin), shape).T
+        missing = left_out[y1, x1] - left_out[y0, x1] - left_out[y1, x0] + left_out[y0, x0]
+        shares.append(float(targets.weight[missing == 0].sum() / targets.expected))
+    return shares[0] + (margin_px - math.floor(margin_px)) * (shares[1] - shares[0])
 
 
 def _by_rate(
