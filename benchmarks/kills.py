@@ -3,13 +3,14 @@
     python benchmarks/kills.py [--runs 500] [--share 0.4] [--seed 0] [--ledger] [--json OUT]
 
 Maps are flown on a simulated beamline without waiting, every third of them a fine map of the one
-before, and go to the analysis process, which enhances them bicubically, picks regions and
-verifies, with ``--ledger`` in a folder that stays. For a ``--share`` of them the process is sent a
-signal at a random moment: at one of the map's documents, or up to 0.3 s after the last one, when
-its result is made and told. The signal is SIGKILL, SIGSTOP for good, or SIGSTOP followed by
-SIGCONT. Afterwards the same documents are analyzed in this process, where nothing disturbs. The
-script fails if a summary has another digest, or if a result or verification run is missing among
-those delivered, was delivered twice or in part, or has another digest.
+before and the end of a survey, and go to the analysis process, which enhances them bicubically,
+picks regions, verifies and puts each survey together, with ``--ledger`` in a folder that stays. For
+a ``--share`` of them the process is sent a signal at a random moment: at one of the map's
+documents, or up to 0.3 s after the last one, when its result is made and told. The signal is
+SIGKILL, SIGSTOP for good, or SIGSTOP followed by SIGCONT. Afterwards the same documents are
+analyzed in this process, where nothing disturbs. The script fails if a summary has another digest,
+or if a result, verification or composite run is missing among those delivered, was delivered twice
+or in part, or has another digest.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from bluesky import RunEngine
+from bluesky import plan_stubs as bps
+from bluesky.utils import MsgGenerator
 from quick_worker import COMMAND, replace_the_network
 
 from xrf_sr_plans.callbacks.chain import AnalysisChain
@@ -41,7 +44,7 @@ from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans.fly_map import fly_map
-from xrf_sr_plans.schema import AnalysisRequest, Document, Documents
+from xrf_sr_plans.schema import PLAN_OUTCOMES, AnalysisRequest, Document, Documents
 
 IN_FLIGHT = 12
 """Number of maps whose results may be under way when the next one is flown."""
@@ -140,9 +143,17 @@ class Flights:
             analysis=request,
         )
         (uid,) = self._engine(plan)
-        if not is_fine:
+        if is_fine:
+            self._engine(self._outcomes())
+        else:
             self._parent = uid
         return uid
+
+    def _outcomes(self) -> MsgGenerator[None]:
+        """Yield the messages of a run that says that the survey of the latest map is over."""
+        facts = {"purpose": "outcomes", "survey_uid": self._parent, "tiles": [self._parent]}
+        yield from bps.open_run({"plan_name": PLAN_OUTCOMES, "xrf_sr": facts})
+        yield from bps.close_run()
 
     def _grid(self) -> ScanGrid:
         return ScanGrid.from_center(
@@ -157,7 +168,8 @@ class Flights:
 
     def _take(self, name: str, doc: dict[str, Any]) -> None:
         if name == "start" and self._parent and doc["xrf_sr"]["purpose"] == "fine":
-            doc = {**doc, "xrf_sr": {**doc["xrf_sr"], "parent_uid": self._parent}}
+            family = {"parent_uid": self._parent, "survey_uid": self._parent}
+            doc = {**doc, "xrf_sr": {**doc["xrf_sr"], **family}}
         self.documents.append((name, doc))
         for subscriber in self._subscribers:
             subscriber(name, doc)
