@@ -312,6 +312,14 @@ def test_no_fine_map_is_no_problem_and_no_tile_is_one() -> None:
         compose([], [])
 
 
+def test_what_no_memory_holds_is_refused_before_any_is_taken(monkeypatch) -> None:
+    from xrf_sr_plans.composite import compose as module
+
+    monkeypatch.setattr(module, "memory_bytes", lambda: 2**20)
+    with pytest.raises(GridError, match=r"a composite map of 1 tiles needs 0.0 GiB; this machine"):
+        compose([tile()], [])
+
+
 def test_the_error_of_a_displacement_is_not_understated() -> None:
     rng = np.random.default_rng(5)
     predicted, pulls = tile(), []

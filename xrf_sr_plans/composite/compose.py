@@ -25,12 +25,15 @@ from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.maps.mosaic import mosaic
 from xrf_sr_plans.maps.usable import UsableCounts, usable_counts_of
 from xrf_sr_plans.metrics.common_pixels import fine_count_scale
+from xrf_sr_plans.sr.prepare import memory_bytes
 
 SIGNIFICANT = 3.0
 """Number of standard deviations from which a displacement is corrected."""
 LEAST_CORRECTION_PX = 0.05
 """Displacements below this part of a pixel of the composite map are left alone: to correct them
 would only mix the counts of neighbors."""
+BYTES = 140
+"""Memory that the maps of all tiles take per pixel and element while they are put together."""
 NOT_FINER = 0.99
 """A map whose step is at least this part of the survey's has nothing to add."""
 
@@ -73,11 +76,12 @@ def compose(
     Raises
     ------
     GridError
-        There is no tile, the tiles don't belong together (see `maps.mosaic.mosaic`), or there are
-        more than `MOST_SOURCES` fine maps.
+        There is no tile, the tiles don't belong together (see `maps.mosaic.mosaic`), there are
+        more than `MOST_SOURCES` fine maps, or this machine's memory doesn't hold the whole.
     """
     if len(fine_maps) > MOST_SOURCES:
         raise GridError(f"{len(fine_maps)} fine maps in one composite map; at most {MOST_SOURCES}")
+    _refuse_what_no_memory_holds(tiles)
     predicted = mosaic(_at_one_beam(tiles))
     photons = _Photons(predicted.grid, predicted.elements)
     known = {} if displacements is None else displacements
@@ -101,6 +105,16 @@ def compose(
     return CompositeMap.from_arrays(
         predicted.grid, predicted.elements, fields, **{**facts, **attributes}
     )
+
+
+def _refuse_what_no_memory_holds(tiles: Sequence[EnhancedMaps]) -> None:
+    memory = memory_bytes()
+    needed = BYTES * sum(tile.estimate.size for tile in tiles)
+    if memory is not None and needed > memory:
+        raise GridError(
+            f"a composite map of {len(tiles)} tiles needs {needed / 2**30:.1f} GiB; this machine"
+            f" has {memory / 2**30:.1f} GiB"
+        )
 
 
 def _at_one_beam(tiles: Sequence[EnhancedMaps]) -> list[EnhancedMaps]:
