@@ -6,7 +6,7 @@ j of coarse pixel k is centred on ``k + (j - (factor - 1) / 2) / factor`` coarse
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.maps.value_units import value_unit
 from xrf_sr_plans.measurement import Measurement, Sampling, checked_factor
 from xrf_sr_plans.sr.estimate import estimate
+from xrf_sr_plans.sr.intervals import Calibration
 from xrf_sr_plans.sr.prepare import Prepared, prepare_maps, refuse_what_no_memory_holds
 from xrf_sr_plans.sr.registry import load_model, model_path, read_calibration, read_card
 
@@ -175,12 +176,18 @@ def _enhance(
         source_uid=str(attrs.get("source_uid", "")),
         fallback="",
         notes=notes,
-        data_notes=list(ready.notes),
+        data_notes=[*ready.notes, *_unmeasured_trust(card.name, calibration)],
         step_um=step_um,
         probe_fwhm_um=attrs.get("probe_fwhm_um"),
         deblurred=measurement.removed_probe_steps > 0,
         dwell_ms=attrs.get("dwell_ms"),
     )
+
+
+def _unmeasured_trust(model: str, calibration: Calibration) -> Iterator[str]:
+    """Yield a note where features can't be judged by their size, as without NAME.trust.json."""
+    if calibration.regime.blobs is None:
+        yield f"no trust boundary of model {model}: features too faint for their size are trusted"
 
 
 def _hide(fields: dict[str, np.ndarray], ready: Prepared, factor: int) -> None:
