@@ -66,11 +66,12 @@ class ChosenRegions:
         return str(uuid.uuid5(NAMESPACE, json.dumps(["choice", facts])))
 
     @property
-    def status(self) -> Literal["done", "fallback", "failed"]:
-        """Status that the analysis device reports for the survey."""
-        if self.whole is None:
-            return "failed"
-        return "fallback" if self.whole.fallback else "done"
+    def status(self) -> Literal["done", "failed"]:
+        """Status that the analysis device reports for the survey.
+
+        Which tiles are bicubic is told with them, once, and in the documents of the choice.
+        """
+        return "failed" if self.whole is None else "done"
 
     def documents(self) -> Documents:
         """Return the run of the choice, or [] where there is none."""
@@ -109,12 +110,12 @@ class ChosenRegions:
 
     def summary(self, documents: Documents) -> AnalysisSummary:
         """Return what a plan is told that asks for the survey by its uid."""
-        told = [self.whole.fallback, *self.notes] if self.whole is not None else [self.reason]
+        told = self.notes if self.whole is not None else [self.reason]
         return AnalysisSummary(
             source_uid=self.survey_uid,
             result_uid=self.uid if documents else "",
             status=self.status,
-            reason="; ".join(filter(None, told)),
+            reason="; ".join(told),
             regions=tuple(self.regions),
             model=self.whole.model if self.whole is not None else {},
             digest=digest(documents) if documents else "",
