@@ -32,8 +32,9 @@ def rescan(
     return Rescan(region, grid, 10.0, time_s, dose)
 
 
-def spend(candidates, *, budget_s=None, max_dose=None, start_um=(0.0, 0.0)):
-    return spend_budget(candidates, budget_s=budget_s, max_dose=max_dose, start_um=start_um)
+def spend(candidates, *, budget_s=None, max_dose=None, start_um=(0.0, 0.0), may_cut=False):
+    limits = {"budget_s": budget_s, "max_dose": max_dose}
+    return spend_budget(candidates, **limits, start_um=start_um, may_cut=may_cut)
 
 
 def test_the_best_score_per_second_is_flown_and_the_rest_says_why_not() -> None:
@@ -44,6 +45,23 @@ def test_the_best_score_per_second_is_flown_and_the_rest_says_why_not() -> None:
     ((refused, why),) = spending.refused
     assert refused is poor
     assert why == "needs 10 s; 5 s of the 25 s are left"
+
+
+def test_what_does_not_fit_is_cut_rather_than_dropped_where_that_is_allowed() -> None:
+    large = rescan(0, score=8, time_s=60, size=12)
+    ((refused, why),) = spend([large], budget_s=50.0).refused
+    assert refused is large
+    assert why == "needs 60 s; 50 s of the 50 s are left"
+    (cut,) = spend([large], budget_s=50.0, may_cut=True).chosen
+    rows = large.grid.slow.num
+    assert cut.grid.slow.num == rows * 50 // 60
+    assert cut.time_s <= 50.0
+    # The middle of it, with its share of the score.
+    assert large.region.y_low_um <= cut.region.y_low_um < cut.region.y_high_um
+    assert cut.region.y_high_um <= large.region.y_high_um
+    assert cut.region.score == pytest.approx(8 * cut.grid.slow.num / rows)
+    assert f"cut to {cut.grid.slow.num} of {rows} rows by the time left" in cut.region.reason
+    assert not spend([large], budget_s=20.0, may_cut=True).chosen
 
 
 def test_a_cheap_crumb_does_not_crowd_out_what_is_worth_the_whole_budget() -> None:

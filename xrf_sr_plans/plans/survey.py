@@ -336,7 +336,9 @@ class _Survey:
         if max_dose is not None:
             max_dose = max(max_dose - design.dose, 0.0)
         start_um = stage_position_um(self.beamline)
-        return spend_budget(candidates, budget_s=budget_s, max_dose=max_dose, start_um=start_um)
+        return spend_budget(
+            candidates, budget_s=budget_s, max_dose=max_dose, start_um=start_um, may_cut=True
+        )
 
     def _say_whether_it_pays(self, spending: Spending) -> None:
         """Say at the prompt what survey and rescans take beside a fine map of everything."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 from xrf_sr_plans.errors import BudgetError
 from xrf_sr_plans.maps.region import Region, Rescan
 
+LEAST_ROWS = 0.5
+"""Share of its rows that must fit into the time left for a rescan to be cut to it."""
 SAME_AREA = 0.5
 """Two regions are duplicates if more than this share of the smaller one lies in the other."""
 _MAX_TWO_OPT = 200
@@ -39,6 +42,7 @@ def spend_budget(
     budget_s: float | None,
     max_dose: float | None,
     start_um: tuple[float, float],
+    may_cut: bool = False,
 ) -> Spending:
     """Choose the rescans to fly, those with the best score per second first, and order them.
 
@@ -58,6 +62,9 @@ def spend_budget(
         Highest dose at any point, in the unit of `Rescan.dose`; None means no limit.
     start_um
         Position (x, y) in um at which the tour begins.
+    may_cut
+        Whether a rescan that doesn't fit into the time left is cut to its middle rows, if at least
+        `LEAST_ROWS` of them do. Its region, score and reason then say so.
 
     Raises
     ------
@@ -69,11 +76,11 @@ def spend_budget(
             raise BudgetError(f"{label} is {limit}; it must be 0 or more, or None for no limit")
     flaws = [(rescan, _flaw(rescan)) for rescan in candidates]
     sound = sorted((rescan for rescan, flaw in flaws if not flaw), key=_by_worth)
-    choices = [_choose_in_turn(sound, budget_s, max_dose)]
+    choices = [_choose_in_turn(sound, budget_s, max_dose, may_cut)]
     if sound:
         best = max(sound, key=lambda rescan: rescan.region.score)
         others = [rescan for rescan in sound if rescan is not best]
-        choices.append(_choose_in_turn([best, *others], budget_s, max_dose))
+        choices.append(_choose_in_turn([best, *others], budget_s, max_dose, may_cut))
     chosen, refused = max(choices, key=lambda choice: sum(r.region.score for r in choice[0]))
     unsound = [(rescan, flaw) for rescan, flaw in flaws if flaw]
     return Spending(tuple(_tour(chosen, start_um)), (*unsound, *refused))
@@ -99,7 +106,7 @@ def _flaw(rescan: Rescan) -> str:
 
 
 def _choose_in_turn(
-    ordered: Sequence[Rescan], budget_s: float | None, max_dose: float | None
+    ordered: Sequence[Rescan], budget_s: float | None, max_dose: float | None, may_cut: bool
 ) -> tuple[list[Rescan], list[tuple[Rescan, str]]]:
     """Take each rescan that still fits; return the chosen ones, and the others with the reason."""
     chosen: list[Rescan] = []
@@ -107,7 +114,19 @@ def _choose_in_turn(
     left_s = math.inf if budget_s is None else budget_s
     # Edges (x low, x high, y low, y high), in um, and dose of the chosen ones [rescan, ...].
     edges, doses = np.empty((len(ordered), 4)), np.empty(len(ordered))
-    for rescan in ordered:
+    # Those that are too long come again once all others had their turn.
+    again: list[Rescan] = []
+    waiting = deque(ordered)
+    while waiting or again:
+        if not waiting:
+            uncut = again.pop(0)
+            cut = _cut(uncut, left_s) if may_cut else None
+            if cut is None:
+                needs = f"needs {uncut.time_s:.4g} s"
+                refused.append((uncut, f"{needs}; {left_s:.4g} s of the {budget_s:.4g} s are left"))
+                continue
+            waiting.append(cut)
+        rescan = waiting.popleft()
         region, number = rescan.region, len(chosen)
         overlap_um2 = _overlaps_um2(region, edges[:number])
         # More than the true dose where three regions overlap only in pairs: on the safe side.
@@ -118,13 +137,35 @@ def _choose_in_turn(
         elif max_dose is not None and dose > max_dose:
             refused.append((rescan, f"dose {dose:.4g} would exceed the limit {max_dose:.4g}"))
         elif rescan.time_s > left_s:
-            needs = f"needs {rescan.time_s:.4g} s"
-            refused.append((rescan, f"{needs}; {left_s:.4g} s of the {budget_s:.4g} s are left"))
+            again.append(rescan)
         else:
             edges[number], doses[number] = _edges(region), rescan.dose
             chosen.append(rescan)
             left_s -= rescan.time_s
     return chosen, refused
+
+
+def _cut(rescan: Rescan, left_s: float) -> Rescan | None:
+    """Return a rescan with as many of its middle rows as fit, or None where too few do."""
+    slow = rescan.grid.slow
+    rows = math.floor(left_s * slow.num / rescan.time_s + 1e-9)
+    if not LEAST_ROWS * slow.num <= rows < slow.num:
+        return None
+    first = (slow.num - rows) // 2
+    kept = replace(slow, start_um=slow.start_um + first * slow.step_um, num=rows)
+    share, region = rows / slow.num, rescan.region
+    return replace(
+        rescan,
+        region=replace(
+            region,
+            y_low_um=max(kept.low_um, region.y_low_um),
+            y_high_um=min(kept.high_um, region.y_high_um),
+            score=region.score * share,
+            reason=f"{region.reason}; cut to {rows} of {slow.num} rows by the time left",
+        ),
+        grid=replace(rescan.grid, slow=kept),
+        time_s=rescan.time_s * share,
+    )
 
 
 def _edges(region: Region) -> tuple[float, float, float, float]:
