@@ -84,18 +84,25 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of survey.png and report.json.")] = Path(
         "out/demo"
     ),
-    factor: Annotated[int, typer.Option(help=_FACTOR_HELP)] = 2,
-    seed: Annotated[int, typer.Option(help=_SEED_HELP)] = 0,
+    sample: Annotated[
+        str, typer.Option(help="'grains', which lie apart, or 'zagami', the whole measured map.")
+    ] = "grains",
+    factor: Annotated[
+        int | None, typer.Option(help=f"{_FACTOR_HELP} Without it, 4 for grains, 2 for zagami.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the random noise, and of where the grains lie.")
+    ] = 0,
 ) -> None:
-    """Survey a real map on the simulated beamline, from the coarse scan to the fine rescans."""
-    from rich.console import Console
+    """Survey a sample on the simulated beamline, from the coarse scan to the fine rescans."""
+    from xrf_sr_plans.demo import run_demo, summary_tables
 
-    from xrf_sr_plans.demo import run_demo, summary_table
-
-    report = run_demo(out, factor=factor, seed=seed)
-    console = Console()
-    console.print(summary_table(report))
-    console.print(f"{out / 'survey.png'}\n{out / 'report.json'}", soft_wrap=True)
+    report = run_demo(out, sample=sample, factor=factor, seed=seed)
+    console = _table_console()
+    for table in summary_tables(report):
+        console.print(table)
+    for name in ("survey.png", "elements.png", "report.json"):
+        console.print(str(out / name), soft_wrap=True)
 
 
 @app.command()

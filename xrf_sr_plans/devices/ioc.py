@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from xrf_sr_plans.devices.sim.microscope import Microscope
-from xrf_sr_plans.devices.sim.sample import SAMPLES
+from xrf_sr_plans.devices.sim.samples import SAMPLES
 from xrf_sr_plans.devices.sim.trapezoid import (
     distance_moved,
     distance_reached,

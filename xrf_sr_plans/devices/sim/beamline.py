@@ -17,7 +17,8 @@ from xrf_sr_plans.devices.sim.flyer import SimRowFlyer
 from xrf_sr_plans.devices.sim.microscope import Microscope
 from xrf_sr_plans.devices.sim.motor import SimAxis
 from xrf_sr_plans.devices.sim.ride import Ride
-from xrf_sr_plans.devices.sim.sample import SAMPLES, Sample
+from xrf_sr_plans.devices.sim.sample import Sample
+from xrf_sr_plans.devices.sim.samples import SAMPLES
 from xrf_sr_plans.devices.sim.stage import StageAxis
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.physics.forward import Detector
@@ -87,8 +88,8 @@ def make_beamline(
     Parameters
     ----------
     sample
-        A `Sample`, or the name of one ("zagami", "cells" or "edges"), which is centered on the
-        origin of the stage.
+        A `Sample`, or the name of one ("zagami", "grains", "cells" or "edges"), which is centered
+        on the origin of the stage.
     seed
         Seed of all noise.
     clock

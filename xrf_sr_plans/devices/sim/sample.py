@@ -220,7 +220,3 @@ def edges(
     nickel[height // 8 : height // 8 + 4, width // 4 : width // 4 + 4] = 1.0
     maps = np.stack([iron, zinc, nickel])
     return Sample.centered(maps, ("Fe", "Zn", "Ni"), pixel_um, counts_p99=counts_p99, name="edges")
-
-
-SAMPLES = {"zagami": zagami, "cells": cells, "edges": edges}
-"""The functions that make samples, by name."""
