@@ -31,11 +31,44 @@ def run(*arguments: str, timeout: float = 100) -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.e2e
-def test_the_demo_leaves_a_picture_and_a_report_with_all_figures(tmp_path: Path) -> None:
-    done = run("demo", "--out", str(tmp_path), "--factor", "2")
+def report_of(folder: Path, *arguments: str) -> dict[str, Any]:
+    done = run("demo", "--out", str(folder), *arguments, timeout=280)
     assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "report.json").read_text())
+    assert "oracle, same time" in done.stdout
+    for picture in ("survey.png", "elements.png"):
+        assert (folder / picture).stat().st_size > 50_000
+    return json.loads((folder / "report.json").read_text())
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(300)
+def test_the_demo_finds_nearly_all_in_a_fifth_of_the_time_and_says_what_was_possible(
+    tmp_path: Path,
+) -> None:
+    report = report_of(tmp_path)
+    found, times = report["targets"], report["beam_time_s"]
+    assert report["factor"] == 4
+    assert "made-up field" in report["sample"]
+    assert found["true"] >= 20
+    assert min(found["recall"].values()) >= 0.9
+    assert times["ratio"] >= 5
+    assert times["ratio"] == pytest.approx(
+        times["full_fine"] / (times["coarse"] + times["fine"]), abs=1e-3
+    )
+    # Whoever knows the targets finds no fewer in that time, and takes no longer for as many.
+    assert found["oracle_recall_in_the_same_time"]["number"] >= found["recall"]["number"]
+    assert found["oracle_ratio_for_the_same_recall"] >= times["ratio"]
+    assert 0 < found["forecast"]["share_found"] <= 1
+    assert report["psnr_composite_db"]["K"] > report["psnr_enhanced_db"]["K"]
+    assert report["psnr_enhanced_db"]["K"] > report["psnr_bicubic_db"]["K"]
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(300)
+def test_the_demo_of_the_measured_map_leaves_a_picture_and_a_report_with_all_figures(
+    tmp_path: Path,
+) -> None:
+    report = report_of(tmp_path, "--sample", "zagami")
     assert report["elements"] == ["Si", "Mg", "K", "Fe", "Ca"]
     assert report["factor"] == 2
     assert (
@@ -47,7 +80,6 @@ def test_the_demo_leaves_a_picture_and_a_report_with_all_figures(tmp_path: Path)
     rescanned = [row for row in report["regions"] if row["disposition"] == "rescanned"]
     assert rescanned
     assert {row["run_uid"] for row in rescanned} <= set(report["run_uids"]["xrf_fly_map"])
-    assert (tmp_path / "survey.png").stat().st_size > 50_000
 
 
 @pytest.mark.parametrize(
@@ -74,6 +106,7 @@ def test_bad_input_is_refused_in_one_line_that_names_it(arguments, says, tmp_pat
     ("command", "option", "value", "says"),
     [
         ("demo", "--factor", "3", "factor is 3; it should be 2 or 4"),
+        ("demo", "--sample", "moon", "sample is 'moon'; it should be grains or zagami"),
         ("demo", "--seed", "-1", "seed is -1; it must be a whole number"),
         ("evaluate", "--counts", "nan", "counts is nan; it must be a finite number above 0"),
         ("evaluate", "--counts", "1e300", "counts is 1e+300"),

@@ -165,11 +165,19 @@ def _mark_targets(axis: Axes, outcome: Outcome) -> None:
             marker=marker,
             edgecolors=color,
             linewidths=1.2,
+            clip_on=False,
             label=f"{'found' if kind else 'missed'} ({len(places)})",
             **shape,
         )
-    legend = axis.legend(loc="upper right", fontsize=8, facecolor="#444444", labelcolor="white")
-    legend.get_frame().set_alpha(0.8)
+    # Below the map, where it covers no mark.
+    axis.legend(
+        loc="upper right",
+        bbox_to_anchor=(1.0, -0.06),
+        ncols=2,
+        fontsize=8,
+        facecolor="#444444",
+        labelcolor="white",
+    )
 
 
 def _draw_outlines(axis: Axes, outcome: Outcome) -> None:
@@ -196,8 +204,12 @@ def _close_up(outcome: Outcome) -> tuple[float, float, float, float]:
     sizes = np.bincount(targets.label.ravel())[1:]
     pixels = targets.pixels(int(sizes.argmax()) + 1) if len(targets) else np.zeros((1, 2))
     x, y = _middle_um(pixels, grid)
-    half = CLOSE_UP_PX / 2 * grid.fast.step_um
-    return x - half, x + half, y - half, y + half
+    side = CLOSE_UP_PX * grid.fast.step_um
+    x_low, y_low = (
+        float(np.clip(middle - side / 2, axis.low_um, max(axis.low_um, axis.high_um - side)))
+        for middle, axis in ((x, grid.fast), (y, grid.slow))
+    )
+    return x_low, x_low + side, y_low, y_low + side
 
 
 def _width_um(grid: ScanGrid) -> float:
