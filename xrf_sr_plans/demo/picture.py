@@ -44,7 +44,7 @@ def draw_field(outcome: Outcome, report: dict[str, Any], path: Path | str) -> Pa
     heights = [2 * field_inches + 0.8, 2.8]
     figure = Figure(figsize=(13, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    top, bottom = figure.subfigures(2, 1, height_ratios=heights)
+    (top,), (bottom,) = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)
     axes = top.subplot_mosaic([["coarse", "enhanced"], ["sigma", "composite"]])
     for name, axis in axes.items():
         _draw_plane(axis, *planes[name], scale=True)
@@ -137,17 +137,11 @@ def _draw_boxes(axis: Axes, outcome: Outcome) -> None:
 
     missing = left_out(outcome.record)
     for region in regions_of(outcome.record):
-        style = {"linewidth": 0.6, "linestyle": ":"} if region.key in missing else {"linewidth": 1}
-        axis.add_patch(
-            Rectangle(
-                (region.x_low_um, region.y_low_um),
-                region.width_um,
-                region.height_um,
-                fill=False,
-                edgecolor=RESCANNED,
-                **style,
-            )
-        )
+        flown = region.key not in missing
+        corner = (region.x_low_um, region.y_low_um)
+        box = Rectangle(corner, region.width_um, region.height_um, fill=False)
+        box.set(edgecolor=RESCANNED, linewidth=1 if flown else 0.6, linestyle="-" if flown else ":")
+        axis.add_patch(box)
 
 
 def _mark_targets(axis: Axes, outcome: Outcome) -> None:
@@ -155,19 +149,19 @@ def _mark_targets(axis: Axes, outcome: Outcome) -> None:
     targets, grid = outcome.targets, outcome.enhanced.grid
     found = targets.found(outcome.rescanned)
     for kind, marker, color in ((True, "o", FOUND), (False, "X", MISSED)):
-        places = [_middle_um(targets.pixels(n + 1), grid) for n in np.flatnonzero(found == kind)]
+        indices = np.flatnonzero(found == kind).tolist()
+        places = [_middle_um(targets.pixels(n + 1), grid) for n in indices]
         x, y = np.array(places).reshape(-1, 2).T
-        shape = {"facecolors": "none"} if kind else {"facecolors": color}
         axis.scatter(
             x,
             y,
             s=130,
             marker=marker,
             edgecolors=color,
+            facecolors="none" if kind else color,
             linewidths=1.2,
             clip_on=False,
             label=f"{'found' if kind else 'missed'} ({len(places)})",
-            **shape,
         )
     # Below the map, where it covers no mark.
     axis.legend(
