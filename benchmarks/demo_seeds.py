@@ -1,11 +1,11 @@
 """What the survey of `make demo` finds, over several fields of grains.
 
-    python benchmarks/demo_seeds.py [--seeds 5] [--pad-um 2] [--json OUT]
+    python benchmarks/demo_seeds.py [--seeds 5] [--first 0] [--pad-um 2] [--json OUT]
 
 Each seed is another field and other noise. A line says what was found and what was forecast, in
 which time, what an oracle would have found in that time, and why targets were missed: "edge" is a
 target of which some pixels were rescanned, "left out" one of which none was. The last lines are
-the mean and the range over the seeds, which begin at 0.
+the mean and the range over the seeds. The settings were chosen on seeds 0 to 4.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def main() -> None:
     """Fly, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--pad-um", type=float)
     parser.add_argument("--json")
     options = parser.parse_args()
@@ -72,7 +73,8 @@ def main() -> None:
     if options.pad_um is not None:
         survey = {**question.survey, "pad_um": options.pad_um}
         question = dataclasses.replace(question, survey=survey)
-    rows = [measured(question, seed) for seed in range(options.seeds)]
+    seeds = range(options.first, options.first + options.seeds)
+    rows = [measured(question, seed) for seed in seeds]
     print("\n".join(lines_of(rows)))
     if options.json:
         Path(options.json).write_text(json.dumps(rows), encoding="utf-8")
