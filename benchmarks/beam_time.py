@@ -2,7 +2,7 @@
 
     python benchmarks/beam_time.py [--quick] [--real FOLDER] [--factor 4] [--row-s 0.1]
                                    [--validation] [--per-family 9] [--json OUT]
-                                   [--picture PNG] [--write]
+                                   [--two-rounds [SHARE ...]] [--picture PNG] [--write]
 
 A sample is measured coarsely, a rule picks boxes, and the boxes are flown finely. A *target* is a
 connected place of the sample that satisfies the query and is at most 30 fine pixels long; it is
@@ -18,6 +18,7 @@ threshold + pad the same with half a coarse pixel of margin
 X-AutoMap-like  dilated once, margin of 25 %, as X-AutoMap-HXN pads its regions
 LoG             blobs of the bicubic map by a Laplacian of Gaussians, boxes of three sigmas
 k-means, GMM    clusters of the pixels of the bicubic map, as ROI-Finder has them
+two rounds      ours with a share of the time; the rest is spent after those boxes were measured
 
 Recall is by number of targets, by their area and by their signal; `inf` is without a limit on the
 time, with the time that it took. Differences to a rule have 95 % intervals of a paired bootstrap
@@ -33,11 +34,13 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
+from two_rounds import SecondLook, second_boxes
 
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.measurement import Measurement
@@ -191,9 +194,9 @@ def tasks(samples: Sequence[Sample], factor: int, row_s: float) -> Iterator[Task
             )
 
 
-def picked(task: Task, budget_s: float, enhanced: EnhancedMaps | None = None) -> Picked:
-    """Return what the product picks, and its forecast."""
-    enhanced = enhanced or task.enhanced
+def request_for(task: Task, budget_s: float) -> AnalysisRequest:
+    """Return what a survey would ask for with so much time for rescans."""
+    enhanced = task.enhanced
     rescans = RescanModel(
         step_um=enhanced.grid.fast.step_um,
         dwell_ms=DWELL_S * 1e3,
@@ -201,10 +204,14 @@ def picked(task: Task, budget_s: float, enhanced: EnhancedMaps | None = None) ->
         region_overhead_s=BOX_S,
         budget_s=None if math.isinf(budget_s) else budget_s,
     )
-    request = AnalysisRequest(
+    return AnalysisRequest(
         factor=enhanced.factor, find=task.query, rescans=rescans, max_regions=1000
     )
-    return pick_regions(enhanced, request, source_uid="")
+
+
+def picked(task: Task, budget_s: float, enhanced: EnhancedMaps | None = None) -> Picked:
+    """Return what the product picks, and its forecast."""
+    return pick_regions(enhanced or task.enhanced, request_for(task, budget_s), source_uid="")
 
 
 def boxes_of(task: Task, picked: Picked) -> Boxes:
@@ -226,6 +233,19 @@ def boxes_of(task: Task, picked: Picked) -> Boxes:
 def ours(task: Task, budget_s: float) -> Boxes:
     """Return what the product picks."""
     return boxes_of(task, picked(task, budget_s))
+
+
+def in_two_rounds(task: Task, budget_s: float, *, share: float, look: SecondLook) -> Boxes:
+    """Return what the product picks with a share of the time, and what a second look adds."""
+    first = ours(task, share * budget_s)
+    left_s = budget_s - float(task.cost.seconds(first).sum())
+    if math.isinf(budget_s):
+        return first
+    # Fine pixels are as long in the beam as coarse ones, so they count as many photons.
+    counts = np.random.default_rng(0).poisson(np.maximum(task.truth, 0.0)).astype(float)
+    counts[~flown(task, first)] = np.nan
+    second = second_boxes(task.enhanced, request_for(task, left_s), first, counts, look)
+    return np.vstack([first, second])
 
 
 def ours_on_bicubic(task: Task, budget_s: float) -> Boxes:
@@ -361,15 +381,27 @@ ARMS: dict[str, Callable[[Task, float], Boxes]] = {
     "k-means": k_means,
     "GMM": mixture,
 }
+LOOKS = {
+    "two rounds": SecondLook(continuity=False, whole=False),
+    "two rounds, continuity": SecondLook(rescale=False, whole=False),
+    "two rounds, all": SecondLook(),
+}
+"""Ways to look again (`--two-rounds`)."""
 MEASURES = ("number", "area", "signal")
+
+
+def flown(task: Task, boxes: Boxes) -> np.ndarray:
+    """Return the pixels that are in any of the boxes (y, x)."""
+    inside = np.zeros(task.truth.shape, dtype=bool)
+    for y0, y1, x0, x1 in boxes.tolist():
+        inside[y0:y1, x0:x1] = True
+    return inside
 
 
 def recalls(task: Task, boxes: Boxes) -> tuple[float, float, float]:
     """Return the shares of the targets found by number, by area and by signal."""
-    flown = np.zeros(task.truth.shape, dtype=bool)
-    for y0, y1, x0, x1 in boxes.tolist():
-        flown[y0:y1, x0:x1] = True
-    found = np.array([flown[window][inside].all() for window, inside in task.targets], dtype=float)
+    held = flown(task, boxes)
+    found = np.array([held[window][inside].all() for window, inside in task.targets], dtype=float)
     area = np.array([inside.sum() for _, inside in task.targets], dtype=float)
     signal = np.array([task.truth[window][inside].sum() for window, inside in task.targets])
     number, by_area, by_signal = (
@@ -447,6 +479,10 @@ def report(rows: Sequence[dict[str, Any]], arms: Sequence[str], title: str) -> l
         if other in arms and "ours" in arms:
             mean, low, high = difference(rows, "ours", other, at)
             lines.append(f"ours - {other} at 20 %: {mean:+.3f} ({low:+.3f} to {high:+.3f})")
+    for arm in (arm for arm in arms if arm.startswith("two rounds") and "ours" in arms):
+        for share in (0.1, 0.15, 0.2, 0.3):
+            mean, low, high = difference(rows, arm, "ours", BUDGETS.index(share))
+            lines.append(f"{arm} - ours at {share:.0%}: {mean:+.3f} ({low:+.3f} to {high:+.3f})")
     lines += ["", *_predictions(rows), "", *losses(rows, at)]
     return lines
 
@@ -547,10 +583,17 @@ def main() -> None:
     parser.add_argument("--validation", action="store_true")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--per-family", type=int, default=9)
+    parser.add_argument("--two-rounds", nargs="*", type=float, metavar="SHARE")
     parser.add_argument("--json")
     parser.add_argument("--picture")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
+    if options.two_rounds is not None:
+        for share in options.two_rounds or [0.5]:
+            for name, look in LOOKS.items():
+                arm = f"{name}, {share:.0%} first"
+                ARMS[arm] = partial(in_two_rounds, share=share, look=look)
+                options.arms.append(arm)
     results = {}
     for title, some in samples(options).items():
         rows = [measured(task, options.arms) for task in tasks(some, options.factor, options.row_s)]

@@ -239,6 +239,27 @@ def test_every_kind_of_worth_finds_a_grain(kind: str) -> None:
     assert region.score > 0.8
 
 
+def test_by_novelty_the_grain_of_unusual_composition_comes_first_and_by_signal_it_does_not() -> (
+    None
+):
+    fe, zn = background(seed=1), background(seed=2)
+    for y, x in ((2, 3), (2, 15), (2, 27), (14, 3), (14, 15)):
+        fe[y : y + 6, x : x + 6] += 200
+        zn[y : y + 6, x : x + 6] += 100
+    fe[14:20, 27:33] += 150
+    maps = enhanced({"Fe": fe, "Zn": zn})
+    odd_x_um = float(maps.grid.fast.edges_um[30])
+    odd_y_um = float(maps.grid.slow.edges_um[17])
+
+    def first_holds_the_odd_one(kind: str) -> bool:
+        first = pick(maps, find="Fe > 50", rescans=SLOW, worth={kind: 1.0})[0]
+        across = first.x_low_um < odd_x_um < first.x_high_um
+        return across and first.y_low_um < odd_y_um < first.y_high_um and first.width_um < 15
+
+    assert first_holds_the_odd_one("novelty")
+    assert not first_holds_the_odd_one("signal")
+
+
 def test_by_signal_the_large_grain_comes_first_and_by_number_the_small_ones() -> None:
     fe = background()
     fe[4:20, 4:20] += 400

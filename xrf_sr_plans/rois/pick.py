@@ -187,7 +187,8 @@ def _uncertainty(maps: Evidence) -> np.ndarray:
 def _novelty(maps: Evidence) -> np.ndarray:
     """Return the squared distance of a pixel's composition from those of the map (y, x).
 
-    It is Mahalanobis' distance of the stabilized counts of all elements from their median, in the
+    The map is what was measured: no fine map of the sample is known when regions are chosen. It is
+    Mahalanobis' distance of the stabilized counts of all elements from their median, in the
     covariance over the map.
     """
     level = np.stack([stabilise(np.nan_to_num(one.value)) for one in maps.values()])
