@@ -382,7 +382,8 @@ ARMS: dict[str, Callable[[Task, float], Boxes]] = {
     "GMM": mixture,
 }
 LOOKS = {
-    "two rounds": SecondLook(continuity=False, whole=False),
+    "two rounds, blind": SecondLook(whole=False, blind=True),
+    "two rounds, recalibrated": SecondLook(continuity=False, whole=False),
     "two rounds, continuity": SecondLook(rescale=False, whole=False),
     "two rounds, all": SecondLook(),
 }
