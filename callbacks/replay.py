@@ -73,15 +73,15 @@ def replay(
     result: Documents = []
     summaries: list[AnalysisSummary] = []
     chain = AnalysisChain(settings, lambda name, doc: result.append((name, doc)), summaries.append)
-    surveys: set[str] = set()
+    maps: set[str] = set()
     for name, doc in with_stops(documents(run)):
-        if name == "start" and kind_of_run(doc) == "outcomes":
-            surveys.add(doc["uid"])
-        elif name == "start" and request:
-            doc = _with_request(doc, request)
+        if name == "start" and kind_of_run(doc) != "outcomes":
+            maps.add(doc["uid"])
+            if request:
+                doc = _with_request(doc, request)
         chain(name, doc)
-    # What is told of the end of a survey is no result of a map.
-    of_maps = [summary for summary in summaries if summary.source_uid not in surveys]
+    # What is told of all tiles of a survey together, or of its end, is no result of a map.
+    of_maps = [summary for summary in summaries if summary.source_uid in maps]
     if not of_maps:
         raise AnalysisError(f"{run!r:.200} holds no run that asks for analysis; give `request`")
     summary = of_maps[-1]

@@ -45,8 +45,11 @@ logger = logging.getLogger(__name__)
 Recall = Callable[[str], EnhancedMaps | None]
 """Returns the prediction for a map by the uid of its run, or None where there is none."""
 
-SCRATCH_BYTES = 2**28
-"""Largest total size of the predictions in a scratch folder; the oldest ones are deleted."""
+SCRATCH_BYTES = 2**30
+"""Largest total size of the predictions in a scratch folder; the oldest ones are deleted.
+
+At its end a survey needs all of its tiles.
+"""
 _POOLED = ("coverage_90", "low", "high", "effective_pixels")
 _WORDS = ("judgement", "recommendation", "warning")
 """Fields of a verdict that are strings."""

@@ -9,6 +9,7 @@ import pytest
 from support.row_documents import ELEMENTS, map_run
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.list_documents import as_lists
+from xrf_sr_plans.callbacks.replay import replay
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans.tiles import split_into_tiles
 from xrf_sr_plans.schema import AnalysisRequest, RescanModel, TileIndex, kind_of_run
@@ -61,6 +62,10 @@ def analysed(runs, **kwargs):
         for name, doc in run:
             chain(name, doc)
     return {summary.source_uid: summary for summary in summaries}, documents
+
+
+def kind_of(name, doc) -> str:
+    return (kind_of_run(doc) or "") if name == "start" else ""
 
 
 def choice_of(documents) -> list:
@@ -120,6 +125,18 @@ def test_without_the_tiles_before_there_is_no_choice_and_the_summary_says_why(bi
     assert summaries[SURVEY].status == "failed"
     assert summaries[SURVEY].reason == "1 of 2 tiles are not at hand"
     assert not [d for n, d in documents if n == "start" and kind_of_run(d) == "choice"]
+
+
+def test_a_replay_of_a_tile_tells_of_that_tile_wherever_it_is_in_its_survey(bicubic_model):
+    runs = tile_runs()
+    live, _ = analysed(runs)
+    for index, run in enumerate(runs):
+        again = replay(run)
+        assert again.summary.source_uid == f"tile-{index}"
+        assert again.digest == live[f"tile-{index}"].digest
+    whole = replay([pair for run in runs for pair in run])
+    assert whole.digest == live["tile-1"].digest
+    assert [doc["survey_uid"] for name, doc in whole.documents if kind_of(name, doc) == "choice"]
 
 
 def test_a_tile_without_a_map_leaves_the_others_and_is_told(bicubic_model):

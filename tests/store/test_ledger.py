@@ -228,6 +228,22 @@ def test_predictions_take_bounded_space(tmp_path, monkeypatch):
     assert left[-1].startswith("map-7")
 
 
+def test_in_memory_alone_many_small_predictions_are_kept_and_large_ones_are_dropped(monkeypatch):
+    monkeypatch.setattr(predictions, "IN_MEMORY", 2)
+    kept = Predictions(None)
+    for number in range(30):
+        kept.keep(predicted(f"map-{number}"))
+    assert kept.recall("map-0") is not None
+    size = predicted().dataset.nbytes
+    monkeypatch.setattr(predictions, "IN_MEMORY_BYTES", 5 * size)
+    kept.keep(predicted("last"))
+    assert 2 < len(kept._memory) <= 10
+    assert kept.recall("map-0") is None
+    monkeypatch.setattr(predictions, "IN_MEMORY_BYTES", 0)
+    kept.keep(predicted("one more"))
+    assert list(kept._memory) == ["last", "one more"]
+
+
 def test_a_damaged_prediction_is_named(tmp_path):
     Predictions(tmp_path).keep(predicted())
     (path,) = (tmp_path / "predictions").iterdir()

@@ -25,7 +25,12 @@ from xrf_sr_plans.store.ledger import file_name
 logger = logging.getLogger(__name__)
 
 IN_MEMORY = 16
-"""Largest number of predictions kept in memory; the oldest ones are dropped."""
+"""Number of predictions that are kept in memory whatever they take."""
+IN_MEMORY_BYTES = 2**28
+"""Largest total size of more than that in memory where there is no folder; the oldest are dropped.
+
+A survey of many small tiles needs all of them at its end.
+"""
 ON_DISK_BYTES = 2 * 2**30
 """Largest total size of the files; the oldest ones are deleted."""
 
@@ -38,7 +43,7 @@ class Predictions:
 
     Values are kept as float32, as result documents carry them, so that a comparison gives the
     same figures whether the prediction comes from memory, from disk or from stored documents.
-    What is kept is limited by `IN_MEMORY` and `ON_DISK_BYTES`.
+    What is kept is limited by `IN_MEMORY`, `IN_MEMORY_BYTES` and `ON_DISK_BYTES`.
 
     Parameters
     ----------
@@ -71,7 +76,8 @@ class Predictions:
             return
         self._memory.pop(uid, None)
         self._memory[uid] = enhanced
-        while len(self._memory) > IN_MEMORY:
+        most_bytes = IN_MEMORY_BYTES if self.folder is None else 0
+        while len(self._memory) > IN_MEMORY and self._size() > most_bytes:
             del self._memory[next(iter(self._memory))]
         if self.folder is not None:
             self._write(uid, enhanced)
@@ -103,6 +109,9 @@ class Predictions:
         if not paths and remembered is None:
             paths = [*self.folder.glob(f"{stem}.*.npz")]
         return _load(max(paths, key=_age)) if paths else remembered
+
+    def _size(self) -> int:
+        return sum(int(known.dataset.nbytes) for known in self._memory.values())
 
     def _has_more(self, uid: str, enhanced: EnhancedMaps) -> bool:
         try:
