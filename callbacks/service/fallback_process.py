@@ -103,8 +103,11 @@ class FallbackProcess:
         try:
             for message in self._messages(helper, said):
                 match message:
-                    case RunSummary(told):
+                    case RunSummary(told) if told.source_uid == run:
                         summary = told
+                    case RunSummary():
+                        # Of all tiles of a survey, of which the helper knows only this one.
+                        pass
                     case ResultDocument(_, name, doc):
                         documents.append((name, doc))
                     case RunDone():

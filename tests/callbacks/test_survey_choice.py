@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import event_model
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from support.row_documents import ELEMENTS, map_run
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.list_documents import as_lists
 from xrf_sr_plans.callbacks.replay import replay
+from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans.tiles import split_into_tiles
 from xrf_sr_plans.schema import AnalysisRequest, RescanModel, TileIndex, kind_of_run
@@ -137,6 +140,26 @@ def test_a_replay_of_a_tile_tells_of_that_tile_wherever_it_is_in_its_survey(bicu
     whole = replay([pair for run in runs for pair in run])
     assert whole.digest == live["tile-1"].digest
     assert [doc["survey_uid"] for name, doc in whole.documents if kind_of(name, doc) == "choice"]
+
+
+def test_the_last_tile_of_a_survey_falls_back_like_the_others():
+    """A survey whose worker hangs has bicubic results of all tiles, and no choice among them."""
+    taken = []
+    hung = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with AnalysisProcess(sinks=[lambda name, doc: taken.append((name, doc))], command=hung) as link:
+        for index, run in enumerate(tile_runs()):
+            for name, doc in run:
+                link.submit(f"tile-{index}", name, doc)
+        asked = [link.fall_back(f"tile-{index}", "late") for index in range(len(TILES))]
+        summaries = [future.result(60) for future in asked]
+        link.sink_thread.flush(10)
+        link.close(0.1)
+    assert [summary.source_uid for summary in summaries] == ["tile-0", "tile-1"]
+    assert {summary.status for summary in summaries} == {"fallback"}
+    assert all(summary.regions for summary in summaries)
+    kinds = [kind_of(name, doc) for name, doc in taken]
+    assert kinds.count("result") == 2
+    assert kinds.count("choice") == 0
 
 
 def test_a_tile_without_a_map_leaves_the_others_and_is_told(bicubic_model):
