@@ -16,6 +16,7 @@ from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.errors import RefusedError
 from xrf_sr_plans.review.latest import LatestSurvey
+from xrf_sr_plans.schema import kind_of_run
 from xrf_sr_plans.session import Session, start_session
 
 SURVEY = {
@@ -57,6 +58,27 @@ def test_the_regions_of_a_survey_are_listed_and_it_is_drawn(latest_and_session, 
     assert "expected targets lie in the regions" in str(latest)
     picture = latest.picture(tmp_path / "survey.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_forecasts_say_which_map_they_are_of_and_need_regions(latest_and_session):
+    latest, session = latest_and_session
+    fly(session, rescan="propose", tile_um=12, x_center_um=8)
+    runs = {uid: kind_of_run(doc) for uid, name, doc in latest._documents if name == "start"}
+
+    def without(*kinds: str) -> str:
+        """Return what is listed of the survey without some of its runs."""
+        again = LatestSurvey()
+        for uid, name, doc in latest._documents:
+            if runs[uid] not in kinds:
+                again(name, doc)
+        return str(again)
+
+    assert str(latest).count("expected targets") == 1
+    # Where there was no choice among all tiles, each of them has its own.
+    assert "map 2 of 4: " in without("choice")
+    # As after an abort during the choice.
+    assert "0 regions" in without("proposals", "outcomes")
+    assert "expected targets" not in without("proposals", "outcomes")
 
 
 def test_a_survey_is_taken_home_as_one_map(latest_and_session, tmp_path: Path):

@@ -184,7 +184,7 @@ class LatestSurvey:
             f"  {count} of {len(record.enhanced)} enhanced maps bicubic only, no model: {reason}"
             for reason, count in fallbacks.items()
         ]
-        lines += [f"  {forecast}" for forecast in _forecasts(record)]
+        lines += [f"  {words}" for words in _forecasts(record)]
         for number, region in enumerate(record.regions, start=1):
             lines.append(
                 f"  {number}. {region['elements']} x"
@@ -208,13 +208,18 @@ def _composite_to_draw(record: SurveyRecord) -> CompositeMap | None:
         return None
 
 
-def _forecasts(record: SurveyRecord) -> Iterator[Forecast]:
-    """Yield what the regions were expected to hold, of the survey or else of each map."""
+def _forecasts(record: SurveyRecord) -> Iterator[str]:
+    """Yield what the regions were expected to hold, of the survey or else of each map, in words.
+
+    Where no region was proposed, as after an abort before that, there is nothing to tell.
+    """
     of_maps = [maps.dataset.attrs.get("forecast") for maps in record.enhanced.values()]
-    for facts in [record.forecast] if record.forecast else of_maps:
-        if facts:
+    told = [record.forecast] if record.forecast else of_maps
+    for number, facts in enumerate(told, start=1):
+        if facts and record.regions:
+            which = f"map {number} of {len(told)}: " if len(told) > 1 else ""
             with suppress(KeyError, TypeError, ValueError):
-                yield Forecast.from_dict(facts)
+                yield f"{which}{Forecast.from_dict(facts)}"
 
 
 def _survey_of(start: Mapping[str, Any]) -> str:
