@@ -250,6 +250,23 @@ def test_a_map_too_small_to_be_placed_is_used_as_it_is() -> None:
     assert "fewer than 6 pixels" in composite.notes[0]
 
 
+def test_a_map_of_which_little_was_measured_says_that_it_cannot_be_placed_for_that() -> None:
+    other = fine(part(slice(0, 12), slice(0, 6)))
+    counts = other.maps.counts.values.copy()
+    counts[:, 3:] = np.nan
+    begun = ElementalMaps.from_arrays(
+        counts,
+        other.maps.grid,
+        ELEMENTS,
+        coverage=np.isfinite(counts).any(axis=0),
+        dwell_ms=10.0,
+        probe_fwhm_um=0.5,
+    )
+    composite = compose([tile()], [FineMap("fine", begun)])
+    assert composite.placements[0].pixels == 18
+    assert composite.notes[0].endswith("only 18 pixels of it were measured")
+
+
 def test_a_finer_map_is_added_up_and_a_coarser_one_shared_out() -> None:
     rows, columns = part(*BOX).slow, part(*BOX).fast
     finer = replace(part(*BOX), slow=rows.refined(2), fast=columns.refined(2))

@@ -37,6 +37,8 @@ LEAST_PIXELS = 6
 """Shortest side of a fine map, in pixels, that can be placed."""
 LEAST_OVERLAP = 0.6
 """Share of the fine map's pixels that must have a prediction at a displacement."""
+_LEAST_NUMBER = LEAST_OVERLAP * LEAST_PIXELS**2
+"""Least number of pixels that must have both."""
 FALSE_MATCH = 1e-3
 """Chance at which noise alone may be taken for a match."""
 LEAST_MARGIN = 4.6
@@ -90,7 +92,7 @@ def displacement(
         return _unknown(f"fewer than {LEAST_PIXELS} pixels along an axis")
     likelihood = planes.likelihood()
     if not np.isfinite(likelihood).any():
-        return _unknown("nothing was predicted there")
+        return _unknown(planes.why_not_compared())
     best = np.unravel_index(np.nanargmax(likelihood), likelihood.shape)
     found = _refined(planes, np.array(best, dtype=float))
     problem = _problem(planes, likelihood, np.array(best)) or found.problem
@@ -170,6 +172,13 @@ class _Planes:
         deciding = min(3 * squares**2 / max(fourth, 1e-12), pixels)
         return max(deciding / (self.coarse_px[0] * self.coarse_px[1]), 1.0)
 
+    def why_not_compared(self) -> str:
+        """Return in words why too few pixels overlap, wherever the map may lie."""
+        measured = int(np.isfinite(self.measured).sum(axis=(1, 2)).max(initial=0))
+        if measured < _LEAST_NUMBER:
+            return f"only {measured} pixels of it were measured"
+        return "nothing was predicted there"
+
     def likelihood(self) -> np.ndarray:
         """Return the log-likelihood of each displacement by whole pixels.
 
@@ -222,7 +231,7 @@ def _masked_correlation(measured: np.ndarray, predicted: np.ndarray) -> np.ndarr
         return signal.fftconvolve(fixed, moving[::-1, ::-1], mode="valid")
 
     number = np.rint(slid(wanted, known))
-    enough = number >= max(LEAST_OVERLAP * known.sum(), LEAST_PIXELS**2 * LEAST_OVERLAP)
+    enough = number >= max(LEAST_OVERLAP * known.sum(), _LEAST_NUMBER)
     safe = np.maximum(number, 1.0)
     sum_m, sum_p = slid(wanted, m), slid(p, known)
     covariance = slid(p, m) - sum_m * sum_p / safe
