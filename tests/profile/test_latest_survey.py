@@ -133,6 +133,21 @@ def test_a_fine_map_that_comes_later_is_in_the_map_too(latest_and_session):
     assert latest.composite().measured.values.any()
 
 
+def test_a_fine_map_of_an_earlier_survey_leaves_the_latest_one_as_it_is(latest_and_session):
+    latest, session = latest_and_session
+    fly(session, rescan="propose")
+    regions = [dict(row["region"]) for row in latest.record.regions][:1]
+    earlier = latest.composite().dataset.attrs["survey_uid"]
+    fly(session, rescan="propose")
+    before, listed = set(latest.record.coarse), str(latest)
+    rescans = session.plans["rescan_regions"]
+    session.run_engine(rescans(regions, fine_step_um=1, dwell_ms=10, survey_uid=earlier))
+    assert session.link.flush(30)
+    assert set(latest.record.coarse) == before
+    assert not latest.record.fine
+    assert str(latest) == listed
+
+
 def test_while_rows_come_in_the_preview_is_drawn_and_the_result_replaces_it(tmp_path: Path):
     run_engine, latest, seen = RunEngine({}), LatestSurvey(), []
 

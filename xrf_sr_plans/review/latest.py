@@ -62,8 +62,8 @@ class LatestSurvey:
             if not survey_uid:
                 return
             if survey_uid != self._survey_uid:
-                if schema.kind_of_run(doc) in _OF_THE_ANALYSIS:
-                    # A result of the survey before, which came late.
+                if schema.kind_of_run(doc) in _OF_THE_ANALYSIS or _is_fine(doc):
+                    # Of a survey before: a result that came late, or a region that is flown now.
                     return
                 self._survey_uid, self._index, self._documents = survey_uid, RunIndex(), []
         uid = self._index.run_of(name, doc)
@@ -220,6 +220,10 @@ def _forecasts(record: SurveyRecord) -> Iterator[str]:
             which = f"map {number} of {len(told)}: " if len(told) > 1 else ""
             with suppress(KeyError, TypeError, ValueError):
                 yield f"{which}{Forecast.from_dict(facts)}"
+
+
+def _is_fine(start: Mapping[str, Any]) -> bool:
+    return schema.kind_of_run(start) == "map" and start["xrf_sr"].get("purpose") == "fine"
 
 
 def _survey_of(start: Mapping[str, Any]) -> str:
