@@ -75,6 +75,15 @@ def test_without_limits_everything_is_flown_and_nothing_is_a_normal_wish() -> No
     assert spend([rescan(0)], budget_s=0.0).chosen == ()
 
 
+def test_regions_of_one_choice_may_overlap_but_not_lie_in_one_another() -> None:
+    one, other, inside = rescan(0, score=3, size=4), rescan(1, score=2), rescan(0, size=2)
+    spending = spend_budget(
+        [one, other, inside], budget_s=None, max_dose=None, start_um=(0, 0), chosen_together=True
+    )
+    assert spending.chosen in ((one, other), (other, one))
+    assert [refused for refused, _ in spending.refused] == [inside]
+
+
 def test_the_same_find_seen_twice_is_flown_once() -> None:
     better, twin, same = rescan(0, score=2), rescan(0.5), rescan(0, score=1)
     spending = spend([same, twin, better])

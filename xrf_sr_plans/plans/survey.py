@@ -278,7 +278,7 @@ class _Survey:
         whole = yield from self._choice_among_all(analyses)
         regions = [region for analysis in whole or analyses for region in analysis.regions]
         candidates, refused = self.fine.candidates(regions, time_model)
-        spending = self._spend(candidates, time_model)
+        spending = self._spend(candidates, time_model, one_choice=len(whole or analyses) == 1)
         self._say_whether_it_pays(spending)
         refused += [
             RegionOutcome(rescan.region, "refused", why) for rescan, why in spending.refused
@@ -323,7 +323,9 @@ class _Survey:
         logger.warning("survey %s: regions are chosen tile by tile: %s", self.uid, whole.reason)
         return []
 
-    def _spend(self, candidates: Sequence[Rescan], time_model: RowTimeModel) -> Spending:
+    def _spend(
+        self, candidates: Sequence[Rescan], time_model: RowTimeModel, *, one_choice: bool
+    ) -> Spending:
         """Choose among the rescans with the beam time and dose that the tiles left over."""
         request, design = self.request, self.design
         budget_s, max_dose = design.rescans_limit_s, request.max_dose
@@ -337,21 +339,29 @@ class _Survey:
             max_dose = max(max_dose - design.dose, 0.0)
         start_um = stage_position_um(self.beamline)
         return spend_budget(
-            candidates, budget_s=budget_s, max_dose=max_dose, start_um=start_um, may_cut=True
+            candidates,
+            budget_s=budget_s,
+            max_dose=max_dose,
+            start_um=start_um,
+            may_cut=True,
+            chosen_together=one_choice,
         )
 
     def _say_whether_it_pays(self, spending: Spending) -> None:
         """Say at the prompt what survey and rescans take beside a fine map of everything."""
-        whole_s, all_s = self.design.whole_s, self.design.time_s + spending.time_s
+        analysis, whole_s = self.design.analysis, self.design.whole_s
+        rescans_s = spending.time_s
+        if analysis is not None and analysis.rescans is not None:
+            rescans_s += len(spending.chosen) * analysis.rescans.region_overhead_s
         level, pays = logging.INFO, ""
-        if all_s > whole_s:
+        if self.design.time_s + rescans_s > whole_s:
             level, pays = logging.WARNING, "; a fine map would have taken less"
         logger.log(
             level,
             "survey %s: %.3g s, and %.3g s of rescans; a fine map of everything takes %.3g s%s",
             self.uid,
             self.design.time_s,
-            spending.time_s,
+            rescans_s,
             whole_s,
             pays,
         )

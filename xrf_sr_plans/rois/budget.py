@@ -17,6 +17,8 @@ LEAST_ROWS = 0.5
 """Share of its rows that must fit into the time left for a rescan to be cut to it."""
 SAME_AREA = 0.5
 """Two regions are duplicates if more than this share of the smaller one lies in the other."""
+ALL_OF_IT = 0.999
+"""The same for regions that were chosen together."""
 _MAX_TWO_OPT = 200
 """A longer tour isn't improved, as the time for that grows with the cube of the number of stops."""
 
@@ -43,6 +45,7 @@ def spend_budget(
     max_dose: float | None,
     start_um: tuple[float, float],
     may_cut: bool = False,
+    chosen_together: bool = False,
 ) -> Spending:
     """Choose the rescans to fly, those with the best score per second first, and order them.
 
@@ -65,6 +68,9 @@ def spend_budget(
     may_cut
         Whether a rescan that doesn't fit into the time left is cut to its middle rows, if at least
         `LEAST_ROWS` of them do. Its region, score and reason then say so.
+    chosen_together
+        Whether the regions were chosen as one set, in which each holds what no other does. Only
+        those that lie in a better one are then duplicates.
 
     Raises
     ------
@@ -74,13 +80,14 @@ def spend_budget(
     for label, limit in (("budget_s", budget_s), ("max_dose", max_dose)):
         if limit is not None and not limit >= 0:
             raise BudgetError(f"{label} is {limit}; it must be 0 or more, or None for no limit")
+    same_area = ALL_OF_IT if chosen_together else SAME_AREA
     flaws = [(rescan, _flaw(rescan)) for rescan in candidates]
     sound = sorted((rescan for rescan, flaw in flaws if not flaw), key=_by_worth)
-    choices = [_choose_in_turn(sound, budget_s, max_dose, may_cut)]
+    choices = [_choose_in_turn(sound, budget_s, max_dose, may_cut, same_area)]
     if sound:
         best = max(sound, key=lambda rescan: rescan.region.score)
         others = [rescan for rescan in sound if rescan is not best]
-        choices.append(_choose_in_turn([best, *others], budget_s, max_dose, may_cut))
+        choices.append(_choose_in_turn([best, *others], budget_s, max_dose, may_cut, same_area))
     chosen, refused = max(choices, key=lambda choice: sum(r.region.score for r in choice[0]))
     unsound = [(rescan, flaw) for rescan, flaw in flaws if flaw]
     return Spending(tuple(_tour(chosen, start_um)), (*unsound, *refused))
@@ -106,7 +113,11 @@ def _flaw(rescan: Rescan) -> str:
 
 
 def _choose_in_turn(
-    ordered: Sequence[Rescan], budget_s: float | None, max_dose: float | None, may_cut: bool
+    ordered: Sequence[Rescan],
+    budget_s: float | None,
+    max_dose: float | None,
+    may_cut: bool,
+    same_area: float,
 ) -> tuple[list[Rescan], list[tuple[Rescan, str]]]:
     """Take each rescan that still fits; return the chosen ones, and the others with the reason."""
     chosen: list[Rescan] = []
@@ -131,7 +142,7 @@ def _choose_in_turn(
         overlap_um2 = _overlaps_um2(region, edges[:number])
         # More than the true dose where three regions overlap only in pairs: on the safe side.
         dose = rescan.dose + float(doses[:number][overlap_um2 > 0].sum())
-        twin = _twin(region, chosen, overlap_um2, edges[:number])
+        twin = _twin(region, chosen, overlap_um2, edges[:number], same_area)
         if twin is not None:
             refused.append((rescan, f"same area as the better region {twin.region.key}"))
         elif max_dose is not None and dose > max_dose:
@@ -181,14 +192,18 @@ def _overlaps_um2(region: Region, edges: np.ndarray) -> np.ndarray:
 
 
 def _twin(
-    region: Region, chosen: Sequence[Rescan], overlap_um2: np.ndarray, edges: np.ndarray
+    region: Region,
+    chosen: Sequence[Rescan],
+    overlap_um2: np.ndarray,
+    edges: np.ndarray,
+    same_area: float,
 ) -> Rescan | None:
     """Return the first chosen rescan of mostly the same area, if there is one."""
     x_low, x_high, y_low, y_high = edges.T
     smaller_um2 = np.minimum(
         region.width_um * region.height_um, (x_high - x_low) * (y_high - y_low)
     )
-    same = overlap_um2 > SAME_AREA * smaller_um2
+    same = overlap_um2 > same_area * smaller_um2
     return chosen[int(same.argmax())] if same.any() else None
 
 
