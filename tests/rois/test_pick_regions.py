@@ -75,6 +75,17 @@ def test_a_particle_is_found_with_half_a_coarse_pixel_of_margin() -> None:
     assert "100% of it trusted" in region.reason
 
 
+def test_the_margin_is_wider_where_the_time_suffices() -> None:
+    fe = background()
+    fe[4:10, 20:28] += 200
+    maps = enhanced({"Fe": fe})
+    widths_um = [
+        pick(maps, find="Fe", rescans=SLOW.model_copy(update={"budget_s": budget_s}))[0].width_um
+        for budget_s in (None, 200.0, 100.0)
+    ]
+    assert widths_um == [14.0, 14.0, 10.0]
+
+
 def test_the_map_s_own_corner_pixel_gives_the_map_s_own_edges() -> None:
     fe = background()
     fe[:4, :4] += 200

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -42,6 +43,8 @@ class RescanTerms:
         How many pixels a coarse pixel is wide.
     pad_px
         Margin on every side of a target, in rows and columns.
+    wide_pad_px
+        The same where time is left.
     asked_pad_px
         The part of it that a person asked for.
     smallest_px, largest_px
@@ -52,6 +55,7 @@ class RescanTerms:
     budget_s: float
     factor: int
     pad_px: tuple[int, int]
+    wide_pad_px: tuple[int, int]
     asked_pad_px: tuple[int, int]
     smallest_px: tuple[int, int]
     largest_px: tuple[int, int]
@@ -98,43 +102,23 @@ def choose(
     terms
         What rescans cost and may cost.
     """
-    cost = terms.cost
-    candidates = candidate_boxes(
-        probability,
-        targets,
-        value,
-        cost,
-        pad_px=terms.pad_px,
-        largest_px=terms.largest_px,
-        smallest_px=terms.smallest_px,
-        longest_s=terms.budget_s,
-    )
+    cost, budget_s = terms.cost, terms.budget_s
     whole_s = float(cost.seconds(np.array([[0, probability.shape[0], 0, probability.shape[1]]]))[0])
     worth_per_s = WORTH_OF_THE_WHOLE * float(value.sum()) / whole_s
-    held, times = contains(candidates, targets.boxes), cost.seconds(candidates)
 
-    def flown(budget_s: float) -> tuple[np.ndarray, np.ndarray]:
-        chosen = cover(held, value, times, budget_s=budget_s, worth_per_s=worth_per_s)
-        chosen = candidates[_by_rate(chosen, held, value, times)]
-        split = partial(
-            split_by_object,
-            chosen,
-            targets,
-            probability,
-            cost,
-            pad_px=terms.pad_px,
-            asked_pad_px=terms.asked_pad_px,
-            smallest_px=terms.smallest_px,
-        )
-        boxes, shares = split()
-        fits = float(cost.seconds(boxes).sum()) <= budget_s
-        return (boxes, shares) if fits else split(hardly_longer=0.0)
-
-    boxes, shares = flown(terms.budget_s)
+    flown = _chooser(probability, targets, value, terms, worth_per_s, terms.pad_px)
+    boxes, shares = flown(budget_s)
+    if MORE_TIME * float(cost.seconds(boxes).sum()) <= budget_s:
+        # No box may lose its margin to the limit: all of them fit with it, or none has it.
+        unlimited = replace(terms, budget_s=np.inf)
+        wider = _chooser(probability, targets, value, unlimited, worth_per_s, terms.wide_pad_px)
+        wide_boxes, wide_shares = wider(np.inf)
+        if float(cost.seconds(wide_boxes).sum()) <= budget_s:
+            flown, boxes, shares = wider, wide_boxes, wide_shares
     margin_px = EDGE_COARSE_PX * terms.factor
     found = [_share_inside(boxes, targets, margin_px, probability.shape)]
-    if np.isfinite(terms.budget_s):
-        more, _ = flown(MORE_TIME * terms.budget_s)
+    if np.isfinite(budget_s):
+        more, _ = flown(MORE_TIME * budget_s)
         found.append(_share_inside(more, targets, margin_px, probability.shape))
     seconds = cost.seconds(boxes)
     order = np.argsort(-(shares @ value) / seconds, kind="stable")
@@ -146,6 +130,49 @@ def choose(
         seconds[order],
         forecast,
     )
+
+
+def _chooser(
+    probability: np.ndarray,
+    targets: Targets,
+    value: np.ndarray,
+    terms: RescanTerms,
+    worth_per_s: float,
+    pad_px: tuple[int, int],
+) -> Callable[[float], tuple[np.ndarray, np.ndarray]]:
+    """Return what chooses, for a time in s, the boxes and the share of each target in each."""
+    cost = terms.cost
+    candidates = candidate_boxes(
+        probability,
+        targets,
+        value,
+        cost,
+        pad_px=pad_px,
+        largest_px=terms.largest_px,
+        smallest_px=terms.smallest_px,
+        longest_s=terms.budget_s,
+    )
+    held, times = contains(candidates, targets.boxes), cost.seconds(candidates)
+
+    def flown(budget_s: float) -> tuple[np.ndarray, np.ndarray]:
+        chosen = cover(held, value, times, budget_s=budget_s, worth_per_s=worth_per_s)
+        chosen = candidates[_by_rate(chosen, held, value, times)]
+        split = partial(
+            split_by_object,
+            chosen,
+            targets,
+            probability,
+            cost,
+            # The usual margin, as a split has to save time.
+            pad_px=terms.pad_px,
+            asked_pad_px=terms.asked_pad_px,
+            smallest_px=terms.smallest_px,
+        )
+        boxes, shares = split()
+        fits = float(cost.seconds(boxes).sum()) <= budget_s
+        return (boxes, shares) if fits else split(hardly_longer=0.0)
+
+    return flown
 
 
 def _share_inside(

@@ -22,6 +22,8 @@ from xrf_sr_plans.schema import AnalysisRequest
 
 PAD_COARSE_PX = 0.5
 """Margin on every side of a possible target, in coarse pixels: how far off its edge may be."""
+WIDE_PAD_COARSE_PX = 1.5
+"""The same where the time for rescans is known, and suffices for that."""
 TOO_MUCH = 0.5
 """Share of the map that a query matches beyond which nothing is proposed."""
 MATCHES_FROM = 0.5
@@ -201,11 +203,13 @@ def _novelty(maps: Evidence) -> np.ndarray:
 def _terms(request: AnalysisRequest, enhanced: EnhancedMaps) -> RescanTerms:
     """Return what rescans cost and may cost, in pixels of the enhanced map."""
     cost, budget_s = _cost(request, enhanced)
+    wide = PAD_COARSE_PX if request.rescans is None else WIDE_PAD_COARSE_PX
     return RescanTerms(
         cost,
         budget_s,
         enhanced.factor,
         _pads(request, enhanced, round(PAD_COARSE_PX * enhanced.factor)),
+        _pads(request, enhanced, round(wide * enhanced.factor)),
         _pads(request, enhanced, 0),
         _smallest_px(request, enhanced),
         _largest_px(request, enhanced),
