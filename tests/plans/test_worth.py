@@ -61,3 +61,11 @@ def test_regions_beyond_a_full_map_are_refused_unless_the_budget_allows_them(run
     assert any("are left" in one.reason for one in refused)
     allowed = run_engine(small_survey(small_beamline([nine]), tile_um=None, budget_s=60))
     assert sum(one.disposition == "rescanned" for one in allowed.plan_result.regions) > len(flown)
+
+
+def test_a_preview_with_a_budget_says_what_such_surveys_have_found():
+    plan = bind_plans(small_beamline())["coarse_survey_with_sr"]
+    (note,) = [one for one in preview(plan, **SURVEY, budget_s=106).notes if "have found" in one]
+    assert note.startswith("in 30% of that time, surveys at 4x have found ")
+    assert "held-out phantoms" in note
+    assert "; in 40%, " in note

@@ -60,11 +60,14 @@ def worth_notes(
         yield f"no budget_s: rescans may take up to {whole_s:.3g} s, as long as that map"
         return
     share = max(budget_s, survey_s) / whole_s
+    if share >= 1:
+        yield "that map would fit into budget_s, too"
+        return
     found, more = (typical_share(factor, at) for at in (share, share + _MORE))
     if found is not None and more is not None:
         yield (
-            f"in {share:.0%} of that time, surveys at {factor}x found {found.phantoms:.0%} of their"
-            f" targets on held-out phantoms and {found.real_maps:.0%} on measured maps; in"
+            f"in {share:.0%} of that time, surveys at {factor}x have found {found.phantoms:.0%} of"
+            f" their targets on held-out phantoms and {found.real_maps:.0%} on measured maps; in"
             f" {share + _MORE:.0%}, {more.phantoms:.0%} and {more.real_maps:.0%}"
         )
 
