@@ -112,7 +112,12 @@ class AnalysisProcess:
         self.journal: Journal[bytes] = Journal(self.settings.memory_limit_mb * 2**20, self._let_go)
         self._results = ResultBoard()
         self._inbox: _Inbox = deque()
-        self._fallback_process = FallbackProcess(self.settings, self.sink_thread, self._frames_of)
+        self._fallback_process = FallbackProcess(
+            self.settings,
+            self.sink_thread,
+            self._frames_of,
+            lambda: self._supervisor.scratch_dir,
+        )
         self._fall_back = BicubicFallback(
             self._fallback_process,
             self._results,

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from typing import NamedTuple
 
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
 from xrf_sr_plans.callbacks.service.sink_thread import SinkThread
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
-from xrf_sr_plans.schema import Documents
+from xrf_sr_plans.schema import Document, Documents
 
 logger = logging.getLogger(__name__)
 
-FallbackMaker = Callable[[str, str], tuple[AnalysisSummary, Documents]]
-"""Makes the summary and the result run of a run, given its uid and why the model isn't used."""
+
+class MadeFallback(NamedTuple):
+    """A fallback."""
+
+    summary: AnalysisSummary
+    """What came of the run."""
+    runs: Sequence[Documents] = ()
+    """The documents of each result run."""
+    others: Sequence[AnalysisSummary] = ()
+    """What else has come of it, such as the choice among all tiles of a survey."""
+
+
+FallbackMaker = Callable[[str, str], MadeFallback]
+"""Makes the fallback of a run, given its uid and why the model isn't used."""
 
 
 class BicubicFallback:
@@ -75,14 +88,16 @@ class BicubicFallback:
         return bool(self._under_way)
 
     def _run(self, source_uid: str, reason: str) -> None:
-        documents: Documents = []
         try:
-            summary, documents = self._make(source_uid, reason)
+            made = self._make(source_uid, reason)
         except Exception as error:  # whoever waits must be told
             logger.exception("the fallback of run %s failed", source_uid)
-            summary = failed(source_uid, f"{reason}; fallback: {error}")
-        if self._results.settle(summary, is_fallback=True):
-            self._sinks.deliver(documents)
+            made = MadeFallback(failed(source_uid, f"{reason}; fallback: {error}"))
+        if self._results.settle(made.summary, is_fallback=True):
+            for documents in made.runs:
+                self._sinks.deliver(documents)
+            for other in made.others:
+                self._results.settle(other)
             self._settled(source_uid)
         self._under_way.discard(threading.current_thread())
 
@@ -105,8 +120,8 @@ class FallbackInThread:
         self._settings = settings_of_fallback(settings)
         self._documents_of = documents_of
 
-    def __call__(self, run: str, reason: str) -> tuple[AnalysisSummary, Documents]:
-        """Return the summary and the documents of the result run."""
+    def __call__(self, run: str, reason: str) -> MadeFallback:
+        """Return the fallback."""
         result: Documents = []
         summaries: list[AnalysisSummary] = []
         chain = AnalysisChain(
@@ -118,13 +133,26 @@ class FallbackInThread:
         documents = self._documents_of(run)
         for name, doc in documents:
             chain.take(run, name, doc)
-        return (summaries[0] if summaries else no_result(run, reason, bool(documents))), result
+        if not summaries:
+            return MadeFallback(no_result(run, reason, bool(documents)))
+        return MadeFallback(summaries[0], whole_runs(result))
+
+
+def whole_runs(documents: Iterable[Document]) -> list[Documents]:
+    """Return the documents of runs that come one after the other, run by run."""
+    runs: list[Documents] = [[]]
+    for name, doc in documents:
+        runs[-1].append((name, doc))
+        if name == "stop":
+            runs.append([])
+    return runs[:-1]
 
 
 def settings_of_fallback(settings: AnalysisSettings) -> AnalysisSettings:
-    """Return settings with which pairs and predictions are not recorded.
+    """Return settings with which no pairs are recorded.
 
     The model's analysis records them, or did so before it was late; else they'd be there twice.
+    Predictions are kept only where a scratch folder is given, once for each model.
     """
     return settings.model_copy(update={"pair_dir": None, "ledger_dir": None})
 

@@ -8,7 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 
-from xrf_sr_plans.callbacks.service.bicubic_fallback import no_result, settings_of_fallback
+from xrf_sr_plans.callbacks.service.bicubic_fallback import (
+    MadeFallback,
+    no_result,
+    settings_of_fallback,
+    whole_runs,
+)
 from xrf_sr_plans.callbacks.service.frames import unpack_frame
 from xrf_sr_plans.callbacks.service.messages import (
     TO_WORKER,
@@ -56,6 +61,9 @@ class FallbackProcess:
     frames_of
         Returns the kept documents of the run with the given uid, packed, and [] where none are
         kept any more.
+    scratch_dir
+        Returns the folder in which predictions are remembered for the worker, which has to know
+        the tiles of a survey that fell back, or "" where there is none.
     """
 
     def __init__(
@@ -63,19 +71,21 @@ class FallbackProcess:
         settings: AnalysisSettings,
         sinks: SinkThread,
         frames_of: Callable[[str], list[bytes]],
+        scratch_dir: Callable[[], str] = str,
     ) -> None:
         self._settings = settings_of_fallback(settings)
         self._sinks = sinks
         self._frames_of = frames_of
+        self._scratch_dir = scratch_dir
         self._one_at_a_time = threading.Lock()
         self._closed = False
 
-    def __call__(self, run: str, reason: str) -> tuple[AnalysisSummary, Documents]:
-        """Return the summary and the documents of the result run."""
+    def __call__(self, run: str, reason: str) -> MadeFallback:
+        """Return the fallback."""
         with self._one_at_a_time:
             frames = self._frames_of(run)
             if not frames or not _is_stop(frames[-1]):
-                return no_result(run, reason, bool(frames)), []
+                return MadeFallback(no_result(run, reason, bool(frames)))
             try:
                 try:
                     return self._helped(run, reason, frames)
@@ -85,29 +95,32 @@ class FallbackProcess:
                     return self._helped(run, reason, frames)
             except WorkerError as error:
                 logger.error("the fallback of run %s failed: %s", run, error)
-                return failed(run, f"{reason}; fallback: {error}"), []
+                return MadeFallback(failed(run, f"{reason}; fallback: {error}"))
 
     def close(self) -> None:
         """Kill the helper that is at work, if any, within a second."""
         self._closed = True
 
-    def _helped(
-        self, run: str, reason: str, frames: list[bytes]
-    ) -> tuple[AnalysisSummary, Documents]:
+    def _helped(self, run: str, reason: str, frames: list[bytes]) -> MadeFallback:
         said: SimpleQueue[FromWorker | None] = SimpleQueue()
         helper = WorkerProcess(self._settings, lambda _, message: said.put(message))
-        first = Configure(self._settings, self._sinks.has_sinks, False, fallback_reason=reason)
+        first = Configure(
+            self._settings,
+            self._sinks.has_sinks,
+            False,
+            fallback_reason=reason,
+            scratch_dir=self._scratch_dir(),
+        )
         for frame in (TO_WORKER.encode(first), *frames, TO_WORKER.encode(Close())):
             helper.queue(frame, run)
-        summary, documents, is_done, trouble = None, [], False, ""
+        summaries: dict[str, AnalysisSummary] = {}
+        documents: Documents = []
+        is_done, trouble = False, ""
         try:
             for message in self._messages(helper, said):
                 match message:
-                    case RunSummary(told) if told.source_uid == run:
-                        summary = told
-                    case RunSummary():
-                        # Of all tiles of a survey, of which the helper knows only this one.
-                        pass
+                    case RunSummary(told):
+                        summaries[told.source_uid] = told
                     case ResultDocument(_, name, doc):
                         documents.append((name, doc))
                     case RunDone():
@@ -119,9 +132,10 @@ class FallbackProcess:
             how = helper.end(patience_s=0.0)
         if trouble:
             raise WorkerError(f"{trouble} ({how})")
+        summary = summaries.pop(run, None)
         if summary is None or not is_done:
             raise _EndedError(f"it ended before its result ({how})")
-        return summary, documents
+        return MadeFallback(summary, whole_runs(documents), list(summaries.values()))
 
     def _messages(
         self, helper: WorkerProcess, said: SimpleQueue[FromWorker | None]

@@ -108,6 +108,11 @@ class WorkerSupervisor:
         """Whether the worker has said that it takes documents."""
         return self._worker is not None and self._ready
 
+    @property
+    def scratch_dir(self) -> str:
+        """Folder in which predictions are remembered; empty where none can be made."""
+        return self._settings.ledger_dir or self._scratch.folder
+
     def send(self, run: str, name: str, number: int, frame: bytes) -> None:
         """Pass on a document that has just been put into the journal."""
         if self._journal.is_abandoned(run):

@@ -143,15 +143,17 @@ def test_a_replay_of_a_tile_tells_of_that_tile_wherever_it_is_in_its_survey(bicu
 
 
 def test_the_last_tile_of_a_survey_falls_back_like_the_others():
-    """A survey whose worker hangs has bicubic results of all tiles, and no choice among them."""
+    """A survey whose worker hangs has bicubic results of all tiles, and a choice among them."""
     taken = []
     hung = [sys.executable, "-c", "import time; time.sleep(600)"]
     with AnalysisProcess(sinks=[lambda name, doc: taken.append((name, doc))], command=hung) as link:
         for index, run in enumerate(tile_runs()):
             for name, doc in run:
                 link.submit(f"tile-{index}", name, doc)
-        asked = [link.fall_back(f"tile-{index}", "late") for index in range(len(TILES))]
-        summaries = [future.result(60) for future in asked]
+        summaries = [
+            link.fall_back(f"tile-{index}", "late").result(60) for index in range(len(TILES))
+        ]
+        choice = link.request(SURVEY).result(10)
         link.sink_thread.flush(10)
         link.close(0.1)
     assert [summary.source_uid for summary in summaries] == ["tile-0", "tile-1"]
@@ -159,7 +161,9 @@ def test_the_last_tile_of_a_survey_falls_back_like_the_others():
     assert all(summary.regions for summary in summaries)
     kinds = [kind_of(name, doc) for name, doc in taken]
     assert kinds.count("result") == 2
-    assert kinds.count("choice") == 0
+    assert kinds.count("choice") == 1
+    assert choice.status == "done"
+    assert any(region.x_low_um < 0 < region.x_high_um for region in choice.regions)
 
 
 def test_a_tile_without_a_map_leaves_the_others_and_is_told(bicubic_model):
