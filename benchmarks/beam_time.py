@@ -34,6 +34,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -332,8 +333,9 @@ def automap(task: Task, budget_s: float) -> Boxes:
     return _by_rate(task, _grown(boxes, np.ceil(longer / 4).astype(int), task), value, budget_s)
 
 
-def log_blobs(task: Task, budget_s: float) -> Boxes:
-    """Return boxes of three sigmas around blobs whose middle satisfies the query."""
+@lru_cache(maxsize=1)
+def _blobs(task: Task) -> tuple[Boxes, np.ndarray]:
+    """Return boxes of three sigmas around blobs, and the signal in each."""
     from skimage.feature import blob_log
 
     plane = task.bicubic
@@ -344,30 +346,45 @@ def log_blobs(task: Task, budget_s: float) -> Boxes:
     ).reshape(-1, 4)
     boxes = _grown(boxes.round().astype(int), 0, task)
     value = np.array([plane[y0:y1, x0:x1].sum() for y0, y1, x0, x1 in boxes])
-    return _by_rate(task, boxes, value, budget_s)
+    return boxes, value
 
 
-def _clusters(task: Task, budget_s: float, fit: Callable[[np.ndarray], np.ndarray]) -> Boxes:
+def log_blobs(task: Task, budget_s: float) -> Boxes:
+    """Return boxes of three sigmas around blobs whose middle satisfies the query."""
+    return _by_rate(task, *_blobs(task), budget_s)
+
+
+def _clusters(task: Task, fit: Callable[[np.ndarray], np.ndarray]) -> tuple[Boxes, np.ndarray]:
     """Return the places of the cluster of pixels with the highest mean of the wanted element."""
     maps = task.enhanced.dataset["baseline"].values.astype(float)
     features = np.sqrt(np.clip(maps.reshape(len(maps), -1).T, 0, None))
     labels = fit(features).reshape(task.truth.shape)
     means = ndimage.mean(task.bicubic, labels, np.arange(labels.max() + 1))
-    return _by_rate(task, *_parts(labels == int(np.argmax(means)), task.bicubic), budget_s)
+    return _parts(labels == int(np.argmax(means)), task.bicubic)
+
+
+@lru_cache(maxsize=1)
+def _k_means(task: Task) -> tuple[Boxes, np.ndarray]:
+    from sklearn.cluster import KMeans
+
+    return _clusters(task, KMeans(4, n_init=2, random_state=0).fit_predict)
+
+
+@lru_cache(maxsize=1)
+def _mixture(task: Task) -> tuple[Boxes, np.ndarray]:
+    from sklearn.mixture import GaussianMixture
+
+    return _clusters(task, GaussianMixture(4, random_state=0).fit_predict)
 
 
 def k_means(task: Task, budget_s: float) -> Boxes:
     """Return the places of the k-means cluster with most of the element."""
-    from sklearn.cluster import KMeans
-
-    return _clusters(task, budget_s, KMeans(4, n_init=2, random_state=0).fit_predict)
+    return _by_rate(task, *_k_means(task), budget_s)
 
 
 def mixture(task: Task, budget_s: float) -> Boxes:
     """Return the places of the Gaussian mixture's component with most of the element."""
-    from sklearn.mixture import GaussianMixture
-
-    return _clusters(task, budget_s, GaussianMixture(4, random_state=0).fit_predict)
+    return _by_rate(task, *_mixture(task), budget_s)
 
 
 ARMS: dict[str, Callable[[Task, float], Boxes]] = {
