@@ -32,6 +32,7 @@ from xrf_sr_plans.plans.return_to_start import returning_to_start
 from xrf_sr_plans.plans.safeguard import all_in_turn, what_ended
 from xrf_sr_plans.plans.survey_runs import SurveyRuns
 from xrf_sr_plans.plans.timing import recalibrated
+from xrf_sr_plans.plans.worth import rescans_limit_s, whole_map_s
 from xrf_sr_plans.rois.budget import Spending, spend_budget
 
 logger = logging.getLogger(__name__)
@@ -328,13 +329,16 @@ class _Survey:
     ) -> Spending:
         """Choose among the rescans with the beam time and dose that the tiles left over."""
         request, design = self.request, self.design
-        budget_s, max_dose = design.rescans_limit_s, request.max_dose
-        if request.budget_s is not None:
-            costs = [
-                preflight.map_cost(self.beamline, tile.grid, request.dwell_ms, time_model)
-                for tile in design.tiles
-            ]
-            budget_s = max(request.budget_s - sum(cost.time_s for cost in costs), 0.0)
+        grids, max_dose = [tile.grid for tile in design.tiles], request.max_dose
+        survey_s = sum(
+            preflight.map_cost(self.beamline, grid, request.dwell_ms, time_model).time_s
+            for grid in grids
+        )
+        # Both go by how long rows really take.
+        whole_s = whole_map_s(
+            self.beamline, grids, design.fine_step_um, design.fine_dwell_ms, time_model
+        )
+        budget_s = rescans_limit_s(request.budget_s, survey_s, whole_s)
         if max_dose is not None:
             max_dose = max(max_dose - design.dose, 0.0)
         start_um = stage_position_um(self.beamline)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from xrf_sr_plans.devices.protocols import Beamline
+from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.rois.typical_shares import typical_share
@@ -16,7 +16,11 @@ _MORE = 0.1
 
 
 def whole_map_s(
-    beamline: Beamline, grids: Iterable[ScanGrid], fine_step_um: float, fine_dwell_ms: float
+    beamline: Beamline,
+    grids: Iterable[ScanGrid],
+    fine_step_um: float,
+    fine_dwell_ms: float,
+    time_model: RowTimeModel | None = None,
 ) -> float:
     """Return the seconds that fine maps of everything would take.
 
@@ -28,12 +32,16 @@ def whole_map_s(
         The coarse maps.
     fine_step_um, fine_dwell_ms
         How the rescans would be flown.
+    time_model
+        How long rows take. None means the time model of the beamline.
     """
     fine = (
         replace(grid, fast=_finer(grid.fast, fine_step_um), slow=_finer(grid.slow, fine_step_um))
         for grid in grids
     )
-    return sum(preflight.map_cost(beamline, grid, fine_dwell_ms).time_s for grid in fine)
+    return sum(
+        preflight.map_cost(beamline, grid, fine_dwell_ms, time_model).time_s for grid in fine
+    )
 
 
 def rescans_limit_s(budget_s: float | None, survey_s: float, whole_s: float) -> float:

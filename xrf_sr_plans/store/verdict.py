@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy import special
 
 from xrf_sr_plans.store.ledger import Entry
 
@@ -34,6 +35,8 @@ WORST_GAIN_DB = -0.2
 
 PLACED_MAPS = 3
 """Fine maps that must agree before a fine stage is said to be off always."""
+_CERTAIN = 0.995
+"""Probability, on either side, from which a mean offset is told."""
 LEAST_OFFSET_UM = 0.05
 """Offset in um below which a fine stage is where it should be."""
 
@@ -180,7 +183,9 @@ def stage_offset(entries: Sequence[Entry]) -> StageOffset | None:
     # (fine map, axis)
     um = np.array(list(offsets.values()))
     mean, error = um.mean(axis=0), um.std(axis=0, ddof=1) / math.sqrt(len(um))
-    if not (np.abs(mean) > np.maximum(3 * error, LEAST_OFFSET_UM)).any():
+    # Of a few maps the spread itself is hardly known (Student's distribution).
+    far = float(special.stdtrit(len(um) - 1, _CERTAIN))
+    if not (np.abs(mean) > np.maximum(far * error, LEAST_OFFSET_UM)).any():
         return None
     return StageOffset(float(mean[0]), float(mean[1]), len(um))
 
