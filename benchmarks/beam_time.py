@@ -573,7 +573,7 @@ def draw(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace, 
         )
         axis.grid(alpha=0.3)
     panels[0].set_ylabel("share of the targets found")
-    panels[-1].legend(fontsize=8, loc="lower right")
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
     figure.savefig(path, dpi=110)
 
 

@@ -54,6 +54,18 @@ def test_nothing_is_split_where_that_takes_longer():
     assert found.tolist() == boxes.tolist()
 
 
+def test_a_part_without_any_pixel_of_its_target_counts_nothing():
+    """A target that is cut for its size may leave such parts, and no number becomes NaN."""
+    probability = np.zeros((24, 32))
+    probability[0:20, 2] = probability[19, 2:30] = 0.95
+    probability[2:5, 20:26] = 0.95
+    targets = possible_targets(probability, probability, largest_px=(8, 8))
+    assert (targets.weight == 0).any()
+    boxes = np.array([[0, 24, 0, 32]])
+    _, shares = split_by_object(boxes, targets, probability, COST, pad_px=(1, 1))
+    assert np.isfinite(shares).all()
+
+
 @given(
     seed=st.integers(0, 10_000),
     density=st.floats(0.02, 0.3),

@@ -79,7 +79,8 @@ def split_by_object(
         pieces = grown_boxes(pieces, smallest_px, probability.shape)
         overlap = _overlaps(pieces, targets.boxes[inside])
         share = np.zeros((len(pieces), len(targets.weight)))
-        share[:, inside] = overlap / overlap.sum(axis=0)
+        # A part of a large target may have none of its pixels, and be in no piece.
+        share[:, inside] = overlap / np.maximum(overlap.sum(axis=0), 1)
         found.append(pieces)
         shares.append(share)
     return np.vstack(found), np.vstack(shares)
