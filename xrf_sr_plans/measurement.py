@@ -15,17 +15,18 @@ from typing import Literal
 
 from xrf_sr_plans.errors import ConfigError
 
-Factor = Literal[2, 4]
-"""How many times finer the enhanced grid is than the measured one, along each axis."""
+Factor = Literal[1, 2, 4]
+"""How many fine pixels a step of the survey holds along each axis."""
 FACTORS: tuple[Factor, ...] = typing.get_args(Factor)
 SAME_GRID = 1
-"""The factor of a map whose truth has the same pixels. Nothing is enhanced by it; networks to
-compare with are trained for it, to remove a probe's blur."""
+"""The factor of a map whose result has the same pixels: it is freed of noise, and of the blur of
+a known probe."""
 
-Sampling = Literal["fly", "area", "point"]
+Sampling = Literal["fly", "area", "point", "rows"]
 """What a pixel averages over: its path along the fast axis, its whole area, or nothing.
 
-`physics.forward.AVERAGES` has the axes."""
+``rows`` is a fly scan that is read out in pixels as short as those of the enhanced map along the
+fast axis, while its rows are a coarse step apart. `physics.forward.AVERAGES` has the axes."""
 SAMPLINGS: tuple[Sampling, ...] = typing.get_args(Sampling)
 MOST_PROBE_STEPS = 100
 """Width of the widest probe, in coarse steps. A wider one is a unit that was mistaken."""
@@ -98,9 +99,9 @@ class Measurement:
     Parameters
     ----------
     factor
-        Fine pixels per coarse pixel along each axis, one of `FACTORS` or `SAME_GRID`.
+        Fine pixels per coarse step along each axis, one of `FACTORS`.
     sampling
-        What a coarse pixel averages over, one of `SAMPLINGS`.
+        What a measured pixel averages over, one of `SAMPLINGS`.
     probe_steps
         Full width at half maximum of the probe in coarse steps; 0 where it is unknown.
     deblur
@@ -123,8 +124,7 @@ class Measurement:
     noisy: bool = True
 
     def __post_init__(self) -> None:
-        if self.factor != SAME_GRID:
-            checked_factor(self.factor)
+        checked_factor(self.factor)
         checked_sampling(self.sampling)
         if not (math.isfinite(self.probe_steps) and self.probe_steps >= 0):
             problem = f"probe FWHM is {self.probe_steps} coarse steps; it should be 0 or more"
@@ -134,6 +134,16 @@ class Measurement:
                 f"probe FWHM is {self.probe_steps:g} coarse steps; it should be at most"
                 f" {MOST_PROBE_STEPS}. Are the units right?"
             )
+
+    @property
+    def fast_pixels(self) -> int:
+        """Measured pixels per coarse step along the fast axis: `factor` for rows, else 1."""
+        return self.factor if self.sampling == "rows" else 1
+
+    @property
+    def refinement(self) -> tuple[int, int]:
+        """Fine pixels per measured pixel along the (slow, fast) axis."""
+        return self.factor, self.factor // self.fast_pixels
 
     @property
     def removed_probe_steps(self) -> float:

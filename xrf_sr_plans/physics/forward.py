@@ -27,8 +27,9 @@ AVERAGES: dict[Sampling, tuple[bool, bool]] = {
     "fly": (False, True),
     "area": (True, True),
     "point": (False, False),
+    "rows": (False, True),
 }
-"""Whether a coarse pixel averages over its step along the (slow, fast) axis."""
+"""Whether a measured pixel averages over its step along the (slow, fast) axis."""
 _HALF_WAY = ((-1, -1 / 16), (0, 9 / 16), (1, 9 / 16), (2, -1 / 16))
 """Shift and weight of the four samples that cubic convolution takes half-way between two."""
 
@@ -148,7 +149,8 @@ def row_profile(maps: np.ndarray, row_px: float) -> np.ndarray:
 def coarsen(fine: np.ndarray, factor: int, sampling: Sampling = "fly") -> np.ndarray:
     """Return a fine map (..., Y, X) sampled at a step `factor` times larger, noise-free.
 
-    A coarse pixel is always centred on its block of fine pixels, which is the phase that
+    Rows (`sampling`) are that far apart along the slow axis only; along the fast axis their pixels
+    are those of the fine map. A coarse pixel is always centred on its block of fine pixels, which is the phase that
     `resample.upsample` assumes. Along the axes on which the `sampling` averages (`AVERAGES`) it is
     the mean over the block, along the others the value at the block's centre. Values are never
     negative. Rows and columns that don't fill a block are dropped.
@@ -159,8 +161,11 @@ def coarsen(fine: np.ndarray, factor: int, sampling: Sampling = "fly") -> np.nda
     if all(AVERAGES[sampling]):
         # One sum over each block: along one axis after the other it would be rounded otherwise.
         return block_mean(coarse, factor)
-    for axis, averages in zip((-2, -1), AVERAGES[sampling], strict=True):
-        coarse = sample_axis(coarse, factor, axis, averages=averages)
+    steps = Measurement(factor, sampling).refinement
+    for axis, step, averages in zip((-2, -1), steps, AVERAGES[sampling], strict=True):
+        if step == 1:
+            continue
+        coarse = sample_axis(coarse, step, axis, averages=averages)
         if not averages:
             # The interpolation undershoots beside bright pixels.
             coarse = np.clip(coarse, 0, None)

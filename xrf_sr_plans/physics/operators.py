@@ -35,11 +35,11 @@ def forward_matrices(
 
     They blur by the probe that the estimate is freed of, then sample at the coarse step.
     """
-    factor, fwhm_px = measurement.factor, measurement.removed_probe_steps * measurement.factor
-    slow, fast = AVERAGES[measurement.sampling]
+    fwhm_px = measurement.removed_probe_steps * measurement.factor
+    (rows, columns), (slow, fast) = measurement.refinement, AVERAGES[measurement.sampling]
     return (
-        _forward_matrix(shape[-2], factor, slow, fwhm_px),
-        _forward_matrix(shape[-1], factor, fast, fwhm_px),
+        _forward_matrix(shape[-2], rows, slow, fwhm_px),
+        _forward_matrix(shape[-1], columns, fast, fwhm_px),
     )
 
 
@@ -51,11 +51,11 @@ def blur_matrices(
     Every fine pixel gets the mean over one coarse step around it along the axes on which a coarse
     pixel averages, and the probe's blur; nothing is sampled.
     """
-    factor, fwhm_px = measurement.factor, measurement.removed_probe_steps * measurement.factor
-    slow, fast = AVERAGES[measurement.sampling]
+    fwhm_px = measurement.removed_probe_steps * measurement.factor
+    (rows, columns), (slow, fast) = measurement.refinement, AVERAGES[measurement.sampling]
     return (
-        _blur_matrix(shape[-2], factor, slow, fwhm_px),
-        _blur_matrix(shape[-1], factor, fast, fwhm_px),
+        _blur_matrix(shape[-2], rows, slow, fwhm_px),
+        _blur_matrix(shape[-1], columns, fast, fwhm_px),
     )
 
 

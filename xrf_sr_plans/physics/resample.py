@@ -84,16 +84,21 @@ def upsample_matrix(num: int, factor: int, kernel: Kernel = "bicubic") -> np.nda
     return matrix
 
 
-def upsample(maps: np.ndarray, factor: int, kernel: Kernel = "bicubic") -> np.ndarray:
+def upsample(
+    maps: np.ndarray, factor: int | tuple[int, int], kernel: Kernel = "bicubic"
+) -> np.ndarray:
     """Interpolate maps (..., y, x) onto the grid that is `factor` times finer along y and x.
 
-    Values keep their unit: counts per coarse pixel stay counts per coarse pixel. Beyond the
+    A pair of factors is for y and x (`Measurement.refinement`). Values keep their unit: counts per coarse pixel stay counts per coarse pixel. Beyond the
     border the last value continues. A NaN spreads to every fine pixel that it touches (see
     `fill_unmeasured`).
     """
     maps = np.asarray(maps, dtype=float)
-    for axis in (-1, -2):
-        source, weight = _taps(maps.shape[axis], factor, kernel)
+    along_y, along_x = (factor, factor) if isinstance(factor, int) else factor
+    for axis, times in ((-1, along_x), (-2, along_y)):
+        if times == 1:
+            continue
+        source, weight = _taps(maps.shape[axis], times, kernel)
         # Weights run along y or along x, so that they broadcast against (..., y, x).
         shape = (-1, 1) if axis == -2 else (-1,)
         # A sum over taps takes time and memory in proportion to the map, which the product with
@@ -105,15 +110,22 @@ def upsample(maps: np.ndarray, factor: int, kernel: Kernel = "bicubic") -> np.nd
     return maps
 
 
-def block_mean(maps: np.ndarray, factor: int) -> np.ndarray:
+def block_mean(maps: np.ndarray, factor: int | tuple[int, int]) -> np.ndarray:
     """Average maps (..., y, x) over the `factor` x `factor` fine pixels of each coarse pixel.
 
-    Height and width must be multiples of `factor`, as NumPy's ValueError says otherwise.
+    A pair of factors is for y and x. Height and width must be multiples of them, as NumPy's
+    ValueError says otherwise.
     """
     *lead, height, width = np.shape(maps)
+    along_y, along_x = (factor, factor) if isinstance(factor, int) else factor
     # Axes of the blocks: (..., coarse y, fine y within it, coarse x, fine x within it).
-    blocks = np.reshape(maps, (*lead, height // factor, factor, width // factor, factor))
+    blocks = np.reshape(maps, (*lead, height // along_y, along_y, width // along_x, along_x))
     return blocks.mean(axis=(-3, -1))
+
+
+def repeat(maps: np.ndarray, factor: tuple[int, int]) -> np.ndarray:
+    """Return maps (..., y, x) with each pixel repeated so many times along y and x."""
+    return maps.repeat(factor[0], axis=-2).repeat(factor[1], axis=-1)
 
 
 def fill_unmeasured(maps: np.ndarray) -> np.ndarray:

@@ -24,15 +24,17 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, Measurement
+from xrf_sr_plans.measurement import SAMPLINGS, Measurement, Sampling
 from xrf_sr_plans.physics.counting import OFFSET
 from xrf_sr_plans.physics.resample import upsample_matrix
 from xrf_sr_plans.sr.scale import SMALLEST_RANGE
 
-N_CONDITIONS = 9
-"""Numbers that modulate every block: six, and one for each of `SAMPLINGS`. Weights have as many
-columns, and a head for each of `FACTORS`, so a further sampling or factor has to say what older
-weights, which know nothing of it, do with it."""
+SQUARES: tuple[Sampling, ...] = ("fly", "area", "point")
+"""The samplings that a `SetNetwork` reads, in the order of its weights."""
+ENLARGES = (2, 4)
+"""The factors that it has heads for."""
+N_CONDITIONS = 6 + len(SQUARES)
+"""Numbers that modulate every block."""
 SIGMA_DILATIONS = (2, 4)
 """Dilations of the convolutions by which a sigma sees a wider surrounding than the estimate."""
 Convolve = Callable[[nn.Conv2d, Tensor], Tensor]
@@ -54,10 +56,15 @@ class Conditions(NamedTuple):
     """FWHM, in coarse steps, of the probe with which the estimate is still to be blurred."""
     sampling: Tensor
     """Index into `SAMPLINGS`."""
+    smoothing: Tensor
+    """Index into `physics.smoothing.WIDTHS_STEPS` of what each element needs."""
 
 
 def conditions_of(
-    low: ArrayLike, span: ArrayLike, measurements: Sequence[Measurement]
+    low: ArrayLike,
+    span: ArrayLike,
+    measurements: Sequence[Measurement],
+    smoothing: ArrayLike | None = None,
 ) -> Conditions:
     """Return what a network is told about a batch of maps.
 
@@ -67,6 +74,9 @@ def conditions_of(
         (map, element) ends and ranges of the stabilised counts, see `Scale`.
     measurements
         One of each map.
+    smoothing
+        (map, element) indices of `physics.smoothing.chosen_widths`; None: nothing is smoothed,
+        which is all the same to networks that don't look at it.
     """
 
     def single(values: Any) -> Tensor:
@@ -78,6 +88,9 @@ def conditions_of(
         probe=single([one.probe_steps for one in measurements]),
         target_probe=single([one.kept_probe_steps for one in measurements]),
         sampling=torch.tensor([SAMPLINGS.index(one.sampling) for one in measurements]),
+        smoothing=torch.as_tensor(
+            np.zeros(np.shape(low)) if smoothing is None else np.asarray(smoothing)
+        ).long(),
     )
 
 
@@ -197,9 +210,9 @@ class SetNetwork(nn.Module):
         self.mixes = nn.ModuleDict(
             {str(k): _Mix(filters, config.mix_width) for k in config.mix_before if k < blocks}
         )
-        self.heads = nn.ModuleDict({str(f): _Head(filters, filters, f) for f in FACTORS})
+        self.heads = nn.ModuleDict({str(f): _Head(filters, filters, f) for f in ENLARGES})
         self.sigma_heads = nn.ModuleDict(
-            {str(f): _Head(filters, 24, f, -3.0, config.sigma_dilations) for f in FACTORS}
+            {str(f): _Head(filters, 24, f, -3.0, config.sigma_dilations) for f in ENLARGES}
         )
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
@@ -229,7 +242,7 @@ class SetNetwork(nn.Module):
         stabilised, sigma = decode(
             counts, span, factor, correction.view(shape), log_sigma.view(shape)
         )
-        return Prediction(_unstabilise(stabilised), stabilised, sigma)
+        return Prediction(unstabilise_tensor(stabilised), stabilised, sigma)
 
 
 def decode(
@@ -246,7 +259,7 @@ def stabilise_tensor(counts: Tensor) -> Tensor:
     return 2.0 * torch.sqrt(counts.clamp(min=0) + OFFSET)
 
 
-def _unstabilise(stabilised: Tensor) -> Tensor:
+def unstabilise_tensor(stabilised: Tensor) -> Tensor:
     """Inverse of `stabilise_tensor`, continued by its tangent below zero counts: a gradient."""
     zero = 2.0 * OFFSET**0.5
     return torch.where(
@@ -257,7 +270,7 @@ def _unstabilise(stabilised: Tensor) -> Tensor:
 def condition_vector(conditions: Conditions, factor: int) -> Tensor:
     """Return what modulates the blocks, (batch * element, N_CONDITIONS)."""
     span, low = conditions.span, conditions.low
-    one_hot = functional.one_hot(conditions.sampling, len(SAMPLINGS)).to(span.dtype)
+    one_hot = functional.one_hot(conditions.sampling, len(SQUARES)).to(span.dtype)
     per_map = torch.cat(
         [
             torch.stack([conditions.probe, conditions.target_probe], -1),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT_MODEL = "set-small"
-ARCHITECTURES = ("set", "notes", "srcnn")
+ARCHITECTURES = ("folded", "set", "notes", "srcnn")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -40,9 +40,9 @@ class Architecture(BaseModel):
     filters: int = Field(default=48, ge=1, le=256)
     blocks: int = Field(default=6, ge=1, le=64)
     mix_width: int = Field(default=16, ge=1, le=256)
-    """Number of features that an element shows the others. It is for the kind `set` only."""
+    """Number of features that an element shows the others, not for peers."""
     sigma_dilations: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field((), max_length=4)
-    """Dilations by which sigma sees a wider surrounding, for the kind `set` only.
+    """Dilations by which sigma sees a wider surrounding, not for peers.
 
     Older cards don't name it.
     """
@@ -195,9 +195,19 @@ def load_network(path: Path, card: ModelCard) -> nn.Module:
 
 def build(architecture: Architecture) -> nn.Module:
     """Build a network without weights."""
+    from xrf_sr_plans.sr.folded_network import FoldedNetwork, FoldedNetworkConfig
     from xrf_sr_plans.sr.network import SetNetwork, SetNetworkConfig
     from xrf_sr_plans.sr.peer_networks import NotesNetwork, Srcnn
 
+    if architecture.kind == "folded":
+        return FoldedNetwork(
+            FoldedNetworkConfig(
+                architecture.filters,
+                architecture.blocks,
+                mix_width=architecture.mix_width,
+                sigma_dilations=architecture.sigma_dilations,
+            )
+        )
     if architecture.kind == "set":
         return SetNetwork(
             SetNetworkConfig(

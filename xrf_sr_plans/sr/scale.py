@@ -6,15 +6,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.counting import NORMAL_QUARTILE, stabilise
 
 SMALLEST_RANGE = 4.0
 """Range (in standard deviations of the noise) below which a map counts as noise."""
 
 
+def per_coarse_pixel(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
+    """Return the photons (..., y, x) of each coarse pixel, summed over its measured ones."""
+    pixels = measurement.fast_pixels
+    if pixels == 1:
+        return counts
+    return counts.reshape(*counts.shape[:-1], counts.shape[-1] // pixels, pixels).sum(axis=-1)
+
+
 @dataclass(frozen=True)
 class Scale:
-    """What is known of each element as a whole from the coarse map alone, in arrays (element,)."""
+    """What is known of each element as a whole from the coarse map alone, in arrays (element,).
+
+    All of it is about photons per coarse pixel (`per_coarse_pixel`).
+    """
 
     low: np.ndarray
     """Low end of its stabilised counts."""

@@ -22,7 +22,7 @@ def batch_tensors(batch: Batch) -> dict[str, Any]:
 
     Under `factor` is the batch's factor, an int.
     """
-    conditions = conditions_of(batch.low, batch.span, batch.measurements)
+    conditions = conditions_of(batch.low, batch.span, batch.measurements, batch.smoothing)
     return {
         "counts": torch.from_numpy(batch.counts),
         "truth": torch.from_numpy(batch.truth),
@@ -34,6 +34,11 @@ def batch_tensors(batch: Batch) -> dict[str, Any]:
 def conditions_in(batch: dict[str, Any]) -> Conditions:
     """Return what the network is told about a batch of `batch_tensors`."""
     return Conditions(*(batch[name] for name in Conditions._fields))
+
+
+def fast_pixels(batch: dict[str, Any]) -> int:
+    """Return the measured pixels per coarse step along the fast axis."""
+    return int(batch["factor"]) * batch["counts"].shape[-1] // batch["truth"].shape[-1]
 
 
 def predict_batch(network: nn.Module, batch: dict[str, Any]) -> Prediction:

@@ -13,14 +13,16 @@ from xrf_sr_plans.training.training_config import TrainingConfig
 
 def architecture_of(config: TrainingConfig) -> Architecture:
     """Return the network that a configuration trains."""
+    from xrf_sr_plans.sr.folded_network import FoldedNetworkConfig
     from xrf_sr_plans.sr.network import SIGMA_DILATIONS
 
+    dilations = {"set": SIGMA_DILATIONS, "folded": FoldedNetworkConfig.sigma_dilations}
     return Architecture(
         kind=config.architecture,
         filters=config.filters,
         blocks=config.blocks,
         mix_width=config.mix_width,
-        sigma_dilations=SIGMA_DILATIONS if config.architecture == "set" else (),
+        sigma_dilations=dilations.get(config.architecture, ()),
         elements=config.elements or 1,
         scale=config.factor or 2,
     )

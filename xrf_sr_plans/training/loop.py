@@ -24,21 +24,17 @@ try:
 except ImportError as error:
     raise MissingExtraError("training", "train") from error
 
-from xrf_sr_plans.sr.network import (
-    Prediction,
-    SetNetwork,
-    stabilise_tensor,
-    upsample_tensor,
-)
+from xrf_sr_plans.sr.folded_network import smooth
+from xrf_sr_plans.sr.network import Prediction, stabilise_tensor
 from xrf_sr_plans.sr.registry import build
-from xrf_sr_plans.training.batches import batch_tensors, conditions_in
+from xrf_sr_plans.training.batches import batch_tensors, conditions_in, fast_pixels
 from xrf_sr_plans.training.budgeted_training import VALIDATION_STREAM
 from xrf_sr_plans.training.export_model import architecture_of
 from xrf_sr_plans.training.losses import NLL_WEIGHT, gaussian_nll, l1_sobel, log_mse
 from xrf_sr_plans.training.phantoms import VALIDATION_SEED
 from xrf_sr_plans.training.real_maps import training_maps
 from xrf_sr_plans.training.simulated_pairs import Samples, random_batch
-from xrf_sr_plans.training.training_config import TrainingConfig
+from xrf_sr_plans.training.training_config import OURS, TrainingConfig
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +57,7 @@ class _Batches(Dataset[dict[str, Any]]):
             coarse_px=self.config.coarse_px,
             only_factor=self.config.factor,
             only_elements=self.config.elements,
+            only_sampling=self.config.sampling,
         )
         return batch_tensors(batch)
 
@@ -105,24 +102,23 @@ class TrainingModule(lightning.LightningModule):
         else:
             loss = l1_sobel(made.estimate, truth, (batch["low"] + batch["span"]) ** 2 / 4)
         self.log("loss", loss, prog_bar=True)
-        if not isinstance(self.network, SetNetwork):
+        if self.config.architecture not in OURS:
             return loss
         residual = stabilise_tensor(truth) - made.stabilised
         return loss + NLL_WEIGHT * gaussian_nll(made.sigma, residual)
 
     def validation_step(self, batch: dict[str, Any], _index: int) -> None:
-        """Log the gain over bicubic, in dB, by factor."""
-        factor = int(batch["factor"])
+        """Log the gain over the best Gaussian treatment, in dB, by factor and sampling."""
+        factor, pixels = int(batch["factor"]), fast_pixels(batch)
         estimate = self.predict_batch(batch).estimate
-        bicubic = upsample_tensor(batch["counts"], factor).clamp(min=0)
+        classical = pixels * smooth(batch["counts"], batch["smoothing"], factor, pixels)
         errors = [
             (maps.float() - batch["truth"]).square().mean(dim=(-2, -1)) + 1e-3
-            for maps in (bicubic, estimate.clamp(min=0))
+            for maps in (classical, estimate.clamp(min=0))
         ]
         gain = 10 * torch.log10(errors[0] / errors[1]).mean()
-        self.log(
-            f"gain_db_x{factor}", gain, on_epoch=True, batch_size=1, prog_bar=True, sync_dist=True
-        )
+        name = f"gain_db_x{factor}" + ("_rows" if pixels > 1 else "")
+        self.log(name, gain, on_epoch=True, batch_size=1, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Return Adam with warm-up and a cosine down to 1 % of the learning rate."""

@@ -215,13 +215,98 @@ FAMILIES: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
 }
 
 
+def _speckle(rng: np.random.Generator, size: int, n_elements: int) -> np.ndarray:
+    """Grain as fine as a pixel or two on patches of different density, as in many nano-maps."""
+    mix = composition(rng, 4, n_elements)
+    canvas = np.zeros((n_elements, size, size)) + mix[3].reshape(-1, 1, 1) * rng.uniform(0, 0.2)
+    for phase in range(3):
+        patch = 1 / (1 + np.exp(-3 * (fractal_field(rng, size, 3.2) - rng.normal(0, 0.8))))
+        grain = smooth_field(rng, size, np.exp(rng.uniform(np.log(0.4), np.log(3.0))))
+        _paint(canvas, patch * np.exp(rng.uniform(0.1, 0.9) * grain), mix[phase], add=True)
+    # Counting noise and instrument leave some grain that no element shares with another.
+    for plane in canvas:
+        own = smooth_field(rng, size, np.exp(rng.uniform(np.log(0.4), np.log(1.2))))
+        plane *= np.clip(1 + rng.uniform(0, 0.35) * own, 0, None)
+    return canvas
+
+
+def _gradients(rng: np.random.Generator, size: int, n_elements: int) -> np.ndarray:
+    """Smooth concentration profiles, with a few soft bodies on them."""
+    mix = composition(rng, 5, n_elements)
+    y, x = pixel_axes(size)
+    canvas = np.zeros((n_elements, size, size))
+    for phase in range(3):
+        angle = rng.uniform(0, 2 * np.pi)
+        along = (np.cos(angle) * y + np.sin(angle) * x) / size
+        wave = smooth_field(rng, size, size * rng.uniform(0.08, 0.35))
+        _paint(canvas, np.exp(rng.uniform(0.2, 2) * along + 0.6 * wave), mix[phase], add=True)
+    for _ in range(rng.integers(0, 25)):
+        radius = np.exp(rng.uniform(np.log(2), np.log(0.2 * size)))
+        body = ellipse_distance(
+            size,
+            tuple(rng.uniform(0, size, 2)),
+            (radius, radius * rng.uniform(0.5, 1)),
+            rng.uniform(0, np.pi),
+        )
+        soft = covered(body / (radius * rng.uniform(0.1, 1.5)))
+        _paint(canvas, soft, mix[rng.integers(3, 5)] * rng.uniform(0.2, 2), add=True)
+    return canvas
+
+
+def _texture(rng: np.random.Generator, size: int, n_elements: int) -> np.ndarray:
+    """Dense fine structure everywhere: fibres, pores and bands of a few pixels."""
+    mix = composition(rng, 4, n_elements)
+    canvas = np.zeros((n_elements, size, size)) + mix[0].reshape(-1, 1, 1) * rng.uniform(0, 0.3)
+    for phase in range(1, 4):
+        long, short = np.exp(rng.uniform(np.log(2), np.log(15))), np.exp(rng.uniform(-0.7, 1.1))
+        field = ndimage.gaussian_filter(
+            rng.standard_normal((size, size)), (long, short), mode="wrap"
+        )
+        turned = ndimage.rotate(
+            np.tile(field, (2, 2)), rng.uniform(0, 180), reshape=False, order=1, mode="wrap"
+        )[size // 2 : size // 2 + size, size // 2 : size // 2 + size]
+        turned = (turned - turned.mean()) / (turned.std() + 1e-12)
+        width = np.exp(rng.uniform(np.log(0.08), np.log(1.0)))
+        density = 1 / (1 + np.exp(-(turned - rng.normal(0.3, 0.7)) / width))
+        _paint(canvas, density, mix[phase] * rng.uniform(0.4, 1.2), add=bool(rng.random() < 0.6))
+    return canvas
+
+
+def _mixture(rng: np.random.Generator, size: int, n_elements: int) -> np.ndarray:
+    """Two kinds of samples, side by side or on top of each other."""
+    kinds = list(ALL_FAMILIES)
+    first, second = rng.choice([kind for kind in kinds if kind != "mixture"], 2, replace=False)
+    one, other = (
+        ALL_FAMILIES[str(kind)](rng, size, n_elements) for kind in (first, second)
+    )
+    one, other = (
+        maps / np.maximum(np.quantile(maps, 0.999, axis=(1, 2), keepdims=True), 1e-6)
+        for maps in (one, other)
+    )
+    if rng.random() < 0.5:
+        return one * rng.uniform(0.3, 1) + other * rng.uniform(0.3, 1)
+    where = fractal_field(rng, size, 3.5)
+    share = 1 / (1 + np.exp(-where / np.exp(rng.uniform(-3, 0))))
+    return one * share + other * (1 - share)
+
+
+ALL_FAMILIES: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
+    **FAMILIES,
+    "speckle": _speckle,
+    "gradients": _gradients,
+    "texture": _texture,
+    "mixture": _mixture,
+}
+"""What training paints: `FAMILIES`, on which figures are measured, and what they lack."""
+
+
 def phantom(family: str, seed: int, *, size: int = 192, n_elements: int = 5) -> np.ndarray:
     """Return a phantom (element, y, x), non-negative, the 99.9 % quantile of each element at 1.
 
     Parameters
     ----------
     family
-        One of `FAMILIES`.
+        One of `ALL_FAMILIES`.
     seed
         The same seed gives the same phantom on every machine.
     size
@@ -232,10 +317,12 @@ def phantom(family: str, seed: int, *, size: int = 192, n_elements: int = 5) -> 
     ConfigError
         A family that doesn't exist.
     """
-    if family not in FAMILIES:
-        raise ConfigError(f"phantom family {family!r}; one of {sorted(FAMILIES)} is needed")
-    rng = np.random.default_rng([seed, sorted(FAMILIES).index(family)])
-    maps = np.clip(FAMILIES[family](rng, size, n_elements), 0, None)
+    if family not in ALL_FAMILIES:
+        raise ConfigError(f"phantom family {family!r}; one of {sorted(ALL_FAMILIES)} is needed")
+    # The numbers of `FAMILIES` stay what they were before there were others.
+    number = [*sorted(FAMILIES), *list(ALL_FAMILIES)[len(FAMILIES) :]].index(family)
+    rng = np.random.default_rng([seed, number])
+    maps = np.clip(ALL_FAMILIES[family](rng, size, n_elements), 0, None)
     if rng.random() < 0.3:
         # Some samples are thicker here than there.
         maps = maps * np.clip(1 + 0.3 * smooth_field(rng, size, size / 6), 0.2, None)

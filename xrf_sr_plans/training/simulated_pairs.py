@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from xrf_sr_plans.measurement import FACTORS, Measurement, Sampling, checked_sampling
+from xrf_sr_plans.measurement import SAME_GRID, Measurement, Sampling, checked_sampling
 from xrf_sr_plans.physics.forward import (
     Detector,
     coarsen,
@@ -21,13 +21,18 @@ from xrf_sr_plans.physics.forward import (
     probe_blur,
     shift_rows,
 )
-from xrf_sr_plans.sr.scale import Scale
-from xrf_sr_plans.training.phantoms import FAMILIES, phantom
+from xrf_sr_plans.physics.smoothing import chosen_widths
+from xrf_sr_plans.sr.scale import Scale, per_coarse_pixel
+from xrf_sr_plans.training.phantoms import ALL_FAMILIES, phantom
 
 LARGEST_BLUR_PX = 8.0
 """Standard deviation, in fine pixels, of the blur of the smoothest samples."""
-SAMPLING_SHARES: dict[Sampling, float] = {"fly": 0.7, "area": 0.2, "point": 0.1}
+SAMPLING_SHARES: dict[Sampling, float] = {"rows": 0.6, "fly": 0.25, "area": 0.1, "point": 0.05}
 """How often a simulated map is sampled in which way."""
+RECONTRASTED_SHARE = 0.25
+"""Share of the crops whose contrast is changed by a power law, element by element."""
+FACTOR_TURNS = (4, 2, 4, 2, 1)
+"""Factors of successive batches."""
 _COUNTING = Detector(n_elements=1, dead_time_us=0.0)
 
 
@@ -63,16 +68,31 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Pair:
-    """Coarse counts (element, y, x) and the truth (element, Y, X) in the same unit."""
+    """Measured counts (element, y, x) and the truth (element, Y, X) in photons per coarse pixel.
+
+    Where a coarse step along the fast axis is measured in several pixels, each of these counts the
+    photons of its own part.
+    """
 
     counts: np.ndarray
     truth: np.ndarray
     measurement: Measurement
 
 
-def draw_simulation(rng: np.random.Generator, factor: int, n_elements: int) -> Simulation:
-    """Draw a simulation from the ranges met in practice (see "training data" of the model card)."""
-    sampling = checked_sampling(rng.choice(list(SAMPLING_SHARES), p=list(SAMPLING_SHARES.values())))
+def draw_sampling(rng: np.random.Generator, factor: int) -> Sampling:
+    """Draw how a map is sampled; on the same grid rows and a fly scan's squares are one."""
+    drawn = checked_sampling(rng.choice(list(SAMPLING_SHARES), p=list(SAMPLING_SHARES.values())))
+    return "fly" if factor == SAME_GRID and drawn == "rows" else drawn
+
+
+def draw_simulation(
+    rng: np.random.Generator, factor: int, n_elements: int, sampling: Sampling | None = None
+) -> Simulation:
+    """Draw a simulation from the ranges met in practice (see "training data" of the model card).
+
+    `sampling` is drawn, too, unless it is given.
+    """
+    sampling = draw_sampling(rng, factor) if sampling is None else sampling
     probe_steps = 0.0 if rng.random() < 0.4 else float(rng.uniform(0.15, 1.2))
     regime = rng.random()
     low, high = (5, 1000) if regime < 0.62 else (1000, 1e5) if regime < 0.95 else (2, 5)
@@ -101,8 +121,8 @@ def simulate(sample: np.ndarray, simulation: Simulation, rng: np.random.Generato
     truth = seen if how.kept_probe_steps > 0 else expected
     if simulation.row_shift_steps:
         seen = shift_rows(seen, simulation.row_shift_steps * how.factor, how.factor)
-    coarse = coarsen(seen, how.factor, how.sampling)
-    # Relative beam intensity of each coarse pixel (y, x), the same for all elements.
+    coarse = coarsen(seen, how.factor, how.sampling) / how.fast_pixels
+    # Relative beam intensity of each measured pixel (y, x), the same for all elements.
     beam = i0_ripple(coarse[0].size, simulation.i0_rms, rng).reshape(coarse[0].shape)
     counts, _ = detect(coarse, 1.0, rng, i0_relative=beam, detector=_COUNTING)
     counts = np.where(noisy, counts[0], coarse * beam)
@@ -135,7 +155,7 @@ class Samples:
         smooth_share: float = 0.0,
     ) -> Samples:
         """Paint `n_phantoms` phantoms, families in turn, from consecutive seeds."""
-        families = sorted(FAMILIES)
+        families = sorted(ALL_FAMILIES)
         painted = [
             phantom(
                 families[index % len(families)],
@@ -159,6 +179,8 @@ class Samples:
         crop = source[elements, y : y + size, x : x + size]
         crop = np.rot90(crop, int(rng.integers(4)), axes=(1, 2))
         crop = crop[..., ::-1] if rng.random() < 0.5 else crop
+        if rng.random() < RECONTRASTED_SHARE:
+            crop = crop ** np.exp(rng.uniform(-0.5, 0.5, (n_elements, 1, 1)))
         if self.smooth_share and rng.random() < self.smooth_share:
             return _smoothed(crop, rng)
         return crop
@@ -175,14 +197,16 @@ def _smoothed(sample: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 class Batch:
     """Pairs of one factor and one number of elements, stacked, in single precision.
 
-    `counts` are (map, element, y, x), `truth` (map, element, Y, X); `low` and `span`, those of
-    `Scale`, are (map, element); `measurements` has one of each map.
+    Either all or none are rows. `counts` are (map, element, y, x), `truth` (map, element, Y, X);
+    `low` and `span`, those of `Scale`, and `smoothing`, that of `chosen_widths`, are (map,
+    element); `measurements` has one of each map.
     """
 
     counts: np.ndarray
     truth: np.ndarray
     low: np.ndarray
     span: np.ndarray
+    smoothing: np.ndarray
     measurements: tuple[Measurement, ...]
 
     @property
@@ -194,14 +218,17 @@ class Batch:
 def make_batch(pairs: Sequence[Pair]) -> Batch:
     """Stack pairs of one factor and one number of elements."""
     counts = np.stack([pair.counts for pair in pairs])
-    scale = Scale.of(counts)
+    measurements = tuple(pair.measurement for pair in pairs)
+    scale = Scale.of(per_coarse_pixel(counts, measurements[0]))
+    widths = [chosen_widths(pair.counts, pair.measurement) for pair in pairs]
     single = np.float32
     return Batch(
         counts.astype(single),
         np.stack([pair.truth for pair in pairs]).astype(single),
         scale.low.astype(single),
         scale.span.astype(single),
-        tuple(pair.measurement for pair in pairs),
+        np.stack(widths),
+        measurements,
     )
 
 
@@ -214,16 +241,24 @@ def random_batch(
     coarse_px: int = 32,
     only_factor: int | None = None,
     only_elements: int | None = None,
+    only_sampling: Sampling | None = None,
 ) -> Batch:
     """Return batch `number` of the stream `seed`: `maps_per_batch` single-element maps in all.
 
-    `FACTORS` take turns and the number of elements is drawn, unless they are given.
+    `FACTOR_TURNS` take turns, and the number of elements and the sampling are drawn, unless they
+    are given. The maps of a batch share whether they are rows.
     """
     rng = np.random.default_rng([seed, number])
-    factor = only_factor or FACTORS[number % len(FACTORS)]
+    factor = only_factor or FACTOR_TURNS[number % len(FACTOR_TURNS)]
     n_elements = only_elements or int(rng.choice([1, 2, 4, 6]))
+    first = only_sampling or draw_sampling(rng, factor)
     pairs = []
     for _ in range(max(1, maps_per_batch // n_elements)):
+        sampling = first
+        while only_sampling is None and first != "rows":
+            sampling = draw_sampling(rng, factor)
+            if sampling != "rows":
+                break
         sample = samples.crop(rng, coarse_px * factor, n_elements)
-        pairs.append(simulate(sample, draw_simulation(rng, factor, n_elements), rng))
+        pairs.append(simulate(sample, draw_simulation(rng, factor, n_elements, sampling), rng))
     return make_batch(pairs)

@@ -7,9 +7,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from xrf_sr_plans.measurement import FACTORS, Factor
+from xrf_sr_plans.measurement import Factor, Sampling
 
-Architecture = Literal["set", "notes", "srcnn"]
+Architecture = Literal["folded", "set", "notes", "srcnn"]
+OURS: tuple[Architecture, ...] = ("folded", "set")
+"""Those that state an uncertainty and learn several factors in turn; the others are peers."""
 
 
 class TrainingConfig(BaseModel):
@@ -17,11 +19,13 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    architecture: Architecture = "set"
-    """`set` is ours, `notes` the 16 x 64 residual network with batch normalization, or `srcnn`."""
-    factor: Literal[1, Factor] | None = None
+    architecture: Architecture = "folded"
+    """`folded` is ours, `set` the one that shipped before, `notes` the 16 x 64 residual network with batch normalization, or `srcnn`."""
+    factor: Factor | None = None
     """Peers are trained for one factor (`notes` also for 1, its deconvolving form), which they
-    need; ours learns 2 and 4 in turn (None)."""
+    need; ours learns all in turn (None)."""
+    sampling: Sampling | None = None
+    """None: drawn for each map."""
     elements: int | None = Field(default=None, ge=1, le=6)
     """Number of elements per map, which `notes` needs. None stands for 1, 2, 4 and 6 in turn."""
     steps: int = Field(default=16000, ge=1, le=10**8)
@@ -37,7 +41,7 @@ class TrainingConfig(BaseModel):
     loss: Literal["log_mse", "l1_sobel"] = "log_mse"
     learn: Literal["all", "sigma"] = "all"
     """`sigma`: the estimate stays what `start` makes of a map, only its uncertainty is learnt."""
-    filters: int = Field(default=48, ge=4, le=256)
+    filters: int = Field(default=64, ge=4, le=256)
     blocks: int = Field(default=6, ge=1, le=64)
     mix_width: int = Field(default=16, ge=1, le=256)
     """Features that an element shows the others (`set` only)."""
@@ -65,14 +69,14 @@ class TrainingConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainingConfig:
-        if self.architecture != "set" and self.factor is None:
+        if self.architecture not in OURS and self.factor is None:
             raise ValueError(f"architecture {self.architecture!r} needs a factor")
         if self.architecture == "notes" and self.elements is None:
             raise ValueError("architecture 'notes' needs a fixed number of elements")
-        if self.architecture == "set" and self.factor not in (None, *FACTORS):
-            raise ValueError("architecture 'set' has no factor 1; 2, 4 or None")
-        if self.learn == "sigma" and (self.architecture != "set" or self.start is None):
-            raise ValueError("learn 'sigma' needs weights of architecture 'set' to start from")
+        if self.architecture == "set" and (self.factor == 1 or self.sampling in (None, "rows")):
+            raise ValueError("architecture 'set' has no factor 1 and reads no rows")
+        if self.learn == "sigma" and (self.architecture not in OURS or self.start is None):
+            raise ValueError(f"learn 'sigma' needs weights of one of {OURS} to start from")
         return self
 
     @classmethod

@@ -1,0 +1,254 @@
+"""The default network: it reads rows or squares, folded, and commutes with mirroring.
+
+Blocks of 2 x 2 coarse pixels, with all the fine pixels that a fly scan was read out in, become
+the channels of one pixel (K. Zhang et al., FFDNet, IEEE Trans. Image Process. 27 (2018) 4608,
+arXiv 1710.04026): rows cost what squares do, a feature sees twice as far, and convolutions are
+wide enough to be fast. Every element runs through the same trunk, and at three depths sees the
+mean and the maximum of what all elements found (M. Zaheer et al., Deep Sets, NeurIPS 2017,
+arXiv 1703.06114). What is known about the measurement modulates every block (E. Perez et al.,
+FiLM, AAAI 2018, arXiv 1709.07871). The heads end in PixelShuffle (W. Shi et al., CVPR 2016,
+arXiv 1609.05158). The network corrects, in stabilised counts, the best Gaussian treatment of the
+map (`physics.smoothing`): with zero heads it *is* that.
+
+Imports torch: import this module lazily.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xrf_sr_plans.measurement import FACTORS, SAMPLINGS
+from xrf_sr_plans.physics.smoothing import WIDTHS_STEPS, smoothing_matrices
+from xrf_sr_plans.sr.flips import FlipConv, Layout, folded, joined, versions
+from xrf_sr_plans.sr.network import Conditions, Prediction, stabilise_tensor, unstabilise_tensor
+from xrf_sr_plans.sr.scale import SMALLEST_RANGE
+
+FOLD = 2
+"""Coarse pixels along each axis that become channels of one pixel."""
+READS = ((1, 1), (2, 1), (4, 1), (2, 2), (4, 4))
+"""What the network has heads for: factor, and measured pixels per coarse step."""
+N_CONDITIONS = 6 + len(SAMPLINGS) + len(FACTORS)
+"""Numbers that modulate every block."""
+LARGEST_REACH_STEPS = 10
+"""Reach of interpolation and smoothing, in coarse steps."""
+
+
+@dataclass(frozen=True)
+class FoldedNetworkConfig:
+    """Size of a `FoldedNetwork`; filters and widths are multiples of four."""
+
+    filters: int = 64
+    blocks: int = 6
+    mix_before: tuple[int, ...] = (0, 2, 4)
+    """Blocks before which the elements of a map look at each other; none: each for itself."""
+    mix_width: int = 16
+    """Features that an element shows the others."""
+    sigma_filters: int = 32
+    sigma_dilations: tuple[int, ...] = (2,)
+    """Dilations of the convolutions by which a sigma sees further than the estimate."""
+
+
+class _Block(nn.Module):
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.first, self.second = FlipConv(layout, layout), FlipConv(layout, layout)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        inner = functional.relu(self.first(features) * (1 + scale) + shift)
+        return features + self.second(inner)
+
+
+class _Mix(nn.Module):
+    """Let the elements of a map see the mean and maximum of each other's features."""
+
+    def __init__(self, layout: Layout, width: int) -> None:
+        super().__init__()
+        shown = versions(width // 4)
+        self.value = FlipConv(layout, shown, 1)
+        self.gate = FlipConv(layout, shown, 1)
+        self.own = FlipConv(layout, layout, 1)
+        self.seen = FlipConv(joined(shown, shown), layout, 1)
+        for conv in (self.own, self.seen):
+            nn.init.zeros_(conv.weight)
+
+    def forward(self, features: Tensor, n_elements: int) -> Tensor:
+        shown = functional.relu(self.value(features)) * torch.sigmoid(self.gate(features))
+        sets = shown.unflatten(0, (-1, n_elements))
+        seen = self.seen(torch.cat([sets.mean(1), sets.amax(1)], dim=1))
+        own = self.own(functional.relu(features)).unflatten(0, (-1, n_elements))
+        return features + (own + seen[:, None]).flatten(0, 1)
+
+
+class _Head(nn.Module):
+    """Turns features into one fine plane. With `dilations` it sees a wider surrounding."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        hidden: int,
+        factor: int,
+        bias: float = 0.0,
+        dilations: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        inner, side = versions(hidden // 4), FOLD * factor
+        self.inner = FlipConv(layout, inner)
+        self.wider = nn.ModuleList([FlipConv(inner, inner, dilation=d) for d in dilations])
+        self.out = FlipConv(inner, folded(side, side))
+        self.shuffle = nn.PixelShuffle(side)
+        for conv in (*self.wider, self.out):
+            nn.init.zeros_(conv.weight)  # type: ignore[arg-type]
+        nn.init.constant_(self.out.bias, bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        seen = self.inner(features)
+        for conv in self.wider:
+            seen = seen + conv(functional.relu(seen))
+        return self.shuffle(self.out(functional.relu(seen)))
+
+
+class FoldedNetwork(nn.Module):
+    """Super-resolve counts (batch, element, y, x) of rows or squares by 1, 2 or 4."""
+
+    def __init__(self, config: FoldedNetworkConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or FoldedNetworkConfig()
+        layout = versions(config.filters // 4)
+        self.stems = nn.ModuleDict(
+            {str(pixels): FlipConv(_folded_inputs(pixels), layout) for pixels in FACTORS}
+        )
+        self.condition = nn.Sequential(nn.Linear(N_CONDITIONS, 64), nn.ReLU())
+        self.film = nn.Linear(64, config.blocks * 2 * (config.filters // 4))
+        self.blocks = nn.ModuleList([_Block(layout) for _ in range(config.blocks)])
+        self.mixes = nn.ModuleDict(
+            {
+                str(k): _Mix(layout, config.mix_width)
+                for k in config.mix_before
+                if k < config.blocks
+            }
+        )
+        self.heads, self.sigma_heads = nn.ModuleDict(), nn.ModuleDict()
+        for factor, pixels in READS:
+            key = _key(factor, pixels)
+            self.heads[key] = _Head(layout, config.filters, factor)
+            self.sigma_heads[key] = _Head(
+                layout, config.sigma_filters, factor, -3.0, config.sigma_dilations
+            )
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+
+    @property
+    def reach(self) -> int:
+        """Coarse pixels around an output pixel that it depends on."""
+        own = FOLD * (1 + 2 * self.config.blocks + 2 + sum(self.config.sigma_dilations))
+        return own + LARGEST_REACH_STEPS
+
+    def forward(self, counts: Tensor, conditions: Conditions, factor: int) -> Prediction:
+        """Return the estimate on the fine grid, in photons per coarse pixel."""
+        batch, n_elements, height, width = counts.shape
+        sampling = SAMPLINGS[int(conditions.sampling[0])]
+        pixels = factor if sampling == "rows" else 1
+        span, low = conditions.span[..., None, None], conditions.low[..., None, None]
+        base = stabilise_tensor(pixels * smooth(counts, conditions.smoothing, factor, pixels))
+        planes = _planes(counts, base, low, span, factor, pixels)
+        features = self.stems[str(pixels)](planes)
+        film = self.film(self.condition(condition_vector(conditions, factor)))
+        # The same for the four versions of a feature.
+        film = film.reshape(batch * n_elements, self.config.blocks, 2, 1, -1)
+        film = film.expand(-1, -1, -1, 4, -1).flatten(3)[..., None, None]
+        for index, block in enumerate(self.blocks):
+            if str(index) in self.mixes:
+                features = self.mixes[str(index)](features, n_elements)
+            features = block(features, film[:, index, 0], film[:, index, 1])
+        key = _key(factor, pixels)
+        shape = (height * factor, width // pixels * factor)
+        correction = self.heads[key](features).float()[..., : shape[0], : shape[1]]
+        log_sigma = self.sigma_heads[key](features.detach()).float()[..., : shape[0], : shape[1]]
+        stabilised = base + span * correction.reshape(base.shape)
+        relative = torch.exp(log_sigma.reshape(base.shape).clamp(-12, 4))
+        sigma = torch.sqrt(0.02 + (span * relative) ** 2)
+        return Prediction(unstabilise_tensor(stabilised), stabilised, sigma)
+
+
+def _key(factor: int, pixels: int) -> str:
+    return f"{factor}x{pixels}"
+
+
+def _folded_inputs(pixels: int) -> Layout:
+    measured = folded(FOLD, FOLD * pixels)
+    coarse = folded(FOLD, FOLD)
+    # Measured pixels, what interpolation and smoothing make of them, the sum over each coarse
+    # pixel, and which pixels are inside of the map.
+    return joined(measured, measured, coarse, coarse)
+
+
+def _planes(
+    counts: Tensor, base: Tensor, low: Tensor, span: Tensor, factor: int, pixels: int
+) -> Tensor:
+    """Return the channels of the stem, (batch * element, channel, y / 2, x / 2)."""
+    height, width = counts.shape[-2], counts.shape[-1] // pixels
+    # A measured pixel has the `pixels`-th part of the photons: scaled like the sum, noisier.
+    own = (pixels**0.5 * stabilise_tensor(counts) - low) / span
+    summed = stabilise_tensor(counts.unflatten(-1, (width, pixels)).sum(-1))
+    summed = (summed - low) / span
+    smooth_rows = functional.avg_pool2d((base - low) / span, (factor, factor // pixels))
+    inside = torch.ones_like(summed)
+    odd = (height % FOLD, width % FOLD)
+    folds = []
+    for plane, along in ((own, pixels), (smooth_rows, pixels), (summed, 1), (inside, 1)):
+        flat = plane.flatten(0, 1)[:, None]
+        if any(odd):
+            mode = "constant" if plane is inside else "replicate"
+            flat = functional.pad(flat, (0, odd[1] * along, 0, odd[0]), mode=mode)
+        folds.append(_unshuffle(flat, FOLD, FOLD * along))
+    return torch.cat(folds, 1)
+
+
+def _unshuffle(planes: Tensor, rows: int, columns: int) -> Tensor:
+    """Return planes (map, 1, y, x) with blocks of rows x columns as channels, row by row."""
+    maps, _, height, width = planes.shape
+    blocks = planes.view(maps, height // rows, rows, width // columns, columns)
+    return blocks.permute(0, 2, 4, 1, 3).flatten(1, 2)
+
+
+def smooth(counts: Tensor, widths: Tensor, factor: int, pixels: int) -> Tensor:
+    """`physics.smoothing.smoothed` in torch, for widths (batch, element)."""
+    with torch.autocast(counts.device.type, enabled=False):
+        flat = counts.float().flatten(0, 1)
+        index = widths.flatten()
+        slow = _matrices(flat.shape[-2], factor, factor).to(flat.device)[index]
+        fast = _matrices(flat.shape[-1], factor // pixels, factor).to(flat.device)[index]
+        made = torch.bmm(torch.bmm(slow, flat), fast.transpose(1, 2))
+        return made.unflatten(0, counts.shape[:2]).clamp(min=0)
+
+
+@lru_cache(maxsize=16)
+def _matrices(num: int, factor: int, fine_per_step: int) -> Tensor:
+    return torch.tensor(smoothing_matrices(num, factor, fine_per_step), dtype=torch.float32)
+
+
+def condition_vector(conditions: Conditions, factor: int) -> Tensor:
+    """Return what modulates the blocks, (batch * element, N_CONDITIONS)."""
+    span, low = conditions.span, conditions.low
+    factors = torch.tensor(FACTORS, device=span.device) == factor
+    per_map = torch.cat(
+        [
+            torch.stack([conditions.probe, conditions.target_probe], -1),
+            (conditions.probe > 0).to(span.dtype)[:, None],
+            functional.one_hot(conditions.sampling, len(SAMPLINGS)).to(span.dtype),
+            factors.to(span.dtype).expand(len(span), -1),
+        ],
+        -1,
+    )
+    width = torch.tensor(WIDTHS_STEPS, device=span.device)[conditions.smoothing]
+    per_element = torch.stack(
+        [torch.log(span / SMALLEST_RANGE) / 2, torch.log1p(low) / 2, width], -1
+    )
+    per_map = per_map[:, None].expand(-1, span.shape[1], -1)
+    return torch.cat([per_element, per_map], -1).flatten(0, 1)
