@@ -53,6 +53,14 @@ class FoldedNetworkConfig:
     """Dilations of the convolutions by which a sigma sees further than the estimate."""
 
 
+def _leaky(features: Tensor) -> Tensor:
+    """Return features with what is below zero damped.
+
+    Cut off altogether, they die: at first any change makes the good start worse.
+    """
+    return functional.leaky_relu(features, 0.1)
+
+
 class _Block(nn.Module):
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -60,7 +68,7 @@ class _Block(nn.Module):
         nn.init.zeros_(self.second.weight)
 
     def forward(self, features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        inner = functional.relu(self.first(features) * (1 + scale) + shift)
+        inner = _leaky(self.first(features) * (1 + scale) + shift)
         return features + self.second(inner)
 
 
@@ -81,7 +89,7 @@ class _Mix(nn.Module):
         shown = functional.relu(self.value(features)) * torch.sigmoid(self.gate(features))
         sets = shown.unflatten(0, (-1, n_elements))
         seen = self.seen(torch.cat([sets.mean(1), sets.amax(1)], dim=1))
-        own = self.own(functional.relu(features)).unflatten(0, (-1, n_elements))
+        own = self.own(_leaky(features)).unflatten(0, (-1, n_elements))
         return features + (own + seen[:, None]).flatten(0, 1)
 
 
@@ -109,8 +117,8 @@ class _Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         seen = self.inner(features)
         for conv in self.wider:
-            seen = seen + conv(functional.relu(seen))
-        return self.shuffle(self.out(functional.relu(seen)))
+            seen = seen + conv(_leaky(seen))
+        return self.shuffle(self.out(_leaky(seen)))
 
 
 class FoldedNetwork(nn.Module):
