@@ -21,6 +21,7 @@ from xrf_sr_plans.maps.files import read_maps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.maps.region_documents import regions_from_json, regions_to_json
+from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.sr.bicubic import enhance_bicubic
 from xrf_sr_plans.sr.registry import WEIGHTS, load_network, read_calibration, read_card
 from xrf_sr_plans.store.ledger import Entry, Ledger
@@ -236,7 +237,7 @@ def model_subjects(folder: Path) -> list[Subject]:
     def papers() -> object:
         card = read_card(weights)
         calibration = read_calibration(weights, card)
-        return [calibration.factors(factor) for factor in (2, 4)]
+        return [calibration.tables(Measurement(factor)) for factor in (2, 4)]
 
     def network() -> object:
         sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()

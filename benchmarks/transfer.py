@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from xrf_sr_plans.evaluation.calibrate_from_pairs import stretched
-from xrf_sr_plans.measurement import FACTORS
+from xrf_sr_plans.measurement import FACTORS, Measurement
 from xrf_sr_plans.sr.intervals import Calibration, Scores, conformal_quantile, fit
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
 from xrf_sr_plans.training.calibrate_model import simulated_scores
@@ -30,7 +30,7 @@ from xrf_sr_plans.training.samples import Sample, phantom_samples, real_samples
 
 def coverage(calibration: Calibration, maps: list[Scores], factor: int) -> float:
     """Return the share of pixels within the intervals, each map weighing alike."""
-    below, above = (table.ravel() for table in calibration.factors(factor))
+    below, above = (table.ravel() for table in calibration.tables(Measurement(factor)))
     shares = []
     for item in maps:
         if item.measurement.factor == factor:
@@ -43,7 +43,7 @@ def adapted_to(calibration: Calibration, maps: list[Scores]) -> Calibration:
     """Stretch all intervals of a factor so that they hold 90 % of the pixels of some maps."""
     beyond: dict[int, list[np.ndarray]] = {}
     for item in maps:
-        below, above = (table.ravel() for table in calibration.factors(item.measurement.factor))
+        below, above = (table.ravel() for table in calibration.tables(item.measurement))
         score = item.score / calibration.stretch(item.measurement, item.fill)
         ends = np.where(score < 0, below[item.group], above[item.group])
         beyond.setdefault(item.measurement.factor, []).append(

@@ -10,7 +10,7 @@ import math
 import typing
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from xrf_sr_plans.errors import ConfigError
@@ -28,6 +28,8 @@ Sampling = Literal["fly", "area", "point", "rows"]
 ``rows`` is a fly scan that is read out in pixels as short as those of the enhanced map along the
 fast axis, while its rows are a coarse step apart. `physics.forward.AVERAGES` has the axes."""
 SAMPLINGS: tuple[Sampling, ...] = typing.get_args(Sampling)
+Reading = tuple[int, int]
+"""What a network reads: a factor, and measured pixels per coarse step along the fast axis."""
 MOST_PROBE_STEPS = 100
 """Width of the widest probe, in coarse steps. A wider one is a unit that was mistaken."""
 
@@ -92,6 +94,12 @@ def checked_sampling(name: str) -> Sampling:
     raise ConfigError(not_allowed("sampling", name, alternatives(SAMPLINGS)))
 
 
+def reading_name(reading: Reading) -> str:
+    """Return a reading in words: "2" for squares, "2 rows" for rows."""
+    factor, pixels = reading
+    return f"{factor} rows" if pixels > 1 else str(factor)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """How a coarse map was measured, and which blur its enhancement is to remove.
@@ -139,6 +147,19 @@ class Measurement:
     def fast_pixels(self) -> int:
         """Measured pixels per coarse step along the fast axis: `factor` for rows, else 1."""
         return self.factor if self.sampling == "rows" else 1
+
+    @property
+    def reading(self) -> Reading:
+        """What a network needs a head for to read the map: factor and `fast_pixels`."""
+        return self.factor, self.fast_pixels
+
+    @property
+    def squares(self) -> Measurement:
+        """How the map is measured once the pixels of each coarse step are summed.
+
+        It is the same unless the map is rows.
+        """
+        return replace(self, sampling="fly") if self.sampling == "rows" else self
 
     @property
     def refinement(self) -> tuple[int, int]:

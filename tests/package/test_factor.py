@@ -20,7 +20,6 @@ from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.measurement import (
     FACTORS,
-    SAME_GRID,
     SAMPLINGS,
     Measurement,
     alternatives,
@@ -35,7 +34,7 @@ from xrf_sr_plans.plans.survey import coarse_survey_with_sr
 from xrf_sr_plans.sr.predict import enhance
 from xrf_sr_plans.store.pairs import PairStore
 
-SENTENCE = "factor is 3; it should be 2 or 4"
+SENTENCE = "factor is 3; it should be 1, 2 or 4"
 SURVEY = {"width_um": 8, "height_um": 3, "step_um": 1, "dwell_ms": 10, "factor": 3}
 PAIR = {"fine_step_um": 0.5, "dwell_ms": 10, "factors": [3]}
 AREA = {"width_um": 8, "height_um": 4}
@@ -132,7 +131,7 @@ def test_the_queue_server_refuses_it_with_the_same_name_value_and_alternatives()
 
 
 def test_every_allowed_value_is_allowed():
-    for factor in (SAME_GRID, *FACTORS):
+    for factor in FACTORS:
         for sampling in SAMPLINGS:
             assert Measurement(factor, checked_sampling(sampling)).factor == factor
 
@@ -140,7 +139,10 @@ def test_every_allowed_value_is_allowed():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"sampling": "spiral"}, "sampling is 'spiral'; it should be 'fly', 'area' or 'point'"),
+        (
+            {"sampling": "spiral"},
+            "sampling is 'spiral'; it should be 'fly', 'area', 'point' or 'rows'",
+        ),
         ({"probe_steps": -1.0}, "probe FWHM is -1.0 coarse steps; it should be 0 or more"),
         ({"probe_steps": float("nan")}, "probe FWHM is nan coarse steps; it should be 0 or more"),
     ],

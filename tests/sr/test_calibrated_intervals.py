@@ -46,7 +46,7 @@ def scale(span: float) -> Scale:
 
 def test_ninety_percent_of_new_scores_lie_within_in_every_group():
     calibration = fit([made_up(seed) for seed in range(8)], SHA, "made up")
-    below, above = (table.ravel() for table in calibration.factors(2))
+    below, above = (table.ravel() for table in calibration.tables(Measurement(2)))
     fresh = made_up(100)
     inside = (fresh.score >= -below[fresh.group]) & (fresh.score <= above[fresh.group])
     for index in range(N):
@@ -59,7 +59,7 @@ def test_estimates_freed_of_a_wide_probe_get_wider_intervals():
     calibration = fit([*map(made_up, range(10, 14)), *sharp], SHA, "made up")
     ratio = calibration.stretch(FREED) / calibration.stretch(PLAIN)
     assert ratio == pytest.approx(3, rel=0.1)
-    below, above = (table.ravel() for table in calibration.factors(2))
+    below, above = (table.ravel() for table in calibration.tables(Measurement(2)))
     for fresh, how in ((made_up(100).score, PLAIN), (3 * made_up(100).score, FREED)):
         score, group = fresh / calibration.stretch(how), made_up(100).group
         inside = (score >= -below[group]) & (score <= above[group])
@@ -87,7 +87,7 @@ def test_textures_and_sharp_phases_have_intervals_of_their_own():
 def test_a_group_without_enough_pixels_borrows_from_its_neighbour():
     few = Scores(PLAIN, np.full(1000, 7), np.linspace(-1, 1, 1000))
     calibration = fit([few], SHA, "made up")
-    below, above = calibration.factors(2)
+    below, above = calibration.tables(Measurement(2))
     assert np.isfinite(below).all()
     assert np.isfinite(above).all()
 
@@ -105,7 +105,7 @@ def test_it_survives_the_file_and_keeps_its_id():
 
 def test_a_factor_that_was_not_calibrated_is_refused():
     with pytest.raises(ModelError, match="factor 4"):
-        fit([made_up(0)], SHA, "made up").factors(4)
+        fit([made_up(0)], SHA, "made up").tables(Measurement(4))
 
 
 def test_intervals_are_in_counts_and_never_negative():

@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.sr.doubtful_pixels import run_without_doubts
 from xrf_sr_plans.sr.predict import enhance
 
@@ -41,7 +42,7 @@ def test_each_element_is_what_it_is_without_the_doubtful_pixels_of_the_others(si
     for place in doubtful:
         counts[place] = 1e4
     made = smeared(counts)
-    run_without_doubts(made, counts, doubtful, REACH, smeared)
+    run_without_doubts(made, counts, doubtful, Measurement(2), REACH, smeared)
     for element in range(3):
         own = sound.copy()
         own[element] = counts[element]
@@ -56,7 +57,12 @@ def test_where_most_elements_have_such_pixels_only_the_others_are_made_once_more
     made, runs = smeared(counts), []
     first = made[0].copy()
     run_without_doubts(
-        made, counts, doubtful, REACH, lambda part: (runs.append(1), smeared(part))[1]
+        made,
+        counts,
+        doubtful,
+        Measurement(2),
+        REACH,
+        lambda part: (runs.append(1), smeared(part))[1],
     )
     assert len(runs) == 1
     np.testing.assert_array_equal(made[0][:4], first[:4])

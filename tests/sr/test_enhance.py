@@ -222,8 +222,8 @@ def test_a_map_of_one_pixel_is_possible():
 @pytest.mark.parametrize(
     ("changes", "kind", "says"),
     [
-        ({"factor": 3}, ConfigError, "factor is 3"),
-        ({"factor": 1}, ConfigError, "factor is 1; it should be 2 or 4"),
+        ({"factor": 3}, ConfigError, "factor is 3; it should be 1, 2 or 4"),
+        ({"factor": 1, "model": "set-small"}, ModelError, "'set-small' can't enhance by 1"),
         ({"sampling": "spiral"}, ConfigError, "sampling is 'spiral'"),
         ({"elements": ["Fe"]}, GridError, "counts have the shape"),
         ({"probe_fwhm_um": -1.0}, ConfigError, "probe FWHM is -1.0 coarse steps"),

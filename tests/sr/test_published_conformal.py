@@ -72,7 +72,7 @@ def test_intervals_by_group_are_the_published_mondrian_ones(residuals):
 
 
 def _intervals(known: Calibration, sigma: np.ndarray, group: np.ndarray) -> np.ndarray:
-    below, above = (table.ravel() for table in known.factors(2))
+    below, above = (table.ravel() for table in known.tables(Measurement(2)))
     assert below.size == np.prod(N_GROUPS)
     width = sigma * known.stretch(Measurement(2))
     return np.stack([-below[group] * width, above[group] * width], axis=1)

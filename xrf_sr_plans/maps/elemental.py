@@ -12,7 +12,7 @@ import xarray as xr
 from xrf_sr_plans.errors import GridError
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.monitors import Beam, beam_of
-from xrf_sr_plans.measurement import doubled_names
+from xrf_sr_plans.measurement import Measurement, checked_sampling, doubled_names
 
 _PIXEL = ("y", "x")
 _ELEMENT_PIXEL = ("element", "y", "x")
@@ -136,17 +136,18 @@ class ElementalMaps:
 
 @dataclass(frozen=True, eq=False)
 class EnhancedMaps:
-    """Super-resolved maps with their trust, in photons per *coarse* pixel.
+    """Super-resolved maps with their trust, in photons per *measured* pixel.
 
-    The mean of the estimate over the fine pixels of a coarse pixel agrees with what was counted
+    The mean of the estimate over the fine pixels of a measured pixel agrees with what was counted
     there.
 
     Parameters
     ----------
     dataset
         Each (element, y, x): ``estimate``; ``sigma``, one standard deviation of its error;
-        ``lower`` and ``upper``, the ends of the 90 % interval; ``baseline``, bicubic; and
-        ``trusted`` (bool). Its attributes are ``factor``, ``model`` {name, sha256, calibration},
+        ``lower`` and ``upper``, the ends of the 90 % interval; ``baseline``, what no network has
+        touched; and ``trusted`` (bool). Its attributes are ``factor``, ``sampling`` (that of the
+        measured map), ``model`` {name, sha256, calibration},
         ``source_uid``, ``fallback`` (why the model was not used, "" where it was), ``notes`` and
         ``data_notes`` (those of them that are about the measured values).
     grid
@@ -179,7 +180,7 @@ class EnhancedMaps:
         elements
             Element names, in the order of the arrays.
         estimate
-            Best estimate, in photons per coarse pixel.
+            Best estimate, in photons per measured pixel.
         sigma
             One standard deviation of the estimate's error.
         lower
@@ -187,7 +188,7 @@ class EnhancedMaps:
         upper
             Upper end of the 90 % interval.
         baseline
-            Bicubic interpolation of the measured counts.
+            The measured counts, interpolated bicubically; of rows, and on the same grid, smoothed.
         trusted
             False where the model is outside what it was calibrated for.
         **attributes
@@ -220,7 +221,7 @@ class EnhancedMaps:
 
     @property
     def estimate(self) -> xr.DataArray:
-        """Best estimate (element, y, x), in photons per coarse pixel."""
+        """Best estimate (element, y, x), in photons per measured pixel."""
         return self.dataset["estimate"]
 
     @property
@@ -230,17 +231,17 @@ class EnhancedMaps:
 
     @property
     def lower(self) -> xr.DataArray:
-        """Lower end of the 90 % interval (element, y, x), in photons per coarse pixel."""
+        """Lower end of the 90 % interval (element, y, x), in photons per measured pixel."""
         return self.dataset["lower"]
 
     @property
     def upper(self) -> xr.DataArray:
-        """Upper end of the 90 % interval (element, y, x), in photons per coarse pixel."""
+        """Upper end of the 90 % interval (element, y, x), in photons per measured pixel."""
         return self.dataset["upper"]
 
     @property
     def baseline(self) -> xr.DataArray:
-        """Bicubic interpolation of the measured counts (element, y, x)."""
+        """What the measured counts are without a network (element, y, x): see `from_arrays`."""
         return self.dataset["baseline"]
 
     @property
@@ -255,8 +256,17 @@ class EnhancedMaps:
 
     @property
     def factor(self) -> int:
-        """How many times finer the grid is than that of the measured map, along each axis."""
+        """Fine pixels per coarse step, along each axis."""
         return int(self.dataset.attrs["factor"])
+
+    @property
+    def refinement(self) -> tuple[int, int]:
+        """Fine pixels per measured pixel along the (slow, fast) axis; rows are fine along the fast.
+
+        Maps that were kept before there were rows don't name a sampling.
+        """
+        sampling = checked_sampling(str(self.dataset.attrs.get("sampling", "fly")))
+        return Measurement(self.factor, sampling).refinement
 
     @property
     def model(self) -> dict[str, Any]:

@@ -279,9 +279,13 @@ class ScanGrid:
         """Return +1 where the row with the index `row` runs from low to high, else -1."""
         return -1 if self.snake and row % 2 else 1
 
-    def refined(self, factor: int) -> ScanGrid:
-        """Return the grid `factor` times finer along both axes, with the same outer edges."""
-        return replace(self, fast=self.fast.refined(factor), slow=self.slow.refined(factor))
+    def refined(self, factor: int | tuple[int, int]) -> ScanGrid:
+        """Return the grid `factor` times finer, with the same outer edges.
+
+        A pair of factors is for the (slow, fast) axis, as `Measurement.refinement`.
+        """
+        slow, fast = (factor, factor) if isinstance(factor, int) else factor
+        return replace(self, fast=self.fast.refined(fast), slow=self.slow.refined(slow))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the grid as JSON types, with the explicit centers that readers should use."""

@@ -150,10 +150,10 @@ def coarsen(fine: np.ndarray, factor: int, sampling: Sampling = "fly") -> np.nda
     """Return a fine map (..., Y, X) sampled at a step `factor` times larger, noise-free.
 
     Rows (`sampling`) are that far apart along the slow axis only; along the fast axis their pixels
-    are those of the fine map. A coarse pixel is always centred on its block of fine pixels, which is the phase that
-    `resample.upsample` assumes. Along the axes on which the `sampling` averages (`AVERAGES`) it is
-    the mean over the block, along the others the value at the block's centre. Values are never
-    negative. Rows and columns that don't fill a block are dropped.
+    are those of the fine map. A coarse pixel is always centred on its block of fine pixels, which
+    is the phase that `resample.upsample` assumes. Along the axes on which the `sampling` averages
+    (`AVERAGES`) it is the mean over the block, along the others the value at the block's centre.
+    Values are never negative. Rows and columns that don't fill a block are dropped.
     """
     fine = np.asarray(fine, dtype=float)
     height, width = (size // factor * factor for size in fine.shape[-2:])

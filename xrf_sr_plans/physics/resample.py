@@ -89,9 +89,9 @@ def upsample(
 ) -> np.ndarray:
     """Interpolate maps (..., y, x) onto the grid that is `factor` times finer along y and x.
 
-    A pair of factors is for y and x (`Measurement.refinement`). Values keep their unit: counts per coarse pixel stay counts per coarse pixel. Beyond the
-    border the last value continues. A NaN spreads to every fine pixel that it touches (see
-    `fill_unmeasured`).
+    A pair of factors is for y and x (`Measurement.refinement`). Values keep their unit: counts
+    per coarse pixel stay counts per coarse pixel. Beyond the border the last value continues. A
+    NaN spreads to every fine pixel that it touches (see `fill_unmeasured`).
     """
     maps = np.asarray(maps, dtype=float)
     along_y, along_x = (factor, factor) if isinstance(factor, int) else factor

@@ -1,7 +1,8 @@
 """An estimate is held to the measured counts: contradictions are seen and repaired, totals kept.
 
-Counts and residuals are on the coarse grid (element, y, x), estimates on the fine grid
-(element, Y, X). The two are compared by `physics.forward.degrade`, in units of the counting noise.
+Counts and residuals are on the measured grid (element, y, x), estimates on the fine grid
+(element, Y, X), both in photons per measured pixel. The two are compared by
+`physics.forward.degrade`, in units of the counting noise.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from scipy import ndimage
 
 from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.forward import degrade
-from xrf_sr_plans.physics.resample import upsample
+from xrf_sr_plans.physics.resample import repeat, upsample
 
 CONTRADICTION = 4.0
-"""Standard deviations of counting noise by which a coarse pixel may differ from the estimate."""
+"""Standard deviations of counting noise by which a pixel may differ from the estimate."""
 WORST_CHI2 = 2.0
 """Largest reduced chi-square of 5 x 5 coarse pixels that may be counting noise."""
 ROUNDS = 3
@@ -28,7 +29,7 @@ LARGEST_RESCALE = 0.2
 def deviation(counts: np.ndarray, estimate: np.ndarray, measurement: Measurement) -> np.ndarray:
     """Return how far the counts lie above the degraded estimate, in units of the counting noise.
 
-    The unit is one standard deviation; the result is on the coarse grid.
+    The unit is one standard deviation; the result is on the measured grid.
     """
     expected = degrade(estimate, measurement)
     return (counts - expected) / np.sqrt(expected + 0.5)
@@ -38,17 +39,16 @@ def project(counts: np.ndarray, estimate: np.ndarray, measurement: Measurement) 
     """Return the estimate with contradictions taken back and each total as measured.
 
     The estimate isn't forced onto the measured counts, which would put their noise back. Where a
-    coarse pixel lies more than `CONTRADICTION` standard deviations off (a hot particle that was
+    measured pixel lies more than `CONTRADICTION` standard deviations off (a hot particle that was
     smoothed away) the excess is returned to its block. Where a whole neighbourhood deviates by
     more than counting noise can, `_reconciled` moves the estimate towards the counts.
     """
-    factor = measurement.factor
     expected = degrade(estimate, measurement)
     scale = np.sqrt(expected + 0.5)
     residual = (counts - expected) / scale
     excess = np.sign(residual) * np.clip(np.abs(residual) - CONTRADICTION, 0, None)
     if excess.any():
-        back = (excess * scale).repeat(factor, axis=-2).repeat(factor, axis=-1)
+        back = repeat(excess * scale, measurement.refinement)
         estimate = np.clip(estimate + back, 0, None)
         expected = degrade(estimate, measurement)
     estimate = _reconciled(counts, estimate, expected, measurement)
@@ -66,16 +66,16 @@ def _reconciled(
     Weighted back-projection (M. Irani, S. Peleg 1991, DOI 10.1016/1049-9652(91)90045-L): of a
     local reduced chi-square, `WORST_CHI2` may be noise and the rest is the estimate's error. It
     matters from some 1000 counts on, where the network is wrong by more than the noise.
-    `expected` is the estimate degraded to the coarse grid.
+    `expected` is the estimate degraded to the measured grid.
     """
     for number in range(ROUNDS):
         left = counts - expected
-        chi2 = _local_mean(np.square(left) / (expected + 0.5), 5)
-        # The share, 0 to 1, of each coarse pixel's residual that is no noise.
+        chi2 = _local_mean(np.square(left) / (expected + 0.5), 5, measurement)
+        # The share, 0 to 1, of each measured pixel's residual that is no noise.
         weight = np.clip(1 - WORST_CHI2 / np.maximum(chi2, 1e-9), 0, None)
         if (weight > 0).mean() < LEAST_SHARE:
             break
-        estimate = np.clip(estimate + upsample(weight * left, measurement.factor), 0, None)
+        estimate = np.clip(estimate + upsample(weight * left, measurement.refinement), 0, None)
         if number + 1 < ROUNDS:
             expected = degrade(estimate, measurement)
     return estimate
@@ -98,9 +98,13 @@ def local_chi2(
     # The robust range of each element's expected counts, (element, 1, 1).
     span = np.ptp(np.quantile(expected, (0.01, 0.99), axis=(-2, -1)), axis=0)[:, None, None]
     residual = (counts - expected) / np.sqrt(expected + 0.5 + (tolerance * span) ** 2)
-    return _local_mean(np.square(residual), size)
+    return _local_mean(np.square(residual), size, measurement)
 
 
-def _local_mean(maps: np.ndarray, size: int) -> np.ndarray:
-    """Return the mean over `size` x `size` pixels around each of maps (element, y, x)."""
-    return np.stack([ndimage.uniform_filter(plane, size, mode="nearest") for plane in maps])
+def _local_mean(maps: np.ndarray, size: int, measurement: Measurement) -> np.ndarray:
+    """Return the mean over `size` x `size` coarse pixels around each of maps (element, y, x)."""
+    # An odd number of measured pixels has a middle one.
+    along_x = size * measurement.fast_pixels // 2 * 2 + 1
+    return np.stack(
+        [ndimage.uniform_filter(plane, (size, along_x), mode="nearest") for plane in maps]
+    )

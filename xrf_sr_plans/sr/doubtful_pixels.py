@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.resample import fill_unmeasured
 
 MOST_TURNS = 3
@@ -24,8 +25,10 @@ def run_without_doubts(
     made: tuple[np.ndarray, np.ndarray],
     counts: np.ndarray,
     doubtful: Sequence[Place],
+    measurement: Measurement,
     reach: int,
     run: Run,
+    fold: int = 1,
 ) -> None:
     """Put in place what each element is without the doubtful pixels of the others.
 
@@ -38,24 +41,31 @@ def run_without_doubts(
         Photons (element, y, x) without gaps.
     doubtful
         (element, row, column) of each doubtful pixel.
+    measurement
+        How the map was measured.
     reach
         How far, in coarse pixels, a pixel has a say in the result.
     run
         Makes the same of a part of the map (element, y, x).
+    fold
+        Parts of the map begin at a multiple of so many coarse pixels.
     """
     if not doubtful or len(counts) < 2:
         return
-    factor = made[0].shape[1] // counts.shape[1]
-    for outer, inner in _windows(counts.shape[1:], doubtful, reach):
-        part = counts[:, *outer]
+    factor, pixels = measurement.factor, measurement.fast_pixels
+    shape = counts.shape[1], counts.shape[2] // pixels
+    coarse = [(row, column // pixels) for _, row, column in doubtful]
+    for outer, inner in _windows(shape, coarse, reach, fold):
+        rows, columns = outer[0], _times(outer[1], pixels)
+        part = counts[:, rows, columns]
         near = [
-            (element, row - outer[0].start, column - outer[1].start)
+            (element, row - rows.start, column - columns.start)
             for element, row, column in doubtful
-            if outer[0].start <= row < outer[0].stop and outer[1].start <= column < outer[1].stop
+            if rows.start <= row < rows.stop and columns.start <= column < columns.stop
         ]
-        fine = tuple(slice(one.start * factor, one.stop * factor) for one in inner)
+        fine = tuple(_times(one, factor) for one in inner)
         inside = tuple(
-            slice((i.start - o.start) * factor, (i.stop - o.start) * factor)
+            _times(slice(i.start - o.start, i.stop - o.start), factor)
             for i, o in zip(inner, outer, strict=True)
         )
         for elements, hidden in _turns(len(counts), near):
@@ -86,23 +96,27 @@ def _filled(part: np.ndarray, hidden: Sequence[Place]) -> np.ndarray:
     return fill_unmeasured(part)
 
 
+def _times(pixels: slice, factor: int) -> slice:
+    return slice(pixels.start * factor, pixels.stop * factor)
+
+
 def _windows(
-    shape: tuple[int, ...], doubtful: Sequence[Place], reach: int
+    shape: tuple[int, int], doubtful: Sequence[tuple[int, int]], reach: int, fold: int
 ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
     """Yield what is computed, and the inner part of it that is used, around each pixel.
 
-    It is the whole map once where that is less.
+    All of it is in coarse pixels. It is the whole map once where that is less.
     """
     if len(doubtful) * (4 * reach + 1) ** 2 >= np.prod(shape):
         whole = tuple(slice(0, size) for size in shape)
         yield whole, whole
         return
-    for _, *place in doubtful:
+    for place in doubtful:
         inner, outer = (
             tuple(
-                slice(max(0, at - far), min(size, at + far + 1))
+                slice(max(0, at - far) // step * step, min(size, at + far + 1))
                 for at, size in zip(place, shape, strict=True)
             )
-            for far in (reach, 2 * reach)
+            for far, step in ((reach, 1), (2 * reach, fold))
         )
         yield outer, inner

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xrf_sr_plans.errors import ConfigError, MissingExtraError
-from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.errors import ConfigError, MissingExtraError, ModelError
+from xrf_sr_plans.measurement import Measurement, reading_name
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
-from xrf_sr_plans.physics.resample import upsample
+from xrf_sr_plans.physics.resample import repeat
+from xrf_sr_plans.physics.smoothing import chosen_widths
 from xrf_sr_plans.sr import consistency
+from xrf_sr_plans.sr.bicubic import baseline_of, is_smoothed
 from xrf_sr_plans.sr.doubtful_pixels import run_without_doubts
 from xrf_sr_plans.sr.intervals import Calibration, Regime, intervals
 from xrf_sr_plans.sr.prepare import Prepared, without_background
-from xrf_sr_plans.sr.scale import Scale
+from xrf_sr_plans.sr.scale import Scale, per_coarse_pixel
 from xrf_sr_plans.sr.threads import for_each
 from xrf_sr_plans.sr.trust_mask import untrust
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 STRIP_PIXELS = 2**16
 """Fine pixels whose intervals are computed together, few enough for the processor's cache."""
+IN_PHOTONS = ("estimate", "sigma", "lower", "upper", "baseline")
+"""The fields that are in photons per measured pixel."""
+SUMMED = "rows summed to squares: the model reads no rows"
+"""Note on rows that were enhanced as squares."""
 
 
 def estimate(
@@ -36,19 +42,35 @@ def estimate(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the fields of `EnhancedMaps`, gap-free, and the notes that a user should read.
 
-    Every field is (element, Y, X) on the fine grid. The work is done in single precision and
-    element by element, so that a map of 2048 x 2048 x 10 fits into 8 GB.
+    Every field is (element, Y, X) on the fine grid, in photons per measured pixel. The work is
+    done in single precision and element by element, so that a map of 2048 x 2048 x 10 fits into
+    8 GB. Rows are summed to squares for a model that reads no rows.
+
+    Raises
+    ------
+    ModelError
+        The model is not calibrated for such a measurement.
     """
-    shrink = _shrinkage(ready.counts, calibration.regime)
+    if calibration.as_read(measurement) != measurement:
+        return _of_squares(ready, elements, measurement, calibration, network, device)
+    shrink = _shrinkage(per_coarse_pixel(ready.counts, measurement), calibration.regime)
     counts = ready.counts / shrink[:, None, None] if (shrink > 1).any() else ready.counts
-    scale = Scale.of(counts)
-    stabilised, sigma = run_network(counts, scale, measurement, network, device)
+    scale = Scale.of(per_coarse_pixel(counts, measurement))
+    wanted = network.smooths or is_smoothed(measurement)
+    widths = chosen_widths(counts, measurement) if wanted else None
+
+    def run(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return run_network(part, scale, measurement, network, device, widths)
+
+    stabilised, sigma = run(counts)
     run_without_doubts(
         (stabilised, sigma),
         counts,
         ready.doubtful_pixels,
+        measurement,
         max(network.reach, 3),
-        lambda part: run_network(part, scale, measurement, network, device),
+        run,
+        network.folds,
     )
     # The network's arrays become the first two fields: no second copy of a large map.
     fields = {"estimate": stabilised, "sigma": sigma}
@@ -58,6 +80,9 @@ def estimate(
     def finish(index: int) -> None:
         only = slice(index, index + 1)
         views = {name: values[only] for name, values in fields.items()}
+        own = None if widths is None else widths[only]
+        baseline = baseline_of(counts[only], measurement, own)
+        views["baseline"][:] = baseline * shrink[index]
         _finish(views, counts[only], scale.only(index), measurement, calibration, shrink[index])
 
     for_each(finish, len(elements), stabilised[0].size)
@@ -72,11 +97,30 @@ def estimate(
     return fields, notes
 
 
+def _of_squares(
+    ready: Prepared,
+    elements: Sequence[str],
+    measurement: Measurement,
+    calibration: Calibration,
+    network: Any,
+    device: str | None,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return what `estimate` makes of rows whose pixels are summed, per measured pixel."""
+    squares = ready.squares(measurement)
+    fields, notes = estimate(squares, elements, measurement.squares, calibration, network, device)
+    for name in IN_PHOTONS:
+        fields[name] /= measurement.fast_pixels
+    for index, counts in enumerate(ready.counts):
+        fields["baseline"][index] = baseline_of(counts, measurement)
+    without_background({"baseline": fields["baseline"]}, ready.background)
+    return fields, [*notes, SUMMED]
+
+
 def _shrinkage(counts: np.ndarray, regime: Regime) -> np.ndarray:
     """Return by how much to divide each element so that the model has seen such counts.
 
-    Where there are more, the counting noise is far below everything else, so taking it for larger
-    than it is costs nothing.
+    `counts` are photons per coarse pixel. Where there are more, the counting noise is far below
+    everything else, so taking it for larger than it is costs nothing.
     """
     top = np.quantile(counts.reshape(counts.shape[0], -1), 0.995, axis=1)
     return np.maximum(1.0, top / regime.largest_counts)
@@ -90,23 +134,27 @@ def _finish(
     calibration: Calibration,
     shrink: float,
 ) -> None:
-    """Fill the fields of one element, each (1, Y, X), in place of the network's."""
-    factor = measurement.factor
-    projected = unstabilise(fields["estimate"].astype(float))
+    """Fill the fields of one element but its baseline, each (1, Y, X), in place of the network's.
+
+    The network's are in stabilised photons per coarse pixel, and so are the intervals made.
+    """
+    pixels = measurement.fast_pixels
+    projected = unstabilise(fields["estimate"].astype(float)) / pixels
     projected = consistency.project(counts, projected, measurement)
     chi2 = consistency.local_chi2(counts, projected, measurement)
     agrees = chi2 <= calibration.regime.worst_chi2
-    fields["trusted"][:] = agrees.repeat(factor, axis=1).repeat(factor, axis=2)
-    fields["baseline"][:] = np.clip(upsample(counts, factor), 0, None) * shrink
+    fields["trusted"][:] = repeat(agrees, measurement.refinement)
     fields["estimate"][:] = projected * shrink
+    projected *= pixels
+    back = shrink / pixels
     rows = max(1, STRIP_PIXELS // projected.shape[2])
     for low in range(0, projected.shape[1], rows):
         strip = (slice(None), slice(low, low + rows))
         part, sigma = projected[strip], fields["sigma"][strip].astype(float)
         ends = intervals(calibration, measurement, stabilise(part), sigma, scale)
-        fields["sigma"][strip] = ends.sigma * shrink
-        fields["lower"][strip] = np.minimum(ends.lower, part) * shrink
-        fields["upper"][strip] = np.maximum(ends.upper, part) * shrink
+        fields["sigma"][strip] = ends.sigma * back
+        fields["lower"][strip] = np.minimum(ends.lower, part) * back
+        fields["upper"][strip] = np.maximum(ends.upper, part) * back
 
 
 def _device(name: str | None) -> torch.device:
@@ -123,11 +171,32 @@ def _device(name: str | None) -> torch.device:
 
 
 def run_network(
-    counts: np.ndarray, scale: Scale, measurement: Measurement, network: Any, device: str | None
+    counts: np.ndarray,
+    scale: Scale,
+    measurement: Measurement,
+    network: Any,
+    device: str | None,
+    widths: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the network's stabilised estimate and its sigma, float32 (element, Y, X).
 
-    `counts` (element, y, x) have no gaps; `scale` is that of these counts.
+    Both are in stabilised photons per coarse pixel.
+
+    Parameters
+    ----------
+    counts
+        Photons per measured pixel (element, y, x), without gaps.
+    scale
+        That of these counts per coarse pixel.
+    measurement
+        How they were measured.
+    network
+        One of `sr.registry.ARCHITECTURES`.
+    device
+        As in `enhance`.
+    widths
+        `physics.smoothing.chosen_widths` of the whole map, if `counts` are a part of it; None:
+        they are chosen where the network wants to know them.
 
     Raises
     ------
@@ -135,6 +204,8 @@ def run_network(
         A device that isn't there.
     MissingExtraError
         torch is not installed.
+    ModelError
+        The network doesn't read such a measurement.
     """
     try:
         import torch  # noqa: F401
@@ -143,6 +214,15 @@ def run_network(
     from xrf_sr_plans.sr.network import conditions_of
     from xrf_sr_plans.sr.tiled_inference import run_tiled
 
+    if measurement.reading not in network.reads:
+        known = " or ".join(reading_name(reading) for reading in network.reads)
+        raise ModelError(
+            f"{type(network).__name__} reads maps of factor {known}, not"
+            f" {reading_name(measurement.reading)}"
+        )
+    if widths is None and network.smooths:
+        widths = chosen_widths(counts, measurement)
     where = _device(device)
-    conditions = conditions_of(scale.low[None], scale.span[None], [measurement])
+    smoothing = None if widths is None else widths[None]
+    conditions = conditions_of(scale.low[None], scale.span[None], [measurement], smoothing)
     return run_tiled(network.to(where), counts, conditions, measurement.factor, where)

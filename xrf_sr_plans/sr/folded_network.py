@@ -22,16 +22,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xrf_sr_plans.measurement import FACTORS, SAMPLINGS
+from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, Reading
 from xrf_sr_plans.physics.smoothing import WIDTHS_STEPS, smoothing_matrices
 from xrf_sr_plans.sr.flips import FlipConv, Layout, folded, joined, versions
-from xrf_sr_plans.sr.network import Conditions, Prediction, stabilise_tensor, unstabilise_tensor
+from xrf_sr_plans.sr.network import (
+    Conditions,
+    Prediction,
+    fast_pixels_in,
+    stabilise_tensor,
+    unstabilise_tensor,
+)
 from xrf_sr_plans.sr.scale import SMALLEST_RANGE
 
 FOLD = 2
 """Coarse pixels along each axis that become channels of one pixel."""
-READS = ((1, 1), (2, 1), (4, 1), (2, 2), (4, 4))
-"""What the network has heads for: factor, and measured pixels per coarse step."""
+READS: tuple[Reading, ...] = ((1, 1), (2, 1), (4, 1), (2, 2), (4, 4))
+"""What the network has heads for."""
 N_CONDITIONS = 6 + len(SAMPLINGS) + len(FACTORS)
 """Numbers that modulate every block."""
 LARGEST_REACH_STEPS = 10
@@ -124,6 +130,12 @@ class _Head(nn.Module):
 class FoldedNetwork(nn.Module):
     """Super-resolve counts (batch, element, y, x) of rows or squares by 1, 2 or 4."""
 
+    reads = READS
+    smooths = True
+    """It wants to know what smoothing each element needs."""
+    folds = FOLD
+    """Coarse pixels along each axis that become one pixel of its features."""
+
     def __init__(self, config: FoldedNetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or FoldedNetworkConfig()
@@ -135,11 +147,7 @@ class FoldedNetwork(nn.Module):
         self.film = nn.Linear(64, config.blocks * 2 * (config.filters // 4))
         self.blocks = nn.ModuleList([_Block(layout) for _ in range(config.blocks)])
         self.mixes = nn.ModuleDict(
-            {
-                str(k): _Mix(layout, config.mix_width)
-                for k in config.mix_before
-                if k < config.blocks
-            }
+            {str(k): _Mix(layout, config.mix_width) for k in config.mix_before if k < config.blocks}
         )
         self.heads, self.sigma_heads = nn.ModuleDict(), nn.ModuleDict()
         for factor, pixels in READS:
@@ -160,8 +168,7 @@ class FoldedNetwork(nn.Module):
     def forward(self, counts: Tensor, conditions: Conditions, factor: int) -> Prediction:
         """Return the estimate on the fine grid, in photons per coarse pixel."""
         batch, n_elements, height, width = counts.shape
-        sampling = SAMPLINGS[int(conditions.sampling[0])]
-        pixels = factor if sampling == "rows" else 1
+        pixels = fast_pixels_in(conditions, factor)
         span, low = conditions.span[..., None, None], conditions.low[..., None, None]
         base = stabilise_tensor(pixels * smooth(counts, conditions.smoothing, factor, pixels))
         planes = _planes(counts, base, low, span, factor, pixels)

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from xrf_sr_plans.errors import ModelError
-from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.measurement import Measurement, reading_name
 from xrf_sr_plans.physics.counting import NORMAL_90, OFFSET, unstabilise
 from xrf_sr_plans.sr.scale import Scale
 
@@ -52,6 +52,14 @@ MOST_ELEMENTS = 30
 N_GROUPS = (len(ROUGHNESS_EDGES) + 1, len(DOSE_EDGES) + 1, len(BRIGHTNESS_EDGES) + 1)
 
 
+def table_key(measurement: Measurement) -> str:
+    """Return the key of a measurement's tables: its factor, and whether it is rows.
+
+    Keys are "1", "2" and "4" for squares, "2 rows" and "4 rows". Rows on the same grid are squares.
+    """
+    return reading_name(measurement.reading)
+
+
 class Regime(BaseModel):
     """What the calibration has seen. Nothing outside it is trusted."""
 
@@ -76,7 +84,7 @@ class Regime(BaseModel):
 
 
 class Calibration(BaseModel):
-    """Conformal factors by factor, dose group and brightness group; stored beside the weights."""
+    """Conformal factors by `table_key`, dose and brightness group, stored beside the weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -86,16 +94,16 @@ class Calibration(BaseModel):
     lower: dict[str, list[list[list[float]]]]
     """How many sigmas the interval reaches below the estimate.
 
-    The key is the factor ("2" or "4"). The lists are indexed by the groups of roughness, dose and
+    The key is that of `table_key`. The lists are indexed by the groups of roughness, dose and
     brightness, in this order.
     """
     upper: dict[str, list[list[list[float]]]]
     blur: dict[str, list[float]] = Field(default_factory=dict)
-    """Stretch of sigma for each group of `blur_edges`, by factor. It is 1 where there is none."""
+    """Stretch of sigma for each group of `blur_edges`, by key. It is 1 where there is none."""
     blur_edges: tuple[float, ...] | None = None
     """Edges between the groups of `blur`. None stands for `OLD_BLUR_EDGES`."""
     fill: dict[str, tuple[float, float, float, float]] | None = None
-    """Stretch of sigma for each group of `FILL_EDGES`, by factor. None stands for 1."""
+    """Stretch of sigma for each group of `FILL_EDGES`, by key. None stands for 1."""
     regime: Regime = Regime()
     source: str = ""
     """What it was estimated on, in words."""
@@ -106,21 +114,35 @@ class Calibration(BaseModel):
         content = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def factors(self, factor: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the (lower, upper) tables of a factor.
+    def tables(self, measurement: Measurement) -> tuple[np.ndarray, np.ndarray]:
+        """Return the (lower, upper) tables of a measurement.
 
         Raises
         ------
         ModelError
-            The factor was not calibrated, or a table is damaged.
+            It was not calibrated for such a measurement, or a table is damaged.
         """
-        tables = tuple(np.array(side.get(str(factor), [])) for side in (self.lower, self.upper))
+        key = table_key(measurement)
+        tables = tuple(np.array(side.get(key, [])) for side in (self.lower, self.upper))
         if any(t.shape != N_GROUPS or not np.isfinite(t).all() for t in tables):
             raise ModelError(
-                f"calibration {self.id}: no tables {N_GROUPS} for factor {factor};"
+                f"calibration {self.id}: no tables {N_GROUPS} for factor {key};"
                 f" it has {sorted(self.lower)}"
             )
         return tables[0], tables[1]
+
+    def as_read(self, measurement: Measurement) -> Measurement:
+        """Return the measurement as the model takes it: rows as squares where it knows no rows.
+
+        Raises
+        ------
+        ModelError
+            The model is calibrated for neither, or a table is damaged.
+        """
+        known = table_key(measurement) in self.lower
+        read = measurement if known else measurement.squares
+        self.tables(read)
+        return read
 
     def stretch(self, measurement: Measurement, fill: np.ndarray | float = 0.0) -> np.ndarray:
         """Return by how much sigma grows, shaped as `fill`.
@@ -128,17 +150,18 @@ class Calibration(BaseModel):
         It grows with what the estimate does to a probe's blur, and with how an element fills its
         range (`Scale.fill`).
         """
-        blurs = self.blur.get(str(measurement.factor), [])
+        key = table_key(measurement)
+        blurs = self.blur.get(key, [])
         edges = self.blur_edges or OLD_BLUR_EDGES
         index = int(np.digitize(measurement.sharpening_steps, edges))
         blur = blurs[index] if index < len(blurs) else 1.0
-        fills = (self.fill or {}).get(str(measurement.factor), (1.0, 1.0, 1.0, 1.0))
+        fills = (self.fill or {}).get(key, (1.0, 1.0, 1.0, 1.0))
         return blur * np.array(fills)[np.digitize(fill, FILL_EDGES)]
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Ends of the 90 % interval and one standard deviation, in counts."""
+    """Ends of the 90 % interval and one standard deviation, in photons per coarse pixel."""
 
     lower: np.ndarray
     upper: np.ndarray
@@ -167,11 +190,11 @@ def intervals(
 ) -> Intervals:
     """Return calibrated intervals in counts, from the stabilised estimate and the network's sigma.
 
-    All arrays are (element, Y, X) on the fine grid.
+    All arrays are (element, Y, X) on the fine grid, of photons per coarse pixel.
     """
     stretch = calibration.stretch(measurement, scale.fill)
     sigma = bounded(sigma, scale) * stretch[:, None, None]
-    below, above = (table.ravel() for table in calibration.factors(measurement.factor))
+    below, above = (table.ravel() for table in calibration.tables(measurement))
     group = groups(stabilised, scale)
     down, up = below[group] * sigma, above[group] * sigma
     spread = (down + up) / (2 * NORMAL_90)
@@ -214,18 +237,18 @@ def fit(
     """Estimate a calibration from the scores of many maps.
 
     A group with fewer than `least` pixels takes the factors of the nearest dose group of the
-    same roughness and brightness that has enough, else those of all pixels of the factor.
+    same roughness and brightness that has enough, else those of all pixels of the key.
     """
     maps = list(maps)
     lower: dict[str, Any] = {}
     upper: dict[str, Any] = {}
     blur: dict[str, list[float]] = {}
     fill: dict[str, Any] = {}
-    for factor in sorted({item.measurement.factor for item in maps}):
-        chosen = [item for item in maps if item.measurement.factor == factor]
+    for key in sorted({table_key(item.measurement) for item in maps}):
+        chosen = [item for item in maps if table_key(item.measurement) == key]
         tables, *stretches = _fit(chosen, level, least)
-        lower[str(factor)], upper[str(factor)] = (np.round(t, 4).tolist() for t in tables)
-        blur[str(factor)], fill[str(factor)] = (np.round(s, 4).tolist() for s in stretches)
+        lower[key], upper[key] = (np.round(t, 4).tolist() for t in tables)
+        blur[key], fill[key] = (np.round(s, 4).tolist() for s in stretches)
     return Calibration(
         model_sha256=model_sha256,
         level=level,
@@ -242,7 +265,7 @@ def fit(
 def _fit(
     maps: Sequence[Scores], level: float, least: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the tables of one factor and the stretches by blur and by fill."""
+    """Return the tables of one key and the stretches by blur and by fill."""
     score = np.concatenate([item.score.ravel() for item in maps])
     group = np.concatenate([item.group.ravel() for item in maps])
     blurred = np.concatenate(

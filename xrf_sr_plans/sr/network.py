@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xrf_sr_plans.measurement import SAMPLINGS, Measurement, Sampling
+from xrf_sr_plans.measurement import SAMPLINGS, Measurement, Reading, Sampling
 from xrf_sr_plans.physics.counting import OFFSET
 from xrf_sr_plans.physics.resample import upsample_matrix
 from xrf_sr_plans.sr.scale import SMALLEST_RANGE
@@ -87,11 +87,21 @@ def conditions_of(
         span=single(span),
         probe=single([one.probe_steps for one in measurements]),
         target_probe=single([one.kept_probe_steps for one in measurements]),
-        sampling=torch.tensor([SAMPLINGS.index(one.sampling) for one in measurements]),
+        sampling=torch.tensor([SAMPLINGS.index(_flown(one)) for one in measurements]),
         smoothing=torch.as_tensor(
             np.zeros(np.shape(low)) if smoothing is None else np.asarray(smoothing)
         ).long(),
     )
+
+
+def _flown(measurement: Measurement) -> Sampling:
+    """Return the sampling; on the same grid rows and a fly scan's squares are one."""
+    return measurement.sampling if measurement.fast_pixels > 1 else measurement.squares.sampling
+
+
+def fast_pixels_in(conditions: Conditions, factor: int) -> int:
+    """Return the measured pixels per coarse step along the fast axis of a batch."""
+    return factor if SAMPLINGS[int(conditions.sampling[0])] == "rows" else 1
 
 
 class Prediction(NamedTuple):
@@ -197,7 +207,13 @@ class _Head(nn.Module):
 
 
 class SetNetwork(nn.Module):
-    """Super-resolve counts (batch, element, y, x) by 2 or 4."""
+    """Super-resolve counts (batch, element, y, x) of squares by 2 or 4."""
+
+    reads: tuple[Reading, ...] = tuple((factor, 1) for factor in ENLARGES)
+    smooths = False
+    """Whether it wants to know what smoothing each element needs."""
+    folds = 1
+    """Coarse pixels along each axis that become one pixel of its features."""
 
     def __init__(self, config: SetNetworkConfig | None = None) -> None:
         super().__init__()
@@ -290,9 +306,10 @@ def _bicubic(num: int, factor: int) -> Tensor:
     return torch.tensor(upsample_matrix(num, factor, "bicubic"), dtype=torch.float32)
 
 
-def upsample_tensor(maps: Tensor, factor: int) -> Tensor:
+def upsample_tensor(maps: Tensor, factor: int | tuple[int, int]) -> Tensor:
     """`physics.resample.upsample` (bicubic) in torch."""
+    along_y, along_x = (factor, factor) if isinstance(factor, int) else factor
     with torch.autocast(maps.device.type, enabled=False):
-        rows = _bicubic(maps.shape[-2], factor).to(maps)
-        columns = _bicubic(maps.shape[-1], factor).to(maps)
+        rows = _bicubic(maps.shape[-2], along_y).to(maps)
+        columns = _bicubic(maps.shape[-1], along_x).to(maps)
         return rows @ maps @ columns.T

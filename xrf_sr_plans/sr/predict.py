@@ -1,7 +1,8 @@
 """`enhance`: coarse counts in, super-resolved maps with calibrated error bars out.
 
 The fine grid splits each coarse pixel into factor x factor and keeps the outer edges: fine pixel
-j of coarse pixel k is centred on ``k + (j - (factor - 1) / 2) / factor`` coarse steps.
+j of coarse pixel k is centred on ``k + (j - (factor - 1) / 2) / factor`` coarse steps. Rows are
+measured in these fine pixels along the fast axis already.
 """
 
 from __future__ import annotations
@@ -12,14 +13,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xrf_sr_plans.errors import ConfigError, GridError
+from xrf_sr_plans.errors import ConfigError, GridError, ModelError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.maps.value_units import value_unit
-from xrf_sr_plans.measurement import Measurement, Sampling, checked_factor
+from xrf_sr_plans.measurement import Measurement, Sampling
+from xrf_sr_plans.physics.resample import repeat
 from xrf_sr_plans.sr.estimate import estimate
 from xrf_sr_plans.sr.intervals import Calibration
-from xrf_sr_plans.sr.prepare import Prepared, prepare_maps, refuse_what_no_memory_holds
+from xrf_sr_plans.sr.prepare import (
+    Prepared,
+    measurement_of,
+    prepare_maps,
+    refuse_what_no_memory_holds,
+)
 from xrf_sr_plans.sr.registry import load_model, model_path, read_calibration, read_card
 
 __all__ = ["enhance", "enhance_maps", "model_identity"]
@@ -39,7 +46,7 @@ def enhance(
     model: str | None = None,
     deblur: bool = True,
 ) -> EnhancedMaps:
-    """Super-resolve elemental maps.
+    """Super-resolve elemental maps, or free them of noise and blur on the same grid.
 
     Parameters
     ----------
@@ -50,15 +57,17 @@ def enhance(
     elements
         Their names, any set in any order.
     factor
-        2 or 4.
+        Fine pixels per step along each axis: 2 or 4, or 1 to keep the grid.
     step_um
-        Step of the scan along both axes.
+        Step of the scan along both axes; the distance of rows.
     probe_fwhm_um
         Size of the beam; None: unknown, its blur stays.
     sampling
-        ``fly``: a pixel is the mean along its path; ``area``: over its area; ``point``.
+        ``fly``: a pixel is the mean along its path; ``area``: over its area; ``point``. ``rows``:
+        a fly scan with rows `step_um` apart and pixels of ``step_um / factor`` along x, the fast
+        axis. A model that reads no rows gets their sums over each step, and a note says so.
     dwell_ms
-        Kept as an attribute.
+        Time at each measured pixel; kept as an attribute.
     i0
         (y, x) beam monitor; counts are scaled to its median.
     device
@@ -72,8 +81,10 @@ def enhance(
     Returns
     -------
     EnhancedMaps
-        Photons per coarse pixel. On one machine with one number of threads the same input
-        gives the same output to the bit.
+        (element, factor * rows, factor * steps along a row), in photons per *measured* pixel; the
+        `baseline` is bicubic, and for rows and factor 1 interpolated and smoothed as the counts
+        ask for. On one machine with one number of threads the same input gives the same output to
+        the bit.
 
     Raises
     ------
@@ -81,18 +92,21 @@ def enhance(
         A factor, sampling or probe that is not allowed, a device that isn't there, or values in a
         unit that is none of photons.
     GridError
-        Shapes or values that don't fit, or results larger than this machine's memory.
+        Shapes or values that don't fit, rows whose pixels are not those of the factor, or results
+        larger than this machine's memory.
     MissingExtraError
         torch is not installed.
     ModelError
-        Weights that are wrong, damaged or of an unknown architecture.
+        Weights that are wrong, damaged or of an unknown architecture, or a factor that the model
+        isn't calibrated for.
     """
+    pixels = Measurement(factor, sampling).fast_pixels
     values = np.asarray(counts, dtype=float) * _photons_per_unit(counts, dwell_ms)
     if values.ndim != 3:
         raise GridError(f"counts have the shape {values.shape}; (element, y, x) is needed")
     maps = ElementalMaps.from_arrays(
         values,
-        _grid_of(counts, values.shape[1:], step_um),
+        _grid_of(counts, values.shape[1:], {"y": step_um, "x": step_um / pixels}),
         [str(name) for name in elements],
         i0=None if i0 is None else np.asarray(i0, dtype=float),
         # Element by element: a NaN in one map doesn't hide the others.
@@ -110,8 +124,9 @@ def enhance_maps(
 ) -> EnhancedMaps:
     """Super-resolve measured maps as a fine scan *with the same probe* would see them.
 
-    Step, probe and sampling are taken from the maps' attributes; stage coordinates are kept.
-    See `enhance` for the rest.
+    Step, probe and sampling are taken from the maps' attributes; stage coordinates are kept. Of
+    rows, ``step_um`` is the distance, and ``dwell_ms`` the time at each of their pixels. See
+    `enhance` for the rest.
     """
     return _enhance(maps, factor, model, device, deblur=False)
 
@@ -127,8 +142,18 @@ def model_identity(model: str | None, factor: int) -> dict[str, Any]:
     path = model_path(model)
     card = read_card(path)
     calibration = read_calibration(path, card)
-    calibration.factors(factor)
+    _refuse_uncalibrated(card.name, calibration, Measurement(factor))
     return {"name": card.name, "sha256": card.sha256, "calibration": calibration.id}
+
+
+def _refuse_uncalibrated(model: str, calibration: Calibration, measurement: Measurement) -> None:
+    """Raise ModelError, with the name of the model, where it can't enhance such a map."""
+    try:
+        calibration.as_read(measurement)
+    except ModelError as error:
+        raise ModelError(
+            f"model {model!r} can't enhance by {measurement.factor}: {error}"
+        ) from None
 
 
 def _photons_per_unit(counts: Any, dwell_ms: float | None) -> float:
@@ -142,10 +167,10 @@ def _photons_per_unit(counts: Any, dwell_ms: float | None) -> float:
     raise ConfigError(f"counts have the unit {unit.name!r}: {needed}")
 
 
-def _grid_of(counts: Any, shape: tuple[int, ...], step_um: float) -> ScanGrid:
+def _grid_of(counts: Any, shape: tuple[int, ...], steps_um: dict[str, float]) -> ScanGrid:
     axes = {}
     for name, num in zip(("y", "x"), shape, strict=True):
-        start, step = 0.0, float(step_um)
+        start, step = 0.0, float(steps_um[name])
         if isinstance(counts, xr.DataArray) and name in counts.coords:
             centers = np.asarray(counts.coords[name].values, dtype=float)
             start = float(centers[0])
@@ -158,26 +183,25 @@ def _enhance(
     maps: ElementalMaps, factor: int, model: str | None, device: str | None, deblur: bool
 ) -> EnhancedMaps:
     attrs = maps.attrs
-    step_um = float(attrs.get("step_um") or maps.grid.fast.step_um)
-    probe = float(attrs.get("probe_fwhm_um") or 0.0) / step_um
-    measurement = Measurement(checked_factor(factor), attrs.get("sampling") or "fly", probe, deblur)
-    refuse_what_no_memory_holds(maps.counts.values, factor)
+    measurement = measurement_of(maps, factor, deblur=deblur)
+    refuse_what_no_memory_holds(maps.counts.values, measurement)
     ready = prepare_maps(maps)
     card, calibration, network = load_model(model)
-    calibration.factors(factor)
+    _refuse_uncalibrated(card.name, calibration, measurement)
     fields, notes = estimate(ready, maps.elements, measurement, calibration, network, device)
-    _hide(fields, ready, factor)
+    _hide(fields, ready, measurement)
     return EnhancedMaps.from_arrays(
-        maps.grid.refined(factor),
+        maps.grid.refined(measurement.refinement),
         maps.elements,
         **fields,
         factor=factor,
+        sampling=measurement.sampling,
         model={"name": card.name, "sha256": card.sha256, "calibration": calibration.id},
         source_uid=str(attrs.get("source_uid", "")),
         fallback="",
         notes=notes,
         data_notes=[*ready.notes, *_unmeasured_trust(card.name, calibration)],
-        step_um=step_um,
+        step_um=float(attrs.get("step_um") or maps.grid.slow.step_um),
         probe_fwhm_um=attrs.get("probe_fwhm_um"),
         deblurred=measurement.removed_probe_steps > 0,
         dwell_ms=attrs.get("dwell_ms"),
@@ -190,10 +214,10 @@ def _unmeasured_trust(model: str, calibration: Calibration) -> Iterator[str]:
         yield f"no trust boundary of model {model}: features too faint for their size are trusted"
 
 
-def _hide(fields: dict[str, np.ndarray], ready: Prepared, factor: int) -> None:
+def _hide(fields: dict[str, np.ndarray], ready: Prepared, measurement: Measurement) -> None:
     """Make NaN, in place, what was not measured."""
     for index, measured in enumerate(ready.measured):
         if not measured.all():
-            missing = ~measured.repeat(factor, axis=0).repeat(factor, axis=1)
+            missing = ~repeat(measured, measurement.refinement)
             for values in fields.values():
                 values[index][missing] = False if values.dtype == bool else np.nan

@@ -50,6 +50,8 @@ class Architecture(BaseModel):
     """The fixed number of elements, for the kind `notes` only."""
     scale: int = Field(default=2, ge=1, le=4)
     """Only peers: the one factor they were trained for."""
+    fast_pixels: int = Field(default=1, ge=1, le=4)
+    """Only peers: measured pixels per coarse step, 1 for squares and `scale` for rows."""
 
 
 class ModelCard(BaseModel):
@@ -221,11 +223,12 @@ def build(architecture: Architecture) -> nn.Module:
         return NotesNetwork(
             architecture.elements,
             architecture.scale,
+            architecture.fast_pixels,
             blocks=architecture.blocks,
             filters=architecture.filters,
         )
     if architecture.kind == "srcnn":
-        return Srcnn(architecture.scale)
+        return Srcnn(architecture.scale, architecture.fast_pixels)
     raise ModelError(f"architecture {architecture.kind!r}; allowed: {list(ARCHITECTURES)}")
 
 

@@ -1,7 +1,8 @@
 """Run the network over a map of any size, in tiles that leave no seams.
 
 A tile is computed with a margin as wide as the network's reach, so its inner part is what the
-whole map would have given. Imports torch: import this module lazily.
+whole map would have given. Tiles are cut between coarse pixels, however many measured pixels
+these have along the fast axis. Imports torch: import this module lazily.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from xrf_sr_plans.errors import AnalysisError
 from xrf_sr_plans.sr.cpu_inference import Elementwise
-from xrf_sr_plans.sr.network import Conditions, SetNetwork
+from xrf_sr_plans.sr.folded_network import FoldedNetwork
+from xrf_sr_plans.sr.network import Conditions, SetNetwork, fast_pixels_in
 from xrf_sr_plans.sr.peer_networks import Peer
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ stay in the cache."""
 TILE_PIXELS = 5_000_000
 """Elements times pixels of a tile with its margin: about 500 MB of features in bfloat16."""
 
+Network = FoldedNetwork | SetNetwork | Peer
 Planes = Iterator[tuple[slice | int, Tensor, Tensor]]
 
 
@@ -56,28 +59,34 @@ def windows(height: int, width: int, tile: int, margin: int) -> Iterator[Window]
 
 
 def run_tiled(
-    network: SetNetwork | Peer,
+    network: Network,
     counts: np.ndarray,
     conditions: Conditions,
     factor: int,
     device: torch.device,
     tile: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (stabilised estimate, its sigma), each (element, y, x) on the fine grid.
+    """Return (stabilised estimate, its sigma), each (element, Y, X) on the fine grid.
 
-    Tiles are `tile` coarse pixels wide; None: as suits map and memory. When memory runs out they
-    are halved, down to `SMALLEST_TILE`.
+    `counts` (element, y, x) are photons per measured pixel, the result is in photons per coarse
+    pixel. Tiles are `tile` coarse pixels wide; None: as suits map and memory. When memory runs
+    out they are halved, down to `SMALLEST_TILE`.
 
     Raises
     ------
     AnalysisError
         Not even the smallest tile fits.
     """
-    margin = max(network.reach, 3)  # Bicubic reaches two pixels further than its base pixel.
-    tile = tile or _suitable_tile(counts.shape, margin)
+    # Bicubic reaches two pixels further than its base pixel.
+    margin = _whole(max(network.reach, 3), network.folds)
+    pixels = fast_pixels_in(conditions, factor)
+    coarse = (*counts.shape[:2], counts.shape[2] // pixels)
+    tile = tile or _suitable_tile(coarse, margin)
     while True:
         try:
-            return _run(network, counts, conditions, factor, device, (tile, margin))
+            return _run(
+                network, counts, conditions, factor, device, (_whole(tile, network.folds), margin)
+            )
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -90,6 +99,11 @@ def run_tiled(
             log.warning("out of memory on %s: going on with tiles of %d pixels", device, tile)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+
+
+def _whole(side: int, folds: int) -> int:
+    """Return the next multiple of the coarse pixels that a network folds into one."""
+    return math.ceil(side / folds) * folds
 
 
 def _suitable_tile(shape: tuple[int, ...], margin: int) -> int:
@@ -107,20 +121,22 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _run(
-    network: SetNetwork | Peer,
+    network: Network,
     counts: np.ndarray,
     conditions: Conditions,
     factor: int,
     device: torch.device,
     cut: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
-    n_elements, height, width = counts.shape
+    pixels = fast_pixels_in(conditions, factor)
+    n_elements, height, width = *counts.shape[:2], counts.shape[2] // pixels
     fine = (n_elements, height * factor, width * factor)
     made = np.empty(fine, np.float32), np.empty(fine, np.float32)
     with torch.inference_mode(), _repeatable(device):
         planes = _planes(network, conditions, factor, device)
         for window in windows(height, width, *cut):
-            part = torch.from_numpy(counts[:, window.outer_y, window.outer_x].astype(np.float32))
+            outer = counts[:, window.outer_y, _scaled(window.outer_x, 0, pixels)]
+            part = torch.from_numpy(outer.astype(np.float32))
             inner_y = _scaled(window.y, window.outer_y.start, factor)
             inner_x = _scaled(window.x, window.outer_x.start, factor)
             place = (_scaled(window.y, 0, factor), _scaled(window.x, 0, factor))
@@ -132,7 +148,7 @@ def _run(
 
 
 def _planes(
-    network: SetNetwork | Peer, conditions: Conditions, factor: int, device: torch.device
+    network: Network, conditions: Conditions, factor: int, device: torch.device
 ) -> Callable[[Tensor], Planes]:
     """Return what yields elements, stabilised estimate and sigma of a part of a map."""
     known = Conditions(*(value.to(device) for value in conditions))

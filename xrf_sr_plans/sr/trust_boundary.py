@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from xrf_sr_plans.errors import ModelError
 from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.blobs import DiscFilter, is_peak
+from xrf_sr_plans.physics.resample import block_mean, repeat, upsample
+from xrf_sr_plans.sr.intervals import table_key
 from xrf_sr_plans.sr.model_files import read_sealed, write_sealed
 
 SIZES_STEPS = (0.75, 1.5, 3.0)
@@ -65,11 +67,12 @@ class TrustBoundary(BaseModel):
 def blur_key(measurement: Measurement) -> str:
     """Return the key under which the limits of a measurement are kept.
 
-    It is the factor, "2" or "4", followed by the group of `PROBE_EDGES` where the estimate is
-    freed of a probe's blur, as in "2 blur 1".
+    It is that of the tables of intervals, "2" or "2 rows", followed by the group of `PROBE_EDGES`
+    where the estimate is freed of a probe's blur, as in "2 blur 1".
     """
     group = int(np.digitize(measurement.removed_probe_steps, PROBE_EDGES))
-    return f"{measurement.factor} blur {group}" if group else str(measurement.factor)
+    key = table_key(measurement)
+    return f"{key} blur {group}" if group else key
 
 
 def blob_limits(
@@ -77,10 +80,13 @@ def blob_limits(
 ) -> tuple[float, ...] | None:
     """Return the limits by size, or None where there are none for the factor.
 
-    Where limits for the removed blur were not measured, those without blur are returned.
+    Where limits for the removed blur were not measured, those without blur are returned, and
+    where none were for rows, those of squares.
     """
     known = limits or {}
-    return known.get(blur_key(measurement), known.get(str(measurement.factor)))
+    squares = measurement.squares
+    keys = (blur_key(measurement), table_key(measurement), blur_key(squares), table_key(squares))
+    return next((known[key] for key in keys if key in known), None)
 
 
 def read_boundary(weights: Path, model_sha256: str) -> TrustBoundary | None:
@@ -123,8 +129,9 @@ def write_boundary(weights: Path, boundary: TrustBoundary) -> Path:
 def doubtful(estimate: np.ndarray, factor: int, limits: Sequence[float]) -> np.ndarray:
     """Return where an estimate (element, Y, X) shows blobs outside the trust boundary (bool).
 
-    `limits` is the boundary's significance for this factor. A blob is marked with a rim of a
-    quarter of a coarse step.
+    The estimate is in photons per coarse pixel, whatever the pixels it was measured in. `limits`
+    is the boundary's significance for this factor. A blob is marked with a rim of a quarter of a
+    coarse step.
     """
     level, size, seen = visible_blobs(estimate, factor)
     bad = seen & (level < np.asarray(limits)[size])
@@ -132,8 +139,10 @@ def doubtful(estimate: np.ndarray, factor: int, limits: Sequence[float]) -> np.n
     for index, diameter in enumerate(SIZES_STEPS):
         disc = _disc((diameter / 2 + 0.25) * _PX_PER_STEP)
         _stamp(marked, np.nonzero(bad & (size == index)), disc)
-    repeat = factor // _PX_PER_STEP
-    return marked.repeat(repeat, axis=1).repeat(repeat, axis=2)
+    if factor < _PX_PER_STEP:
+        return block_mean(marked, _PX_PER_STEP // factor) > 0
+    times = factor // _PX_PER_STEP
+    return repeat(marked, (times, times))
 
 
 def visible_blobs(estimate: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -187,10 +196,9 @@ def _stamp(marked: np.ndarray, centres: tuple[np.ndarray, ...], disc: np.ndarray
 
 
 def _on_half_steps(estimate: np.ndarray, factor: int) -> np.ndarray:
-    block = factor // _PX_PER_STEP
-    n, height, width = estimate.shape
-    shape = (n, height // block, block, width // block, block)
-    return estimate.reshape(shape).mean(axis=(2, 4)).astype(np.float32)
+    if factor < _PX_PER_STEP:
+        return np.clip(upsample(estimate, _PX_PER_STEP // factor), 0, None).astype(np.float32)
+    return block_mean(estimate, factor // _PX_PER_STEP).astype(np.float32)
 
 
 @lru_cache(maxsize=8)

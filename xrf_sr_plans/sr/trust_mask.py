@@ -8,11 +8,12 @@ import numpy as np
 
 from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.counting import NORMAL_90
+from xrf_sr_plans.physics.resample import repeat
 from xrf_sr_plans.sr.aliasing import regular
-from xrf_sr_plans.sr.bicubic import bicubic_sigma
+from xrf_sr_plans.sr.bicubic import bicubic_sigma, is_smoothed
 from xrf_sr_plans.sr.intervals import Regime
 from xrf_sr_plans.sr.prepare import Prepared
-from xrf_sr_plans.sr.scale import Scale
+from xrf_sr_plans.sr.scale import Scale, per_coarse_pixel
 from xrf_sr_plans.sr.threads import for_each
 from xrf_sr_plans.sr.trust_boundary import blob_limits, doubtful
 
@@ -33,9 +34,10 @@ def untrust(
     def notes(index: int) -> list[str]:
         element = elements[index]
         if measurement.probe_steps > regime.largest_probe:
-            _fall_back(fields, index, ready.counts[index], measurement.factor)
+            _fall_back(fields, index, ready.counts[index], measurement)
+            way = "interpolated and smoothed" if is_smoothed(measurement) else "bicubic"
             return [
-                f"{element}: bicubic, untrusted: the probe is {measurement.probe_steps:.2f} steps"
+                f"{element}: {way}, untrusted: the probe is {measurement.probe_steps:.2f} steps"
                 f" wide; calibrated up to {regime.largest_probe}"
             ]
         reason = _out_of_regime(index, len(elements), scale, regime)
@@ -48,11 +50,13 @@ def untrust(
     return [note for some in found for note in some]
 
 
-def _fall_back(fields: dict[str, np.ndarray], index: int, counts: np.ndarray, factor: int) -> None:
-    """Replace an element's estimate by bicubic, in place."""
+def _fall_back(
+    fields: dict[str, np.ndarray], index: int, counts: np.ndarray, measurement: Measurement
+) -> None:
+    """Replace an element's estimate by its baseline, in place."""
     for name in ("estimate", "lower", "upper"):
         fields[name][index] = fields["baseline"][index]
-    sigma = bicubic_sigma(counts, fields["baseline"][index], factor)
+    sigma = bicubic_sigma(counts, fields["baseline"][index], measurement.refinement)
     fields["sigma"][index] = sigma
     fields["lower"][index] -= NORMAL_90 * sigma
     fields["upper"][index] += NORMAL_90 * sigma
@@ -88,11 +92,14 @@ def _pixels(
     marks = [("the estimate contradicts the measured counts", ~trusted)]
     limits = blob_limits(regime.blobs, measurement)
     if limits is not None and trusted.any():
-        faint = doubtful(fields["estimate"][index : index + 1], measurement.factor, limits)[0]
+        # What stands out of the noise is judged in photons per coarse pixel.
+        estimate = fields["estimate"][index : index + 1] * measurement.fast_pixels
+        faint = doubtful(estimate, measurement.factor, limits)[0]
         marks.append(("features too faint for their size", faint))
     if regime.regularity is not None and trusted.any():
-        found = regular(ready.counts[index : index + 1], regime.regularity)[0]
-        found = found.repeat(measurement.factor, axis=0).repeat(measurement.factor, axis=1)
+        coarse = per_coarse_pixel(ready.counts[index : index + 1], measurement)
+        found = regular(coarse, regime.regularity)[0]
+        found = repeat(found, (measurement.factor, measurement.factor))
         marks.append(("regular, may be the alias of structure finer than two steps", found))
     for reason, mark in marks:
         if mark.any():

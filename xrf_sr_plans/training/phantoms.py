@@ -276,9 +276,7 @@ def _mixture(rng: np.random.Generator, size: int, n_elements: int) -> np.ndarray
     """Two kinds of samples, side by side or on top of each other."""
     kinds = list(ALL_FAMILIES)
     first, second = rng.choice([kind for kind in kinds if kind != "mixture"], 2, replace=False)
-    one, other = (
-        ALL_FAMILIES[str(kind)](rng, size, n_elements) for kind in (first, second)
-    )
+    one, other = (ALL_FAMILIES[str(kind)](rng, size, n_elements) for kind in (first, second))
     one, other = (
         maps / np.maximum(np.quantile(maps, 0.999, axis=(1, 2), keepdims=True), 1e-6)
         for maps in (one, other)

@@ -20,7 +20,8 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     architecture: Architecture = "folded"
-    """`folded` is ours, `set` the one that shipped before, `notes` the 16 x 64 residual network with batch normalization, or `srcnn`."""
+    """`folded` is ours, `set` the one that shipped before, `notes` the 16 x 64 residual network
+    with batch normalization, or `srcnn`."""
     factor: Factor | None = None
     """Peers are trained for one factor (`notes` also for 1, its deconvolving form), which they
     need; ours learns all in turn (None)."""

@@ -1,0 +1,156 @@
+"""Kriging: the posterior mean of a Gaussian process with a linear drift, from nearby pixels.
+
+G. Matheron, Adv. Appl. Prob. 5 (1973) 439, DOI 10.2307/1425829 (universal kriging). The
+covariance is a stretched exponential that is fitted to the map's own variogram by weighted least
+squares (N. Cressie, Math. Geol. 17 (1985) 563, DOI 10.1007/BF01032109). Since it depends on the
+distance only and the noise is alike everywhere, all fine pixels with the same place within their
+measured pixel have the same weights: kriging with a local neighbourhood is a convolution for each
+place.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg, ndimage
+
+from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.physics.counting import stabilise, unstabilise_mean
+
+REACH_STEPS = 4
+"""Pixels up to so many coarse steps away take part, along each axis."""
+LAGS_STEPS = 6
+"""Largest distance, in coarse steps, at which the variogram is looked at."""
+RANGES_STEPS = tuple(np.geomspace(0.4, 40.0, 24))
+"""Ranges of the covariance to choose from, in coarse steps."""
+POWERS = (0.5, 1.0, 1.5, 1.9)
+"""Powers in the exponent of the covariance to choose from; 2 would be a Gaussian."""
+_JITTER = 1e-6
+"""Share of the variance that is added to the noise, so that the equations can always be solved."""
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Covariance ``sill * exp(-(h / range_steps) ** power)`` at the distance h, and the noise.
+
+    `sill` and `noise` are variances, distances are in coarse steps.
+    """
+
+    sill: float
+    range_steps: float
+    power: float
+    noise: float
+
+    def __call__(self, distance: np.ndarray) -> np.ndarray:
+        """Return the covariance at distances in coarse steps."""
+        return self.sill * np.exp(-((distance / self.range_steps) ** self.power))
+
+
+def variogram(plane: np.ndarray, fast_pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return lags in coarse steps, half the mean square differences, and their numbers of pairs.
+
+    `plane` (y, x) has `fast_pixels` pixels per coarse step along x.
+    """
+    lags, halves, pairs = [], [], []
+    for axis, pixels in ((0, 1), (1, fast_pixels)):
+        for lag in range(1, min(LAGS_STEPS * pixels, plane.shape[axis] - 1) + 1):
+            along = np.moveaxis(plane, axis, 0)
+            difference = along[lag:] - along[:-lag]
+            lags.append(lag / pixels)
+            halves.append(0.5 * np.square(difference).mean())
+            pairs.append(difference.size)
+    return np.array(lags), np.array(halves), np.array(pairs)
+
+
+def fitted(plane: np.ndarray, fast_pixels: int, noise: float) -> Covariance:
+    """Return the covariance that fits a map's variogram best; `noise` is its variance at most."""
+    lags, halves, pairs = variogram(plane, fast_pixels)
+    if not lags.size or halves.max() <= 0:
+        return Covariance(0.0, 1.0, 1.0, max(noise, 1.0))
+    # Below about one photon the noise of stabilised counts is smaller than 1.
+    noise = min(noise, float(halves.min()))
+    best, least = Covariance(0.0, 1.0, 1.0, max(noise, 1e-12)), np.inf
+    weight = pairs / np.square(np.maximum(halves, 1e-3 * halves.max()))
+    for length, power in itertools.product(RANGES_STEPS, POWERS):
+        rise = 1 - np.exp(-((lags / length) ** power))
+        sill = max(0.0, float((weight * rise * (halves - noise)).sum() / (weight * rise**2).sum()))
+        left = float((weight * np.square(halves - noise - sill * rise)).sum())
+        if left < least:
+            best, least = Covariance(sill, float(length), power, noise), left
+    return best
+
+
+def weights(
+    covariance: Covariance, place: tuple[float, float], fast_pixels: int, reach: tuple[int, int]
+) -> np.ndarray:
+    """Return the weights, (2 reach + 1) along (y, x), of the pixels around a place.
+
+    Parameters
+    ----------
+    covariance
+        Of the map.
+    place
+        (y, x) from the centre of the middle pixel, in coarse steps.
+    fast_pixels
+        Pixels per coarse step along x.
+    reach
+        Pixels on each side of the middle one, along (y, x).
+
+    Returns
+    -------
+    np.ndarray
+        They sum to 1, and a linear ramp stays one.
+    """
+    y, x = (axis.ravel() for axis in np.mgrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1])
+    at = np.column_stack([y, x / fast_pixels]).astype(float)
+    apart = np.hypot(*(at[:, None] - at[None]).transpose(2, 0, 1))
+    # Relative to the variance, so that the drift's equations are of the same size.
+    unit = covariance.sill + covariance.noise
+    among = covariance(apart) / unit + (covariance.noise / unit + _JITTER) * np.eye(len(at))
+    drift = np.column_stack([np.ones(len(at)), at])
+    system = np.block([[among, drift], [drift.T, np.zeros((3, 3))]])
+    towards = covariance(np.hypot(*(at - place).T)) / unit
+    solved = linalg.solve(system, np.concatenate([towards, [1.0, *place]]), assume_a="sym")
+    return solved[: len(at)].reshape(2 * reach[0] + 1, 2 * reach[1] + 1)
+
+
+def kriging(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
+    """Return the map predicted by kriging on the fine grid.
+
+    With counting noise it works on stabilised counts, whose noise is alike everywhere.
+
+    Parameters
+    ----------
+    counts
+        Photons per measured pixel (element, y, x), without gaps.
+    measurement
+        How the map was measured.
+
+    Returns
+    -------
+    np.ndarray
+        Photons per measured pixel, (element, Y, X).
+    """
+    noisy = measurement.noisy
+    made = []
+    for plane in counts:
+        values = stabilise(plane) if noisy else plane
+        fine = _predicted(
+            values, measurement, fitted(values, measurement.fast_pixels, float(noisy))
+        )
+        made.append(unstabilise_mean(fine) if noisy else fine)
+    return np.stack(made)
+
+
+def _predicted(plane: np.ndarray, measurement: Measurement, covariance: Covariance) -> np.ndarray:
+    """Return one map (y, x) on the fine grid, (Y, X)."""
+    (rows, columns), pixels = measurement.refinement, measurement.fast_pixels
+    reach = REACH_STEPS, REACH_STEPS * pixels
+    fine = np.empty((plane.shape[0] * rows, plane.shape[1] * columns))
+    for row, column in itertools.product(range(rows), range(columns)):
+        place = (row + 0.5) / rows - 0.5, ((column + 0.5) / columns - 0.5) / pixels
+        kernel = weights(covariance, place, pixels, reach)
+        fine[row::rows, column::columns] = ndimage.correlate(plane, kernel, mode="nearest")
+    return fine
