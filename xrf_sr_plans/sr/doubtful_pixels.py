@@ -28,7 +28,6 @@ def run_without_doubts(
     measurement: Measurement,
     reach: int,
     run: Run,
-    fold: int = 1,
 ) -> None:
     """Put in place what each element is without the doubtful pixels of the others.
 
@@ -47,15 +46,13 @@ def run_without_doubts(
         How far, in coarse pixels, a pixel has a say in the result.
     run
         Makes the same of a part of the map (element, y, x).
-    fold
-        Parts of the map begin at a multiple of so many coarse pixels.
     """
     if not doubtful or len(counts) < 2:
         return
     factor, pixels = measurement.factor, measurement.fast_pixels
     shape = counts.shape[1], counts.shape[2] // pixels
     coarse = [(row, column // pixels) for _, row, column in doubtful]
-    for outer, inner in _windows(shape, coarse, reach, fold):
+    for outer, inner in _windows(shape, coarse, reach):
         rows, columns = outer[0], _times(outer[1], pixels)
         part = counts[:, rows, columns]
         near = [
@@ -101,7 +98,7 @@ def _times(pixels: slice, factor: int) -> slice:
 
 
 def _windows(
-    shape: tuple[int, int], doubtful: Sequence[tuple[int, int]], reach: int, fold: int
+    shape: tuple[int, int], doubtful: Sequence[tuple[int, int]], reach: int
 ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
     """Yield what is computed, and the inner part of it that is used, around each pixel.
 
@@ -114,9 +111,9 @@ def _windows(
     for place in doubtful:
         inner, outer = (
             tuple(
-                slice(max(0, at - far) // step * step, min(size, at + far + 1))
+                slice(max(0, at - far), min(size, at + far + 1))
                 for at, size in zip(place, shape, strict=True)
             )
-            for far, step in ((reach, 1), (2 * reach, fold))
+            for far in (reach, 2 * reach)
         )
         yield outer, inner

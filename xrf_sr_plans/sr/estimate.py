@@ -70,7 +70,6 @@ def estimate(
         measurement,
         max(network.reach, 3),
         run,
-        network.folds,
     )
     # The network's arrays become the first two fields: no second copy of a large map.
     fields = {"estimate": stabilised, "sigma": sigma}

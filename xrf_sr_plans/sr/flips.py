@@ -62,8 +62,7 @@ def joined(*layouts: Layout) -> Layout:
 class FlipConv(nn.Module):
     """A convolution whose result is mirrored if its input is.
 
-    The weights that are learnt are free. Those that are used are their mean over the four
-    mirrorings, which is the nearest convolution that commutes with all of them.
+    Weights that a mirroring exchanges are one number, which is learnt.
 
     Parameters
     ----------
@@ -75,48 +74,64 @@ class FlipConv(nn.Module):
         Distance of its pixels.
     """
 
+    places: Tensor
+    bias_places: Tensor
+
     def __init__(self, taken: Layout, given: Layout, size: int = 3, dilation: int = 1) -> None:
         super().__init__()
-        conv = nn.Conv2d(len(taken[0]), len(given[0]), size)
-        # The mean of four independent weights is half as large.
-        self.weight = nn.Parameter(conv.weight.detach() * 2)
-        self.bias = nn.Parameter(torch.zeros(len(given[0])))
+        places, n_weights = _shared_places(taken, given, size)
+        bias_places, n_biases = _shared_biases(given)
+        # As `nn.Conv2d` begins.
+        bound = (len(taken[0]) * size * size) ** -0.5
+        self.weight = nn.Parameter(torch.empty(n_weights).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(n_biases))
+        # Which number is at which place of the whole weight, and of the whole bias.
+        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("bias_places", bias_places, persistent=False)
+        self.shape = (len(given[0]), len(taken[0]), size, size)
         self.dilation = dilation
-        self._taken, self._given = taken, given
-        self._made: tuple[Tensor, Tensor] | None = None
 
-    def symmetric(self) -> tuple[Tensor, Tensor]:
-        """Return the weight and bias that are used."""
-        if not self.training and self._made is not None:
-            return self._made
-        weight, bias = [], []
-        for mirroring in range(MIRRORINGS):
-            taken, given = _index(self._taken[mirroring]), _index(self._given[mirroring])
-            axes = [axis for axis, bit in ((-1, 1), (-2, 2)) if mirroring & bit]
-            weight.append(self.weight[given][:, taken].flip(axes))
-            bias.append(self.bias[given])
-        made = torch.stack(weight).mean(0), torch.stack(bias).mean(0)
-        if not self.training and not torch.is_grad_enabled():
-            self._made = made
-        return made
+    @property
+    def padding(self) -> int:
+        """Pixels of 0 around the map, so that it keeps its size."""
+        return self.dilation * (self.shape[-1] // 2)
 
-    def train(self, mode: bool = True) -> FlipConv:
-        """Forget what was made of the weights, which may change now."""
-        self._made = None
-        return super().train(mode)
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """Return weight (channel after, before, y, x) and bias as a convolution has them."""
+        weight = self.weight.index_select(0, self.places).view(self.shape)
+        return weight, self.bias.index_select(0, self.bias_places)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return the convolution of maps (batch, channel, y, x), which beyond the border are 0."""
-        weight, bias = self.symmetric()
-        reach = self.dilation * (weight.shape[-1] // 2)
+        weight, bias = self.whole()
         if self.dilation > 1:
             # On a CPU the gradients would be NaN in bfloat16 (torch 2.13, channels last).
             with torch.autocast(maps.device.type, enabled=False):
-                maps, weight, bias = maps.float(), weight.float(), bias.float()
-                return functional.conv2d(maps, weight, bias, padding=reach, dilation=self.dilation)
-        return functional.conv2d(maps, weight, bias, padding=reach)
+                return functional.conv2d(
+                    maps.float(), weight, bias, padding=self.padding, dilation=self.dilation
+                )
+        return functional.conv2d(maps, weight, bias, padding=self.padding)
 
 
-@lru_cache(maxsize=256)
-def _index(channels: tuple[int, ...]) -> Tensor:
-    return torch.from_numpy(np.asarray(channels))
+@lru_cache(maxsize=64)
+def _shared_places(taken: Layout, given: Layout, size: int) -> tuple[Tensor, int]:
+    """Return the number of the weight at each place, flat, and how many there are."""
+    shape = (len(given[0]), len(taken[0]), size, size)
+    own = np.arange(np.prod(shape)).reshape(shape)
+    # The place with the lowest number among those that mirrorings exchange stands for all of them.
+    first = own
+    for mirroring in range(1, MIRRORINGS):
+        axes = tuple(axis for axis, bit in ((-1, 1), (-2, 2)) if mirroring & bit)
+        moved = own[list(given[mirroring])][:, list(taken[mirroring])]
+        first = np.minimum(first, np.flip(moved, axes))
+    return _numbered(first)
+
+
+@lru_cache(maxsize=64)
+def _shared_biases(given: Layout) -> tuple[Tensor, int]:
+    return _numbered(np.min(np.asarray(given), axis=0))
+
+
+def _numbered(first: np.ndarray) -> tuple[Tensor, int]:
+    found, numbers = np.unique(first, return_inverse=True)
+    return torch.from_numpy(numbers.ravel()), len(found)

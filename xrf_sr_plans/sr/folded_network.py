@@ -1,12 +1,11 @@
 """The default network: it reads rows or squares, folded, and commutes with mirroring.
 
-Blocks of 2 x 2 coarse pixels, with all the fine pixels that a fly scan was read out in, become
-the channels of one pixel (K. Zhang et al., FFDNet, IEEE Trans. Image Process. 27 (2018) 4608,
-arXiv 1710.04026): rows cost what squares do, a feature sees twice as far, and convolutions are
-wide enough to be fast. Every element runs through the same trunk, and at three depths sees the
-mean and the maximum of what all elements found (M. Zaheer et al., Deep Sets, NeurIPS 2017,
-arXiv 1703.06114). What is known about the measurement modulates every block (E. Perez et al.,
-FiLM, AAAI 2018, arXiv 1709.07871). The heads end in PixelShuffle (W. Shi et al., CVPR 2016,
+The pixels that a fly scan was read out in within one coarse step become channels of one coarse
+pixel (as in K. Zhang et al., FFDNet, IEEE Trans. Image Process. 27 (2018) 4608, arXiv
+1710.04026), so that rows cost what squares do. Every element runs through the same trunk, and at
+three depths sees the mean and the maximum of what all elements found (M. Zaheer et al., Deep
+Sets, NeurIPS 2017, arXiv 1703.06114). What is known about the measurement modulates every block
+(E. Perez et al., FiLM, AAAI 2018, arXiv 1709.07871). The heads end in PixelShuffle (W. Shi et al., CVPR 2016,
 arXiv 1609.05158). The network corrects, in stabilised counts, the best Gaussian treatment of the
 map (`physics.smoothing`): with zero heads it *is* that.
 
@@ -34,8 +33,6 @@ from xrf_sr_plans.sr.network import (
 )
 from xrf_sr_plans.sr.scale import SMALLEST_RANGE
 
-FOLD = 2
-"""Coarse pixels along each axis that become channels of one pixel."""
 READS: tuple[Reading, ...] = ((1, 1), (2, 1), (4, 1), (2, 2), (4, 4))
 """What the network has heads for."""
 N_CONDITIONS = 6 + len(SAMPLINGS) + len(FACTORS)
@@ -48,14 +45,14 @@ LARGEST_REACH_STEPS = 10
 class FoldedNetworkConfig:
     """Size of a `FoldedNetwork`; filters and widths are multiples of four."""
 
-    filters: int = 64
+    filters: int = 32
     blocks: int = 6
     mix_before: tuple[int, ...] = (0, 2, 4)
     """Blocks before which the elements of a map look at each other; none: each for itself."""
     mix_width: int = 16
     """Features that an element shows the others."""
-    sigma_filters: int = 32
-    sigma_dilations: tuple[int, ...] = (2,)
+    sigma_filters: int = 16
+    sigma_dilations: tuple[int, ...] = (2, 4)
     """Dilations of the convolutions by which a sigma sees further than the estimate."""
 
 
@@ -111,11 +108,11 @@ class _Head(nn.Module):
         dilations: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
-        inner, side = versions(hidden // 4), FOLD * factor
+        inner = versions(hidden // 4)
         self.inner = FlipConv(layout, inner)
         self.wider = nn.ModuleList([FlipConv(inner, inner, dilation=d) for d in dilations])
-        self.out = FlipConv(inner, folded(side, side))
-        self.shuffle = nn.PixelShuffle(side)
+        self.out = FlipConv(inner, folded(factor, factor))
+        self.shuffle = nn.PixelShuffle(factor)
         for conv in (*self.wider, self.out):
             nn.init.zeros_(conv.weight)  # type: ignore[arg-type]
         nn.init.constant_(self.out.bias, bias)
@@ -133,8 +130,6 @@ class FoldedNetwork(nn.Module):
     reads = READS
     smooths = True
     """It wants to know what smoothing each element needs."""
-    folds = FOLD
-    """Coarse pixels along each axis that become one pixel of its features."""
 
     def __init__(self, config: FoldedNetworkConfig | None = None) -> None:
         super().__init__()
@@ -162,12 +157,12 @@ class FoldedNetwork(nn.Module):
     @property
     def reach(self) -> int:
         """Coarse pixels around an output pixel that it depends on."""
-        own = FOLD * (1 + 2 * self.config.blocks + 2 + sum(self.config.sigma_dilations))
+        own = 1 + 2 * self.config.blocks + 2 + sum(self.config.sigma_dilations)
         return own + LARGEST_REACH_STEPS
 
     def forward(self, counts: Tensor, conditions: Conditions, factor: int) -> Prediction:
         """Return the estimate on the fine grid, in photons per coarse pixel."""
-        batch, n_elements, height, width = counts.shape
+        batch, n_elements = counts.shape[:2]
         pixels = fast_pixels_in(conditions, factor)
         span, low = conditions.span[..., None, None], conditions.low[..., None, None]
         base = stabilise_tensor(pixels * smooth(counts, conditions.smoothing, factor, pixels))
@@ -182,9 +177,8 @@ class FoldedNetwork(nn.Module):
                 features = self.mixes[str(index)](features, n_elements)
             features = block(features, film[:, index, 0], film[:, index, 1])
         key = _key(factor, pixels)
-        shape = (height * factor, width // pixels * factor)
-        correction = self.heads[key](features).float()[..., : shape[0], : shape[1]]
-        log_sigma = self.sigma_heads[key](features.detach()).float()[..., : shape[0], : shape[1]]
+        correction = self.heads[key](features).float()
+        log_sigma = self.sigma_heads[key](features.detach()).float()
         stabilised = base + span * correction.reshape(base.shape)
         relative = torch.exp(log_sigma.reshape(base.shape).clamp(-12, 4))
         sigma = torch.sqrt(0.02 + (span * relative) ** 2)
@@ -196,40 +190,26 @@ def _key(factor: int, pixels: int) -> str:
 
 
 def _folded_inputs(pixels: int) -> Layout:
-    measured = folded(FOLD, FOLD * pixels)
-    coarse = folded(FOLD, FOLD)
-    # Measured pixels, what interpolation and smoothing make of them, the sum over each coarse
-    # pixel, and which pixels are inside of the map.
-    return joined(measured, measured, coarse, coarse)
+    measured, single = folded(1, pixels), folded(1, 1)
+    # Measured pixels, what interpolation and smoothing make of them, their sum, and 1 inside.
+    return joined(measured, measured, single, single)
 
 
 def _planes(
     counts: Tensor, base: Tensor, low: Tensor, span: Tensor, factor: int, pixels: int
 ) -> Tensor:
-    """Return the channels of the stem, (batch * element, channel, y / 2, x / 2)."""
-    height, width = counts.shape[-2], counts.shape[-1] // pixels
+    """Return the channels of the stem, (batch * element, channel, y, x) in coarse pixels."""
+    width = counts.shape[-1] // pixels
     # A measured pixel has the `pixels`-th part of the photons: scaled like the sum, noisier.
     own = (pixels**0.5 * stabilise_tensor(counts) - low) / span
     summed = stabilise_tensor(counts.unflatten(-1, (width, pixels)).sum(-1))
     summed = (summed - low) / span
-    smooth_rows = functional.avg_pool2d((base - low) / span, (factor, factor // pixels))
-    inside = torch.ones_like(summed)
-    odd = (height % FOLD, width % FOLD)
-    folds = []
-    for plane, along in ((own, pixels), (smooth_rows, pixels), (summed, 1), (inside, 1)):
-        flat = plane.flatten(0, 1)[:, None]
-        if any(odd):
-            mode = "constant" if plane is inside else "replicate"
-            flat = functional.pad(flat, (0, odd[1] * along, 0, odd[0]), mode=mode)
-        folds.append(_unshuffle(flat, FOLD, FOLD * along))
-    return torch.cat(folds, 1)
-
-
-def _unshuffle(planes: Tensor, rows: int, columns: int) -> Tensor:
-    """Return planes (map, 1, y, x) with blocks of rows x columns as channels, row by row."""
-    maps, _, height, width = planes.shape
-    blocks = planes.view(maps, height // rows, rows, width // columns, columns)
-    return blocks.permute(0, 2, 4, 1, 3).flatten(1, 2)
+    interpolated = functional.avg_pool2d((base - low) / span, (factor, factor // pixels))
+    # The last plane is 1 inside: what a convolution sees beyond the border is 0 there.
+    planes = (own, interpolated, summed, torch.ones_like(summed))
+    return torch.cat(
+        [plane.flatten(0, 1).unflatten(-1, (width, -1)) for plane in planes], -1
+    ).movedim(-1, 1)
 
 
 def smooth(counts: Tensor, widths: Tensor, factor: int, pixels: int) -> Tensor:

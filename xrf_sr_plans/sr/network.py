@@ -212,8 +212,6 @@ class SetNetwork(nn.Module):
     reads: tuple[Reading, ...] = tuple((factor, 1) for factor in ENLARGES)
     smooths = False
     """Whether it wants to know what smoothing each element needs."""
-    folds = 1
-    """Coarse pixels along each axis that become one pixel of its features."""
 
     def __init__(self, config: SetNetworkConfig | None = None) -> None:
         super().__init__()

@@ -38,8 +38,6 @@ class Peer(nn.Module):
     """Coarse pixels around an output pixel that it depends on."""
     smooths = False
     """Whether it wants to know what smoothing each element needs."""
-    folds = 1
-    """Coarse pixels along each axis that become one pixel of its features."""
 
     def __init__(self, scale: int, fast_pixels: int = 1) -> None:
         super().__init__()

@@ -78,15 +78,13 @@ def run_tiled(
         Not even the smallest tile fits.
     """
     # Bicubic reaches two pixels further than its base pixel.
-    margin = _whole(max(network.reach, 3), network.folds)
+    margin = max(network.reach, 3)
     pixels = fast_pixels_in(conditions, factor)
     coarse = (*counts.shape[:2], counts.shape[2] // pixels)
     tile = tile or _suitable_tile(coarse, margin)
     while True:
         try:
-            return _run(
-                network, counts, conditions, factor, device, (_whole(tile, network.folds), margin)
-            )
+            return _run(network, counts, conditions, factor, device, (tile, margin))
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -99,11 +97,6 @@ def run_tiled(
             log.warning("out of memory on %s: going on with tiles of %d pixels", device, tile)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-
-
-def _whole(side: int, folds: int) -> int:
-    """Return the next multiple of the coarse pixels that a network folds into one."""
-    return math.ceil(side / folds) * folds
 
 
 def _suitable_tile(shape: tuple[int, ...], margin: int) -> int:

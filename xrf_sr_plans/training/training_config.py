@@ -42,7 +42,7 @@ class TrainingConfig(BaseModel):
     loss: Literal["log_mse", "l1_sobel"] = "log_mse"
     learn: Literal["all", "sigma"] = "all"
     """`sigma`: the estimate stays what `start` makes of a map, only its uncertainty is learnt."""
-    filters: int = Field(default=64, ge=4, le=256)
+    filters: int = Field(default=32, ge=4, le=256)
     blocks: int = Field(default=6, ge=1, le=64)
     mix_width: int = Field(default=16, ge=1, le=256)
     """Features that an element shows the others (`set` only)."""
