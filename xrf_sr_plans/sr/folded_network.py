@@ -5,9 +5,9 @@ pixel (as in K. Zhang et al., FFDNet, IEEE Trans. Image Process. 27 (2018) 4608,
 1710.04026), so that rows cost what squares do. Every element runs through the same trunk, and at
 three depths sees the mean and the maximum of what all elements found (M. Zaheer et al., Deep
 Sets, NeurIPS 2017, arXiv 1703.06114). What is known about the measurement modulates every block
-(E. Perez et al., FiLM, AAAI 2018, arXiv 1709.07871). The heads end in PixelShuffle (W. Shi et al., CVPR 2016,
-arXiv 1609.05158). The network corrects, in stabilised counts, the best Gaussian treatment of the
-map (`physics.smoothing`): with zero heads it *is* that.
+(E. Perez et al., FiLM, AAAI 2018, arXiv 1709.07871). The heads end in PixelShuffle (W. Shi et
+al., CVPR 2016, arXiv 1609.05158). The network corrects, in stabilised counts, the best Gaussian
+treatment of the map (`physics.smoothing`): with zero heads it *is* that.
 
 Imports torch: import this module lazily.
 """
