@@ -9,7 +9,6 @@ torch = pytest.importorskip("torch")
 
 from xrf_sr_plans.measurement import Measurement  # noqa: E402
 from xrf_sr_plans.physics.resample import upsample  # noqa: E402
-from xrf_sr_plans.sr.cpu_inference import Elementwise  # noqa: E402
 from xrf_sr_plans.sr.network import (  # noqa: E402
     Conditions,
     SetNetwork,
@@ -102,23 +101,6 @@ def test_tiles_leave_no_seams(factor, monkeypatch):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("factor", [2, 4])
-@pytest.mark.parametrize("mix_before", [(), (0, 2, 4)])
-def test_one_element_after_the_other_gives_what_all_at_once_give(factor, mix_before):
-    torch.manual_seed(0)
-    network = SetNetwork(SetNetworkConfig(filters=8, blocks=5, mix_before=mix_before))
-    with torch.inference_mode():
-        for parameter in network.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-        counts = noisy_maps()
-        tensor, known = torch.tensor(counts, dtype=torch.float32), conditions_for(counts)
-        expected = network(tensor[None], known, factor)
-        found = list(Elementwise(network, known, factor, torch.float32)(tensor))
-    for index, (stabilised, sigma) in enumerate(found):
-        np.testing.assert_allclose(stabilised, expected.stabilised[0, index], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(sigma, expected.sigma[0, index], rtol=1e-4, atol=1e-4)
-
-
 def test_a_sigma_sees_as_far_as_the_network_says_and_the_estimate_less_far():
     network, counts = small_network(), noisy_maps(1, (1, 64))
     other = counts.copy()
@@ -174,14 +156,14 @@ def test_out_of_memory_is_met_with_smaller_tiles(error, monkeypatch):
     counts, network = noisy_maps(1, (40, 40)), small_network()
     known, cpu = conditions_for(counts), torch.device("cpu")
     expected = run_tiled(network, counts, known, 2, cpu)[0]
-    call = Elementwise.__call__
+    call = SetNetwork.forward
 
-    def needy(self, counts):
+    def needy(self, counts, *args):
         if counts.shape[-1] > 39:
             raise error
-        return call(self, counts)
+        return call(self, counts, *args)
 
-    monkeypatch.setattr(Elementwise, "__call__", needy)
+    monkeypatch.setattr(SetNetwork, "forward", needy)
     made = run_tiled(network, counts, known, 2, cpu)[0]
     np.testing.assert_allclose(made, expected, rtol=1e-2, atol=0.2)
 
@@ -189,10 +171,10 @@ def test_out_of_memory_is_met_with_smaller_tiles(error, monkeypatch):
 def test_memory_that_never_suffices_is_an_analysis_error(monkeypatch):
     from xrf_sr_plans.errors import AnalysisError
 
-    def needy(self, counts):
+    def needy(self, *args):
         raise torch.OutOfMemoryError("no more")
 
-    monkeypatch.setattr(Elementwise, "__call__", needy)
+    monkeypatch.setattr(SetNetwork, "forward", needy)
     counts = noisy_maps(1)
     with pytest.raises(AnalysisError, match="out of memory"):
         run_tiled(small_network(), counts, conditions_for(counts), 2, torch.device("cpu"))

@@ -3,7 +3,7 @@
 The pixels that a fly scan was read out in within one coarse step become channels of one coarse
 pixel (as in K. Zhang et al., FFDNet, IEEE Trans. Image Process. 27 (2018) 4608, arXiv
 1710.04026), so that rows cost what squares do. Every element runs through the same trunk, and at
-three depths sees the mean and the maximum of what all elements found (M. Zaheer et al., Deep
+two depths sees the mean and the maximum of what all elements found (M. Zaheer et al., Deep
 Sets, NeurIPS 2017, arXiv 1703.06114). What is known about the measurement modulates every block
 (E. Perez et al., FiLM, AAAI 2018, arXiv 1709.07871). The heads end in PixelShuffle (W. Shi et
 al., CVPR 2016, arXiv 1609.05158). The network corrects, in stabilised counts, the best Gaussian
@@ -14,6 +14,7 @@ Imports torch: import this module lazily.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,7 +24,7 @@ from torch.nn import functional
 
 from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, Reading
 from xrf_sr_plans.physics.smoothing import WIDTHS_STEPS, smoothing_matrices
-from xrf_sr_plans.sr.flips import FlipConv, Layout, folded, joined, versions
+from xrf_sr_plans.sr.flips import MIRRORINGS, FlipConv, Layout, folded, joined, versions
 from xrf_sr_plans.sr.network import (
     Conditions,
     Prediction,
@@ -37,8 +38,14 @@ READS: tuple[Reading, ...] = ((1, 1), (2, 1), (4, 1), (2, 2), (4, 4))
 """What the network has heads for."""
 N_CONDITIONS = 6 + len(SAMPLINGS) + len(FACTORS)
 """Numbers that modulate every block."""
+LEAK = 0.1
+"""What is left of features below zero. Cut off altogether, they die: at first any change makes
+the good start worse."""
 LARGEST_REACH_STEPS = 10
 """Reach of interpolation and smoothing, in coarse steps."""
+
+
+Convolve = Callable[[FlipConv, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,8 @@ class FoldedNetworkConfig:
     """Size of a `FoldedNetwork`; filters and widths are multiples of four."""
 
     filters: int = 32
-    blocks: int = 6
-    mix_before: tuple[int, ...] = (0, 2, 4)
+    blocks: int = 5
+    mix_before: tuple[int, ...] = (1, 3)
     """Blocks before which the elements of a map look at each other; none: each for itself."""
     mix_width: int = 16
     """Features that an element shows the others."""
@@ -57,11 +64,11 @@ class FoldedNetworkConfig:
 
 
 def _leaky(features: Tensor) -> Tensor:
-    """Return features with what is below zero damped.
+    return functional.leaky_relu(features, LEAK)
 
-    Cut off altogether, they die: at first any change makes the good start worse.
-    """
-    return functional.leaky_relu(features, 0.1)
+
+def _convolve(conv: FlipConv, features: Tensor) -> Tensor:
+    return conv(features)
 
 
 class _Block(nn.Module):
@@ -117,11 +124,11 @@ class _Head(nn.Module):
             nn.init.zeros_(conv.weight)  # type: ignore[arg-type]
         nn.init.constant_(self.out.bias, bias)
 
-    def forward(self, features: Tensor) -> Tensor:
-        seen = self.inner(features)
+    def forward(self, features: Tensor, convolve: Convolve = _convolve) -> Tensor:
+        seen = convolve(self.inner, features)
         for conv in self.wider:
-            seen = seen + conv(_leaky(seen))
-        return self.shuffle(self.out(_leaky(seen)))
+            seen = seen + convolve(conv, _leaky(seen))  # type: ignore[arg-type]
+        return self.shuffle(convolve(self.out, _leaky(seen)))
 
 
 class FoldedNetwork(nn.Module):
@@ -146,7 +153,7 @@ class FoldedNetwork(nn.Module):
         )
         self.heads, self.sigma_heads = nn.ModuleDict(), nn.ModuleDict()
         for factor, pixels in READS:
-            key = _key(factor, pixels)
+            key = network_key(factor, pixels)
             self.heads[key] = _Head(layout, config.filters, factor)
             self.sigma_heads[key] = _Head(
                 layout, config.sigma_filters, factor, -3.0, config.sigma_dilations
@@ -162,31 +169,52 @@ class FoldedNetwork(nn.Module):
 
     def forward(self, counts: Tensor, conditions: Conditions, factor: int) -> Prediction:
         """Return the estimate on the fine grid, in photons per coarse pixel."""
-        batch, n_elements = counts.shape[:2]
         pixels = fast_pixels_in(conditions, factor)
         span, low = conditions.span[..., None, None], conditions.low[..., None, None]
-        base = stabilise_tensor(pixels * smooth(counts, conditions.smoothing, factor, pixels))
-        planes = _planes(counts, base, low, span, factor, pixels)
+        start = smoothed_start(counts, conditions.smoothing, factor, pixels)
+        planes = stem_planes(counts, start, low, span, factor, pixels)
         features = self.stems[str(pixels)](planes)
-        film = self.film(self.condition(condition_vector(conditions, factor)))
-        # The same for the four versions of a feature.
-        film = film.reshape(batch * n_elements, self.config.blocks, 2, 1, -1)
-        film = film.expand(-1, -1, -1, 4, -1).flatten(3)[..., None, None]
+        film = film_of(self, conditions, factor)[..., None, None]
         for index, block in enumerate(self.blocks):
             if str(index) in self.mixes:
-                features = self.mixes[str(index)](features, n_elements)
+                features = self.mixes[str(index)](features, counts.shape[1])
             features = block(features, film[:, index, 0], film[:, index, 1])
-        key = _key(factor, pixels)
+        key = network_key(factor, pixels)
         correction = self.heads[key](features).float()
         log_sigma = self.sigma_heads[key](features.detach()).float()
-        stabilised = base + span * correction.reshape(base.shape)
-        relative = torch.exp(log_sigma.reshape(base.shape).clamp(-12, 4))
-        sigma = torch.sqrt(0.02 + (span * relative) ** 2)
+        stabilised, sigma = decode(start, span, correction, log_sigma)
         return Prediction(unstabilise_tensor(stabilised), stabilised, sigma)
 
 
-def _key(factor: int, pixels: int) -> str:
+def network_key(factor: int, pixels: int) -> str:
+    """Return the name of the heads for a factor and measured pixels per coarse step."""
     return f"{factor}x{pixels}"
+
+
+def film_of(network: FoldedNetwork, conditions: Conditions, factor: int) -> Tensor:
+    """Return what modulates the features, (map and element, block, scale or shift, feature)."""
+    film = network.film(network.condition(condition_vector(conditions, factor)))
+    film = film.unflatten(1, (network.config.blocks, 2, 1, -1))
+    # The same for the four versions of a feature.
+    return film.expand(-1, -1, -1, MIRRORINGS, -1).flatten(3)
+
+
+def smoothed_start(counts: Tensor, widths: Tensor, factor: int, pixels: int) -> Tensor:
+    """Return the stabilised photons per coarse pixel that the network corrects, (..., Y, X)."""
+    return stabilise_tensor(pixels * smooth(counts, widths, factor, pixels))
+
+
+def decode(
+    start: Tensor, span: Tensor, correction: Tensor, log_sigma: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the stabilised estimate and its sigma from what the heads say.
+
+    `start` is (map, element, Y, X), `span` broadcasts against it, and the heads' planes have as
+    many pixels.
+    """
+    stabilised = start + span * correction.reshape(start.shape)
+    relative = torch.exp(log_sigma.reshape(start.shape).clamp(-12, 4))
+    return stabilised, torch.sqrt(0.02 + (span * relative) ** 2)
 
 
 def _folded_inputs(pixels: int) -> Layout:
@@ -195,8 +223,8 @@ def _folded_inputs(pixels: int) -> Layout:
     return joined(measured, measured, single, single)
 
 
-def _planes(
-    counts: Tensor, base: Tensor, low: Tensor, span: Tensor, factor: int, pixels: int
+def stem_planes(
+    counts: Tensor, start: Tensor, low: Tensor, span: Tensor, factor: int, pixels: int
 ) -> Tensor:
     """Return the channels of the stem, (batch * element, channel, y, x) in coarse pixels."""
     width = counts.shape[-1] // pixels
@@ -204,7 +232,7 @@ def _planes(
     own = (pixels**0.5 * stabilise_tensor(counts) - low) / span
     summed = stabilise_tensor(counts.unflatten(-1, (width, pixels)).sum(-1))
     summed = (summed - low) / span
-    interpolated = functional.avg_pool2d((base - low) / span, (factor, factor // pixels))
+    interpolated = functional.avg_pool2d((start - low) / span, (factor, factor // pixels))
     # The last plane is 1 inside: what a convolution sees beyond the border is 0 there.
     planes = (own, interpolated, summed, torch.ones_like(summed))
     return torch.cat(

@@ -13,7 +13,7 @@ Imports torch: import this module lazily.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -37,7 +37,6 @@ N_CONDITIONS = 6 + len(SQUARES)
 """Numbers that modulate every block."""
 SIGMA_DILATIONS = (2, 4)
 """Dilations of the convolutions by which a sigma sees a wider surrounding than the estimate."""
-Convolve = Callable[[nn.Conv2d, Tensor], Tensor]
 
 
 class Conditions(NamedTuple):
@@ -160,10 +159,6 @@ class _Mix(nn.Module):
         return features + (mixed + seen[:, None]).flatten(0, 1)
 
 
-def _convolve(conv: nn.Conv2d, features: Tensor) -> Tensor:
-    return conv(features)
-
-
 class _Dilated(nn.Conv2d):
     """A dilated convolution in float32.
 
@@ -199,11 +194,11 @@ class _Head(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.constant_(self.out.bias, bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Tensor, convolve: Convolve = _convolve) -> Tensor:
-        seen = convolve(self.inner, features)
+    def forward(self, features: Tensor) -> Tensor:
+        seen = self.inner(features)
         for conv in self.wider:
-            seen = seen + convolve(conv, functional.relu(seen))  # type: ignore[arg-type]
-        return self.shuffle(convolve(self.out, functional.relu(seen)))
+            seen = seen + conv(functional.relu(seen))
+        return self.shuffle(self.out(functional.relu(seen)))
 
 
 class SetNetwork(nn.Module):

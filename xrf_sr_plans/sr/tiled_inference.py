@@ -145,7 +145,7 @@ def _planes(
 ) -> Callable[[Tensor], Planes]:
     """Return what yields elements, stabilised estimate and sigma of a part of a map."""
     known = Conditions(*(value.to(device) for value in conditions))
-    if isinstance(network, SetNetwork) and device.type == "cpu":
+    if isinstance(network, FoldedNetwork) and device.type == "cpu":
         half = has_fast_bf16(device)
         one_by_one = Elementwise(network, known, factor, torch.bfloat16 if half else torch.float32)
         return lambda part: ((k, *found) for k, found in enumerate(one_by_one(part)))

@@ -43,7 +43,7 @@ class TrainingConfig(BaseModel):
     learn: Literal["all", "sigma"] = "all"
     """`sigma`: the estimate stays what `start` makes of a map, only its uncertainty is learnt."""
     filters: int = Field(default=32, ge=4, le=256)
-    blocks: int = Field(default=6, ge=1, le=64)
+    blocks: int = Field(default=5, ge=1, le=64)
     mix_width: int = Field(default=16, ge=1, le=256)
     """Features that an element shows the others (`set` only)."""
     n_phantoms: int = Field(default=720, ge=1, le=10**6)
