@@ -37,7 +37,7 @@ from xrf_sr_plans.sr.registry import load_model
 from xrf_sr_plans.training.calibrate_model import (
     PHANTOMS_PER_FAMILY,
     fair_repeats,
-    predict_bicubic,
+    predict_baseline,
     simulated_pairs,
     simulated_scores,
 )
@@ -103,7 +103,7 @@ def test(
     """Predict one simulated measurement and hold it against the truth."""
     names = [str(index) for index in range(len(pair.counts))]
     fields, _ = estimate(prepare(pair.counts), names, pair.measurement, *model, "cpu")
-    plain = predict_bicubic(pair)
+    plain = predict_baseline(pair)
     made = stabilise(plain.estimate)
     ends = intervals(bicubic, pair.measurement, made, plain.sigma, plain.scale)
     error, width = fields["estimate"] - pair.truth, fields["upper"] - fields["lower"]

@@ -51,7 +51,7 @@ from xrf_sr_plans.sr.tiled_inference import has_fast_bf16
 from xrf_sr_plans.training.budgeted_training import Budget, train_within
 from xrf_sr_plans.training.calibrate_model import (
     Predicted,
-    predict_bicubic,
+    predict_baseline,
     scores,
     simulated_pairs,
 )
@@ -93,7 +93,7 @@ def network_way(network: nn.Module) -> Way:
 
 def bicubic(pair: Pair, _scale: Scale) -> Told:
     """Interpolate; the same uncertainty everywhere, in stabilised counts."""
-    plain = predict_bicubic(pair)
+    plain = predict_baseline(pair)
     return Told(stabilise(plain.estimate), plain.sigma, plain.sigma)
 
 

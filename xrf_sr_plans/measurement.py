@@ -30,6 +30,8 @@ fast axis, while its rows are a coarse step apart. `physics.forward.AVERAGES` ha
 SAMPLINGS: tuple[Sampling, ...] = typing.get_args(Sampling)
 Reading = tuple[int, int]
 """What a network reads: a factor, and measured pixels per coarse step along the fast axis."""
+READINGS: tuple[Reading, ...] = ((1, 1), (2, 1), (4, 1), (2, 2), (4, 4))
+"""All ways in which a map can be measured: squares of every factor, and rows."""
 MOST_PROBE_STEPS = 100
 """Width of the widest probe, in coarse steps. A wider one is a unit that was mistaken."""
 

@@ -68,15 +68,19 @@ def test_a_map_made_coarser_has_the_noise_of_counts(sampling, factor):
     pair = coarser_pair(flat, kept, rest, factor, 1.0)
     assert pair.counts.mean() == pytest.approx(15 * photon_gain(pair.measurement), rel=0.01)
     assert pair.counts.var() / pair.counts.mean() == pytest.approx(1, abs=0.06)
-    assert pair.truth.mean() == pytest.approx(pair.counts.mean(), rel=0.01)
+    # The truth is in photons per coarse pixel.
+    whole = pair.counts.mean() * pair.measurement.fast_pixels
+    assert pair.truth.mean() == pytest.approx(whole, rel=0.01)
 
 
 def test_measuring_again_in_torch_is_the_forward_model():
     fine = np.random.default_rng(2).random((3, 2, 16, 24))
-    made = measured_again(torch.tensor(fine, dtype=torch.float32), torch.arange(3), 4)
     for index, sampling in enumerate(SAMPLINGS):
-        expected = measure_again(fine[index], Measurement(4, sampling))
-        assert np.allclose(made[index].numpy(), expected, atol=1e-5)
+        how = Measurement(4, sampling)
+        maps = torch.tensor(fine, dtype=torch.float32)
+        made = measured_again(maps, torch.full((3,), index), 4)
+        expected = measure_again(fine, how) / how.fast_pixels
+        assert np.allclose(made.numpy(), expected, atol=1e-5)
 
 
 def test_held_out_photons_are_in_no_training_map():
@@ -98,12 +102,13 @@ def test_what_a_network_gets_wrong_is_put_right_by_photons_it_was_not_shown(meth
         for head in network.heads.values():
             head.out.bias.fill_(0.15)  # everything is predicted too bright
     learn, judge = hold_out([CoarseMap.of("a", counts())], 0.2, seed=0)
-    pairs = held_out_pairs(learn, judge, 0.2)
+    pairs = held_out_pairs(learn, judge, 0.2, (2, 4))
 
     samples = Samples([phantom("cells", 0, size=64, n_elements=6).astype(np.float32)])
 
     def known(step: int):
-        return batch_tensors(random_batch(samples, 0, step, maps_per_batch=1, coarse_px=8))
+        drawn = random_batch(samples, 0, step, maps_per_batch=1, coarse_px=8, reads=network.reads)
+        return batch_tensors(drawn)
 
     loss = method(network, ThinnedBatches(learn, 4, 12), known, 0)
     before = held_out_error_db(network, pairs)
@@ -119,7 +124,7 @@ def start(tmp_path_factory) -> Path:
     from xrf_sr_plans.training.training_config import TrainingConfig
 
     folder = tmp_path_factory.mktemp("start")
-    config = TrainingConfig(filters=8, blocks=5, mix_width=4)
+    config = TrainingConfig(architecture="set", filters=8, blocks=5, mix_width=4)
     torch.manual_seed(0)
     network = SetNetwork(SetNetworkConfig(8, 5, mix_width=4))
     save_weights(network, folder / "small.safetensors")

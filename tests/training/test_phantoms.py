@@ -90,11 +90,24 @@ def test_drawn_measurements_are_in_the_ranges_met_in_practice():
 def test_a_batch_is_a_function_of_its_number():
     samples = Samples.make(6, 0, size=64, n_elements=6)
     known = {"maps_per_batch": 6, "coarse_px": 12}
-    first, again, other = (random_batch(samples, 3, n, **known) for n in (8, 8, 10))
+    first, again, other = (random_batch(samples, 3, n, **known) for n in (8, 8, 13))
     np.testing.assert_array_equal(first.counts, again.counts)
-    assert first.truth.shape[-1] == 24
-    assert random_batch(samples, 3, 9, **known).truth.shape[-1] == 48
-    assert not np.array_equal(first.counts[:1, :1], other.counts[:1, :1])
+    assert not np.array_equal(first.truth, other.truth)
+    sides = [random_batch(samples, 3, n, **known).truth.shape[-1] for n in range(5)]
+    assert sides == [12 * factor for factor in FACTOR_TURNS]
+
+
+@pytest.mark.parametrize("reads", [((2, 1), (4, 1)), ((4, 4),), ((1, 1), (2, 2))])
+def test_only_what_a_network_reads_is_drawn(reads):
+    samples = Samples.make(6, 0, size=64, n_elements=6)
+    found = [
+        how.reading
+        for number in range(20)
+        for how in random_batch(
+            samples, 3, number, maps_per_batch=2, coarse_px=8, reads=reads
+        ).measurements
+    ]
+    assert set(found) == set(reads)
 
 
 def test_a_share_of_the_crops_is_smooth_and_as_bright():

@@ -75,6 +75,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
         {"architecture": "notes", "factor": 2, "elements": 2, "blocks": 1, "loss": "l1_sobel"},
         {"architecture": "notes", "factor": 1, "elements": 2, "blocks": 1, "loss": "l1_sobel"},
         {"architecture": "srcnn", "factor": 4, "loss": "l1_sobel"},
+        {"architecture": "srcnn", "factor": 2, "sampling": "rows", "loss": "l1_sobel"},
+        {"architecture": "set"},
         {"loss": "l1_sobel"},
     ],
 )
@@ -97,7 +99,8 @@ def test_the_recipe_of_the_notes_is_a_configuration():
         {"architecture": "notes"},
         {"steps": 0},
         {"architecture": "gan"},
-        {"factor": 1},
+        {"architecture": "set", "factor": 1},
+        {"architecture": "set", "sampling": "rows"},
         {"learn": "sigma"},
         {"learn": "sigma", "start": "w.safetensors", "architecture": "srcnn", "factor": 2},
     ],

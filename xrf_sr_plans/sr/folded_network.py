@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, Reading
+from xrf_sr_plans.measurement import FACTORS, READINGS, SAMPLINGS
 from xrf_sr_plans.physics.smoothing import WIDTHS_STEPS, smoothing_matrices
 from xrf_sr_plans.sr.flips import MIRRORINGS, FlipConv, Layout, folded, joined, versions
 from xrf_sr_plans.sr.network import (
@@ -34,8 +34,6 @@ from xrf_sr_plans.sr.network import (
 )
 from xrf_sr_plans.sr.scale import SMALLEST_RANGE
 
-READS: tuple[Reading, ...] = ((1, 1), (2, 1), (4, 1), (2, 2), (4, 4))
-"""What the network has heads for."""
 N_CONDITIONS = 6 + len(SAMPLINGS) + len(FACTORS)
 """Numbers that modulate every block."""
 LEAK = 0.1
@@ -134,7 +132,7 @@ class _Head(nn.Module):
 class FoldedNetwork(nn.Module):
     """Super-resolve counts (batch, element, y, x) of rows or squares by 1, 2 or 4."""
 
-    reads = READS
+    reads = READINGS
     smooths = True
     """It wants to know what smoothing each element needs."""
 
@@ -152,7 +150,7 @@ class FoldedNetwork(nn.Module):
             {str(k): _Mix(layout, config.mix_width) for k in config.mix_before if k < config.blocks}
         )
         self.heads, self.sigma_heads = nn.ModuleDict(), nn.ModuleDict()
-        for factor, pixels in READS:
+        for factor, pixels in READINGS:
             key = network_key(factor, pixels)
             self.heads[key] = _Head(layout, config.filters, factor)
             self.sigma_heads[key] = _Head(

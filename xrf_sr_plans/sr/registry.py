@@ -23,7 +23,7 @@ from xrf_sr_plans.sr.model_files import bounded, read_object, read_sealed, write
 from xrf_sr_plans.sr.trust_boundary import read_boundary
 
 if TYPE_CHECKING:
-    from torch import nn
+    from xrf_sr_plans.sr.tiled_inference import Network
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT_MODEL = "set-small"
@@ -150,7 +150,7 @@ def read_calibration(path: Path, card: ModelCard) -> Calibration:
     return calibration.model_copy(update={"regime": regime})
 
 
-def load_network(path: Path, card: ModelCard) -> nn.Module:
+def load_network(path: Path, card: ModelCard) -> Network:
     """Build the card's network and fill it with the weights of `path`.
 
     Raises
@@ -195,7 +195,7 @@ def load_network(path: Path, card: ModelCard) -> nn.Module:
     return network.eval()
 
 
-def build(architecture: Architecture) -> nn.Module:
+def build(architecture: Architecture) -> Network:
     """Build a network without weights."""
     from xrf_sr_plans.sr.folded_network import FoldedNetwork, FoldedNetworkConfig
     from xrf_sr_plans.sr.network import SetNetwork, SetNetworkConfig
@@ -235,12 +235,12 @@ def build(architecture: Architecture) -> nn.Module:
 @lru_cache(maxsize=8)
 def _load(
     path: Path, _stamps: tuple[tuple[int, int] | None, ...]
-) -> tuple[ModelCard, Calibration, nn.Module]:
+) -> tuple[ModelCard, Calibration, Network]:
     card = read_card(path)
     return card, read_calibration(path, card), load_network(path, card)
 
 
-def load_model(model: str | Path | None) -> tuple[ModelCard, Calibration, nn.Module]:
+def load_model(model: str | Path | None) -> tuple[ModelCard, Calibration, Network]:
     """Return card, calibration and network of a model; kept in memory until a file changes."""
     path = model_path(model)
     suffixes = (".json", ".calibration.json", ".trust.json")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +24,9 @@ except ImportError as error:
     raise MissingExtraError("training", "train") from error
 
 from xrf_sr_plans.maps.files import read_maps
-from xrf_sr_plans.measurement import Sampling
+from xrf_sr_plans.measurement import Factor, Sampling, alternatives
 from xrf_sr_plans.sr.registry import ModelCard, load_network, model_path, read_card, write_card
+from xrf_sr_plans.sr.tiled_inference import Network
 from xrf_sr_plans.training.batches import batch_tensors, predict_batch
 from xrf_sr_plans.training.calibrate_model import calibrate_model
 from xrf_sr_plans.training.fine_tuning import fine_tune
@@ -39,6 +40,7 @@ from xrf_sr_plans.training.thinned_maps import (
     hold_out,
     read_coarse_maps,
 )
+from xrf_sr_plans.training.training_config import OURS
 from xrf_sr_plans.training.unpaired import unpaired_loss
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,8 @@ class AdaptationConfig(BaseModel):
     out: Path
     """Folder for the adapted model."""
     sampling: Sampling = "fly"
+    fast_pixels: Factor = 1
+    """Of rows: measured pixels per step along the fast axis."""
     probe_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     steps: int = Field(default=240, ge=1, le=10**8)
     learning_rate: float = Field(default=3e-4, gt=0, le=1, allow_inf_nan=False)
@@ -115,17 +119,27 @@ def adapt(config: AdaptationConfig) -> Adapted:
     """
     path = model_path(config.start)
     card = read_card(path)
-    if card.architecture.kind != "set":
-        raise ModelError(f"model {card.name!r} is of the kind {card.architecture.kind!r}; 'set'")
+    if card.architecture.kind not in OURS:
+        kinds = alternatives(OURS)
+        raise ModelError(f"model {card.name!r} is of the kind {card.architecture.kind!r}; {kinds}")
     maps = read_coarse_maps(
-        config.maps, config.sampling, config.probe_um, config.dwell_ms, config.units
+        config.maps,
+        config.sampling,
+        config.probe_um,
+        config.dwell_ms,
+        config.units,
+        config.fast_pixels,
     )
     fine = [clean(read_maps(file).maps) for file in config.fine]
     if config.threads:
         torch.set_num_threads(config.threads)
     network = load_network(path, card)
+    reads = network.reads
+    if not any(pixels > 1 for _, pixels in reads):
+        maps = [_as_fly(own) if own.sampling == "rows" else own for own in maps]
     learn, judge = hold_out(maps, HELD_OUT, config.seed)
-    pairs = held_out_pairs(learn, judge, HELD_OUT)
+    factors = sorted({factor for factor, _ in reads})
+    pairs = held_out_pairs(learn, judge, HELD_OUT, factors)
     before = held_out_error_db(network, pairs)
     _train(network, learn, fine, config)
     after = held_out_error_db(network, pairs)
@@ -143,8 +157,13 @@ def verdict(done: Adapted, config: AdaptationConfig) -> list[str]:
     return lines
 
 
+def _as_fly(own: CoarseMap) -> CoarseMap:
+    """Return rows as the squares that a network without rows reads."""
+    return replace(own.squares(), sampling="fly")
+
+
 def _train(
-    network: torch.nn.Module,
+    network: Network,
     learn: Sequence[CoarseMap],
     fine: Sequence[np.ndarray],
     config: AdaptationConfig,
@@ -159,6 +178,7 @@ def _train(
             step,
             maps_per_batch=config.maps_per_batch,
             coarse_px=min(config.coarse_px, config.phantom_px // 4),
+            reads=network.reads,
         )
         return batch_tensors(batch)
 

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xrf_sr_plans.measurement import Reading
 from xrf_sr_plans.sr.network import Prediction, upsample_tensor
-from xrf_sr_plans.training.batches import batch_tensors, predict_batch
+from xrf_sr_plans.training.batches import batch_tensors, fast_pixels, predict_batch
 from xrf_sr_plans.training.losses import log_mse
 from xrf_sr_plans.training.optimisation import optimise
 from xrf_sr_plans.training.simulated_pairs import Batch, Samples, random_batch
@@ -43,6 +44,8 @@ class Budget:
     """The factor of all batches. None stands for all factors in turn."""
     elements: int | None = None
     """Number of elements per map. None stands for 1, 2, 4 and 6 in turn."""
+    reads: tuple[Reading, ...] | None = None
+    """What is drawn of factors and samplings: what the network reads. None stands for all."""
 
 
 def estimate_loss(made: Prediction, batch: dict[str, Any]) -> Tensor:
@@ -80,6 +83,7 @@ def batch_of(samples: Samples, budget: Budget, stream: int, number: int) -> Batc
         coarse_px=budget.coarse_px,
         only_factor=budget.factor,
         only_elements=budget.elements,
+        reads=budget.reads,
     )
 
 
@@ -89,13 +93,17 @@ def validation_batches(samples: Samples, budget: Budget, n: int = 32) -> list[di
 
 
 def gain_over_bicubic_db(network: nn.Module, batches: Sequence[dict[str, Any]]) -> dict[int, float]:
-    """Return the mean gain in dB of PSNR over bicubic, by factor."""
+    """Return the mean gain in dB of PSNR over bicubic, by factor.
+
+    Bicubic is that of the squares, whose pixels hold the photons of a coarse step.
+    """
     gains: dict[int, list[float]] = {}
     with torch.inference_mode():
         for batch in batches:
             factor = int(batch["factor"])
             estimate = predict_batch(network, batch).estimate.float()
-            bicubic = upsample_tensor(batch["counts"], factor)
+            squares = batch["counts"].unflatten(-1, (-1, fast_pixels(batch))).sum(-1)
+            bicubic = upsample_tensor(squares, factor)
             # Mean square error of each map, (map, element).
             ours, theirs = (
                 (maps.clamp(min=0) - batch["truth"]).square().mean(dim=(-2, -1)) + 1e-3

@@ -11,17 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from xrf_sr_plans.measurement import FACTORS
+from xrf_sr_plans.measurement import READINGS, Reading
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
-from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr import consistency
+from xrf_sr_plans.sr.bicubic import baseline_of
 from xrf_sr_plans.sr.estimate import run_network
 from xrf_sr_plans.sr.intervals import Calibration, Regime, Scores, bounded, fit, groups, to_json
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
-from xrf_sr_plans.sr.scale import Scale
+from xrf_sr_plans.sr.scale import Scale, per_coarse_pixel
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED
 from xrf_sr_plans.training.samples import Sample, fit_to_blocks, phantom_samples, real_samples
-from xrf_sr_plans.training.simulated_pairs import Pair, Simulation, draw_simulation, simulate
+from xrf_sr_plans.training.simulated_pairs import (
+    Pair,
+    Simulation,
+    draw_reading,
+    draw_simulation,
+    simulate,
+)
 
 PHANTOMS_PER_FAMILY = 32
 """Number of phantoms of each family that a model is calibrated on."""
@@ -35,6 +41,7 @@ class Predicted:
 
     pair: Pair
     estimate: np.ndarray
+    """(element, Y, X) in photons per coarse pixel, as the pair's truth."""
     sigma: np.ndarray
     """Standard deviation of the stabilised estimate before calibration, (element, Y, X)."""
     scale: Scale
@@ -42,19 +49,21 @@ class Predicted:
 
 def predict_pair(pair: Pair, network: Any) -> Predicted:
     """Run the network on a pair as `enhance` would."""
-    scale = Scale.of(pair.counts)
-    stabilised, sigma = run_network(pair.counts, scale, pair.measurement, network, "cpu")
-    projected = consistency.project(pair.counts, unstabilise(stabilised), pair.measurement)
-    return Predicted(pair, projected, sigma, scale)
+    how, pixels = pair.measurement, pair.measurement.fast_pixels
+    scale = Scale.of(per_coarse_pixel(pair.counts, how))
+    stabilised, sigma = run_network(pair.counts, scale, how, network, "cpu")
+    projected = consistency.project(pair.counts, unstabilise(stabilised) / pixels, how)
+    return Predicted(pair, projected * pixels, sigma, scale)
 
 
-def predict_bicubic(pair: Pair) -> Predicted:
-    """Interpolate a pair, with the same uncertainty everywhere in stabilised counts.
+def predict_baseline(pair: Pair) -> Predicted:
+    """Return the baseline of a pair, as uncertain everywhere in stabilised counts.
 
     Conformalised by the same groups, it is what the intervals of a model are compared with.
     """
-    made = np.clip(upsample(pair.counts, pair.measurement.factor), 0, None)
-    return Predicted(pair, made, np.ones_like(made), Scale.of(pair.counts))
+    how = pair.measurement
+    made = baseline_of(pair.counts, how) * how.fast_pixels
+    return Predicted(pair, made, np.ones_like(made), Scale.of(per_coarse_pixel(pair.counts, how)))
 
 
 def scores(predicted: Predicted, rng: np.random.Generator) -> Scores:
@@ -75,29 +84,41 @@ def scores(predicted: Predicted, rng: np.random.Generator) -> Scores:
 def simulated_pairs(
     samples: Iterable[Sample],
     *,
+    reads: Sequence[Reading] = READINGS,
     repeats: dict[str, int] | None = None,
     seed: int = 0,
 ) -> Iterator[tuple[Sample, Pair, np.random.Generator]]:
     """Yield simulated measurements of samples.
 
-    `repeats` says, by kind of sample, how many measurements are simulated (default 1), so that
-    few real samples can weigh as much as many phantoms.
+    Parameters
+    ----------
+    samples
+        What is measured.
+    reads
+        In which ways; those that a network reads.
+    repeats
+        How many measurements of each are simulated, by kind of sample (default 1), so that few
+        real samples can weigh as much as many phantoms.
+    seed
+        Of noise, probes and doses.
     """
     for number, sample in enumerate(samples):
-        for factor in FACTORS:
+        for factor, pixels in reads:
             for repeat in range((repeats or {}).get(sample.kind, 1)):
-                rng = np.random.default_rng([seed, number, factor, repeat])
+                rng = np.random.default_rng([seed, number, factor, repeat, pixels])
                 maps = fit_to_blocks(sample.maps, factor)
-                drawn = draw_simulation(rng, factor, maps.shape[0])
+                sampling = draw_reading(rng, factor, {(factor, pixels)})
+                drawn = draw_simulation(rng, factor, maps.shape[0], sampling)
                 yield sample, simulate(maps, _without_defects(drawn), rng), rng
 
 
 def simulated_scores(
     network: Any, samples: Iterable[Sample], *, repeats: dict[str, int] | None = None, seed: int = 0
 ) -> Iterator[Scores]:
-    """Yield the scores of a network on `simulated_pairs`; without a network, those of bicubic."""
-    for _, pair, rng in simulated_pairs(samples, repeats=repeats, seed=seed):
-        made = predict_bicubic(pair) if network is None else predict_pair(pair, network)
+    """Yield the scores of a network on `simulated_pairs`; without one, those of the baseline."""
+    reads = READINGS if network is None else network.reads
+    for _, pair, rng in simulated_pairs(samples, reads=reads, repeats=repeats, seed=seed):
+        made = predict_baseline(pair) if network is None else predict_pair(pair, network)
         yield scores(made, rng)
 
 

@@ -25,6 +25,7 @@ def architecture_of(config: TrainingConfig) -> Architecture:
         sigma_dilations=dilations.get(config.architecture, ()),
         elements=config.elements or 1,
         scale=config.factor or 2,
+        fast_pixels=(config.factor or 1) if config.sampling == "rows" else 1,
     )
 
 

@@ -24,6 +24,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("training", "train") from error
 
+from xrf_sr_plans.measurement import Reading
 from xrf_sr_plans.sr.folded_network import smooth
 from xrf_sr_plans.sr.network import Prediction, stabilise_tensor
 from xrf_sr_plans.sr.registry import build
@@ -42,8 +43,16 @@ log = logging.getLogger(__name__)
 class _Batches(Dataset[dict[str, Any]]):
     """The batches of an epoch that one process makes, as a function of batch number and seed."""
 
-    def __init__(self, samples: Samples, config: TrainingConfig, seed: int, numbers: range):
+    def __init__(
+        self,
+        samples: Samples,
+        config: TrainingConfig,
+        seed: int,
+        numbers: range,
+        reads: tuple[Reading, ...],
+    ) -> None:
         self.samples, self.config, self.seed, self.numbers = samples, config, seed, numbers
+        self.reads = reads
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -58,6 +67,7 @@ class _Batches(Dataset[dict[str, Any]]):
             only_factor=self.config.factor,
             only_elements=self.config.elements,
             only_sampling=self.config.sampling,
+            reads=self.reads,
         )
         return batch_tensors(batch)
 
@@ -80,14 +90,15 @@ class TrainingModule(lightning.LightningModule):
         per_epoch = min(self.config.steps_per_epoch, self.config.steps) * world
         first = self.current_epoch * per_epoch
         numbers = range(first + rank, first + per_epoch, world)
-        return self._loader(_Batches(self.samples, self.config, self.config.seed, numbers))
+        return self._loader(self.samples, self.config.seed, numbers)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the same validation batches every time."""
         numbers = range(self.config.n_validation)
-        return self._loader(_Batches(self.validation, self.config, VALIDATION_STREAM, numbers))
+        return self._loader(self.validation, VALIDATION_STREAM, numbers)
 
-    def _loader(self, batches: _Batches) -> DataLoader[Any]:
+    def _loader(self, samples: Samples, seed: int, numbers: range) -> DataLoader[Any]:
+        batches = _Batches(samples, self.config, seed, numbers, self.network.reads)
         return DataLoader(batches, batch_size=None, shuffle=False, num_workers=self.config.workers)
 
     def predict_batch(self, batch: dict[str, Any]) -> Prediction:

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, Measurement
+from xrf_sr_plans.measurement import SAMPLINGS, Measurement
 from xrf_sr_plans.physics.operators import forward_matrices
+from xrf_sr_plans.sr.tiled_inference import Network
 from xrf_sr_plans.training.batches import batch_tensors, predict_batch
 from xrf_sr_plans.training.fine_tuning import supervised_loss
 from xrf_sr_plans.training.simulated_pairs import Batch
@@ -32,13 +33,16 @@ _STREAM = 41
 def measured_again(estimate: Tensor, sampling: Tensor, factor: int) -> Tensor:
     """Return estimates (batch, element, Y, X) degraded by the forward model, in torch.
 
-    `sampling` is each map's index into `SAMPLINGS`; the probe's blur is still in the estimate.
+    Estimates are in photons per coarse pixel, the result is in photons per measured pixel.
+    `sampling` is each map's index into `SAMPLINGS`, and either all or none are rows; the probe's
+    blur is still in the estimate.
     """
     shape = (int(estimate.shape[-2]), int(estimate.shape[-1]))
     seen = []
     for maps, index in zip(estimate, sampling.tolist(), strict=True):
-        rows, columns = _matrices(shape, Measurement(factor, SAMPLINGS[index], deblur=False))
-        seen.append(rows @ maps @ columns.T)
+        measurement = Measurement(factor, SAMPLINGS[index], deblur=False)
+        rows, columns = _matrices(shape, measurement)
+        seen.append(rows @ maps @ columns.T / measurement.fast_pixels)
     return torch.stack(seen)
 
 
@@ -86,19 +90,20 @@ def thinned_tensors(drawn: tuple[Batch, np.ndarray]) -> dict[str, Any]:
 
 
 def self_supervised_loss(
-    network: nn.Module, thinned: ThinnedBatches, replay: Callable[[int], dict[str, Any]], seed: int
+    network: Network, thinned: ThinnedBatches, replay: Callable[[int], dict[str, Any]], seed: int
 ) -> Callable[[int], Tensor]:
-    """Return the loss of a step, a function of its number.
+    """Return the loss of a step, a function of its number; the network's factors take turns.
 
     Parameters
     ----------
     replay
         Batch of a step from phantoms: what the network knew is not to be forgotten.
     """
+    factors = sorted({factor for factor, _ in network.reads})
 
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng([seed, _STREAM, step])
-        factor = FACTORS[step % len(FACTORS)]
+        factor = factors[step % len(factors)]
         known = replay(step)
         total = supervised_loss(predict_batch(network, known), known)
         coarser = thinned_tensors(thinned.coarser(rng, factor))

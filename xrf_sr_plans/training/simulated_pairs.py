@@ -6,13 +6,19 @@ goes on with the batch that it would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from xrf_sr_plans.measurement import SAME_GRID, Measurement, Sampling, checked_sampling
+from xrf_sr_plans.measurement import (
+    SAME_GRID,
+    Measurement,
+    Reading,
+    Sampling,
+    checked_sampling,
+)
 from xrf_sr_plans.physics.forward import (
     Detector,
     coarsen,
@@ -83,6 +89,19 @@ def draw_sampling(rng: np.random.Generator, factor: int) -> Sampling:
     """Draw how a map is sampled; on the same grid rows and a fly scan's squares are one."""
     drawn = checked_sampling(rng.choice(list(SAMPLING_SHARES), p=list(SAMPLING_SHARES.values())))
     return "fly" if factor == SAME_GRID and drawn == "rows" else drawn
+
+
+def draw_reading(
+    rng: np.random.Generator, factor: int, reads: Collection[Reading] | None = None
+) -> Sampling:
+    """Draw how a map is sampled among the ways that a network reads; None: any way.
+
+    `reads` are those of the network, of which one at least has the factor.
+    """
+    drawn = draw_sampling(rng, factor)
+    while reads is not None and Measurement(factor, drawn).reading not in reads:
+        drawn = draw_sampling(rng, factor)
+    return drawn
 
 
 def draw_simulation(
@@ -242,23 +261,24 @@ def random_batch(
     only_factor: int | None = None,
     only_elements: int | None = None,
     only_sampling: Sampling | None = None,
+    reads: Collection[Reading] | None = None,
 ) -> Batch:
     """Return batch `number` of the stream `seed`: `maps_per_batch` single-element maps in all.
 
     `FACTOR_TURNS` take turns, and the number of elements and the sampling are drawn, unless they
-    are given. The maps of a batch share whether they are rows.
+    are given. The maps of a batch share whether they are rows. Of the factors and samplings only
+    those are drawn that `reads` has, which is what a network reads; None: all.
     """
     rng = np.random.default_rng([seed, number])
-    factor = only_factor or FACTOR_TURNS[number % len(FACTOR_TURNS)]
+    turns = [turn for turn in FACTOR_TURNS if reads is None or turn in {one for one, _ in reads}]
+    factor = only_factor or turns[number % len(turns)]
     n_elements = only_elements or int(rng.choice([1, 2, 4, 6]))
-    first = only_sampling or draw_sampling(rng, factor)
+    first = only_sampling or draw_reading(rng, factor, reads)
+    squares = {(factor, 1)}
     pairs = []
     for _ in range(max(1, maps_per_batch // n_elements)):
-        sampling = first
-        while only_sampling is None and first != "rows":
-            sampling = draw_sampling(rng, factor)
-            if sampling != "rows":
-                break
+        drawn = only_sampling is None and first != "rows"
+        sampling = draw_reading(rng, factor, squares) if drawn else first
         sample = samples.crop(rng, coarse_px * factor, n_elements)
         pairs.append(simulate(sample, draw_simulation(rng, factor, n_elements, sampling), rng))
     return make_batch(pairs)

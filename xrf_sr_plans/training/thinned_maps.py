@@ -7,7 +7,7 @@ arXiv 1803.04189; A. Neufeld et al., JMLR 25 (2024) no. 57, arXiv 2301.07276).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,13 +16,13 @@ import numpy as np
 
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.files import as_photons, read_maps
-from xrf_sr_plans.measurement import FACTORS, Measurement, Sampling, checked_sampling
+from xrf_sr_plans.measurement import Measurement, Sampling, checked_sampling
 from xrf_sr_plans.physics.operators import forward_matrices, measure_again
 from xrf_sr_plans.sr.prepare import prepare
 from xrf_sr_plans.training.simulated_pairs import Batch, Pair, make_batch
 
 SMALLEST_SIDE = 32
-"""Pixels: a map made 4 times coarser still has 8."""
+"""Coarse pixels: a map made 4 times coarser still has 8."""
 LEAST_COUNTS = 4.0
 """Photons at the 99.5 % quantile below which an element has nothing to learn from."""
 
@@ -36,33 +36,57 @@ class CoarseMap:
     name
         Where it comes from, for messages.
     counts
-        (element, y, x) photons, whole numbers.
+        (element, y, x) photons per measured pixel, whole numbers.
     sampling
         What a pixel averages over.
     probe_steps
         Full width at half maximum of the probe in steps of this map; 0 where it is unknown.
+    fast_pixels
+        Measured pixels per step along the fast axis: above 1 for rows only.
     """
 
     name: str
     counts: np.ndarray
     sampling: Sampling = "fly"
     probe_steps: float = 0.0
+    fast_pixels: int = 1
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Coarse steps along (y, x)."""
+        return self.counts.shape[1], self.counts.shape[2] // self.fast_pixels
 
     def measurement(self, factor: int) -> Measurement:
         """Return how it was measured, seen from a grid `factor` times finer.
 
         What a fine scan with the same probe would count is all that can be learnt from it, so the
-        probe's blur is kept.
+        probe's blur is kept. Rows of another factor are summed to squares first (`seen_at`).
         """
-        return Measurement(factor, self.sampling, self.probe_steps, deblur=False)
+        rows = self.sampling == "rows" and self.fast_pixels == factor
+        sampling = "fly" if self.sampling == "rows" and not rows else self.sampling
+        return Measurement(factor, sampling, self.probe_steps, deblur=False)
+
+    def seen_at(self, factor: int) -> CoarseMap:
+        """Return the map that `measurement` describes: itself, or the squares of its rows."""
+        return self if self.measurement(factor).fast_pixels == self.fast_pixels else self.squares()
+
+    def squares(self) -> CoarseMap:
+        """Return the map with the pixels of each step summed."""
+        counts = self.counts.reshape(*self.counts.shape[:2], -1, self.fast_pixels).sum(axis=-1)
+        return replace(self, counts=counts, fast_pixels=1)
 
     def coarser_measurement(self, factor: int) -> Measurement:
-        """Return how the map `factor` times coarser is measured, this one being the fine one."""
+        """Return how the map `factor` times coarser is measured, this one's squares being fine."""
         return Measurement(factor, self.sampling, self.probe_steps / factor, deblur=False)
 
     @classmethod
     def of(
-        cls, name: str, counts: np.ndarray, sampling: Sampling = "fly", probe_steps: float = 0.0
+        cls,
+        name: str,
+        counts: np.ndarray,
+        sampling: Sampling = "fly",
+        probe_steps: float = 0.0,
+        fast_pixels: int = 1,
     ) -> CoarseMap:
         """Return a map of counts (element, y, x), NaN where nothing was measured.
 
@@ -71,13 +95,19 @@ class CoarseMap:
         Raises
         ------
         ConfigError
-            The map is too small, or no element has enough photons.
+            The map is too small, its pixels don't fill the steps, or no element has enough
+            photons.
         """
         checked_sampling(sampling)
-        side = min(np.shape(counts)[-2:])
-        if side < SMALLEST_SIDE:
+        height, width = np.shape(counts)[-2:]
+        if fast_pixels > 1 and (sampling != "rows" or width % fast_pixels):
             raise ConfigError(
-                f"{name}: {np.shape(counts)[-2:]} pixels; each side needs {SMALLEST_SIDE}"
+                f"{name}: {fast_pixels} pixels per step; sampling 'rows' and a multiple of"
+                f" {fast_pixels} pixels along a row are needed, not {sampling!r} and {width}"
+            )
+        if min(height, width // fast_pixels) < SMALLEST_SIDE:
+            raise ConfigError(
+                f"{name}: {(height, width // fast_pixels)} pixels; each side needs {SMALLEST_SIDE}"
             )
         ready = prepare(counts)
         if ready.background is not None and ready.background.any():
@@ -92,7 +122,7 @@ class CoarseMap:
                 f"{name}: at most {top.max():g} at the 99.5 % quantile of any element;"
                 f" {LEAST_COUNTS:g} photons at least are needed (not rates, nor concentrations)"
             )
-        return cls(name, whole[top >= LEAST_COUNTS], sampling, probe_steps)
+        return cls(name, whole[top >= LEAST_COUNTS], sampling, probe_steps, fast_pixels)
 
 
 def read_coarse_maps(
@@ -101,10 +131,12 @@ def read_coarse_maps(
     probe_um: float | None = None,
     dwell_ms: float | None = None,
     units: str | None = None,
+    fast_pixels: int = 1,
 ) -> list[CoarseMap]:
     """Read coarse maps (npz, MAPS, PyXRF or NeXus).
 
-    `dwell_ms` and `units` are those of `maps.files.as_photons`.
+    `dwell_ms` and `units` are those of `maps.files.as_photons`, `fast_pixels` is that of
+    `CoarseMap`.
 
     Raises
     ------
@@ -120,8 +152,9 @@ def read_coarse_maps(
         file = as_photons(read_maps(path), dwell_ms=dwell_ms, units=units)
         if probe_um is not None and not file.pixel_size_um > 0:
             raise ConfigError(f"{path}: probe_um is {probe_um}, but the file doesn't say its step")
-        probe_steps = 0.0 if probe_um is None else probe_um / file.pixel_size_um
-        maps.append(CoarseMap.of(str(path), file.maps, sampling, probe_steps))
+        step_um = file.pixel_size_um * fast_pixels
+        probe_steps = 0.0 if probe_um is None else probe_um / step_um
+        maps.append(CoarseMap.of(str(path), file.maps, sampling, probe_steps, fast_pixels))
     return maps
 
 
@@ -151,13 +184,13 @@ def coarser_pair(
 ) -> Pair:
     """Return the pair whose truth is a coarse map and whose input is `factor` times coarser.
 
-    `counts` and `target` are independent parts (element, y, x) of the photons of `own`; on
-    average `counts` is `ratio` times `target`.
+    `counts` and `target` are independent parts (element, y, x) of the photons of the squares of
+    `own`; on average `counts` is `ratio` times `target`.
     """
     measurement = own.coarser_measurement(factor)
     gain = photon_gain(measurement)
     seen = np.clip(gain * measure_again(counts, measurement), 0, None)
-    return Pair(seen, gain * ratio * target, measurement)
+    return Pair(seen, gain * ratio * measurement.fast_pixels * target, measurement)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,17 +206,17 @@ class ThinnedBatches:
 
         The truth is the coarse map, the input is coarser still; they share no photon.
         """
-        side = min(min(own.counts.shape[1:]) // factor for own in self.maps)
+        side = min(min(own.steps) // factor for own in self.maps)
         side = min(side, self.coarse_px) * factor
         return self._batch(rng, factor, side, coarser=True)
 
     def self_consistent(self, rng: np.random.Generator, factor: int) -> tuple[Batch, np.ndarray]:
         """Return coarse maps as input, and what a photon of each target counts in its unit.
 
-        The `truth` of the batch is the same *coarse* map in photons that are not in the input:
+        The `truth` of the batch is the same *measured* map in photons that are not in the input:
         the estimate, measured again, is to predict them.
         """
-        side = min(self.coarse_px, min(min(own.counts.shape[1:]) for own in self.maps))
+        side = min(self.coarse_px, min(min(own.steps) for own in self.maps))
         return self._batch(rng, factor, side, coarser=False)
 
     def _batch(
@@ -194,16 +227,18 @@ class ThinnedBatches:
         pairs, worth = [], []
         for _ in range(max(1, self.maps_per_batch // n_elements)):
             own = self.maps[int(rng.integers(len(self.maps)))]
-            crop = _crop(own.counts, rng, side, n_elements)
+            own = own.squares() if coarser else own.seen_at(factor)
+            crop = _crop(own, rng, side, n_elements)
             if coarser:
-                gain = photon_gain(own.coarser_measurement(factor))
+                measurement = own.coarser_measurement(factor)
+                gain = photon_gain(measurement)
                 # From as many photons per pixel as half those of the map to half of all there are.
                 low = 0.5 / gain
                 share = float(np.exp(rng.uniform(np.log(low), np.log(0.5))))
                 kept, rest = thin(crop, share, rng)
                 ratio = share / (1 - share)
                 pairs.append(coarser_pair(own, kept, rest, factor, ratio))
-                worth.append(ratio * gain)
+                worth.append(ratio * gain * measurement.fast_pixels)
             else:
                 share = float(rng.uniform(0.4, 0.8))
                 kept, rest = thin(crop, share, rng)
@@ -213,10 +248,12 @@ class ThinnedBatches:
         return make_batch(pairs), np.array(worth, np.float32)
 
 
-def _crop(counts: np.ndarray, rng: np.random.Generator, side: int, n_elements: int) -> np.ndarray:
-    elements = rng.permutation(len(counts))[:n_elements]
-    y, x = (int(rng.integers(size - side + 1)) for size in counts.shape[1:])
-    crop = counts[elements, y : y + side, x : x + side]
+def _crop(own: CoarseMap, rng: np.random.Generator, side: int, n_elements: int) -> np.ndarray:
+    """Return a square of `side` x `side` coarse steps of random elements."""
+    elements = rng.permutation(len(own.counts))[:n_elements]
+    y, x = (int(rng.integers(size - side + 1)) for size in own.steps)
+    pixels = own.fast_pixels
+    crop = own.counts[elements, y : y + side, x * pixels : (x + side) * pixels]
     # Mirrored, never turned: the fast axis stays the fast axis.
     return crop[:, :: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
 
@@ -234,13 +271,16 @@ def hold_out(
 
 
 def held_out_pairs(
-    learn: Sequence[CoarseMap], judge: Sequence[CoarseMap], share: float
+    learn: Sequence[CoarseMap],
+    judge: Sequence[CoarseMap],
+    share: float,
+    factors: Collection[int],
 ) -> list[Pair]:
-    """Return whole maps one scale up whose targets are held-out photons, for every factor."""
+    """Return whole maps one scale up whose targets are held-out photons, for each factor."""
     pairs = []
     for own, held in zip(learn, judge, strict=True):
-        for factor in FACTORS:
-            height, width = (size // factor * factor for size in own.counts.shape[1:])
-            kept, target = (m.counts[:, :height, :width] for m in (own, held))
+        for factor in factors:
+            height, width = (size // factor * factor for size in own.steps)
+            kept, target = (m.squares().counts[:, :height, :width] for m in (own, held))
             pairs.append(coarser_pair(own, kept, target, factor, (1 - share) / share))
     return pairs

@@ -26,7 +26,8 @@ class TrainingConfig(BaseModel):
     """Peers are trained for one factor (`notes` also for 1, its deconvolving form), which they
     need; ours learns all in turn (None)."""
     sampling: Sampling | None = None
-    """None: drawn for each map."""
+    """None: drawn for each map, among those that the network reads. Peers read squares, or rows
+    with ``rows``."""
     elements: int | None = Field(default=None, ge=1, le=6)
     """Number of elements per map, which `notes` needs. None stands for 1, 2, 4 and 6 in turn."""
     steps: int = Field(default=16000, ge=1, le=10**8)
@@ -74,7 +75,7 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"architecture {self.architecture!r} needs a factor")
         if self.architecture == "notes" and self.elements is None:
             raise ValueError("architecture 'notes' needs a fixed number of elements")
-        if self.architecture == "set" and (self.factor == 1 or self.sampling in (None, "rows")):
+        if self.architecture == "set" and (self.factor == 1 or self.sampling == "rows"):
             raise ValueError("architecture 'set' has no factor 1 and reads no rows")
         if self.learn == "sigma" and (self.architecture not in OURS or self.start is None):
             raise ValueError(f"learn 'sigma' needs weights of one of {OURS} to start from")

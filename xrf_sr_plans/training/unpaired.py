@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from xrf_sr_plans.sr.network import stabilise_tensor
+from xrf_sr_plans.sr.tiled_inference import Network
 from xrf_sr_plans.training.batches import predict_batch
 from xrf_sr_plans.training.fine_tuning import supervised_loss
 from xrf_sr_plans.training.self_supervised import consistency_loss, thinned_tensors
@@ -61,7 +62,7 @@ def _relative(stabilised: Tensor, batch: dict[str, Any]) -> Tensor:
 
 
 def unpaired_loss(
-    network: nn.Module,
+    network: Network,
     thinned: ThinnedBatches,
     others: Callable[[int], dict[str, Any]],
     seed: int,
@@ -72,8 +73,7 @@ def unpaired_loss(
     Parameters
     ----------
     others
-        Batch of a step from samples whose fine maps are known, one factor per step: even steps
-        are of factor 2.
+        Batch of a step from samples whose fine maps are known, one factor per step.
     weight
         Of looking like a fine map.
     """
