@@ -170,7 +170,7 @@ def beginning(folder: Path, width: float) -> Path:
         target.with_suffix(suffix).write_bytes(source.with_suffix(suffix).read_bytes())
     card = read_card(target)
     known = read_calibration(source, card)
-    changed = stretched(known, {2: width, 4: width}, f"made {width:g} times as wide")
+    changed = stretched(known, {"2": width, "4": width}, f"made {width:g} times as wide")
     target.with_suffix(".calibration.json").write_text(json.dumps(to_json(changed)))
     return target
 

@@ -20,20 +20,19 @@ import numpy as np
 import torch
 
 from xrf_sr_plans.evaluation.calibrate_from_pairs import stretched
-from xrf_sr_plans.measurement import FACTORS, Measurement
-from xrf_sr_plans.sr.intervals import Calibration, Scores, conformal_quantile, fit
+from xrf_sr_plans.sr.intervals import Calibration, Scores, conformal_quantile, fit, table_key
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
 from xrf_sr_plans.training.calibrate_model import simulated_scores
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED
 from xrf_sr_plans.training.samples import Sample, phantom_samples, real_samples
 
 
-def coverage(calibration: Calibration, maps: list[Scores], factor: int) -> float:
-    """Return the share of pixels within the intervals, each map weighing alike."""
-    below, above = (table.ravel() for table in calibration.tables(Measurement(factor)))
+def coverage(calibration: Calibration, maps: list[Scores], key: str) -> float:
+    """Return the share of pixels within the intervals of one key, each map weighing alike."""
     shares = []
     for item in maps:
-        if item.measurement.factor == factor:
+        if table_key(item.measurement) == key:
+            below, above = (table.ravel() for table in calibration.tables(item.measurement))
             score = item.score / calibration.stretch(item.measurement, item.fill)
             shares.append(np.mean((score >= -below[item.group]) & (score <= above[item.group])))
     return float(np.mean(shares))
@@ -41,12 +40,12 @@ def coverage(calibration: Calibration, maps: list[Scores], factor: int) -> float
 
 def adapted_to(calibration: Calibration, maps: list[Scores]) -> Calibration:
     """Stretch all intervals of a factor so that they hold 90 % of the pixels of some maps."""
-    beyond: dict[int, list[np.ndarray]] = {}
+    beyond: dict[str, list[np.ndarray]] = {}
     for item in maps:
         below, above = (table.ravel() for table in calibration.tables(item.measurement))
         score = item.score / calibration.stretch(item.measurement, item.fill)
         ends = np.where(score < 0, below[item.group], above[item.group])
-        beyond.setdefault(item.measurement.factor, []).append(
+        beyond.setdefault(table_key(item.measurement), []).append(
             np.abs(score) / np.maximum(ends, 1e-3)
         )
     by = {f: conformal_quantile(np.concatenate(parts), 0.9) for f, parts in beyond.items()}
@@ -98,7 +97,7 @@ def main() -> None:
         mixed = fit([*phantoms, *others], card.sha256, "phantoms and others")
         every = [item for one in samples for item in one]
         adapted = [(adapted_to(mixed, few), rest) for few, rest in handfuls(samples)]
-        for factor in FACTORS:
+        for factor in sorted(mixed.lower):
             after = [coverage(known, rest, factor) for known, rest in adapted]
             figures = [coverage(known, every, factor) for known in (alone, mixed)]
             figures += [float(np.mean(after)), float(np.std(after))]

@@ -223,7 +223,7 @@ def own_model(tmp_path):
             text = boundary(card.sha256, level).model_dump_json()
             target.with_suffix(".trust.json").write_text(text)
         if stretch is not None:
-            narrow = stretched(read_calibration(target, card), {2: stretch}, "on purpose")
+            narrow = stretched(read_calibration(target, card), {"2": stretch}, "on purpose")
             plain = narrow.model_dump(mode="json")
             target.with_suffix(".calibration.json").write_text(json.dumps(plain))
         return target
@@ -271,7 +271,7 @@ def test_own_pairs_widen_intervals_that_are_too_narrow(own_model, tmp_path):
     narrow = own_model(stretch=0.3)
     report = calibrate_from_pairs(own_pairs(tmp_path / "pairs", 2), str(narrow), tmp_path / "out")
     (found,) = report.factors
-    assert (found.factor, found.pairs, found.maps) == (2, 2, 6)
+    assert (found.factor, found.pairs, found.maps) == ("2", 2, 6)
     assert found.coverage_before < 0.75
     assert found.coverage_after == pytest.approx(0.9, abs=0.005)
     assert found.coverage_left_out == pytest.approx(0.9, abs=0.05)

@@ -10,6 +10,7 @@ from xrf_sr_plans.measurement import SAMPLINGS, Measurement
 from xrf_sr_plans.physics.resample import block_mean
 from xrf_sr_plans.training.phantoms import FAMILIES, phantom
 from xrf_sr_plans.training.simulated_pairs import (
+    FACTOR_TURNS,
     Samples,
     Simulation,
     draw_simulation,

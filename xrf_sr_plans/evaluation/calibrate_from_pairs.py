@@ -19,8 +19,9 @@ from xrf_sr_plans.metrics.calibration import covered
 from xrf_sr_plans.metrics.common_pixels import CommonPlanes, common_planes
 from xrf_sr_plans.metrics.deconvolution import hidden_coverage
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
-from xrf_sr_plans.sr.intervals import Calibration, to_json
+from xrf_sr_plans.sr.intervals import Calibration, table_key, to_json
 from xrf_sr_plans.sr.predict import enhance_maps
+from xrf_sr_plans.sr.prepare import measurement_of
 from xrf_sr_plans.sr.registry import model_path, read_calibration, read_card
 from xrf_sr_plans.store.pairs import PairStore, StoredPair
 
@@ -64,6 +65,8 @@ class FactorReport:
 
     Parameters
     ----------
+    factor
+        Key of the tables of intervals (`sr.intervals.table_key`), such as "2" or "2 rows".
     maps, pairs, pixels
         How many maps of single elements, pairs and pixels it rests on.
     coverage_before, coverage_after
@@ -74,7 +77,7 @@ class FactorReport:
         By which the intervals are widened; 1 where it can't be told, and `reason` says why.
     """
 
-    factor: int
+    factor: str
     maps: int
     pairs: int
     pixels: int
@@ -125,21 +128,21 @@ def calibrate_from_pairs(
         A damaged pair.
     """
     folders = [pair_dir] if isinstance(pair_dir, str | Path) else list(pair_dir)
-    seen: dict[int, list[tuple[str, MapCoverage]]] = {}
+    path = model_path(model)
+    card = read_card(path)
+    known = read_calibration(path, card)
+    seen: dict[str, list[tuple[str, MapCoverage]]] = {}
     others: set[int] = set()
     for folder in folders:
         for pair in PairStore(folder).pairs():
             others |= {coarse.factor for coarse in pair.coarse} - set(FACTORS)
-            for factor, coverage in pair_coverages(pair, model):
-                seen.setdefault(factor, []).append((pair.pair_uid, coverage))
+            for key, coverage in pair_coverages(pair, known, model):
+                seen.setdefault(key, []).append((pair.pair_uid, coverage))
     if not seen:
         reasons = [factor_not_allowed(factor) for factor in sorted(others)]
         where = f"no whole pair to calibrate with in {[*map(str, folders)]}"
         raise ConfigError("; ".join([where, *reasons]))
-    path = model_path(model)
-    card = read_card(path)
-    known = read_calibration(path, card)
-    reports = tuple(_report(factor, found) for factor, found in sorted(seen.items()))
+    reports = tuple(_report(key, found) for key, found in sorted(seen.items()))
     pairs = sorted({uid for found in seen.values() for uid, _ in found})
     changed = stretched(
         known,
@@ -150,18 +153,21 @@ def calibrate_from_pairs(
     return CalibrationReport(target, read_calibration(target, card).id, known.id, reports)
 
 
-def pair_coverages(pair: StoredPair, model: str | None) -> Iterator[tuple[int, MapCoverage]]:
-    """Yield the factor and the coverage of every element of every coarse map of a pair."""
+def pair_coverages(
+    pair: StoredPair, calibration: Calibration, model: str | None
+) -> Iterator[tuple[str, MapCoverage]]:
+    """Yield the key of the tables and the coverage of each element of each coarse map of a pair."""
     for coarse in pair.coarse:
         if coarse.factor not in FACTORS:
             continue
+        key = table_key(calibration.as_read(measurement_of(coarse.maps, coarse.factor)))
         made = enhance_maps(coarse.maps, coarse.factor, model=model)
         moved = _moved(made, pair.registration.get(coarse.position, {}))
         try:
             for planes in common_planes(moved, pair.fine.maps, coarse.maps):
                 coverage = map_coverage(planes)
                 if coverage is not None:
-                    yield coarse.factor, coverage
+                    yield key, coverage
         except AssemblyError:
             continue
 
@@ -201,13 +207,16 @@ def pooled(maps: Sequence[MapCoverage]) -> tuple[Curve, Curve]:
     return true, counted
 
 
-def stretched(calibration: Calibration, by: dict[int, float], source: str) -> Calibration:
-    """Return a calibration with the intervals of some factors stretched, with its own id."""
+def stretched(calibration: Calibration, by: dict[str, float], source: str) -> Calibration:
+    """Return a calibration with some of its tables stretched, with an id of its own.
+
+    `by` has the stretches by `sr.intervals.table_key`.
+    """
     sides: dict[str, Any] = {}
     for name in ("lower", "upper"):
         table = dict(getattr(calibration, name))
-        for factor, stretch in by.items():
-            table[str(factor)] = np.round(stretch * np.array(table[str(factor)]), 4).tolist()
+        for key, stretch in by.items():
+            table[key] = np.round(stretch * np.array(table[key]), 4).tolist()
         sides[name] = table
     # The trust boundary has a file of its own.
     regime = calibration.regime.model_copy(update={"blobs": None, "regularity": None})
@@ -225,7 +234,7 @@ def _moved(made: EnhancedMaps, registration: Any) -> EnhancedMaps:
     return EnhancedMaps(made.dataset, grid)
 
 
-def _report(factor: int, found: Sequence[tuple[str, MapCoverage]]) -> FactorReport:
+def _report(key: str, found: Sequence[tuple[str, MapCoverage]]) -> FactorReport:
     true, counted = pooled([one for _, one in found])
     stretch, reason = solve(true, counted)
     left_out = []
@@ -235,7 +244,7 @@ def _report(factor: int, found: Sequence[tuple[str, MapCoverage]]) -> FactorRepo
             alone, _ = pooled([one for other, one in found if other == uid])
             left_out.append(at_stretch(alone, solve(*pooled(others))[0]))
     return FactorReport(
-        factor=factor,
+        factor=key,
         maps=len(found),
         pairs=len({uid for uid, _ in found}),
         pixels=sum(one.pixels for _, one in found),

@@ -17,7 +17,7 @@ from xrf_sr_plans.measurement import Measurement, Sampling, checked_factor
 from xrf_sr_plans.metrics.image import winsorise
 from xrf_sr_plans.physics.counting import NOISE_FREE_COUNTS
 from xrf_sr_plans.physics.forward import degrade
-from xrf_sr_plans.physics.resample import fill_unmeasured
+from xrf_sr_plans.physics.resample import block_mean, fill_unmeasured
 from xrf_sr_plans.ranges import ABOVE_ZERO, SEED, Range, check, range_flaws
 
 NOISE_CORRELATION = 0.1
@@ -31,7 +31,7 @@ LARGEST_PROBE_STEPS = 10.0
 
 @dataclass(frozen=True, eq=False)
 class DegradedMap:
-    """A reference and the coarse map made of it, both in photons per coarse pixel.
+    """A reference and the coarse map made of it, both in photons per measured pixel.
 
     Parameters
     ----------
@@ -87,11 +87,12 @@ def degraded(
     measured = np.where(defects.mask, np.nan, file.maps)[:, :height, :width]
     truth = np.clip(fill_unmeasured(winsorise(measured)), 0, None)
     expected = degrade(truth, measurement)
-    # Brightness of each element, and from it photons per unit of the file, both (element,).
-    level = np.percentile(expected, 99, axis=(1, 2))
-    level = np.where(level > 0, level, expected.max(axis=(1, 2)))
+    # Brightness of each element's squares, and from it photons per unit of the file, (element,).
+    squares = degrade(truth, measurement.squares)
+    level = np.percentile(squares, 99, axis=(1, 2))
+    level = np.where(level > 0, level, squares.max(axis=(1, 2)))
     scale = np.where(level > 0, (counts or NOISE_FREE_COUNTS) / np.where(level > 0, level, 1), 0)
-    scale = scale[:, None, None]
+    scale = scale[:, None, None] / measurement.fast_pixels
     coarse = expected * scale
     if counts is not None:
         coarse = np.random.default_rng(seed).poisson(coarse).astype(float)
@@ -99,8 +100,6 @@ def degraded(
             # A channel that is in the file twice was counted once: its noise is the same too.
             coarse[index] = coarse[twin]
     missing = ~np.isfinite(measured)
-    # (element, y, row within the coarse pixel, x, column within it)
-    blocks = missing.reshape(len(truth), height // factor, factor, width // factor, factor)
     notes = [*file.meta.get("notes", ()), *unit_notes(file), *defects.notes, *defects.doubts]
     notes += [
         f"{name}: {100 * share:.1f} % of the values are below 0 and count as 0"
@@ -112,7 +111,7 @@ def degraded(
     return DegradedMap(
         file.elements,
         np.where(missing, np.nan, truth * scale),
-        np.where(blocks.any(axis=(2, 4)), np.nan, coarse),
+        np.where(block_mean(missing, measurement.refinement) > 0, np.nan, coarse),
         Degradation(measurement, counts, pixel, seed),
         _left_out(file.elements, truth, coarse),
         tuple(notes),

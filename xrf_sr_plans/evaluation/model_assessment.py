@@ -21,7 +21,7 @@ from xrf_sr_plans.metrics.resolution import (
 )
 from xrf_sr_plans.physics.counting import NOISE_FREE_COUNTS
 from xrf_sr_plans.physics.operators import measure_again
-from xrf_sr_plans.sr.classical import METHODS, upscale
+from xrf_sr_plans.sr.classical import methods_for, reference_of, upscale
 from xrf_sr_plans.sr.estimate import estimate
 from xrf_sr_plans.sr.intervals import Calibration
 from xrf_sr_plans.sr.prepare import Prepared
@@ -29,9 +29,11 @@ from xrf_sr_plans.training.samples import Sample, fit_to_blocks
 from xrf_sr_plans.training.simulated_pairs import Pair, Simulation, simulate
 
 OURS = "ours"
-BICUBIC = "bicubic"
-QUICK = ("bilinear", BICUBIC, "Lanczos", "bicubic + Gaussian")
-"""Classical methods that run on every element of every sample."""
+REFERENCE = "bicubic"
+"""How tables call the method over which gains are counted: bicubic of the squares."""
+QUICK = ("Lanczos", "bicubic + Gaussian", "interpolated, smoothed")
+"""Classical methods that run on every element of every sample, besides the one over which gains
+are counted (`sr.classical.reference_of`)."""
 DETAILED_ELEMENTS = 2
 """Number of elements of each sample for which the slow figures are computed."""
 FEWEST_EXPECTED = 0.5
@@ -49,7 +51,7 @@ class Case:
     measurement
         How a sample is measured; the truth is the sample without the probe's blur.
     n99
-        Counts per coarse pixel at the samples' 99.9 % quantile; infinite means no noise.
+        Photons per coarse pixel at the samples' 99.9 % quantile; infinite means no noise.
     """
 
     measurement: Measurement
@@ -76,12 +78,12 @@ class Assessed:
     sample: Sample
     element: int
     mse: dict[str, float]
-    """Mean square error by method: `QUICK`, ours, and on detailed elements all of `METHODS`."""
+    """Mean square error by method: `QUICK`, ours, and on detailed elements all others."""
     coverage: float
     width: float
-    """Mean width of the 90 % interval, in counts."""
+    """Mean width of the 90 % interval, in photons per measured pixel."""
     bicubic_width: float
-    """Width that intervals around bicubic, constant in stabilised counts, need for 90 %."""
+    """Width that intervals around the baseline, constant in stabilised counts, need for 90 %."""
     total_bias: float
     """Relative error of the element's total against the measured total."""
     chi2: float
@@ -92,12 +94,19 @@ class Assessed:
     """Re-degraded estimate against the counts *plus* against the re-degraded truth, in units of
     the counting noise: that of the truth, 1, if the estimate is the mean of what is possible."""
     trusted: float
+    ensemble_db: float = float("nan")
+    """PSNR of the mean over the estimates of the four mirrored maps, minus that of the estimate."""
     looks: dict[str, float] = field(default_factory=dict)
     """Figures of detailed elements by name.
 
     The names are ``ssim``, ``ssim_fg``, ``fwhm`` and ``frc`` (in coarse steps), each followed by a
-    blank and the method, and ``fwhm truth``.
+    blank and `REFERENCE` or `OURS`, and ``fwhm truth``.
     """
+
+    @property
+    def reference(self) -> str:
+        """The method over which gains are counted."""
+        return reference_of(self.case.measurement)
 
 
 def assess(
@@ -108,11 +117,27 @@ def assess(
     *,
     seed: int = 0,
     detailed: bool = True,
+    ensemble: bool = False,
 ) -> list[Assessed]:
     """Measure every sample in every case and compare what comes out with the truth.
 
-    `detailed`: all classical methods, sharpness and similarity on the first `DETAILED_ELEMENTS`
-    elements; methods that take seconds on the first sample of each kind only.
+    Everything is compared in photons per measured pixel.
+
+    Parameters
+    ----------
+    samples
+        What is measured.
+    cases
+        How.
+    network, calibration
+        Those of a model.
+    seed
+        Of the counting noise.
+    detailed
+        All classical methods, sharpness and similarity on the first `DETAILED_ELEMENTS` elements;
+        methods that take seconds on the first sample of each kind only.
+    ensemble
+        The model also runs on the mirrored maps, which takes four times as long.
     """
     rows = []
     seen: set[str] = set()
@@ -124,7 +149,8 @@ def assess(
             maps = fit_to_blocks(sample.maps, case.measurement.factor)
             pair = simulate(maps, case.simulation(maps.shape[0]), rng)
             pair = pair if case.measurement.noisy else _without_noise_scale(pair)
-            found = _rows(pair, case, sample, network, calibration)
+            pair = replace(pair, truth=pair.truth / case.measurement.fast_pixels)
+            found = _rows(pair, case, sample, network, calibration, ensemble=ensemble)
             rows += [
                 _in_detail(row, pair, estimate, slow)
                 if detailed and row.element < DETAILED_ELEMENTS
@@ -141,16 +167,45 @@ def _without_noise_scale(pair: Pair) -> Pair:
     )
 
 
+def _fields(
+    counts: np.ndarray, measurement: Measurement, network: Any, calibration: Calibration
+) -> dict[str, np.ndarray]:
+    """Return what the model makes of counts (element, y, x)."""
+    names = [str(index) for index in range(len(counts))]
+    ready = Prepared(counts, np.isfinite(counts))
+    return estimate(ready, names, measurement, calibration, network, "cpu")[0]
+
+
+def _ensemble(
+    counts: np.ndarray, measurement: Measurement, network: Any, calibration: Calibration
+) -> np.ndarray:
+    """Return the mean of the estimates of the four mirrored maps, mirrored back."""
+    made = []
+    for axes in ((), (1,), (2,), (1, 2)):
+        turned = np.ascontiguousarray(np.flip(counts, axes))
+        made.append(np.flip(_fields(turned, measurement, network, calibration)["estimate"], axes))
+    return np.mean(made, axis=0)
+
+
 def _rows(
-    pair: Pair, case: Case, sample: Sample, network: Any, calibration: Calibration
+    pair: Pair,
+    case: Case,
+    sample: Sample,
+    network: Any,
+    calibration: Calibration,
+    *,
+    ensemble: bool,
 ) -> list[tuple[Assessed, dict[str, np.ndarray]]]:
     """Return the figures of each element, and its estimates by method."""
-    names = [str(index) for index in range(pair.counts.shape[0])]
-    ready = Prepared(pair.counts, np.isfinite(pair.counts))
-    fields, _ = estimate(ready, names, case.measurement, calibration, network, "cpu")
-    made = {name: upscale(pair.counts, case.measurement, name) for name in QUICK}
+    fields = _fields(pair.counts, case.measurement, network, calibration)
+    quick = (reference_of(case.measurement), *QUICK)
+    made = {name: upscale(pair.counts, case.measurement, name) for name in quick}
     made[OURS] = fields["estimate"]
     mse = {name: mean_square(maps, pair.truth) for name, maps in made.items()}
+    gained = np.full(len(pair.counts), np.nan)
+    if ensemble:
+        mirrored = _ensemble(pair.counts, case.measurement, network, calibration)
+        gained = 10 * np.log10(mse[OURS] / mean_square(mirrored, pair.truth))
     inside = (fields["lower"] <= pair.truth) & (pair.truth <= fields["upper"])
     width = fields["upper"] - fields["lower"]
     naive = bicubic_width(fields["baseline"], pair.truth)
@@ -171,10 +226,11 @@ def _rows(
                 truth_chi2=float(chi2[element, 1]),
                 chi2_split=float(chi2[element, 2]),
                 trusted=float(fields["trusted"][element].mean()),
+                ensemble_db=float(gained[element]),
             ),
             {name: maps[element] for name, maps in made.items()},
         )
-        for element in range(len(names))
+        for element in range(len(pair.counts))
     ]
 
 
@@ -182,20 +238,21 @@ def _in_detail(row: Assessed, pair: Pair, made: dict[str, np.ndarray], slow: boo
     """Add the figures that take long."""
     truth, pixel = pair.truth[row.element], 1 / row.case.measurement.factor
     looks: dict[str, float] = {}
-    for name in (BICUBIC, OURS):
-        whole, front = ssim_whole_and_foreground(made[name], truth)
+    shown = {REFERENCE: made[row.reference], OURS: made[OURS]}
+    for name, maps in shown.items():
+        whole, front = ssim_whole_and_foreground(maps, truth)
         looks |= {f"ssim {name}": whole, f"ssim_fg {name}": front}
     if not slow:
         return replace(row, looks=looks)
     edges = find_edges(truth)
     own = looks["fwhm truth"] = boundary_fwhm_um(truth, pixel, edges) if edges else float("nan")
-    for name in (BICUBIC, OURS):
-        width = boundary_fwhm_um(made[name], pixel, edges) if edges else float("nan")
+    for name, maps in shown.items():
+        width = boundary_fwhm_um(maps, pixel, edges) if edges else float("nan")
         # Sharper than the truth is no merit.
         looks[f"fwhm {name}"] = float(np.maximum(width, own))
-        looks[f"frc {name}"] = fourier_ring_correlation(made[name], truth, pixel).resolution_um(0.5)
+        looks[f"frc {name}"] = fourier_ring_correlation(maps, truth, pixel).resolution_um(0.5)
     counts = pair.counts[row.element : row.element + 1]
-    others = [name for name in METHODS if name not in row.mse]
+    others = [name for name in methods_for(row.case.measurement) if name not in row.mse]
     mse = {
         name: float(mean_square(upscale(counts, row.case.measurement, name), truth[None])[0])
         for name in others
@@ -241,20 +298,24 @@ def bicubic_width(baseline: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return 2 * k * unit.mean(axis=(1, 2))
 
 
-def gain_db(rows: Sequence[Assessed], over: str) -> np.ndarray:
-    """Return the gain of ours over a method per row, in dB of PSNR."""
-    return np.array([10 * np.log10(row.mse[over] / row.mse[OURS]) for row in rows])
+def gain_db(rows: Sequence[Assessed], over: str | None = None) -> np.ndarray:
+    """Return the gain of ours over a method per row, in dB of PSNR; None: over the reference."""
+    return np.array([10 * np.log10(row.mse[over or row.reference] / row.mse[OURS]) for row in rows])
 
 
 def best_classical(rows: Sequence[Assessed]) -> str:
     """Return the classical method that is best on average over these very rows: it is favoured."""
-    names = [name for name in METHODS if all(name in row.mse for row in rows)]
+    names = [
+        name
+        for name in methods_for(rows[0].case.measurement)
+        if all(name in row.mse for row in rows)
+    ]
     return min(names, key=lambda name: float(np.mean([np.log(row.mse[name]) for row in rows])))
 
 
 def summary(rows: Sequence[Assessed]) -> dict[str, float | str | None]:
     """Return the figures of one cell of a table: means over elements and samples."""
-    gains = gain_db(rows, BICUBIC)
+    gains = gain_db(rows)
     worst = rows[int(gains.argmin())]
     ratio = [row.width / row.bicubic_width for row in rows if row.bicubic_width > 0]
     return {
@@ -264,8 +325,10 @@ def summary(rows: Sequence[Assessed]) -> dict[str, float | str | None]:
         "worst": f"{worst.sample.name}, element {worst.element}",
         "maps_below_bicubic": int((gains < -0.1).sum()),
         "db_over_gaussian": float(gain_db(rows, "bicubic + Gaussian").mean()),
+        "db_over_smoothed": float(gain_db(rows, "interpolated, smoothed").mean()),
+        "ensemble_db": _mean([row.ensemble_db for row in rows]),
         "db_over_lanczos": float(gain_db(rows, "Lanczos").mean()),
-        **_against_all([row for row in rows if len(row.mse) > len(METHODS)]),
+        **_against_all([row for row in rows if row.mse.keys() >= set(_all_methods(row))]),
         **_looks([row.looks for row in rows]),
         "coverage_90": float(np.mean([row.coverage for row in rows])),
         "coverage_worst": float(np.min([row.coverage for row in rows])),
@@ -279,6 +342,10 @@ def summary(rows: Sequence[Assessed]) -> dict[str, float | str | None]:
     }
 
 
+def _all_methods(row: Assessed) -> tuple[str, ...]:
+    return methods_for(row.case.measurement)
+
+
 def _against_all(rows: Sequence[Assessed]) -> dict[str, float | str | None]:
     """Compare with all classical methods, on the rows that have them."""
     if not rows:
@@ -290,7 +357,7 @@ def _against_all(rows: Sequence[Assessed]) -> dict[str, float | str | None]:
 
 def _looks(found: Sequence[dict[str, float]]) -> dict[str, float | None]:
     """Average similarity and sharpness; edges where the truth has narrow ones, in all three."""
-    both = (BICUBIC, OURS)
+    both = (REFERENCE, OURS)
     means: dict[str, float | None] = {}
     for figure in ("ssim", "ssim_fg", "frc"):
         for name in both:

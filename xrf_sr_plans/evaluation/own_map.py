@@ -16,7 +16,6 @@ import numpy as np
 from xrf_sr_plans.errors import ConfigError, MissingExtraError, ModelError
 from xrf_sr_plans.evaluation.degraded_map import DegradedMap, degraded
 from xrf_sr_plans.evaluation.table import (
-    BASELINE,
     ElementFigures,
     EvaluationTable,
     Figures,
@@ -37,14 +36,15 @@ from xrf_sr_plans.metrics.resolution import (
 )
 from xrf_sr_plans.physics.counting import stabilise
 from xrf_sr_plans.physics.operators import measure_again
-from xrf_sr_plans.physics.resample import fill_unmeasured
-from xrf_sr_plans.sr.classical import METHODS, upscale
+from xrf_sr_plans.physics.resample import fill_unmeasured, repeat
+from xrf_sr_plans.sr.classical import METHODS, methods_for, reference_of, upscale
 
 __all__ = ["EvaluationTable", "evaluate", "evaluate_file", "render", "to_json"]
 
 OURS = "xrf-sr"
 NETWORKS = {"SRCNN": "srcnn-x{factor}", "notes' network": "notes-x{factor}"}
-"""Peers that need weights, and the model names under which they are looked for."""
+"""Peers that need weights, and the model names under which they are looked for, for rows with
+"-rows" behind."""
 LONGEST_NOTE = 200
 
 
@@ -64,17 +64,17 @@ def evaluate_file(
     Parameters
     ----------
     factor
-        2 or 4.
+        2, 4, or 1 for the same grid.
     counts
-        Photons at the 99th percentile of each element's coarse map; None: no noise.
+        Photons per coarse pixel at the 99th percentile of each element's map; None: no noise.
     probe_um
         FWHM of a Gaussian probe with which the truth is blurred before it is sampled; methods
         that can use it know it. None: no blur beyond what the file has.
     sampling
-        As in `physics.forward.coarsen`.
+        As in `physics.forward.coarsen`; of ``rows``, too, gains are over bicubic of the squares.
     methods
         Names to run, in this order: those of `sr.classical.METHODS`, `NETWORKS`, or
-        ``xrf-sr``; None: all. Bicubic always runs.
+        ``xrf-sr``; None: all. Bicubic of the squares always runs.
     model
         For ``xrf-sr``: as in `enhance`.
 
@@ -104,7 +104,7 @@ def evaluate(
     model: str | None = None,
 ) -> EvaluationTable:
     """Run the methods on a case and compare; see `evaluate_file`."""
-    wanted = _wanted(methods)
+    wanted = _wanted(methods, case.measurement)
     own = [
         _OwnEdges(case, index, name not in case.left_out)
         for index, name in enumerate(case.elements)
@@ -125,7 +125,7 @@ def evaluate(
             ElementFigures(name, method, _figures(case, index, estimate[index], ends, own[index]))
             for index, name in enumerate(case.elements)
         ]
-        if method == BASELINE:
+        if method == reference_of(case.measurement):
             base = {row.element: row.figures.psnr_db for row in mine}
         rows += mine
         summaries.append(_summary(case, method, mine, base, estimate, seconds))
@@ -161,14 +161,15 @@ class _OwnEdges:
         return float(np.maximum(width, self.width_um))
 
 
-def _wanted(methods: Sequence[str] | None) -> list[str]:
-    allowed = [BASELINE, *(name for name in METHODS if name != BASELINE), *NETWORKS, OURS]
+def _wanted(methods: Sequence[str] | None, measurement: Measurement) -> list[str]:
+    sensible = methods_for(measurement)
     if methods is None:
-        return allowed
+        return [*sensible, *NETWORKS, OURS]
+    allowed = [*METHODS, *NETWORKS, OURS]
     unknown = [name for name in methods if name not in allowed]
     if unknown:
         raise ConfigError(f"methods {unknown} are unknown; allowed: {allowed}")
-    return list(dict.fromkeys([BASELINE, *methods]))
+    return list(dict.fromkeys([sensible[0], *methods]))
 
 
 def _run(
@@ -178,7 +179,8 @@ def _run(
     if method in METHODS:
         return upscale(fill_unmeasured(case.counts), case.measurement, method), None
     if method in NETWORKS:
-        name = NETWORKS[method].format(factor=case.measurement.factor)
+        rows = "-rows" if case.measurement.fast_pixels > 1 else ""
+        name = NETWORKS[method].format(factor=case.measurement.factor) + rows
         return _peer_network(fill_unmeasured(case.counts), name, case.measurement), None
     from xrf_sr_plans.sr.predict import enhance
 
@@ -201,7 +203,7 @@ def _peer_network(counts: np.ndarray, name: str, measurement: Measurement) -> np
     from xrf_sr_plans.physics.counting import unstabilise
     from xrf_sr_plans.sr.estimate import run_network
     from xrf_sr_plans.sr.registry import load_network, model_path, read_card
-    from xrf_sr_plans.sr.scale import Scale
+    from xrf_sr_plans.sr.scale import Scale, per_coarse_pixel
 
     try:
         path = model_path(name)
@@ -215,8 +217,9 @@ def _peer_network(counts: np.ndarray, name: str, measurement: Measurement) -> np
         part = counts[first : first + at_once]
         # The notes' network has a fixed number of elements: too few are repeated.
         filled = part[np.arange(at_once) % len(part)]
-        found = run_network(filled, Scale.of(filled), measurement, network, None)[0]
-        made.append(unstabilise(found[: len(part)]))
+        scale = Scale.of(per_coarse_pixel(filled, measurement))
+        found = run_network(filled, scale, measurement, network, None)[0]
+        made.append(unstabilise(found[: len(part)]) / measurement.fast_pixels)
     return np.concatenate(made)
 
 
@@ -255,8 +258,7 @@ def _figures(
 def _measured_part(estimate: np.ndarray, case: DegradedMap, index: int) -> np.ndarray:
     """Blank an element's estimate where the coarse map has nothing."""
     missing = np.isnan(case.counts[index])
-    factor = case.measurement.factor
-    return np.where(missing.repeat(factor, 0).repeat(factor, 1), np.nan, estimate)
+    return np.where(repeat(missing, case.measurement.refinement), np.nan, estimate)
 
 
 def _summary(

@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xrf_sr_plans.measurement import Measurement
-
-BASELINE = "bicubic"
+from xrf_sr_plans.sr.classical import reference_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Summary:
     method: str
     mean: Figures
     gain_db: float
-    """Mean PSNR over bicubic of the same coarse map."""
+    """Mean PSNR over bicubic of the same coarse map, for rows over that of their squares."""
     worst_gain_db: float
     worst_element: str
     worst_count_bias: float
@@ -243,11 +242,12 @@ def _per_element(table: EvaluationTable) -> Table:
     shown = _table("element", "method")
     for name in ("gain dB", *(heading for heading, _, _ in _COLUMNS)):
         shown.add_column(name, justify="right")
+    base_method = reference_of(table.degradation.measurement)
     for element in dict.fromkeys(row.element for row in table.rows):
         if element in table.left_out:
             continue
         rows = [row for row in table.rows if row.element == element]
-        base = next((row.figures.psnr_db for row in rows if row.method == BASELINE), np.nan)
+        base = next((row.figures.psnr_db for row in rows if row.method == base_method), np.nan)
         best = max((row.figures.psnr_db for row in rows), default=np.nan)
         for row in rows:
             style = "bold" if row.figures.psnr_db == best else None
@@ -281,7 +281,8 @@ def _cells(figures: Figures) -> list[str]:
 def _foot(table: EvaluationTable) -> list[str]:
     widths = (f"{name} {_number('.3g')(w)}" for name, w in table.reference_fwhm_um.items())
     lines = [
-        "gain: PSNR over bicubic of the same coarse map; range p99.9 - p0.1 of the reference.",
+        f"gain: PSNR over {reference_of(table.degradation.measurement)} of the same photons; range"
+        " p99.9 - p0.1 of the reference.",
         "counts, ratio: totals and the worst ratio of two, against the measured ones. The networks"
         " to compare with run as they are, without the last step of ours that keeps totals.",
         f"edge: not below the reference's own, um: {', '.join(widths)}",

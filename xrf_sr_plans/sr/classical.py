@@ -21,13 +21,14 @@ import numpy as np
 from scipy import fft, ndimage
 
 from xrf_sr_plans.errors import ConfigError
-from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.measurement import SAME_GRID, Measurement
 from xrf_sr_plans.physics.counting import stabilise, unstabilise_mean
 from xrf_sr_plans.physics.forward import AVERAGES, FWHM_PER_SIGMA
 from xrf_sr_plans.physics.operators import blur_matrices, measure_again
 from xrf_sr_plans.physics.resample import Kernel, upsample
 from xrf_sr_plans.physics.smoothing import smoothed
 from xrf_sr_plans.sr.kriging import kriging
+from xrf_sr_plans.sr.scale import per_coarse_pixel
 
 GAUSSIAN_SIGMAS = (0.0, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0, 1.25, 1.6, 2.0, 3.0)
 """Standard deviations of the Gaussian filter, in coarse pixels, of which one is chosen."""
@@ -332,10 +333,20 @@ def _back_projection(plane: np.ndarray, measurement: Measurement) -> Advance:
     return advance
 
 
+def squares_bicubic(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
+    """Return the bicubic map of rows whose pixels are summed over each step, per measured pixel.
+
+    It is what a fly scan of squares would have given in the same time, at the same dose.
+    """
+    squares = per_coarse_pixel(counts, measurement)
+    return upsample(squares, measurement.factor) / measurement.fast_pixels
+
+
+BICUBIC, SQUARES_BICUBIC = "bicubic", "bicubic of squares"
 METHODS: dict[str, Method] = {
     "nearest": _interpolate("nearest"),
     "bilinear": _interpolate("bilinear"),
-    "bicubic": _interpolate("bicubic"),
+    BICUBIC: _interpolate("bicubic"),
     "Lanczos": _interpolate("lanczos"),
     "bicubic + Gaussian": bicubic_gaussian,
     "Richardson-Lucy + bicubic": _iterate(_richardson_lucy),
@@ -345,8 +356,28 @@ METHODS: dict[str, Method] = {
     "wavelets + bicubic": wavelet_bicubic,
     "interpolated, smoothed": smoothed_map,
     "kriging": kriging,
+    SQUARES_BICUBIC: squares_bicubic,
 }
 """The classical methods by the names that tables give them."""
+INTERPOLATIONS = ("nearest", "bilinear", "Lanczos")
+"""Methods that on the same grid are what bicubic is: the counts as they are."""
+
+
+def reference_of(measurement: Measurement) -> str:
+    """Return the method over which gains are counted: bicubic of the squares.
+
+    Rows have to be worth more than the squares that were flown in the same time.
+    """
+    return SQUARES_BICUBIC if measurement.fast_pixels > 1 else BICUBIC
+
+
+def methods_for(measurement: Measurement) -> tuple[str, ...]:
+    """Return the methods that differ from each other on such a map, the reference first."""
+    reference = reference_of(measurement)
+    alike = {SQUARES_BICUBIC} if measurement.fast_pixels == 1 else set()
+    alike |= set(INTERPOLATIONS) if measurement.factor == SAME_GRID else set()
+    others = [name for name in METHODS if name not in alike and name != reference]
+    return reference, *others
 
 
 def upscale(counts: np.ndarray, measurement: Measurement, method: str) -> np.ndarray:
