@@ -5,13 +5,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from xrf_sr_plans.measurement import Measurement  # noqa: E402
+from xrf_sr_plans.measurement import READINGS, Measurement  # noqa: E402
 from xrf_sr_plans.physics.counting import stabilise  # noqa: E402
 from xrf_sr_plans.physics.smoothing import chosen_widths, smoothed  # noqa: E402
 from xrf_sr_plans.sr.cpu_inference import Elementwise  # noqa: E402
 from xrf_sr_plans.sr.flips import FlipConv, folded, joined, versions  # noqa: E402
 from xrf_sr_plans.sr.folded_network import (  # noqa: E402
-    READS,
     FoldedNetwork,
     FoldedNetworkConfig,
 )
@@ -52,7 +51,7 @@ def trained_looking(config: FoldedNetworkConfig = SMALL) -> FoldedNetwork:
     return network
 
 
-@pytest.mark.parametrize("reading", READS)
+@pytest.mark.parametrize("reading", READINGS)
 def test_untrained_it_is_the_best_gaussian_treatment(reading):
     how = measurement_of(reading)
     counts = noisy_counts(how)
@@ -63,7 +62,7 @@ def test_untrained_it_is_the_best_gaussian_treatment(reading):
     assert made.estimate.shape == (1, N_ELEMENTS, 18 * how.factor, 22 * how.factor)
 
 
-@pytest.mark.parametrize("reading", READS)
+@pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("axes", [(-1,), (-2,), (-2, -1)])
 def test_a_mirrored_map_gives_the_mirrored_result(reading, axes):
     how, network = measurement_of(reading), trained_looking()
@@ -100,7 +99,7 @@ def test_layouts_say_where_channels_go():
     assert joined(folded(1, 2), folded(1, 1))[1] == (1, 0, 2)
 
 
-@pytest.mark.parametrize("reading", READS)
+@pytest.mark.parametrize("reading", READINGS)
 def test_one_element_after_the_other_gives_what_all_at_once_give(reading):
     how, network = measurement_of(reading), trained_looking()
     counts = noisy_counts(how)
@@ -113,7 +112,7 @@ def test_one_element_after_the_other_gives_what_all_at_once_give(reading):
         np.testing.assert_allclose(sigma, expected.sigma[0, index], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("reading", READS)
+@pytest.mark.parametrize("reading", READINGS)
 def test_tiles_leave_no_seams(reading):
     how, network = measurement_of(reading), trained_looking()
     counts = noisy_counts(how, 60, 66)

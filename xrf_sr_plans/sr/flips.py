@@ -86,8 +86,8 @@ class FlipConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_weights).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(n_biases))
         # Which number is at which place of the whole weight, and of the whole bias.
-        self.register_buffer("places", places, persistent=False)
-        self.register_buffer("bias_places", bias_places, persistent=False)
+        self.register_buffer("places", torch.from_numpy(places), persistent=False)
+        self.register_buffer("bias_places", torch.from_numpy(bias_places), persistent=False)
         self.shape = (len(given[0]), len(taken[0]), size, size)
         self.dilation = dilation
 
@@ -114,7 +114,7 @@ class FlipConv(nn.Module):
 
 
 @lru_cache(maxsize=64)
-def _shared_places(taken: Layout, given: Layout, size: int) -> tuple[Tensor, int]:
+def _shared_places(taken: Layout, given: Layout, size: int) -> tuple[np.ndarray, int]:
     """Return the number of the weight at each place, flat, and how many there are."""
     shape = (len(given[0]), len(taken[0]), size, size)
     own = np.arange(np.prod(shape)).reshape(shape)
@@ -128,10 +128,11 @@ def _shared_places(taken: Layout, given: Layout, size: int) -> tuple[Tensor, int
 
 
 @lru_cache(maxsize=64)
-def _shared_biases(given: Layout) -> tuple[Tensor, int]:
+def _shared_biases(given: Layout) -> tuple[np.ndarray, int]:
     return _numbered(np.min(np.asarray(given), axis=0))
 
 
-def _numbered(first: np.ndarray) -> tuple[Tensor, int]:
+def _numbered(first: np.ndarray) -> tuple[np.ndarray, int]:
+    # No tensor: one that is kept from an inference can't be trained with.
     found, numbers = np.unique(first, return_inverse=True)
-    return torch.from_numpy(numbers.ravel()), len(found)
+    return numbers.ravel(), len(found)
