@@ -116,6 +116,7 @@ def _start(known: SurveyAsKnown, composite: CompositeMap | None) -> dict[str, An
             "elements": composite.elements,
             "model": attributes["model"],
             "factor": attributes["factor"],
+            "sampling": attributes["sampling"],
             "fallback": attributes["fallback"],
             "placements": [_without_nan(one) for one in attributes["placements"]],
             "measured_share": float(composite.measured.values.any(axis=0).mean()),

@@ -209,6 +209,7 @@ def _start(analysed: AnalysedMap, uid: str, stream: str) -> dict[str, Any]:
         start["grid"] = analysed.enhanced.grid.to_dict()
         start["elements"] = analysed.enhanced.elements
         start["factor"] = analysed.request.factor
+        start["sampling"] = analysed.enhanced.sampling
         start |= {key: value for key, value in analysed.beam.items() if value is not None}
     if analysed.forecast is not None:
         start["forecast"] = dict(analysed.forecast)

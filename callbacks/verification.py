@@ -140,7 +140,12 @@ class Verification:
         metadata = analysed.start["xrf_sr"]
         beamline, survey = str(metadata["beamline"]), str(metadata.get("survey_uid") or "")
         history = self.ledger.before(
-            beamline, predicted.model, predicted.factor, analysed.end_time, analysed.source_uid
+            beamline,
+            predicted.model,
+            predicted.factor,
+            analysed.end_time,
+            analysed.source_uid,
+            predicted.sampling,
         )
         if not self._pools_surveys:
             history = [entry for entry in history if entry.survey_uid == survey]
@@ -228,6 +233,7 @@ class VerifiedMap:
             "beamline": self.beamline,
             "model": self.predicted.model,
             "factor": self.predicted.factor,
+            "sampling": self.predicted.sampling,
             "fallback": self.predicted.fallback,
             "complete": self.analysed.complete,
             "offset": self.offset.to_dict(),
@@ -282,6 +288,7 @@ def _entry(
         parent_uid=analysed.start["xrf_sr"]["parent_uid"],
         survey_uid=survey_uid,
         factor=predicted.factor,
+        sampling=predicted.sampling,
         model=predicted.model["name"],
         model_sha256=predicted.model["sha256"],
         calibration=predicted.model["calibration"],

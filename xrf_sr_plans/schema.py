@@ -56,6 +56,9 @@ STREAM_COMPOSITE = "composite"
 
 Purpose = Literal["coarse", "fine", "pair_coarse", "pair_fine", "map"]
 """What a map is for: a survey, a rescan, either half of a pair, or just a map."""
+PixelChoice = Literal["rows", "squares"]
+"""How a map of coarse rows is read out: in pixels `factor` times shorter than the rows are apart,
+or in square ones."""
 RescanMode = Literal["inline", "queue", "propose"]
 """What is done with the chosen regions: fly them at once, queue them, or only name them."""
 Disposition = Literal["rescanned", "queued", "proposed", "refused", "failed"]
@@ -232,10 +235,15 @@ class MapMetadata(BaseModel):
     um, and of the others in their own units."""
     elements: list[str]
     step_um: float
+    """Distance between two rows in um, which is also the length of a step along them."""
+    fast_pixels: Factor = 1
+    """Pixels per step along the fast axis: more than 1 where rows are read out finely."""
     probe_fwhm_um: float | None = None
     """Full width at half maximum of the probe; None where it is not known."""
     dwell_ms: float
-    """Time per pixel in ms."""
+    """Time per *pixel* in ms, which is `fast_pixels` times less than the time per step."""
+    readout_ms: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Part of that time in ms in which the detector is read out and counts nothing."""
     sampling: Sampling = "fly"
     beamline: str = "unknown"
     analysis: AnalysisRequest | None = None
@@ -244,6 +252,11 @@ class MapMetadata(BaseModel):
     """Arguments of the plan as they were given."""
     derived_input: dict[str, Any] = Field(default_factory=dict)
     """What the plan worked out from them."""
+
+    @property
+    def counting_ms(self) -> float:
+        """Time in ms in which each pixel counted."""
+        return self.dwell_ms - self.readout_ms
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metadata as JSON types, under the keys that documents use."""

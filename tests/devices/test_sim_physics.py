@@ -11,6 +11,7 @@ from support.sim_support import fly, grid_of
 from xrf_sr_plans.devices.sim import Microscope, make_beamline
 from xrf_sr_plans.devices.sim.sample import Sample, cells, zagami
 from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.measurement import FACTORS, Factor, Measurement, Sampling
 from xrf_sr_plans.physics import forward
 
 
@@ -25,13 +26,17 @@ def paths(nx: int, step: float, low: float) -> tuple[np.ndarray, np.ndarray]:
     return edges[:-1], edges[1:]
 
 
-@pytest.mark.parametrize("factor", [1, 2, 3, 4])
-def test_a_noise_free_row_is_what_the_training_degradation_makes_of_the_sample(factor: int) -> None:
+@pytest.mark.parametrize("sampling", ["fly", "rows"])
+@pytest.mark.parametrize("factor", FACTORS)
+def test_a_noise_free_row_is_what_the_training_degradation_makes_of_the_sample(
+    factor: Factor, sampling: Sampling
+) -> None:
     sample = cells(shape=(48, 60), pixel_um=0.25)
     microscope = Microscope(sample, probe_fwhm_um=0.6)
-    expected = forward.coarsen(microscope.blurred_rates_cps(), factor, "fly")
+    expected = forward.coarsen(microscope.blurred_rates_cps(), factor, sampling)
     step = factor * sample.pixel_um
-    start, stop = paths(expected.shape[-1], step, sample.x_low_um)
+    pixel_um = step / Measurement(factor, sampling).fast_pixels
+    start, stop = paths(expected.shape[-1], pixel_um, sample.x_low_um)
     for row in (2, 5, 7):
         height = sample.y_low_um + (row + 0.5) * step
         rates = microscope.rates_cps(start, stop, height)

@@ -86,12 +86,13 @@ def test_a_preview_tells_tiles_time_dose_and_limits_and_moves_nothing():
     plan = bind_plans(beamline)["coarse_survey_with_sr"]
     seen = preview(plan, **SURVEY, tile_um=4, budget_s=10, find="Fe")
     assert seen.allowed
-    assert [one.grid.shape for one in seen.maps] == [(3, 4), (3, 4)]
+    assert [one.grid.shape for one in seen.maps] == [(3, 8), (3, 8)]
     assert seen.time_s == pytest.approx(2 * 3 * 0.24)
     assert seen.dose == pytest.approx(1e7)
     assert set(seen.limits_um) == {"samx", "samy"}
     text = str(seen)
-    for word in ("tile 2/2", "1.4 s", "photons/um^2", "samx: -110..110 um", "8.6 s left"):
+    pixels = ("tile 2/2", "pixels of 0.5 x 1 um", "rows, 1 um apart")
+    for word in (*pixels, "1.4 s", "photons/um^2", "samx: -110..110 um", "8.6 s left"):
         assert word in text
     assert (beamline.fast.axis.motor_um, beamline.slow.axis.motor_um) == where
 

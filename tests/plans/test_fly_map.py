@@ -46,18 +46,22 @@ def test_the_start_document_says_all_that_readers_look_for(run_engine, recorder)
     (start,) = recorder.starts
     assert start["plan_name"] == "xrf_fly_map"
     assert start["motors"] == ["samy", "samx"]
-    assert start["shape"] == [4, 5]
-    assert start["extents"] == [[-1.5, 1.5], [-2.0, 2.0]], "centres, as of bluesky's grid_scan"
+    assert start["shape"] == [4, 10]
+    assert start["extents"] == [[-1.5, 1.5], [-2.25, 2.25]], "centres, as of bluesky's grid_scan"
     assert start["sample"] == "zagami"
     scan = start["scan"]
-    assert scan["shape"] == [5, 4], "PyXRF reads (fast, slow)"
-    assert scan["scan_input"] == [-2.0, 2.0, 5, -1.5, 1.5, 4, 0.01]
+    assert scan["type"] == "XRF_FLY"
+    assert scan["shape"] == [10, 4], "PyXRF reads (fast, slow)"
+    assert scan["scan_input"] == [-2.25, 2.25, 10, -1.5, 1.5, 4, 0.005]
+    assert scan["dwell"] == 0.005, "what a recorded pixel got"
     assert scan["fast_axis"] == {"motor_name": "samx", "units": "um"}
     assert scan["slow_axis"] == {"motor_name": "samy", "units": "um"}
     assert scan["detectors"] == ["xrf"]
     facts = start["xrf_sr"]
     assert facts["purpose"] == "map"
-    assert facts["grid"]["fast"]["centers_um"] == [-2.0, -1.0, 0.0, 1.0, 2.0]
+    assert facts["grid"]["fast"]["centers_um"] == [-2.25 + 0.5 * at for at in range(10)]
+    assert (facts["sampling"], facts["fast_pixels"], facts["step_um"]) == ("rows", 2, 1.0)
+    assert (facts["dwell_ms"], facts["derived_input"]["step_dwell_ms"]) == (5.0, 10.0)
     assert facts["user_input"]["width_um"] == 5
     assert facts["derived_input"]["velocity_um_s"] == pytest.approx(100.0)
     assert json.loads(json.dumps(start, allow_nan=False)) == start
@@ -65,7 +69,7 @@ def test_the_start_document_says_all_that_readers_look_for(run_engine, recorder)
 
 def test_start_stop_and_centre_width_mean_the_same_pixels(run_engine, recorder):
     ends = {"x_start_um": -2, "x_stop_um": 2, "x_num": 5, "y_start_um": -1.5, "y_stop_um": 1.5}
-    run_engine(xrf_map(small_beamline(), **AREA, **HERE))
+    run_engine(xrf_map(small_beamline(), **AREA, **HERE, sampling="squares"))
     run_engine(xrf_map_start_stop(small_beamline(), **ends, y_num=4, dwell_ms=10))
     one, other = (start["xrf_sr"]["grid"] for start in recorder.starts)
     assert one == other

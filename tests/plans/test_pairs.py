@@ -40,11 +40,16 @@ def test_coarse_and_fine_maps_have_the_same_edges_and_one_pair_uid(run_engine, r
     assert all(one["analysis"]["enhance"] is False for one in facts)
 
 
-def test_block_sums_of_the_fine_map_look_like_the_coarse_one(run_engine, recorder):
-    run_engine(acquire_pair(small_beamline(), **PAIR, **HERE))
+@pytest.mark.parametrize("sampling", ["rows", "squares"])
+def test_block_sums_of_the_fine_map_look_like_the_coarse_one(run_engine, recorder, sampling):
+    run_engine(acquire_pair(small_beamline(), **PAIR, **HERE, sampling=sampling))
     coarse, fine = (recorder.builder(start).maps() for start in recorder.starts)
-    blocks = fine.counts.values.reshape(-1, 4, 2, 8, 2).mean(axis=(2, 4))
+    across = coarse.grid.shape[1]
+    # A row's pixel has the time of a square one divided by how many of them a step has.
+    dwell = coarse.attrs["dwell_ms"] / fine.attrs["dwell_ms"]
+    blocks = fine.counts.values.reshape(-1, 4, 2, across, 16 // across).mean(axis=(2, 4)) * dwell
     expected = coarse.counts.values
+    assert (across, dwell) == ((16, 0.5) if sampling == "rows" else (8, 1.0))
     assert np.abs(blocks - expected).mean() < 3 * np.sqrt(expected.mean())
 
 

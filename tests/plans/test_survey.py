@@ -27,6 +27,7 @@ from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.devices.sim.faults import HungFlyer
 from xrf_sr_plans.errors import FlightError, GridError, RefusedError
+from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.plans.fine_grid import fine_grid
 from xrf_sr_plans.plans.rescan import rescan_regions
@@ -93,7 +94,7 @@ def test_the_decisions_record_each_tiles_analysis_and_every_change_of_a_region(
 def test_fine_pixels_nest_in_the_coarse_ones(run_engine, recorder):
     run_engine(small_survey(small_beamline(), factor=4))
     coarse, _, _, fine, _ = recorder.starts
-    edge = coarse["xrf_sr"]["grid"]["fast"]["start_um"] - 0.5
+    edge = ScanGrid.from_dict(coarse["xrf_sr"]["grid"]).fast.low_um
     fine_axis = fine["xrf_sr"]["grid"]["fast"]
     assert fine_axis["step_um"] == 0.25
     assert (fine_axis["start_um"] - 0.125 - edge) / 0.25 == pytest.approx(0.0)

@@ -96,6 +96,7 @@ def compose(
         for key in ("model", "factor", "fallback", "dwell_ms", "i0_median")
     }
     facts |= {
+        "sampling": predicted.sampling,
         "tile_uids": [str(tile.dataset.attrs.get("source_uid", "")) for tile in tiles],
         "rescan_uids": [fine.uid for fine in fine_maps],
         "placements": [one.to_dict() for one in placements],

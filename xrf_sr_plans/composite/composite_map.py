@@ -64,7 +64,7 @@ class FinePlacement:
 class CompositeMap:
     """One result of a survey: fine counts where it was rescanned, the estimate elsewhere.
 
-    All values are in photons per *coarse* pixel, like those of `EnhancedMaps`.
+    All values are in photons per *measured* pixel of the survey, like those of `EnhancedMaps`.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class CompositeMap:
         (bool), False where the model was outside what it was calibrated for and nothing was
         measured; and ``source``, 0 for an estimate and k for the k-th fine map. Its attributes are
         ``survey_uid``, ``tile_uids``, ``rescan_uids``, ``placements``, ``model``, ``factor``,
-        ``fallback``, ``dwell_ms``, ``i0_median`` and ``notes``.
+        ``sampling``, ``fallback``, ``dwell_ms``, ``i0_median`` and ``notes``.
     grid
         The pixels, which are the fine ones of all tiles of the survey.
     """

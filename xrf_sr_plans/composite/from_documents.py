@@ -14,8 +14,8 @@ from xrf_sr_plans.maps.well_formed import checked
 from xrf_sr_plans.schema import STREAM_COMPOSITE, kind_of_run
 
 _FACTS = (
-    *("survey_uid", "tile_uids", "rescan_uids", "placements", "model", "factor", "fallback"),
-    *("dwell_ms", "i0_median", "notes"),
+    *("survey_uid", "tile_uids", "rescan_uids", "placements", "model", "factor", "sampling"),
+    *("fallback", "dwell_ms", "i0_median", "notes"),
 )
 
 
@@ -67,4 +67,6 @@ def _from_documents(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> Compo
         for name in FIELDS
     }
     facts = {key: start.get(key) for key in _FACTS}
+    # Composite maps of before were all of squares.
+    facts["sampling"] = facts["sampling"] or "fly"
     return CompositeMap.from_arrays(ScanGrid.from_dict(start["grid"]), elements, fields, **facts)

@@ -14,7 +14,7 @@ from xrf_sr_plans.errors import ConfigError
 FINE_STEP_UM = 0.5
 """Step of the fine rescans; the survey's step is `factor` times as large."""
 DWELL_MS = 10.0
-"""Time at each pixel, coarse or fine."""
+"""Time at each step of the survey and at each pixel of the rescans."""
 
 
 @dataclass(frozen=True)

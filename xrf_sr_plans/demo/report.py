@@ -40,7 +40,8 @@ class Outcome:
     coarse, enhanced
         The coarse map and its enhancement.
     truth
-        Photons per coarse pixel without noise, on the enhanced grid (element, y, x).
+        Photons per measured pixel of the coarse map without noise, on the enhanced grid
+        (element, y, x).
     targets
         What there was to find.
     """
@@ -57,8 +58,9 @@ class Outcome:
     def of(cls, record: SurveyRecord, beamline: SimBeamline, question: Question) -> Outcome:
         """Compare a survey with the sample that it was flown on."""
         (coarse,), (enhanced,) = record.coarse.values(), record.enhanced.values()
-        truth = expected_counts(beamline, enhanced.grid, DWELL_MS)
-        plane = truth[enhanced.elements.index(question.element)]
+        truth = expected_counts(beamline, enhanced.grid, DWELL_MS / enhanced.fast_pixels)
+        # Queries are asked in photons per step.
+        plane = truth[enhanced.elements.index(question.element)] * enhanced.fast_pixels
         targets = TrueTargets.above(plane, question.above, question.fewest_px)
         return cls(record, beamline, question, coarse, enhanced, truth, targets)
 
@@ -79,9 +81,9 @@ class Outcome:
         way_s = region_way_s(self.beamline, grid_extents_um(self.coarse.grid))
         return RescanCost(DWELL_MS * 1e-3 * model.dwell_scale, model.overhead_s, way_s)
 
-    def map_s(self, grid: ScanGrid) -> float:
+    def map_s(self, grid: ScanGrid, dwell_ms: float = DWELL_MS) -> float:
         """Return how long it takes to fly a map, in s."""
-        return map_cost(self.beamline, grid, DWELL_MS).time_s
+        return map_cost(self.beamline, grid, dwell_ms).time_s
 
 
 def make_report(outcome: Outcome) -> dict[str, Any]:
@@ -160,7 +162,7 @@ def _beam_time(outcome: Outcome) -> dict[str, float]:
 
     The way to each region counts as in the survey's own budget.
     """
-    coarse = outcome.map_s(outcome.coarse.grid)
+    coarse = outcome.map_s(outcome.coarse.grid, DWELL_MS / outcome.enhanced.fast_pixels)
     fine_maps = outcome.record.fine.values()
     fine = sum(outcome.map_s(maps.grid) + outcome.cost.box_s for maps in fine_maps)
     full = outcome.map_s(outcome.enhanced.grid)

@@ -148,6 +148,8 @@ _BEAMLINE_RANGES: Mapping[str, Range] = {
     "max_rate_hz": ABOVE_ZERO,
     "max_points": Range(1, 10**9, whole=True),
     "max_velocity_um_s": ABOVE_ZERO,
+    "encoder_um": ABOVE_ZERO,
+    "readout_ms": ZERO_OR_MORE,
     "run_up_um": ZERO_OR_MORE,
     "probe_fwhm_um": ZERO_OR_MORE,
     "flux_ph_s": ABOVE_ZERO,
@@ -225,9 +227,10 @@ class FineStage:
     coarse_error_um
         How far the coarse stage may stop from where it was sent, in um; so much of the range of
         the fine stage is kept free on every side.
-    safe_box_um, max_rate_hz, max_points, max_velocity_um_s, run_up_um, time_model
-        As those of a `Beamline`, but for the fine stage. The highest frame rate and the largest
-        number of pixels are those of the beamline where they are None.
+    safe_box_um, max_rate_hz, max_points, readout_ms, max_velocity_um_s, encoder_um, run_up_um, \
+time_model
+        As those of a `Beamline`, but for the fine stage. The highest frame rate, the largest
+        number of pixels and the readout time are those of the beamline where they are None.
 
     Raises
     ------
@@ -246,7 +249,9 @@ class FineStage:
     safe_box_um: tuple[tuple[float, float], tuple[float, float]] | None = None
     max_rate_hz: float | None = None
     max_points: int | None = None
+    readout_ms: float | None = None
     max_velocity_um_s: float | None = None
+    encoder_um: float | None = None
     run_up_um: float | None = None
     time_model: RowTimeModel = field(default_factory=RowTimeModel)
 
@@ -296,8 +301,14 @@ class Beamline:
         Highest frame rate of the detectors.
     max_points
         Highest number of pixels that one map may have.
+    readout_ms
+        Time between two frames in ms in which the detector counts nothing. It is part of each
+        pixel's time.
     max_velocity_um_s
         Highest velocity of the fast axis in a row; None: what the axis itself says.
+    encoder_um
+        Resolution of the fast axis's encoder, which triggers the frames of a row: no pixel of a
+        row can be shorter. None: unknown, nothing is refused for it.
     run_up_um
         Distance before and after each row in which the fast axis speeds up and brakes; None:
         computed from velocity and acceleration.
@@ -318,7 +329,8 @@ class Beamline:
     Raises
     ------
     ConfigError
-        A number is not finite or not above 0 (`run_up_um` and `probe_fwhm_um` may be 0), or
+        A number is not finite or not above 0 (`readout_ms`, `run_up_um` and `probe_fwhm_um` may be
+        0), or
         `safe_box_um` or `reach_um` is not of the form above, or a device is not of its kind, or
         two axes have the same name. The message lists all of it.
     """
@@ -333,7 +345,9 @@ class Beamline:
     reach_um: tuple[float, float] | None = None
     max_rate_hz: float = 1000.0
     max_points: int = 1_000_000
+    readout_ms: float = 0.0
     max_velocity_um_s: float | None = None
+    encoder_um: float | None = None
     run_up_um: float | None = None
     probe_fwhm_um: float | None = None
     flux_ph_s: float | None = None
@@ -381,8 +395,9 @@ class Beamline:
         if self.fine is None:
             return self
         names = ("fast", "slow", "flyer", "reach_um", "safe_box_um", "max_velocity_um_s")
-        values = {name: getattr(self.fine, name) for name in (*names, "run_up_um", "time_model")}
-        for name in ("max_rate_hz", "max_points"):
+        names = (*names, "encoder_um", "run_up_um", "time_model")
+        values = {name: getattr(self.fine, name) for name in names}
+        for name in ("max_rate_hz", "max_points", "readout_ms"):
             value = getattr(self.fine, name)
             values[name] = getattr(self, name) if value is None else value
         return replace(self, fine=None, **values)

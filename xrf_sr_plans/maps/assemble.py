@@ -184,7 +184,7 @@ class MapBuilder:
         metadata = self.metadata
         return {
             "source_uid": self.uid,
-            "dwell_ms": metadata.dwell_ms,
+            "dwell_ms": metadata.counting_ms,
             "step_um": metadata.step_um,
             "probe_fwhm_um": metadata.probe_fwhm_um,
             "sampling": metadata.sampling,

@@ -12,7 +12,7 @@ import xarray as xr
 from xrf_sr_plans.errors import GridError
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.monitors import Beam, beam_of
-from xrf_sr_plans.measurement import Measurement, checked_sampling, doubled_names
+from xrf_sr_plans.measurement import Measurement, Sampling, checked_sampling, doubled_names
 
 _PIXEL = ("y", "x")
 _ELEMENT_PIXEL = ("element", "y", "x")
@@ -139,7 +139,7 @@ class EnhancedMaps:
     """Super-resolved maps with their trust, in photons per *measured* pixel.
 
     The mean of the estimate over the fine pixels of a measured pixel agrees with what was counted
-    there.
+    there. Rows have several measured pixels per step of the survey, squares have one.
 
     Parameters
     ----------
@@ -147,9 +147,9 @@ class EnhancedMaps:
         Each (element, y, x): ``estimate``; ``sigma``, one standard deviation of its error;
         ``lower`` and ``upper``, the ends of the 90 % interval; ``baseline``, what no network has
         touched; and ``trusted`` (bool). Its attributes are ``factor``, ``sampling`` (that of the
-        measured map), ``model`` {name, sha256, calibration},
-        ``source_uid``, ``fallback`` (why the model was not used, "" where it was), ``notes`` and
-        ``data_notes`` (those of them that are about the measured values).
+        measured map), ``model`` {name, sha256, calibration}, ``source_uid``, ``fallback`` (why the
+        model was not used, "" where it was), ``notes`` and ``data_notes`` (those of them that are
+        about the measured values).
     grid
         The fine pixels.
     """
@@ -260,13 +260,41 @@ class EnhancedMaps:
         return int(self.dataset.attrs["factor"])
 
     @property
-    def refinement(self) -> tuple[int, int]:
-        """Fine pixels per measured pixel along the (slow, fast) axis; rows are fine along the fast.
+    def sampling(self) -> Sampling:
+        """How the map was measured that was enhanced.
 
         Maps that were kept before there were rows don't name a sampling.
         """
-        sampling = checked_sampling(str(self.dataset.attrs.get("sampling", "fly")))
-        return Measurement(self.factor, sampling).refinement
+        return checked_sampling(str(self.dataset.attrs.get("sampling") or "fly"))
+
+    @property
+    def refinement(self) -> tuple[int, int]:
+        """Fine pixels per measured pixel along the (slow, fast) axis; rows are fine along the fast."""
+        return Measurement(self.factor, self.sampling).refinement
+
+    @property
+    def fast_pixels(self) -> int:
+        """Measured pixels per step of the survey along the fast axis: `factor` for rows, else 1."""
+        return Measurement(self.factor, self.sampling).fast_pixels
+
+    def per_coarse_pixel(self) -> EnhancedMaps:
+        """Return the maps in photons per coarse pixel, a square of one step of the survey.
+
+        Queries are asked in that unit, and it is the one in which counts tell structure from
+        noise: all measured pixels of a step are information about the same place. Maps that were
+        made from square pixels have that unit anyway.
+        """
+        if self.fast_pixels == 1:
+            return self
+        names = ("estimate", "sigma", "lower", "upper", "baseline")
+        dwell_ms = self.dataset.attrs.get("dwell_ms")
+        dataset = self.dataset.assign(
+            {name: self.dataset[name] * self.fast_pixels for name in names}
+        ).assign_attrs(
+            sampling="fly",
+            dwell_ms=None if dwell_ms is None else float(dwell_ms) * self.fast_pixels,
+        )
+        return EnhancedMaps(dataset, self.grid)
 
     @property
     def model(self) -> dict[str, Any]:

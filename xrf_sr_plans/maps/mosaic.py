@@ -40,7 +40,8 @@ def mosaic(tiles: Sequence[EnhancedMaps]) -> EnhancedMaps:
     Raises
     ------
     GridError
-        There is no tile, the tiles differ in elements, factor, axes or steps or share no lattice,
+        There is no tile, the tiles differ in elements, factor, sampling, axes or steps or share
+        no lattice,
         or the whole has more values than are held in memory.
     """
     if not tiles:
@@ -67,6 +68,7 @@ def _refuse_another_kind(first: EnhancedMaps, tile: EnhancedMaps, number: int) -
     for what, one, other in (
         ("elements", first.elements, tile.elements),
         ("factor", first.factor, tile.factor),
+        ("sampling", first.sampling, tile.sampling),
         ("axes", _names(first.grid), _names(tile.grid)),
     ):
         if one != other:

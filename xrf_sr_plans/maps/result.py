@@ -73,6 +73,7 @@ def _maps(start: Mapping[str, Any], events: dict[str, Mapping[str, Any]]) -> Enh
         elements,
         **arrays,
         factor=int(start["factor"]),
+        sampling=str(start.get("sampling", "fly")),
         model=dict(start["model"]),
         source_uid=start["original_run_uid"],
         fallback=start["fallback"],

@@ -27,7 +27,7 @@ class Registration:
     """
 
     factor: int
-    """How many times larger the step of the coarse map is."""
+    """How many times larger the step of the coarse map is, along the axis where it is largest."""
     dx_um: float
     """What is at x in the fine map is at x + dx_um in the coarse one."""
     dy_um: float
@@ -60,17 +60,19 @@ def register(coarse: ElementalMaps, fine: ElementalMaps) -> Registration:
     GridError
         The grids don't nest, or the elements differ.
     """
-    factor = fine.grid.fast.num // coarse.grid.fast.num
-    if factor < 1 or fine.grid.shape != tuple(factor * num for num in coarse.grid.shape):
+    # Fine pixels per pixel of the coarse map along each axis (y, x); fewer along x for rows.
+    ratio = fine.grid.slow.num // coarse.grid.slow.num, fine.grid.fast.num // coarse.grid.fast.num
+    nested = tuple(times * num for times, num in zip(ratio, coarse.grid.shape, strict=True))
+    if min(ratio) < 1 or fine.grid.shape != nested:
         raise GridError(
             f"a fine map of {fine.grid.shape} pixels doesn't nest in {coarse.grid.shape}"
         )
     if coarse.elements != fine.elements:
         raise GridError(f"elements {coarse.elements} and {fine.elements} differ")
-    nan = float("nan")
+    factor, nan = max(ratio), float("nan")
     if min(coarse.grid.shape) < MIN_PIXELS:
         return Registration(factor, nan, nan, nan)
-    shift_px, error = _displacement(_image(coarse, 1), _image(fine, factor))
+    shift_px, error = _displacement(_image(coarse, (1, 1)), _image(fine, ratio))
     dy_um, dx_um = shift_px * (coarse.grid.slow.step_um, coarse.grid.fast.step_um)
     return Registration(factor, float(dx_um), float(dy_um), error)
 
@@ -95,8 +97,8 @@ def _displacement(reference: np.ndarray, moving: np.ndarray) -> tuple[np.ndarray
     return total, float(error)
 
 
-def _image(maps: ElementalMaps, factor: int) -> np.ndarray:
-    """Return one image (y, x) for all elements, on pixels `factor` times as large."""
+def _image(maps: ElementalMaps, factor: tuple[int, int]) -> np.ndarray:
+    """Return one image (y, x) for all elements, on pixels larger by factors (y, x)."""
     counts = block_mean(fill_unmeasured(usable_counts_of(maps).counts), factor)
     image = stabilise(counts).sum(axis=0)
     return image - image.mean()

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from bluesky.utils import MsgGenerator, plan
 
+from xrf_sr_plans import schema
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import FlightError, RefusedError, in_words
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.maps.region_documents import regions_from_arguments
-from xrf_sr_plans.measurement import Factor
+from xrf_sr_plans.measurement import CoarserFactor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Design, PlannedMap, told_with
 from xrf_sr_plans.plans.fine_maps import RegionOutcome
@@ -42,7 +43,8 @@ def collect_pairs(
     *,
     fine_step_um: float,
     dwell_ms: float,
-    factors: list[Factor] | tuple[Factor, ...] = (2,),
+    factors: list[CoarserFactor] | tuple[CoarserFactor, ...] = (2,),
+    sampling: schema.PixelChoice | None = None,
     coarse_dwell_ms: float | None = None,
     bracket: bool = False,
     budget_s: float | None = None,
@@ -63,8 +65,13 @@ def collect_pairs(
         Time at each pixel of the fine maps in ms.
     factors
         How many times coarser the coarse maps are: 2, 4 or both.
+    sampling
+        How the rows of the coarse maps are read out, at the same time and dose: "rows" in pixels
+        as long as those of the fine maps, "squares" in square ones. None means rows where the
+        hardware takes so many frames.
     coarse_dwell_ms
-        Time at each pixel of the coarse maps in ms. None means the same as in the fine maps.
+        Time at each step of the coarse maps in ms. None means the same as at each pixel of the
+        fine maps.
     bracket
         Fly the coarse maps of each pair again after the fine one, so that drift shows.
     budget_s
@@ -163,5 +170,8 @@ def design_pairs(beamline: Beamline, request: CollectRequest) -> Design:
         time_s=sum(design.time_s for design in designs),
         dose=max((design.dose for design in designs), default=0.0),
         problems=tuple(problems),
-        notes=tuple(f"left out: {problem.text}" for problem in left_out) if designs else (),
+        notes=(
+            *dict.fromkeys(note for design in designs for note in design.notes),
+            *(f"left out: {problem.text}" for problem in left_out if designs),
+        ),
     )

@@ -18,13 +18,14 @@ from xrf_sr_plans import schema
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import ConfigError, GridError, RefusedError
 from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.measurement import FACTORS, MOST_PROBE_STEPS
+from xrf_sr_plans.measurement import FACTORS, MOST_PROBE_STEPS, Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.arguments import refusal
 from xrf_sr_plans.plans.placed_grid import rescan_reach_um
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import SingleMapRequest, SurveyRequest
 from xrf_sr_plans.plans.rescan_problems import rescan_problems
+from xrf_sr_plans.plans.row_pixels import SQUARES, RowPixels
 from xrf_sr_plans.plans.stage_state import stage_state
 from xrf_sr_plans.plans.tiles import Tile, split_into_tiles
 from xrf_sr_plans.plans.two_stages import center_problems, grid_extents_um, region_way_s
@@ -35,8 +36,9 @@ from xrf_sr_plans.plans.worth import rescans_limit_s, whole_map_s, worth_notes
 class PlannedMap:
     """One map that would be flown; `what` tells it from the other maps of its design.
 
-    `time_s` is its beam time in seconds, and `dose` is in the beamline's unit
-    (`preflight.dose_unit`).
+    `dwell_ms` is the time at each pixel. `time_s` is its beam time in seconds, and `dose` is in
+    the beamline's unit (`preflight.dose_unit`). Of `fast_pixels` pixels each step along the fast
+    axis consists.
     """
 
     what: str
@@ -44,6 +46,7 @@ class PlannedMap:
     dwell_ms: float
     time_s: float
     dose: float
+    fast_pixels: Factor = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,7 @@ class SurveyDesign(Design):
     Attributes
     ----------
     grid
-        The pixels of the whole survey.
+        The pixels of the whole survey, as they are read out.
     tiles
         The maps that it is flown as.
     analysis
@@ -105,10 +108,31 @@ class SurveyDesign(Design):
     rescans_limit_s: float
 
 
-def planned_map(beamline: Beamline, what: str, grid: ScanGrid, dwell_ms: float) -> PlannedMap:
-    """Return one map with what it costs on this beamline."""
+def planned_map(
+    beamline: Beamline,
+    what: str,
+    squares: ScanGrid,
+    step_dwell_ms: float,
+    pixels: RowPixels = SQUARES,
+) -> PlannedMap:
+    """Return one map with what it costs on this beamline.
+
+    Parameters
+    ----------
+    beamline
+        Its flux and time model count.
+    what
+        What tells the map from the others of its design.
+    squares
+        Its pixels before the rows are read out more finely.
+    step_dwell_ms
+        Time at each of these in ms.
+    pixels
+        How the rows are read out.
+    """
+    grid, dwell_ms = pixels.of(squares), pixels.dwell_ms(step_dwell_ms)
     cost = preflight.map_cost(beamline, grid, dwell_ms)
-    return PlannedMap(what, grid, dwell_ms, cost.time_s, cost.dose)
+    return PlannedMap(what, grid, dwell_ms, cost.time_s, cost.dose, pixels.number)
 
 
 def design_map(beamline: Beamline, request: SingleMapRequest) -> Design:
@@ -122,10 +146,15 @@ def design_map(beamline: Beamline, request: SingleMapRequest) -> Design:
     problems = request.problems(beamline)
     with told_with(problems):
         grid = request.pixels(beamline)
-    planned = planned_map(beamline, "map", grid, request.dwell_ms)
-    problems += _flight_problems(beamline, [grid], request, planned.time_s)
+        pixels = request.row_pixels(beamline, grid)
+    planned = planned_map(beamline, "map", grid, request.dwell_ms, pixels)
+    problems += [*pixels.problems, *_flight_problems(beamline, [planned], request)]
     return Design(
-        maps=(planned,), time_s=planned.time_s, dose=planned.dose, problems=_once(problems)
+        maps=(planned,),
+        time_s=planned.time_s,
+        dose=planned.dose,
+        problems=_once(problems),
+        notes=(pixels.note,) if pixels.note else (),
     )
 
 
@@ -140,15 +169,21 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
     problems = request.problems(beamline)
     with told_with(problems):
         grid = request.area.grid(beamline, request.dwell_ms)
-    tiles, tile_problems = _tiles(beamline, grid, request.tile_um)
-    problems += tile_problems
-    titles = [f"tile {number}/{len(tiles)}" for number in range(1, len(tiles) + 1)]
+    # Cut as squares, so that every step of a row lies in one tile as a whole.
+    squares, tile_problems = _tiles(beamline, grid, request.tile_um)
+    pixels = request.row_pixels(beamline, [tile.grid for tile in squares])
+    problems += [*tile_problems, *pixels.problems]
+    titles = [f"tile {number}/{len(squares)}" for number in range(1, len(squares) + 1)]
     maps = tuple(
-        planned_map(beamline, title, tile.grid, request.dwell_ms)
-        for title, tile in zip(titles if len(tiles) > 1 else ["survey"], tiles, strict=True)
+        planned_map(beamline, title, tile.grid, request.dwell_ms, pixels)
+        for title, tile in zip(titles if len(squares) > 1 else ["survey"], squares, strict=True)
     )
+    tiles = [
+        Tile(planned.grid, tile.first_row, tile.first_column * pixels.number)
+        for planned, tile in zip(maps, squares, strict=True)
+    ]
     time_s = sum(planned.time_s for planned in maps)
-    problems += _flight_problems(beamline, [tile.grid for tile in tiles], request, time_s)
+    problems += _flight_problems(beamline, maps, request)
     analysis, analysis_problems = _analysis(request)
     problems += [*_survey_problems(beamline, request), *analysis_problems]
     fine_step_um = request.fine_step_um
@@ -180,13 +215,14 @@ def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
         dose=maps[0].dose,
         problems=_once(problems),
         notes=(
+            *((pixels.note,) if pixels.note else ()),
             *_survey_notes(beamline, request, fine_step_um, time_s),
             *worth_notes(request.factor, request.budget_s, time_s, whole_s),
             *_stage_note(beamline, analysis),
             *_time_note(beamline, request, time_s, fine),
             *_dose_note(beamline, request, maps[0].dose, fine),
         ),
-        grid=grid,
+        grid=pixels.of(grid),
         tiles=tuple(tiles),
         analysis=analysis,
         fine_step_um=fine_step_um,
@@ -207,16 +243,14 @@ def told_with(problems: Iterable[Problem]) -> Iterator[None]:
 
 
 def _flight_problems(
-    beamline: Beamline,
-    grids: Sequence[ScanGrid],
-    request: SingleMapRequest | SurveyRequest,
-    time_s: float,
+    beamline: Beamline, maps: Sequence[PlannedMap], request: SingleMapRequest | SurveyRequest
 ) -> list[Problem]:
-    """Return what forbids to fly all `grids`, which share step and dwell, in `time_s` seconds."""
+    """Return what forbids to fly all `maps`, which share step and dwell."""
     problems = center_problems(beamline)
-    for grid in grids:
-        problems += preflight.map_problems(beamline, grid, request.dwell_ms)
-    cost = preflight.map_cost(beamline, grids[0], request.dwell_ms)
+    for planned in maps:
+        problems += preflight.map_problems(beamline, planned.grid, planned.dwell_ms)
+    cost = preflight.map_cost(beamline, maps[0].grid, maps[0].dwell_ms)
+    time_s = sum(planned.time_s for planned in maps)
     problems += preflight.budget_problems(
         time_s, cost, budget_s=request.budget_s, max_dose=request.max_dose
     )

@@ -11,6 +11,7 @@ from xrf_sr_plans import schema
 from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline, HasCheckPlan
 from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import design_map
 from xrf_sr_plans.plans.flight import Flight
@@ -27,6 +28,7 @@ def fly_map(
     grid: ScanGrid,
     *,
     dwell_ms: float,
+    fast_pixels: Factor = 1,
     purpose: schema.Purpose = "map",
     analysis: schema.AnalysisRequest | None = None,
     budget_s: float | None = None,
@@ -45,6 +47,9 @@ def fly_map(
         The pixels, in um of the stage.
     dwell_ms
         Time at each pixel in ms.
+    fast_pixels
+        Pixels per step along the fast axis, in the start document: more than 1 where the rows are
+        further apart than the pixels of `grid` are long.
     purpose
         What the map is for, in the start document.
     analysis
@@ -78,6 +83,7 @@ def fly_map(
         beamline,
         request.grid,
         request.dwell_ms,
+        fast_pixels=request.fast_pixels,
         purpose=request.purpose,
         analysis=request.analysis,
         row_attempts=request.row_attempts,
@@ -123,6 +129,7 @@ def fly(run: MapRun, progress: FlightProgress | None = None) -> MsgGenerator[Flo
     plan_args = {
         "grid": run.grid.to_dict(),
         "dwell_ms": run.dwell_ms,
+        "fast_pixels": run.fast_pixels,
         "purpose": run.purpose,
         "row_attempts": run.row_attempts,
     }

@@ -12,6 +12,7 @@ from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.maps.stage_placement import StagePlacement
+from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.stage_state import stage_state
 
@@ -85,6 +86,8 @@ class MapRun:
         The pixels, in coordinates of the sample.
     dwell_ms
         Time at each pixel in ms.
+    fast_pixels
+        Pixels per step along the fast axis; more than 1 where rows are read out finely.
     purpose, survey_uid, parent_uid, region, tile, analysis
         As in `schema.MapMetadata`.
     placement
@@ -120,6 +123,7 @@ class MapRun:
     derived_input: Mapping[str, Any] = field(default_factory=dict)
     row_attempts: int = ROW_ATTEMPTS
     md: Mapping[str, Any] = field(default_factory=dict)
+    fast_pixels: Factor = 1
 
     @property
     def flown(self) -> ScanGrid:
@@ -129,6 +133,7 @@ class MapRun:
     def metadata(self) -> schema.MapMetadata:
         """Return the `xrf_sr` part of the start document."""
         cost = preflight.map_cost(self.beamline, self.grid, self.dwell_ms)
+        is_stepping = preflight.is_stepping(self.beamline)
         derived = {
             "time_s": cost.time_s,
             "row_s": cost.row_s,
@@ -136,6 +141,7 @@ class MapRun:
             "dose_unit": cost.dose_unit,
             "velocity_um_s": cost.velocity_um_s,
             "run_up_um": self.grid.run_up_um,
+            "step_dwell_ms": self.dwell_ms * self.fast_pixels,
         }
         return schema.MapMetadata(
             purpose=self.purpose,
@@ -147,10 +153,12 @@ class MapRun:
             placement=None if self.placement is None else self.placement.to_dict(),
             stage=stage_state(self.beamline) if self.stage is None else dict(self.stage),
             elements=list(self.beamline.flyer.elements),
-            step_um=self.grid.fast.step_um,
+            step_um=self.grid.fast.step_um * self.fast_pixels,
+            fast_pixels=self.fast_pixels,
             probe_fwhm_um=self.beamline.probe_fwhm_um,
             dwell_ms=self.dwell_ms,
-            sampling="point" if preflight.is_stepping(self.beamline) else "fly",
+            readout_ms=0.0 if is_stepping else self.beamline.readout_ms,
+            sampling="point" if is_stepping else "rows" if self.fast_pixels > 1 else "fly",
             beamline=self.beamline.name,
             analysis=self.analysis,
             user_input=dict(self.user_input),

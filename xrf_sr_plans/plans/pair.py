@@ -15,7 +15,7 @@ from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import BudgetError
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
-from xrf_sr_plans.measurement import Factor
+from xrf_sr_plans.measurement import CoarserFactor, Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Design, PlannedMap, planned_map, told_with
 from xrf_sr_plans.plans.fly_map import fly
@@ -23,6 +23,7 @@ from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS, MapRun
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import PairRequest
 from xrf_sr_plans.plans.return_to_start import returning_to_start
+from xrf_sr_plans.plans.row_pixels import SQUARES, RowPixels, chosen_row_pixels
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ class PairOutcome:
 
 @dataclass(frozen=True)
 class PairMap(PlannedMap):
-    """One map of a pair, with pixels that are `factor` times as large as the fine map's."""
+    """One map of a pair, with rows that are `factor` times as far apart as the fine map's."""
 
-    factor: int
+    factor: int = field(kw_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,8 @@ def acquire_pair(
     dwell_ms: float,
     x_center_um: float | None = None,
     y_center_um: float | None = None,
-    factors: list[Factor] | tuple[Factor, ...] = (2,),
+    factors: list[CoarserFactor] | tuple[CoarserFactor, ...] = (2,),
+    sampling: schema.PixelChoice | None = None,
     coarse_dwell_ms: float | None = None,
     bracket: bool = False,
     budget_s: float | None = None,
@@ -100,8 +102,13 @@ def acquire_pair(
         Center along the slow axis in um. None means where the stage is now.
     factors
         How many times coarser the coarse maps are: 2, 4 or both.
+    sampling
+        How the rows of the coarse maps are read out, at the same time and dose: "rows" in pixels
+        as long as those of the fine map, "squares" in square ones. None means rows where the
+        hardware takes so many frames.
     coarse_dwell_ms
-        Time at each pixel of the coarse maps in ms. None means the same as in the fine map.
+        Time at each step of the coarse maps in ms. None means the same as at each pixel of the
+        fine map.
     bracket
         Fly the coarse maps again after the fine one, so that drift shows and can be corrected.
     budget_s
@@ -163,26 +170,36 @@ def maps_of_pair(beamline: Beamline, request: PairRequest) -> PairDesign:
     grids = _nested_grids(beamline, request, factors, coarse_dwell_ms)
     facts = axis_facts(beamline.fast)
 
-    def pair_map(factor: int, dwell_ms: float) -> PairMap:
+    def pair_map(factor: int, dwell_ms: float, pixels: RowPixels) -> PairMap:
         step_um = grids[factor].fast.step_um
         run_up_um = preflight.run_up_um(beamline, facts, step_um, dwell_ms)
         what = "fine" if factor == 1 else f"coarse {factor}x"
         grid = replace(grids[factor], run_up_um=run_up_um)
-        return PairMap(**vars(planned_map(beamline, what, grid, dwell_ms)), factor=factor)
+        return PairMap(**vars(planned_map(beamline, what, grid, dwell_ms, pixels)), factor=factor)
 
-    coarse = [pair_map(factor, coarse_dwell_ms) for factor in sorted(factors)]
+    readouts = {
+        factor: chosen_row_pixels(
+            beamline, [grids[factor]], coarse_dwell_ms, [factor], request.sampling
+        )
+        for factor in sorted(factors)
+    }
+    coarse = [pair_map(factor, coarse_dwell_ms, pixels) for factor, pixels in readouts.items()]
     again = reversed(coarse) if request.bracket else ()
-    maps = (*coarse, pair_map(1, request.dwell_ms), *again)
+    maps = (*coarse, pair_map(1, request.dwell_ms, SQUARES), *again)
+    problems = [problem for pixels in readouts.values() for problem in pixels.problems]
     return PairDesign(
         maps=maps,
         time_s=sum(planned.time_s for planned in maps),
         dose=sum(planned.dose for planned in maps),
-        problems=tuple(dict.fromkeys(_problems(beamline, request, maps))),
+        problems=tuple(dict.fromkeys([*problems, *_problems(beamline, request, maps)])),
+        notes=tuple(
+            f"coarse {factor}x: {pixels.note}" for factor, pixels in readouts.items() if pixels.note
+        ),
     )
 
 
 def _nested_grids(
-    beamline: Beamline, request: PairRequest, factors: tuple[int, ...], coarse_dwell_ms: float
+    beamline: Beamline, request: PairRequest, factors: tuple[Factor, ...], coarse_dwell_ms: float
 ) -> dict[int, ScanGrid]:
     """Return grids of the same outer edges by factor, 1 being the fine one."""
     coarsest = max(factors)
@@ -198,7 +215,7 @@ def _problems(beamline: Beamline, request: PairRequest, maps: tuple[PairMap, ...
     problems: list[Problem] = []
     for planned in maps:
         problems += preflight.map_problems(beamline, planned.grid, planned.dwell_ms)
-    cost = preflight.map_cost(beamline, maps[0].grid, request.dwell_ms)
+    cost = preflight.map_cost(beamline, maps[0].grid, maps[0].dwell_ms)
     time_s = sum(planned.time_s for planned in maps)
     problems += preflight.budget_problems(time_s, cost, budget_s=request.budget_s)
     dose = sum(planned.dose for planned in maps)
@@ -224,6 +241,7 @@ def fly_pair(
             beamline,
             planned.grid,
             planned.dwell_ms,
+            fast_pixels=planned.fast_pixels,
             purpose="pair_fine" if planned.factor == 1 else "pair_coarse",
             parent_uid=None if region is None else region.source_uid or None,
             region=region,

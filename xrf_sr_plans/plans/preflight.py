@@ -301,16 +301,19 @@ def map_problems(
     problems += _range_problems(beamline, fast, grid.fast, grid.run_up_um, is_fast=True)
     problems += _range_problems(beamline, slow, grid.slow, 0.0, is_fast=False)
     problems += _reach_problems(beamline, grid)
-    cost = map_cost(beamline, grid, dwell_ms)
-    if cost.points > beamline.max_points:
-        problems.append(
-            Problem(
-                LimitsError,
-                f"{grid.shape[1]} x {grid.shape[0]} = {cost.points} pixels;"
-                f" {beamline.name} takes at most {beamline.max_points} in one map",
-            )
-        )
+    problems += points_problems(beamline, grid)
     return problems + speed_problems(beamline, fast, grid.fast.step_um, dwell_ms)
+
+
+def points_problems(beamline: Beamline, grid: ScanGrid) -> Iterator[Problem]:
+    """Yield a problem where a map has more pixels than one map can have."""
+    points = math.prod(grid.shape)
+    if points > beamline.max_points:
+        yield Problem(
+            LimitsError,
+            f"{grid.shape[1]} x {grid.shape[0]} = {points} pixels;"
+            f" {beamline.name} takes at most {beamline.max_points} in one map",
+        )
 
 
 def _reach_problems(beamline: Beamline, grid: ScanGrid) -> Iterator[Problem]:
@@ -330,12 +333,14 @@ def _reach_problems(beamline: Beamline, grid: ScanGrid) -> Iterator[Problem]:
 def speed_problems(
     beamline: Beamline, facts: AxisFacts, step_um: float, dwell_ms: float
 ) -> list[Problem]:
-    """Return a problem where the frames come too fast, and one where the fast axis is too slow.
+    """Return a problem for each thing that forbids pixels of this length and time in a row.
+
+    These are the rate of the frames, the velocity of the fast axis and its encoder's resolution.
 
     Parameters
     ----------
     beamline
-        Its highest frame rate and velocity count.
+        Its highest frame rate, readout time, velocity and encoder resolution count.
     facts
         The fast axis.
     step_um
@@ -343,12 +348,12 @@ def speed_problems(
     dwell_ms
         Time at each pixel in ms.
     """
-    problems = []
-    rate_hz = 1e3 / dwell_ms
-    if rate_hz > beamline.max_rate_hz * (1 + _SLACK):
+    problems = [*_frame_problems(beamline, dwell_ms)]
+    encoder_um = beamline.encoder_um
+    if encoder_um is not None and not is_stepping(beamline) and step_um < encoder_um * (1 - _SLACK):
         text = (
-            f"dwell_ms {dwell_ms:g} means {rate_hz:g} frames/s;"
-            f" the detectors take at most {beamline.max_rate_hz:g}"
+            f"axis {facts.name!r}: a pixel of {step_um:g} um is shorter than {encoder_um:g} um,"
+            " the resolution of its encoder"
         )
         problems.append(Problem(LimitsError, text))
     known = [
@@ -364,6 +369,23 @@ def speed_problems(
         )
         problems.append(Problem(LimitsError, text))
     return problems
+
+
+def _frame_problems(beamline: Beamline, dwell_ms: float) -> Iterator[Problem]:
+    """Yield a problem where frames come faster than they can be taken, or count nothing at all."""
+    rate_hz = 1e3 / dwell_ms
+    if rate_hz > beamline.max_rate_hz * (1 + _SLACK):
+        text = (
+            f"dwell_ms {dwell_ms:g} means {rate_hz:g} frames/s;"
+            f" the detectors take at most {beamline.max_rate_hz:g}"
+        )
+        yield Problem(LimitsError, text)
+    if dwell_ms <= beamline.readout_ms:
+        text = (
+            f"dwell_ms {dwell_ms:g} leaves no time to count: the detectors are read out for"
+            f" {beamline.readout_ms:g} ms of it"
+        )
+        yield Problem(LimitsError, text)
 
 
 def _range_problems(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from xrf_sr_plans.devices.axes import axis_facts
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import ConfigError, RefusedError
+from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.arguments import checked_arguments
 from xrf_sr_plans.plans.collect import collect_pairs, design_pairs
@@ -92,9 +93,10 @@ class Preview:
     def __str__(self) -> str:
         lines = [f"{self.plan}: {'would start' if self.allowed else 'would be REFUSED'}"]
         for planned in self.maps:
-            fast, slow = planned.grid.fast, planned.grid.slow
+            grid = planned.grid
+            fast, slow = grid.fast, grid.slow
             lines.append(
-                f"  {planned.what:<10} {fast.num:>5} x {slow.num:<5} pixels of {fast.step_um:g} um"
+                f"  {planned.what:<10} {fast.num:>5} x {slow.num:<5} pixels of {_size(grid)} um"
                 f"  {fast.name} {fast.low_um:g}..{fast.high_um:g}"
                 f"  {slow.name} {slow.low_um:g}..{slow.high_um:g} um  {planned.time_s:8.1f} s"
             )
@@ -107,6 +109,12 @@ class Preview:
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Show the table at an IPython prompt."""
         printer.text("Preview(...)" if cycle else str(self))
+
+
+def _size(grid: ScanGrid) -> str:
+    """Return the size of a pixel in um as text: one number where it is square."""
+    fast_um, slow_um = f"{grid.fast.step_um:g}", f"{grid.slow.step_um:g}"
+    return fast_um if fast_um == slow_um else f"{fast_um} x {slow_um}"
 
 
 def preview(plan: Callable[..., Any], *args: Any, **kwargs: Any) -> Preview:

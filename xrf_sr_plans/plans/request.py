@@ -20,13 +20,21 @@ from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
-from xrf_sr_plans.measurement import FACTORS, Factor, factor_not_allowed, not_allowed
+from xrf_sr_plans.measurement import (
+    COARSER_FACTORS,
+    FACTORS,
+    CoarserFactor,
+    Factor,
+    alternatives,
+    not_allowed,
+)
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.area import Area
 from xrf_sr_plans.plans.arguments import choice_flaws, converted
 from xrf_sr_plans.plans.metadata import metadata_problems
 from xrf_sr_plans.plans.parameter_ranges import PARAMETER_RANGES
 from xrf_sr_plans.plans.preflight import Problem
+from xrf_sr_plans.plans.row_pixels import SQUARES, RowPixels, chosen_row_pixels, finest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +126,7 @@ class SurveyRequest(AreaRequest):
 
     find: str | None
     factor: Factor
+    sampling: schema.PixelChoice | None
     fine_step_um: float | None
     fine_dwell_ms: float | None
     rescan: schema.RescanMode
@@ -134,6 +143,14 @@ class SurveyRequest(AreaRequest):
         """The query `find`."""
         return self.find
 
+    def row_pixels(self, beamline: Beamline, squares: Sequence[ScanGrid]) -> RowPixels:
+        """Return how the rows of the tiles are read out, whose pixels would be `squares`.
+
+        Rows have exactly `factor` pixels per step, because those are what the network reads.
+        """
+        numbers = (self.factor,) if self.factor in FACTORS else ()
+        return chosen_row_pixels(beamline, squares, self.dwell_ms, numbers, self.sampling)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SingleMapRequest(PlanRequest):
@@ -149,10 +166,22 @@ class SingleMapRequest(PlanRequest):
         """
         raise NotImplementedError
 
+    def row_pixels(self, beamline: Beamline, squares: ScanGrid) -> RowPixels:
+        """Return how the rows of the map are read out, whose pixels would be `squares`."""
+        return SQUARES
+
 
 @dataclass(frozen=True, kw_only=True)
 class MapRequest(AreaRequest, SingleMapRequest):
     """What was asked of `xrf_map`."""
+
+    factor: Factor
+    sampling: schema.PixelChoice | None
+
+    def row_pixels(self, beamline: Beamline, squares: ScanGrid) -> RowPixels:
+        """Return the finest pixels that the hardware takes, at most `factor` to a step."""
+        numbers, asked = finest(self.factor), self.sampling
+        return chosen_row_pixels(beamline, [squares], self.dwell_ms, numbers, asked)
 
     def pixels(self, beamline: Beamline) -> ScanGrid:
         """Return the pixels that cover the area."""
@@ -192,6 +221,7 @@ class GridRequest(SingleMapRequest):
     """What was asked of `fly_map`: the pixels themselves."""
 
     grid: ScanGrid
+    fast_pixels: Factor
     purpose: schema.Purpose
     analysis: schema.AnalysisRequest | None
 
@@ -220,7 +250,8 @@ class AnyPairRequest(PlanRequest):
     """What `acquire_pair` and `collect_pairs` are both asked: how the maps of a pair are flown."""
 
     fine_step_um: float
-    factors: list[Factor] | tuple[Factor, ...]
+    factors: list[CoarserFactor] | tuple[CoarserFactor, ...]
+    sampling: schema.PixelChoice | None
     coarse_dwell_ms: float | None
     bracket: bool
 
@@ -275,11 +306,16 @@ class CollectRequest(AnyPairRequest):
         )
 
 
-def _factor_flaws(factors: Sequence[Factor]) -> list[str]:
+def _factor_flaws(factors: Sequence[int]) -> list[str]:
     """Return what is wrong with the factors of a pair, in words."""
     if not factors:
-        return [not_allowed("factors", [], f"at least one of {FACTORS}")]
-    wrong = [factor_not_allowed(factor) for factor in factors if factor not in FACTORS]
+        return [not_allowed("factors", [], f"at least one of {COARSER_FACTORS}")]
+    allowed = alternatives(COARSER_FACTORS)
+    wrong = [
+        not_allowed("factor", factor, allowed)
+        for factor in factors
+        if factor not in COARSER_FACTORS
+    ]
     if not wrong and len(set(factors)) < len(factors):
         wrong = [not_allowed("factors", list(factors), "each factor once")]
     return wrong

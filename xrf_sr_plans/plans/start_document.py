@@ -53,7 +53,7 @@ def map_start(
             "dimensions": [[[schema.row_keys(detector)["row"]], schema.STREAM_ROWS]],
         },
         "scan": {
-            "type": "XRF_FLY" if metadata.sampling == "fly" else "XRF_STEP",
+            "type": "XRF_STEP" if metadata.sampling == "point" else "XRF_FLY",
             "scan_input": [
                 fast.start_um,
                 fast.stop_um,

@@ -96,6 +96,7 @@ def coarse_survey_with_sr(
     y_center_um: float | None = None,
     find: str | None = None,
     factor: Factor = 2,
+    sampling: schema.PixelChoice | None = None,
     fine_step_um: float | None = None,
     fine_dwell_ms: float | None = None,
     budget_s: float | None = None,
@@ -125,9 +126,9 @@ def coarse_survey_with_sr(
     height_um
         Height of the area along the slow axis, in um.
     step_um
-        Pixel size of the coarse survey in um, along both axes.
+        Distance between the rows of the coarse survey in um.
     dwell_ms
-        Time at each pixel of the coarse survey in ms.
+        Time at each step of a row in ms, which is as long as the rows are apart.
     x_center_um
         Center of the area along the fast axis in um. None means where the stage is now.
     y_center_um
@@ -136,7 +137,10 @@ def coarse_survey_with_sr(
         Element query such as "Fe and not Zn" that a region must match. None means whatever
         stands out.
     factor
-        How many times finer than the survey the enhanced maps are: 2 or 4.
+        How many times finer than the survey's step the enhanced maps are: 1, 2 or 4.
+    sampling
+        How the rows are read out, at the same time and dose: "rows" in `factor` pixels per step,
+        "squares" in one. None means rows where the hardware takes so many frames.
     fine_step_um
         Pixel size of the rescans in um. None means step_um / factor.
     fine_dwell_ms
@@ -239,7 +243,8 @@ class _Survey:
         return MapRun(
             self.beamline,
             tile.grid,
-            self.request.dwell_ms,
+            self.design.maps[index].dwell_ms,
+            fast_pixels=self.design.maps[index].fast_pixels,
             purpose="coarse",
             survey_uid=self.uid,
             tile=schema.TileIndex(index=index, of=len(self.design.tiles), earlier=list(earlier)),
@@ -269,7 +274,8 @@ class _Survey:
         """Return the beamline's time model, corrected by how long the tiles' rows took."""
         rows_s = [row_s for tile in flown for row_s in tile.rows_s]
         widest = max(tile.grid.fast.num for tile in self.design.tiles)
-        return recalibrated(self.beamline.time_model, widest, self.request.dwell_ms, rows_s)
+        dwell_ms = self.design.maps[0].dwell_ms
+        return recalibrated(self.beamline.time_model, widest, dwell_ms, rows_s)
 
     def _decide(
         self, time_model: RowTimeModel
@@ -331,8 +337,8 @@ class _Survey:
         request, design = self.request, self.design
         grids, max_dose = [tile.grid for tile in design.tiles], request.max_dose
         survey_s = sum(
-            preflight.map_cost(self.beamline, grid, request.dwell_ms, time_model).time_s
-            for grid in grids
+            preflight.map_cost(self.beamline, tile.grid, tile.dwell_ms, time_model).time_s
+            for tile in design.maps
         )
         # Both go by how long rows really take.
         whole_s = whole_map_s(

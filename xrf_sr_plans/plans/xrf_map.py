@@ -6,7 +6,9 @@ from typing import Any
 
 from bluesky.utils import MsgGenerator, plan
 
+from xrf_sr_plans import schema
 from xrf_sr_plans.devices.protocols import Beamline
+from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Design, design_map
 from xrf_sr_plans.plans.fly_map import fly
@@ -25,6 +27,8 @@ def xrf_map(
     dwell_ms: float,
     x_center_um: float | None = None,
     y_center_um: float | None = None,
+    factor: Factor = 2,
+    sampling: schema.PixelChoice | None = None,
     budget_s: float | None = None,
     max_dose: float | None = None,
     row_attempts: int = ROW_ATTEMPTS,
@@ -38,17 +42,22 @@ def xrf_map(
     Parameters
     ----------
     width_um
-        Width of the area along the fast axis in um, rounded up to whole pixels.
+        Width of the area along the fast axis in um, rounded up to whole steps.
     height_um
-        Height of the area along the slow axis in um, rounded up to whole pixels.
+        Height of the area along the slow axis in um, rounded up to whole steps.
     step_um
-        Pixel size in um, along both axes.
+        Distance between the rows in um.
     dwell_ms
-        Time at each pixel in ms.
+        Time at each step of a row in ms, which is as long as the rows are apart.
     x_center_um
         Center along the fast axis in um. None means where the stage is now.
     y_center_um
         Center along the slow axis in um. None means where the stage is now.
+    factor
+        Pixels per step of a row: 1, 2 or 4, or as many of these as the hardware takes.
+    sampling
+        How the rows are read out, at the same time and dose: "rows" in `factor` pixels per step,
+        "squares" in one. None means rows where the hardware takes more than one.
     budget_s
         Beam time in seconds that the map may take. None means no limit.
     max_dose
@@ -144,7 +153,8 @@ def _flown(beamline: Beamline, request: SingleMapRequest, design: Design) -> Msg
     run = MapRun(
         beamline,
         design.maps[0].grid,
-        request.dwell_ms,
+        design.maps[0].dwell_ms,
+        fast_pixels=design.maps[0].fast_pixels,
         user_input=request.user_input(),
         row_attempts=request.row_attempts,
         md=request.md or {},

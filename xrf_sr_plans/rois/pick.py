@@ -85,6 +85,7 @@ def pick_regions(enhanced: EnhancedMaps, request: AnalysisRequest, *, source_uid
     QueryError
         `request.find` can't be read, or it names an element that isn't measured.
     """
+    enhanced = enhanced.per_coarse_pixel()
     query = parse_query(request.find) if request.find else None
     # Without a query, elements that make up most of the sample are of no interest: only what
     # stands out from the median counts.

@@ -41,6 +41,8 @@ class Entry(BaseModel):
     element: str
     factor: int
     """How many times finer than the coarse map the prediction was, along each axis."""
+    sampling: str = "fly"
+    """How the coarse map was measured that the prediction was made from."""
     model: str
     """Name of the model."""
     model_sha256: str
@@ -142,7 +144,13 @@ class Ledger:
         return sorted(known, key=lambda entry: entry.order)
 
     def before(
-        self, beamline: str, model: Mapping[str, str], factor: int, time: float, fine_uid: str
+        self,
+        beamline: str,
+        model: Mapping[str, str],
+        factor: int,
+        time: float,
+        fine_uid: str,
+        sampling: str = "fly",
     ) -> list[Entry]:
         """Return what was known about a model, at its present calibration, before a fine map.
 
@@ -161,6 +169,9 @@ class Ledger:
             When the fine map ended, in seconds since 1970.
         fine_uid
             Uid of the fine map, which decides between maps that ended at the same time.
+        sampling
+            How the coarse map was measured. Predictions from rows and from square pixels have
+            calibrations of their own, so only entries of the same kind are returned.
         """
         return [
             entry
@@ -168,6 +179,7 @@ class Ledger:
             if (entry.time, entry.fine_uid) < (time, fine_uid)
             and entry.calibration == model.get("calibration", "")
             and entry.factor == factor
+            and (entry.sampling == "rows") == (sampling == "rows")
         ]
 
 

@@ -34,7 +34,10 @@ A survey of many small tiles needs all of them at its end.
 ON_DISK_BYTES = 2 * 2**30
 """Largest total size of the files; the oldest ones are deleted."""
 
-_ATTRIBUTES = ("factor", "model", "source_uid", "fallback", "dwell_ms", "i0_median", "result_uid")
+_ATTRIBUTES = (
+    *("factor", "sampling", "model", "source_uid", "fallback", "dwell_ms", "i0_median"),
+    "result_uid",
+)
 """Attributes of an enhanced map that a later comparison needs."""
 
 
@@ -132,7 +135,7 @@ class Predictions:
         facts = {
             "grid": enhanced.grid.to_dict(),
             "elements": enhanced.elements,
-            "attrs": {key: enhanced.dataset.attrs[key] for key in _ATTRIBUTES},
+            "attrs": {key: enhanced.dataset.attrs.get(key) for key in _ATTRIBUTES},
         }
         arrays = {name: enhanced.dataset[name].values for name in FIELDS}
         try:

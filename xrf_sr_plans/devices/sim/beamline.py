@@ -13,7 +13,7 @@ from xrf_sr_plans.devices.sim.clock import Clock, as_clock
 from xrf_sr_plans.devices.sim.detectors import SimFluorescence, SimI0, SimShutter
 from xrf_sr_plans.devices.sim.faults import Fault, FaultPlan, StuckMotor, as_fault_plan
 from xrf_sr_plans.devices.sim.fine_stage import SimFineStage, StageStack
-from xrf_sr_plans.devices.sim.flyer import SimRowFlyer
+from xrf_sr_plans.devices.sim.flyer import MAX_RATE_HZ, SimRowFlyer
 from xrf_sr_plans.devices.sim.microscope import Microscope
 from xrf_sr_plans.devices.sim.motor import SimAxis
 from xrf_sr_plans.devices.sim.ride import Ride
@@ -22,7 +22,7 @@ from xrf_sr_plans.devices.sim.samples import SAMPLES
 from xrf_sr_plans.devices.sim.stage import StageAxis
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.physics.forward import Detector
-from xrf_sr_plans.ranges import ANY_NUMBER, SEED, box_flaw, check
+from xrf_sr_plans.ranges import ANY_NUMBER, SEED, ZERO_OR_MORE, box_flaw, check
 
 _MARGIN_UM = 50.0
 """How far the limits lie outside the sample, unless they are given."""
@@ -75,6 +75,7 @@ def make_beamline(
     encoder_noise_um: float = 0.01,
     acceleration_s: float = 0.05,
     max_velocity_um_s: float = 2000.0,
+    readout_ms: float = 0.0,
     shutter_open: bool = True,
     axis_names: tuple[str, str] = ("samx", "samy"),
     fine_stage: SimFineStage | None = None,
@@ -126,6 +127,8 @@ def make_beamline(
         Time to full speed. A row needs a run-up of velocity * acceleration_s / 2.
     max_velocity_um_s
         Highest velocity of the axes.
+    readout_ms
+        Time of each pixel in ms in which the detector is read out and counts nothing.
     shutter_open
         Whether the shutter is open to begin with.
     axis_names
@@ -146,6 +149,7 @@ def make_beamline(
         SEED.flaw("seed", seed),
         ANY_NUMBER.pair_flaw("drift_um_per_s", drift_um_per_s),
         ANY_NUMBER.pair_flaw("position_um", position_um),
+        ZERO_OR_MORE.flaw("readout_ms", readout_ms),
         _names_flaw(axis_names),
         "" if limits_um is None else box_flaw("limits_um", limits_um, as_limits=True),
     )
@@ -178,12 +182,14 @@ def make_beamline(
         )
         for index in range(2)
     )
+    overrides["readout_ms"] = readout_ms
+    frames = {"readout_ms": readout_ms, "max_rate_hz": overrides.get("max_rate_hz", MAX_RATE_HZ)}
     ride = Ride()
     if fine_stage is not None:
         stack = StageStack(fine_stage, (fast, slow), hardware_clock, seed)
-        ride, overrides["fine"] = stack.on_coarse, stack.devices(microscope)
+        ride, overrides["fine"] = stack.on_coarse, stack.devices(microscope, frames)
     parts = {"microscope": microscope, "clock": hardware_clock, "faults": plan, "ride": ride}
-    return _assembled((fast, slow), egu, analysis, parts, overrides)
+    return _assembled((fast, slow), egu, analysis, parts, frames, overrides)
 
 
 def _assembled(
@@ -191,6 +197,7 @@ def _assembled(
     egu: str,
     analysis: SettableReadable | None,
     parts: dict[str, Any],
+    frames: dict[str, float],
     overrides: dict[str, Any],
 ) -> SimBeamline:
     """Put the devices that plans see in front of the simulated parts."""
@@ -207,7 +214,7 @@ def _assembled(
     return SimBeamline(
         fast=SimAxis(name=fast.name, axis=fast, egu=egu),
         slow=SimAxis(name=slow.name, axis=slow, egu=egu),
-        flyer=SimRowFlyer(name="xrf", **parts),
+        flyer=SimRowFlyer(name="xrf", **parts, **frames),
         analysis=analysis,
         shutter=SimShutter(name="shutter", microscope=microscope),
         microscope=microscope,
@@ -241,7 +248,7 @@ def _sample(sample: str | Sample) -> Sample:
 
 
 def _check_overrides(overrides: dict[str, Any]) -> None:
-    taken = {"fast", "slow", "flyer", "analysis", "shutter", "fine"}
+    taken = {"fast", "slow", "flyer", "analysis", "shutter", "fine", "readout_ms"}
     allowed = {field.name for field in fields(Beamline)} - taken
     unknown = sorted(set(overrides) - allowed)
     if unknown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from xrf_sr_plans.devices.protocols import FineStage, RowTimeModel
@@ -130,8 +131,11 @@ class StageStack:
         )
         return x, y
 
-    def devices(self, microscope: Microscope) -> FineStage:
-        """Return the fine stage that plans see."""
+    def devices(self, microscope: Microscope, frames: Mapping[str, float]) -> FineStage:
+        """Return the fine stage that plans see.
+
+        `frames` are the arguments of `SimRowFlyer` that say how the detector takes frames.
+        """
         settings = self.settings
         fast, slow = self.axes
         flyer = SimRowFlyer(
@@ -142,6 +146,7 @@ class StageStack:
             clock=self._clock,
             faults=settings.faults,
             ride=self.on_fine,
+            **frames,
         )
         return FineStage(
             fast=SimAxis(name=fast.name, axis=fast, egu=settings.egu),

@@ -22,14 +22,18 @@ from xrf_sr_plans.devices.sim.ride import Ride
 from xrf_sr_plans.devices.sim.stage import MotorHangs, StageAxis
 from xrf_sr_plans.devices.sim.trapezoid import distance_reached, time_to_reach_s
 from xrf_sr_plans.errors import LimitsError
+from xrf_sr_plans.ranges import ABOVE_ZERO, ZERO_OR_MORE, check
+
+MAX_RATE_HZ = 1e5
+"""Highest frame rate of a simulated detector of which nothing else is said."""
 
 
 class SimRowFlyer(RowDevice):
     """A `RowFlyer` on simulated hardware.
 
     As at a real beamline, the encoder triggers frames at the edges of the pixels, and each frame
-    lasts exactly the dwell. After a run-up that is too short for full speed, the first frames
-    therefore cover less than their pixels.
+    lasts exactly the dwell less the readout time. After a run-up that is too short for full speed,
+    the first frames therefore cover less than their pixels.
 
     Parameters
     ----------
@@ -47,6 +51,15 @@ class SimRowFlyer(RowDevice):
         What goes wrong; None: nothing.
     ride
         Where the axes are on the sample; None: their positions are its coordinates.
+    readout_ms
+        Time at the end of each pixel in ms in which the detector is read out and counts nothing.
+    max_rate_hz
+        Highest rate at which the detector takes frames.
+
+    Raises
+    ------
+    ConfigError
+        The readout time is negative, the rate is not above 0, or one of them is not finite.
     """
 
     def __init__(
@@ -59,13 +72,21 @@ class SimRowFlyer(RowDevice):
         clock: Clock,
         faults: FaultPlan | None = None,
         ride: Ride | None = None,
+        readout_ms: float = 0.0,
+        max_rate_hz: float = MAX_RATE_HZ,
         **kwargs: Any,
     ) -> None:
+        check(
+            f"flyer {name!r}",
+            ZERO_OR_MORE.flaw("readout_ms", readout_ms),
+            ABOVE_ZERO.flaw("max_rate_hz", max_rate_hz),
+        )
         super().__init__(name=name, elements=microscope.elements, **kwargs)
         self.microscope = microscope
         self._fast, self._slow, self._clock = fast, slow, clock
         self._faults = faults or FaultPlan()
         self._ride = ride or Ride()
+        self.readout_ms, self.max_rate_hz = readout_ms, max_rate_hz
         self._map_index: dict[str, int] = {}
         self._motion: Motion | None = None
         self._row_status: RowStatus | None = None
@@ -77,7 +98,8 @@ class SimRowFlyer(RowDevice):
         Raises
         ------
         LimitsError
-            The row with its run-up, or its velocity, is more than the axes can do.
+            The row with its run-up, or its velocity, is more than the axes can do, or its frames
+            come faster than the detector takes them.
         """
         self._abandon()
         row = RowPath.from_request(value)
@@ -157,6 +179,12 @@ class SimRowFlyer(RowDevice):
                 f"axis {self._fast.name!r}: {row.velocity_um_s:g} um/s is needed for "
                 f"{request['step_um']:g} um in {request['dwell_ms']:g} ms; at most {highest:g}"
             )
+        rate_hz = 1e3 / request["dwell_ms"]
+        if rate_hz > self.max_rate_hz * (1 + 1e-6) or request["dwell_ms"] <= self.readout_ms:
+            raise LimitsError(
+                f"flyer {self.name!r}: a frame each {request['dwell_ms']:g} ms; at most"
+                f" {self.max_rate_hz:g} frames/s are taken, with {self.readout_ms:g} ms of readout"
+            )
 
     def _go_to_start(self, row: RowPath, interrupt: threading.Event) -> bool:
         """Move both axes where they aren't there yet; return whether they have arrived."""
@@ -208,7 +236,7 @@ class SimRowFlyer(RowDevice):
             start, stop = self._frame_ends(row)
         else:
             start = stop = np.full(request["num"], self._fast.motor_um)
-        dwell_s = request["dwell_ms"] * 1e-3
+        counting_s = self._counting_s(request)
         key = (
             "row",
             *(round(request[k], 4) for k in ("first_um", "step_um", "slow_um", "dwell_ms")),
@@ -225,7 +253,7 @@ class SimRowFlyer(RowDevice):
             ride.x_um(start + play) - drift_x,
             ride.x_um(stop + play) - drift_x,
             ride.y_um(self._slow.sample_um) - drift_y,
-            dwell_s,
+            counting_s,
             key,
         )
         for fault in faults:
@@ -243,6 +271,10 @@ class SimRowFlyer(RowDevice):
             slow_um=self._slow.motor_um + slow_noise,
         )
 
+    def _counting_s(self, request: RowRequest) -> float:
+        """Return the time in s in which each frame counts."""
+        return (request["dwell_ms"] - self.readout_ms) * 1e-3
+
     def _frame_ends(self, row: RowPath) -> tuple[np.ndarray, np.ndarray]:
         """Return where each frame begins and ends on the encoder, in um, shape (frame,)."""
         request, velocity = row.request, row.velocity_um_s
@@ -250,6 +282,6 @@ class SimRowFlyer(RowDevice):
         edges = request["run_up_um"] + request["step_um"] * np.arange(request["num"])
         ramp_s = self._fast.acceleration_s
         began_s = time_to_reach_s(edges, velocity, ramp_s)
-        ends = distance_reached(began_s + request["dwell_ms"] * 1e-3, velocity, ramp_s)
+        ends = distance_reached(began_s + self._counting_s(request), velocity, ramp_s)
         origin, direction = row.start_um, request["direction"]
         return origin + direction * edges, origin + direction * ends
