@@ -269,7 +269,7 @@ class EnhancedMaps:
 
     @property
     def refinement(self) -> tuple[int, int]:
-        """Fine pixels per measured pixel along the (slow, fast) axis; rows are fine along the fast."""
+        """Fine pixels per measured pixel along the (slow, fast) axis, as those of `Measurement`."""
         return Measurement(self.factor, self.sampling).refinement
 
     @property

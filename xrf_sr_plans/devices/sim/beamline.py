@@ -13,7 +13,7 @@ from xrf_sr_plans.devices.sim.clock import Clock, as_clock
 from xrf_sr_plans.devices.sim.detectors import SimFluorescence, SimI0, SimShutter
 from xrf_sr_plans.devices.sim.faults import Fault, FaultPlan, StuckMotor, as_fault_plan
 from xrf_sr_plans.devices.sim.fine_stage import SimFineStage, StageStack
-from xrf_sr_plans.devices.sim.flyer import MAX_RATE_HZ, SimRowFlyer
+from xrf_sr_plans.devices.sim.flyer import FrameTiming, SimRowFlyer
 from xrf_sr_plans.devices.sim.microscope import Microscope
 from xrf_sr_plans.devices.sim.motor import SimAxis
 from xrf_sr_plans.devices.sim.ride import Ride
@@ -183,13 +183,13 @@ def make_beamline(
         for index in range(2)
     )
     overrides["readout_ms"] = readout_ms
-    frames = {"readout_ms": readout_ms, "max_rate_hz": overrides.get("max_rate_hz", MAX_RATE_HZ)}
+    timing = FrameTiming(readout_ms, overrides.get("max_rate_hz", FrameTiming.max_rate_hz))
     ride = Ride()
     if fine_stage is not None:
         stack = StageStack(fine_stage, (fast, slow), hardware_clock, seed)
-        ride, overrides["fine"] = stack.on_coarse, stack.devices(microscope, frames)
+        ride, overrides["fine"] = stack.on_coarse, stack.devices(microscope, timing)
     parts = {"microscope": microscope, "clock": hardware_clock, "faults": plan, "ride": ride}
-    return _assembled((fast, slow), egu, analysis, parts, frames, overrides)
+    return _assembled((fast, slow), egu, analysis, parts, timing, overrides)
 
 
 def _assembled(
@@ -197,7 +197,7 @@ def _assembled(
     egu: str,
     analysis: SettableReadable | None,
     parts: dict[str, Any],
-    frames: dict[str, float],
+    timing: FrameTiming,
     overrides: dict[str, Any],
 ) -> SimBeamline:
     """Put the devices that plans see in front of the simulated parts."""
@@ -214,7 +214,7 @@ def _assembled(
     return SimBeamline(
         fast=SimAxis(name=fast.name, axis=fast, egu=egu),
         slow=SimAxis(name=slow.name, axis=slow, egu=egu),
-        flyer=SimRowFlyer(name="xrf", **parts, **frames),
+        flyer=SimRowFlyer(name="xrf", timing=timing, **parts),
         analysis=analysis,
         shutter=SimShutter(name="shutter", microscope=microscope),
         microscope=microscope,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from xrf_sr_plans.devices.protocols import FineStage, RowTimeModel
 from xrf_sr_plans.devices.sim.clock import Clock
 from xrf_sr_plans.devices.sim.faults import FaultPlan
-from xrf_sr_plans.devices.sim.flyer import SimRowFlyer
+from xrf_sr_plans.devices.sim.flyer import FrameTiming, SimRowFlyer
 from xrf_sr_plans.devices.sim.microscope import Microscope
 from xrf_sr_plans.devices.sim.motor import SimAxis
 from xrf_sr_plans.devices.sim.ride import Ride
@@ -131,11 +130,8 @@ class StageStack:
         )
         return x, y
 
-    def devices(self, microscope: Microscope, frames: Mapping[str, float]) -> FineStage:
-        """Return the fine stage that plans see.
-
-        `frames` are the arguments of `SimRowFlyer` that say how the detector takes frames.
-        """
+    def devices(self, microscope: Microscope, timing: FrameTiming) -> FineStage:
+        """Return the fine stage that plans see, with a detector of this timing."""
         settings = self.settings
         fast, slow = self.axes
         flyer = SimRowFlyer(
@@ -146,7 +142,7 @@ class StageStack:
             clock=self._clock,
             faults=settings.faults,
             ride=self.on_fine,
-            **frames,
+            timing=timing,
         )
         return FineStage(
             fast=SimAxis(name=fast.name, axis=fast, egu=settings.egu),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,46 @@ from xrf_sr_plans.devices.sim.trapezoid import distance_reached, time_to_reach_s
 from xrf_sr_plans.errors import LimitsError
 from xrf_sr_plans.ranges import ABOVE_ZERO, ZERO_OR_MORE, check
 
-MAX_RATE_HZ = 1e5
-"""Highest frame rate of a simulated detector of which nothing else is said."""
+
+@dataclass(frozen=True)
+class FrameTiming:
+    """How the simulated detector takes frames.
+
+    Parameters
+    ----------
+    readout_ms
+        Time at the end of each pixel in ms in which the detector is read out and counts nothing.
+    max_rate_hz
+        Highest rate at which it takes frames.
+
+    Raises
+    ------
+    ConfigError
+        The readout time is negative, the rate is not above 0, or one of them is not finite.
+    """
+
+    readout_ms: float = 0.0
+    max_rate_hz: float = 1e5
+
+    def __post_init__(self) -> None:
+        check(
+            "detector",
+            ZERO_OR_MORE.flaw("readout_ms", self.readout_ms),
+            ABOVE_ZERO.flaw("max_rate_hz", self.max_rate_hz),
+        )
+
+    def counting_s(self, dwell_ms: float) -> float:
+        """Return the time in s in which a frame of `dwell_ms` counts."""
+        return (dwell_ms - self.readout_ms) * 1e-3
+
+    def flaw(self, dwell_ms: float) -> str:
+        """Return in words why frames of `dwell_ms` can't be taken, or "" where they can."""
+        if 1e3 / dwell_ms <= self.max_rate_hz * (1 + 1e-6) and dwell_ms > self.readout_ms:
+            return ""
+        return (
+            f"a frame each {dwell_ms:g} ms; at most {self.max_rate_hz:g} frames/s are taken, and"
+            f" reading one out takes {self.readout_ms:g} ms"
+        )
 
 
 class SimRowFlyer(RowDevice):
@@ -51,15 +90,8 @@ class SimRowFlyer(RowDevice):
         What goes wrong; None: nothing.
     ride
         Where the axes are on the sample; None: their positions are its coordinates.
-    readout_ms
-        Time at the end of each pixel in ms in which the detector is read out and counts nothing.
-    max_rate_hz
-        Highest rate at which the detector takes frames.
-
-    Raises
-    ------
-    ConfigError
-        The readout time is negative, the rate is not above 0, or one of them is not finite.
+    timing
+        How the detector takes frames; None: as fast as any, without readout time.
     """
 
     def __init__(
@@ -72,21 +104,15 @@ class SimRowFlyer(RowDevice):
         clock: Clock,
         faults: FaultPlan | None = None,
         ride: Ride | None = None,
-        readout_ms: float = 0.0,
-        max_rate_hz: float = MAX_RATE_HZ,
+        timing: FrameTiming | None = None,
         **kwargs: Any,
     ) -> None:
-        check(
-            f"flyer {name!r}",
-            ZERO_OR_MORE.flaw("readout_ms", readout_ms),
-            ABOVE_ZERO.flaw("max_rate_hz", max_rate_hz),
-        )
         super().__init__(name=name, elements=microscope.elements, **kwargs)
         self.microscope = microscope
         self._fast, self._slow, self._clock = fast, slow, clock
         self._faults = faults or FaultPlan()
         self._ride = ride or Ride()
-        self.readout_ms, self.max_rate_hz = readout_ms, max_rate_hz
+        self._timing = timing or FrameTiming()
         self._map_index: dict[str, int] = {}
         self._motion: Motion | None = None
         self._row_status: RowStatus | None = None
@@ -179,12 +205,9 @@ class SimRowFlyer(RowDevice):
                 f"axis {self._fast.name!r}: {row.velocity_um_s:g} um/s is needed for "
                 f"{request['step_um']:g} um in {request['dwell_ms']:g} ms; at most {highest:g}"
             )
-        rate_hz = 1e3 / request["dwell_ms"]
-        if rate_hz > self.max_rate_hz * (1 + 1e-6) or request["dwell_ms"] <= self.readout_ms:
-            raise LimitsError(
-                f"flyer {self.name!r}: a frame each {request['dwell_ms']:g} ms; at most"
-                f" {self.max_rate_hz:g} frames/s are taken, with {self.readout_ms:g} ms of readout"
-            )
+        too_fast = self._timing.flaw(request["dwell_ms"])
+        if too_fast:
+            raise LimitsError(f"flyer {self.name!r}: {too_fast}")
 
     def _go_to_start(self, row: RowPath, interrupt: threading.Event) -> bool:
         """Move both axes where they aren't there yet; return whether they have arrived."""
@@ -236,7 +259,7 @@ class SimRowFlyer(RowDevice):
             start, stop = self._frame_ends(row)
         else:
             start = stop = np.full(request["num"], self._fast.motor_um)
-        counting_s = self._counting_s(request)
+        counting_s = self._timing.counting_s(request["dwell_ms"])
         key = (
             "row",
             *(round(request[k], 4) for k in ("first_um", "step_um", "slow_um", "dwell_ms")),
@@ -271,10 +294,6 @@ class SimRowFlyer(RowDevice):
             slow_um=self._slow.motor_um + slow_noise,
         )
 
-    def _counting_s(self, request: RowRequest) -> float:
-        """Return the time in s in which each frame counts."""
-        return (request["dwell_ms"] - self.readout_ms) * 1e-3
-
     def _frame_ends(self, row: RowPath) -> tuple[np.ndarray, np.ndarray]:
         """Return where each frame begins and ends on the encoder, in um, shape (frame,)."""
         request, velocity = row.request, row.velocity_um_s
@@ -282,6 +301,8 @@ class SimRowFlyer(RowDevice):
         edges = request["run_up_um"] + request["step_um"] * np.arange(request["num"])
         ramp_s = self._fast.acceleration_s
         began_s = time_to_reach_s(edges, velocity, ramp_s)
-        ends = distance_reached(began_s + self._counting_s(request), velocity, ramp_s)
+        ends = distance_reached(
+            began_s + self._timing.counting_s(request["dwell_ms"]), velocity, ramp_s
+        )
         origin, direction = row.start_um, request["direction"]
         return origin + direction * edges, origin + direction * ends
