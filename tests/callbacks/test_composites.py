@@ -362,7 +362,9 @@ def test_a_survey_of_two_tiles_with_rescans_ends_in_one_honest_map() -> None:
     assert composite.grid.shape == (24, 48)
     fine = composite.rescan_uids
     assert fine
-    truth = expected_counts(survey.beamline, composite.grid, 10.0)
+    # Rows of 10 ms per step: two pixels of 5 ms.
+    assert composite.dataset.attrs["dwell_ms"] == 5.0
+    truth = expected_counts(survey.beamline, composite.grid, 5.0)
     pulls = (composite.value.values - truth) / composite.sigma.values
     measured = composite.measured.values
     assert measured.any()
@@ -408,7 +410,7 @@ def test_a_fine_stage_that_is_off_is_measured_and_corrected() -> None:
     for placement in moved:
         assert placement.dx_um == pytest.approx(off_um[0], abs=0.2)
         assert placement.dy_um == pytest.approx(off_um[1], abs=0.2)
-    truth = expected_counts(beamline, composite.grid, 10.0)
+    truth = expected_counts(beamline, composite.grid, composite.dataset.attrs["dwell_ms"])
     numbers = [composite.placements.index(one) + 1 for one in moved]
     here = composite.measured.values & np.isin(composite.source.values, numbers)
     chi2 = np.mean(((composite.value.values - truth) / composite.sigma.values)[here] ** 2)

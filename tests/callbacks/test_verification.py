@@ -24,6 +24,7 @@ from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.result import enhanced_from_documents
+from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.resample import block_mean
 from xrf_sr_plans.schema import AnalysisRequest
 from xrf_sr_plans.session import start_session
@@ -49,11 +50,13 @@ def oracle(monkeypatch):
     """
     from xrf_sr_plans.sr import predict
 
-    state = {"width": 1.0, "truth": lambda grid, elements: scene()}
+    state = {"width": 1.0, "truth": lambda grid, elements, dwell_ms: scene()}
 
     def enhance_maps(maps, factor, *, model=None, device=None):
-        grid = maps.grid.refined(factor)
-        truth = np.clip(state["truth"](grid, maps.elements), 0.05, None)
+        sampling = maps.attrs["sampling"]
+        grid = maps.grid.refined(Measurement(factor, sampling).refinement)
+        truth = state["truth"](grid, maps.elements, maps.attrs["dwell_ms"])
+        truth = np.clip(truth, 0.05, None)
         sigma = 0.5 * np.sqrt(truth)
         rng = np.random.default_rng(0)
         estimate = np.clip(truth + sigma * rng.standard_normal(truth.shape), 0, None)
@@ -69,6 +72,7 @@ def oracle(monkeypatch):
             baseline=np.full(truth.shape, truth.mean()),
             trusted=np.ones(truth.shape, dtype=bool),
             factor=factor,
+            sampling=sampling,
             model=identity,
             source_uid=str(maps.attrs.get("source_uid", "")),
             fallback="",
@@ -277,7 +281,7 @@ def survey(oracle, tmp_path):
         run_engine = RunEngine({})
         run_engine.subscribe(lambda name, doc: raw.append((name, doc)))
         beamline = make_beamline(seed=3)
-        oracle["truth"] = lambda grid, elements: expected_counts(beamline, grid, 10.0)
+        oracle["truth"] = lambda grid, elements, dwell_ms: expected_counts(beamline, grid, dwell_ms)
         settings = AnalysisSettings(ledger_dir=str(tmp_path / "ledger"))
         with start_session(
             run_engine,
