@@ -39,20 +39,13 @@ docs: $(BIN)/.dev-stamp
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-# The weights that ship, from nothing: two trainings of everything, one of what states the
-# uncertainty, then calibration, trust boundary, figures.
+# The weights that ship, from nothing: training, then calibration, trust boundary, figures.
 # make weights REAL=FOLDER; on a GPU or a CPU.
-RUNS = out/weights
-TRAIN = $(BIN)/xrf-sr train --real-maps $(REAL)
+RUN = out/weights
 weights: $(BIN)/.dev-stamp
 	@test -d "$(REAL)" || { echo "make weights REAL=FOLDER: a folder of measured maps is needed"; exit 2; }
-	$(TRAIN) --out $(RUNS)/first --set smooth_share=0
-	$(TRAIN) --from $(RUNS)/first/weights.safetensors --out $(RUNS)/second \
-	  --set steps=14000 --set learning_rate=0.0006 --set seed=1 --set n_phantoms=1440
-	$(TRAIN) --from $(RUNS)/second/weights.safetensors --out $(RUNS)/third --set learn=sigma \
-	  --set steps=8000 --set seed=2 --set n_phantoms=1440
-	$(BIN)/python scripts/ship_model.py $(RUNS)/third --before $(RUNS)/first $(RUNS)/second \
-	  --real $(REAL) --per-family 3
+	$(BIN)/xrf-sr train --real-maps $(REAL) --out $(RUN)
+	$(BIN)/python scripts/ship_model.py $(RUN) --real $(REAL) --per-family 3
 
 clean:
 	rm -rf build dist out $(VENV)

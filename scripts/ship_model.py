@@ -22,7 +22,13 @@ import torch
 from xrf_sr_plans.sr.registry import DEFAULT_MODEL, read_card, write_card
 from xrf_sr_plans.training.calibrate_model import PHANTOMS_PER_FAMILY, calibrate_model
 from xrf_sr_plans.training.export_model import export_model
-from xrf_sr_plans.training.phantoms import CALIBRATION_SEED, FAMILIES, TEST_SEED, VALIDATION_SEED
+from xrf_sr_plans.training.phantoms import (
+    ALL_FAMILIES,
+    CALIBRATION_SEED,
+    FAMILIES,
+    TEST_SEED,
+    VALIDATION_SEED,
+)
 from xrf_sr_plans.training.training_config import TrainingConfig
 
 PICTURE = Path(__file__).parents[1] / "docs" / "_static" / "trust-boundary.png"
@@ -39,7 +45,7 @@ LIMITS = [
     "structure finer than two coarse steps can't be told from its alias: regular patterns are "
     "marked untrusted, irregular ones can't be; smallest sizes to be believed: NAME.trust.json, "
     "from benchmarks/hallucination.py --write",
-    "factors 2 and 4 only; probe FWHM up to 1.2 coarse steps; 2 to 200 000 counts per pixel",
+    "factors 1, 2 and 4 only; probe FWHM up to 1.2 coarse steps; 2 to 200 000 counts per pixel",
 ]
 
 
@@ -77,10 +83,12 @@ def main() -> None:
         options.run / "weights.safetensors",
         options.name,
         config,
-        summary="Set-equivariant residual network: any elements in any order, factors 2 and 4.",
+        summary="Residual network for rows and squares: any elements in any order, mirrored maps give"
+        " mirrored results, factors 1, 2 and 4.",
         data={
             "phantoms": {
                 "families": sorted(FAMILIES),
+                "in training also": sorted(set(ALL_FAMILIES) - set(FAMILIES)),
                 "training seeds": [0, config.n_phantoms - 1],
                 "validation from": VALIDATION_SEED,
                 "calibration": [CALIBRATION_SEED, CALIBRATION_SEED + PHANTOMS_PER_FAMILY - 1],

@@ -30,16 +30,16 @@ class TrainingConfig(BaseModel):
     with ``rows``."""
     elements: int | None = Field(default=None, ge=1, le=6)
     """Number of elements per map, which `notes` needs. None stands for 1, 2, 4 and 6 in turn."""
-    steps: int = Field(default=16000, ge=1, le=10**8)
+    steps: int = Field(default=34000, ge=1, le=10**8)
     """Optimiser steps (batches); the learning rate follows a cosine over them."""
-    steps_per_epoch: int = Field(default=400, ge=1, le=10**8)
+    steps_per_epoch: int = Field(default=1000, ge=1, le=10**8)
     """A checkpoint is written, and validation done, after so many."""
-    maps_per_batch: int = Field(default=16, ge=1, le=4096)
-    """Single-element maps per batch: 16 maps of one element, or 4 of four."""
-    coarse_px: int = Field(default=32, ge=8, le=1024)
+    maps_per_batch: int = Field(default=12, ge=1, le=4096)
+    """Single-element maps per batch: 12 maps of one element, or 3 of four."""
+    coarse_px: int = Field(default=40, ge=8, le=1024)
     """Side of a training crop in coarse pixels."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1, allow_inf_nan=False)
-    warmup_steps: int = Field(default=100, ge=0, le=10**8)
+    warmup_steps: int = Field(default=300, ge=0, le=10**8)
     loss: Literal["log_mse", "l1_sobel"] = "log_mse"
     learn: Literal["all", "sigma"] = "all"
     """`sigma`: the estimate stays what `start` makes of a map, only its uncertainty is learnt."""
@@ -47,12 +47,12 @@ class TrainingConfig(BaseModel):
     blocks: int = Field(default=5, ge=1, le=64)
     mix_width: int = Field(default=16, ge=1, le=256)
     """Features that an element shows the others (`set` only)."""
-    n_phantoms: int = Field(default=720, ge=1, le=10**6)
+    n_phantoms: int = Field(default=960, ge=1, le=10**6)
     phantom_px: int = Field(default=192, ge=64, le=4096)
     n_validation: int = Field(default=16, ge=1, le=10**5)
     real_maps: Path | None = None
     """Folder with the real maps (`training.real_maps`). None stands for phantoms only."""
-    real_share: float = Field(default=0.3, ge=0, le=1)
+    real_share: float = Field(default=0.35, ge=0, le=1)
     smooth_share: float = Field(default=0.15, ge=0, le=1)
     """Share of the crops that are blurred. Most real maps are that smooth at low counts."""
     start: Path | None = None
