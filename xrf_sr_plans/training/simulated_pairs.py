@@ -35,6 +35,8 @@ LARGEST_BLUR_PX = 8.0
 """Standard deviation, in fine pixels, of the blur of the smoothest samples."""
 SAMPLING_SHARES: dict[Sampling, float] = {"rows": 0.6, "fly": 0.25, "area": 0.1, "point": 0.05}
 """How often a simulated map is sampled in which way."""
+FOREIGN_SHARE = 0.2
+"""Share of the crops whose elements come from as many samples and have nothing in common."""
 RECONTRASTED_SHARE = 0.25
 """Share of the crops whose contrast is changed by a power law, element by element."""
 FACTOR_TURNS = (4, 2, 4, 2, 1)
@@ -187,7 +189,17 @@ class Samples:
         return cls(painted, tuple(real), real_share, smooth_share)
 
     def crop(self, rng: np.random.Generator, size: int, n_elements: int) -> np.ndarray:
-        """Return a random square (element, y, x) of random elements, mirrored and turned."""
+        """Return a random square (element, y, x) of random elements, mirrored and turned.
+
+        Of some (`FOREIGN_SHARE`) each element is from a sample of its own, so that what others
+        show is taken for a hint and no more.
+        """
+        if n_elements > 1 and rng.random() < FOREIGN_SHARE:
+            return np.concatenate([self._crop(rng, size, 1) for _ in range(n_elements)])
+        return self._crop(rng, size, n_elements)
+
+    def _crop(self, rng: np.random.Generator, size: int, n_elements: int) -> np.ndarray:
+        """Return such a square of one sample."""
         fitting = [m for m in self.real if m.shape[0] >= n_elements and min(m.shape[1:]) >= size]
         if fitting and (not self.phantoms or rng.random() < self.real_share):
             source = fitting[int(rng.integers(len(fitting)))]
