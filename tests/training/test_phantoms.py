@@ -8,7 +8,7 @@ import pytest
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.measurement import SAMPLINGS, Measurement
 from xrf_sr_plans.physics.resample import block_mean
-from xrf_sr_plans.training.phantoms import FAMILIES, phantom
+from xrf_sr_plans.training.phantoms import ALL_FAMILIES, FAMILIES, phantom
 from xrf_sr_plans.training.simulated_pairs import (
     FACTOR_TURNS,
     Samples,
@@ -123,3 +123,22 @@ def test_a_share_of_the_crops_is_smooth_and_as_bright():
     assert detail(smooth) < 0.6 * detail(plain)
     brightest = [smooth.crop(np.random.default_rng(k), 48, 2).max(axis=(1, 2)) for k in range(6)]
     np.testing.assert_allclose(brightest, 1.0)
+
+
+@pytest.mark.parametrize("family", sorted(set(ALL_FAMILIES) - set(FAMILIES)))
+def test_kinds_for_training_only_are_samples_like_any_other(family):
+    maps = phantom(family, 3, size=96, n_elements=4)
+    assert maps.shape == (4, 96, 96)
+    assert maps.min() >= 0
+    assert np.isfinite(maps).all()
+    np.testing.assert_allclose(np.quantile(maps, 0.999, axis=(1, 2)), 1)
+    np.testing.assert_array_equal(maps, phantom(family, 3, size=96, n_elements=4))
+
+
+def test_some_crops_have_elements_that_share_nothing():
+    seeds = np.random.default_rng(0)
+    # Each sample has one value per element, so that a crop tells where it comes from.
+    samples = Samples([np.full((3, 20, 20), float(number)) for number in range(1, 40)])
+    crops = [samples.crop(seeds, 8, 3) for _ in range(300)]
+    shared = [len({float(plane[0, 0]) for plane in crop.round(6)}) == 1 for crop in crops]
+    assert 0.05 < 1 - np.mean(shared) < 0.6
