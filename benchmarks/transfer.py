@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from xrf_sr_plans.evaluation.calibrate_from_pairs import stretched
-from xrf_sr_plans.sr.intervals import Calibration, Scores, conformal_quantile, fit, table_key
+from xrf_sr_plans.sr.conformal import Scores, beyond, conformal_quantile, fit
+from xrf_sr_plans.sr.intervals import Calibration, table_key
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
 from xrf_sr_plans.training.calibrate_model import simulated_scores
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED
@@ -32,23 +33,16 @@ def coverage(calibration: Calibration, maps: list[Scores], key: str) -> float:
     shares = []
     for item in maps:
         if table_key(item.measurement) == key:
-            below, above = (table.ravel() for table in calibration.tables(item.measurement))
-            score = item.score / calibration.stretch(item.measurement, item.fill)
-            shares.append(np.mean((score >= -below[item.group]) & (score <= above[item.group])))
+            shares.append(np.mean(beyond(calibration, item) <= 1))
     return float(np.mean(shares))
 
 
 def adapted_to(calibration: Calibration, maps: list[Scores]) -> Calibration:
     """Stretch all intervals of a factor so that they hold 90 % of the pixels of some maps."""
-    beyond: dict[str, list[np.ndarray]] = {}
+    found: dict[str, list[np.ndarray]] = {}
     for item in maps:
-        below, above = (table.ravel() for table in calibration.tables(item.measurement))
-        score = item.score / calibration.stretch(item.measurement, item.fill)
-        ends = np.where(score < 0, below[item.group], above[item.group])
-        beyond.setdefault(table_key(item.measurement), []).append(
-            np.abs(score) / np.maximum(ends, 1e-3)
-        )
-    by = {f: conformal_quantile(np.concatenate(parts), 0.9) for f, parts in beyond.items()}
+        found.setdefault(table_key(item.measurement), []).append(beyond(calibration, item))
+    by = {f: conformal_quantile(np.concatenate(parts), 0.9) for f, parts in found.items()}
     return stretched(calibration, by, f"{len(maps)} maps")
 
 

@@ -30,7 +30,8 @@ import torch
 from xrf_sr_plans.measurement import FACTORS, Measurement
 from xrf_sr_plans.metrics.calibration import coverage_by_counts, error_ranking, sparsification
 from xrf_sr_plans.physics.counting import stabilise
-from xrf_sr_plans.sr.intervals import Calibration, fit, intervals
+from xrf_sr_plans.sr.conformal import fit
+from xrf_sr_plans.sr.intervals import Calibration, intervals
 from xrf_sr_plans.sr.predict import estimate
 from xrf_sr_plans.sr.prepare import prepare
 from xrf_sr_plans.sr.registry import load_model
@@ -275,7 +276,7 @@ def main() -> None:
     print(f"{card.name} {card.sha256[:12]}, calibration {calibration.id}")
     real = list(real_samples(options.real)) if options.real else []
     known = list(phantom_samples(PHANTOMS_PER_FAMILY, CALIBRATION_SEED))
-    scores = simulated_scores(None, [*known, *real], repeats=fair_repeats(len(known), real))
+    scores = simulated_scores(None, [*known, *real], repeats=fair_repeats([*known, *real]))
     bicubic = fit(scores, "0" * 64, "bicubic")
     samples = [*phantom_samples(options.per_family, TEST_SEED), *real]
     found = [

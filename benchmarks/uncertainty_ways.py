@@ -44,7 +44,8 @@ from xrf_sr_plans.metrics.calibration import error_ranking, sparsification
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.sr import consistency
-from xrf_sr_plans.sr.intervals import Calibration, fit, intervals
+from xrf_sr_plans.sr.conformal import fit
+from xrf_sr_plans.sr.intervals import Calibration, intervals
 from xrf_sr_plans.sr.network import conditions_of
 from xrf_sr_plans.sr.scale import Scale
 from xrf_sr_plans.sr.tiled_inference import has_fast_bf16

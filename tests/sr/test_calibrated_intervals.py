@@ -12,14 +12,12 @@ from pydantic import ValidationError
 from xrf_sr_plans.errors import ModelError
 from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
+from xrf_sr_plans.sr.conformal import Scores, conformal_quantile, fit
 from xrf_sr_plans.sr.consistency import deviation, project
 from xrf_sr_plans.sr.intervals import (
     FILL_EDGES,
     N_GROUPS,
     Calibration,
-    Scores,
-    conformal_quantile,
-    fit,
     groups,
     intervals,
     to_json,

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from xrf_sr_plans.measurement import Measurement
-from xrf_sr_plans.sr.intervals import N_GROUPS, Calibration, Scores, conformal_quantile, fit
+from xrf_sr_plans.sr.conformal import Scores, conformal_quantile, fit
+from xrf_sr_plans.sr.intervals import N_GROUPS, Calibration
 
 crepes = pytest.importorskip("crepes")
 

@@ -9,7 +9,8 @@ import pytest
 
 from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.metrics.standards import grating
-from xrf_sr_plans.sr.intervals import Regime, Scores, fit
+from xrf_sr_plans.sr.conformal import Scores, fit
+from xrf_sr_plans.sr.intervals import Regime
 from xrf_sr_plans.sr.prepare import prepare
 from xrf_sr_plans.sr.scale import Scale
 from xrf_sr_plans.sr.trust_mask import untrust

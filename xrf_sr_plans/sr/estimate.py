@@ -15,7 +15,8 @@ from xrf_sr_plans.physics.smoothing import chosen_widths
 from xrf_sr_plans.sr import consistency
 from xrf_sr_plans.sr.bicubic import baseline_of, is_smoothed
 from xrf_sr_plans.sr.doubtful_pixels import run_without_doubts
-from xrf_sr_plans.sr.intervals import Calibration, Regime, intervals
+from xrf_sr_plans.sr.evidence import evidence
+from xrf_sr_plans.sr.intervals import Calibration, Regime, intervals, restated
 from xrf_sr_plans.sr.prepare import Prepared, without_background
 from xrf_sr_plans.sr.scale import Scale, per_coarse_pixel
 from xrf_sr_plans.sr.threads import for_each
@@ -76,13 +77,16 @@ def estimate(
     fields |= {name: np.empty_like(stabilised) for name in ("lower", "upper", "baseline")}
     fields["trusted"] = np.empty(stabilised.shape, dtype=bool)
 
+    distances = np.zeros(len(elements))
+
     def finish(index: int) -> None:
         only = slice(index, index + 1)
         views = {name: values[only] for name, values in fields.items()}
         own = None if widths is None else widths[only]
         baseline = baseline_of(counts[only], measurement, own)
         views["baseline"][:] = baseline * shrink[index]
-        _finish(views, counts[only], scale.only(index), measurement, calibration, shrink[index])
+        of_one = (counts[only], scale.only(index), measurement, calibration, shrink[index])
+        distances[index] = _finish(views, *of_one)
 
     for_each(finish, len(elements), stabilised[0].size)
     notes = [*ready.notes]
@@ -90,6 +94,12 @@ def estimate(
         f"{element}: brighter than calibrated: taken for {1 / by:.2g} of its counts"
         for element, by in zip(elements, shrink, strict=True)
         if by > 1
+    ]
+    notes += [
+        f"{element}: unlike all that the model was calibrated on ({distance:.1f} times as far as"
+        " the farthest): its intervals are as much wider"
+        for element, distance in zip(elements, distances, strict=True)
+        if distance > 1
     ]
     notes += untrust(fields, elements, ready, scale, measurement, calibration.regime)
     without_background(fields, ready.background)
@@ -132,10 +142,11 @@ def _finish(
     measurement: Measurement,
     calibration: Calibration,
     shrink: float,
-) -> None:
+) -> float:
     """Fill the fields of one element but its baseline, each (1, Y, X), in place of the network's.
 
     The network's are in stabilised photons per coarse pixel, and so are the intervals made.
+    Returns how far the element is from what the model was calibrated on (`intervals.restated`).
     """
     pixels = measurement.fast_pixels
     projected = unstabilise(fields["estimate"].astype(float)) / pixels
@@ -145,15 +156,19 @@ def _finish(
     fields["trusted"][:] = repeat(agrees, measurement.refinement)
     fields["estimate"][:] = projected * shrink
     projected *= pixels
+    law = calibration.law_of(measurement)
+    known = evidence(counts, measurement, scale) if law is not None else np.empty((1, 0))
+    restate, distance = restated(law, known, fields["sigma"], scale)
     back = shrink / pixels
     rows = max(1, STRIP_PIXELS // projected.shape[2])
     for low in range(0, projected.shape[1], rows):
         strip = (slice(None), slice(low, low + rows))
         part, sigma = projected[strip], fields["sigma"][strip].astype(float)
-        ends = intervals(calibration, measurement, stabilise(part), sigma, scale)
+        ends = intervals(calibration, measurement, stabilise(part), sigma, scale, restate)
         fields["sigma"][strip] = ends.sigma * back
         fields["lower"][strip] = np.minimum(ends.lower, part) * back
         fields["upper"][strip] = np.maximum(ends.upper, part) * back
+    return float(distance[0])
 
 
 def _device(name: str | None) -> torch.device:

@@ -1,5 +1,7 @@
 """Calibrated intervals: split-conformal factors on top of the network's own sigma.
 
+`sr.conformal` estimates them.
+
 The score of a pixel is its error in stabilised counts divided by the predicted sigma. On
 calibration maps the 5 % and 95 % quantiles of the score are taken per group of pixels (factor,
 roughness and dose of the element, brightness of the pixel), with the finite-sample correction
@@ -7,14 +9,17 @@ of conformal prediction (V. Vovk et al., 2005; A. Angelopoulos, S. Bates, arXiv 
 by group: Mondrian). Scaling by sigma follows Y. Romano et al., arXiv 1905.03222, and
 A. Angelopoulos et al., arXiv 2202.05265. Pixels of one map are not exchangeable, so the
 guarantee is that of the theory only for maps like those calibrated on, on average over maps.
+
+Kinds of samples that nobody has calibrated on are the rule at a beamline. So before any quantile
+is taken, sigma is restated by what the counts of the element themselves say (`sr.evidence`), all
+kinds weigh alike, and the groups are left to brightness alone: what differs from kind to kind is
+in the evidence, which has few coefficients, and not in many groups with few kinds in each.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from xrf_sr_plans.errors import ModelError
 from xrf_sr_plans.measurement import Measurement, reading_name
 from xrf_sr_plans.physics.counting import NORMAL_90, OFFSET, unstabilise
+from xrf_sr_plans.sr.evidence import SigmaLaw, stated_level
 from xrf_sr_plans.sr.scale import Scale
 
 DOSE_EDGES = (5.5, 8.0, 12.0, 20.0, 40.0, 100.0)
@@ -77,6 +83,8 @@ class Regime(BaseModel):
     """Smallest significance of blobs by `trust_boundary.blur_key` and size; None: not measured."""
     regularity: float | None = None
     """Share of the local structure that few frequencies may hold (`sr.aliasing`); None: any."""
+    largest_doubt: float | None = None
+    """Largest doubt (`sr.error_odds`) of a pixel, among a tenth of its element; None: any."""
     most_elements: int | None = None
     """Largest number of elements in one map. None means that any number will do."""
     largest_roughness: float | None = None
@@ -88,7 +96,8 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: int = Field(default=1, ge=1, le=1)
+    schema_version: int = Field(default=1, ge=1, le=2)
+    """2: sigma is restated by `law`."""
     model_sha256: str
     level: float = 0.9
     lower: dict[str, list[list[list[float]]]]
@@ -104,6 +113,10 @@ class Calibration(BaseModel):
     """Edges between the groups of `blur`. None stands for `OLD_BLUR_EDGES`."""
     fill: dict[str, tuple[float, float, float, float]] | None = None
     """Stretch of sigma for each group of `FILL_EDGES`, by key. None stands for 1."""
+    law: dict[str, SigmaLaw] | None = None
+    """How the evidence of an element restates its sigma, by key. None: sigma is what it is."""
+    left_out: dict[str, dict[str, float]] | None = None
+    """Coverage of the pixels of each kind by a law fitted to the others, by key; for people."""
     regime: Regime = Regime()
     source: str = ""
     """What it was estimated on, in words."""
@@ -130,6 +143,10 @@ class Calibration(BaseModel):
                 f" it has {sorted(self.lower)}"
             )
         return tables[0], tables[1]
+
+    def law_of(self, measurement: Measurement) -> SigmaLaw | None:
+        """Return the law for a measurement; None where sigma is what the network states."""
+        return (self.law or {}).get(table_key(measurement))
 
     def as_read(self, measurement: Measurement) -> Measurement:
         """Return the measurement as the model takes it: rows as squares where it knows no rows.
@@ -168,6 +185,49 @@ class Intervals:
     sigma: np.ndarray
 
 
+@dataclass(frozen=True)
+class Restated:
+    """Sigmas as the evidence has them: `level` and `stretch` are (element,)."""
+
+    level: np.ndarray
+    """Logarithm of the root mean square of the stated sigmas (`evidence.stated_level`)."""
+    stretch: np.ndarray
+    contrast: float
+
+    def __call__(self, sigma: np.ndarray) -> np.ndarray:
+        """Return the sigmas (element, Y, X) restated."""
+        level = np.exp(self.level)[:, None, None]
+        return level * (sigma / level) ** self.contrast * self.stretch[:, None, None]
+
+
+def restated(
+    law: SigmaLaw | None, known: np.ndarray, sigma: np.ndarray, scale: Scale
+) -> tuple[Restated | None, np.ndarray]:
+    """Return how the sigmas of whole maps are restated, and how far these are from known ones.
+
+    Parameters
+    ----------
+    law
+        None: they are not.
+    known
+        `evidence.evidence` of the maps.
+    sigma
+        The network's, (element, Y, X) of the whole map.
+    scale
+        `Scale` of the maps.
+
+    Returns
+    -------
+    tuple[Restated | None, np.ndarray]
+        The distance (element,) is in units of the farthest map that was calibrated on.
+    """
+    if law is None:
+        return None, np.zeros(len(sigma))
+    level = stated_level(bounded(sigma, scale))
+    found = np.concatenate([known, level[:, None]], axis=-1)
+    return Restated(level, law.stretch(found), law.contrast), law.distance(found) / law.farthest
+
+
 def groups(stabilised: np.ndarray, scale: Scale) -> np.ndarray:
     """Return the (flat) group of each pixel of stabilised maps (element, y, x)."""
     element = np.digitize(scale.roughness, ROUGHNESS_EDGES) * N_GROUPS[1]
@@ -187,13 +247,16 @@ def intervals(
     stabilised: np.ndarray,
     sigma: np.ndarray,
     scale: Scale,
+    restate: Restated | None = None,
 ) -> Intervals:
     """Return calibrated intervals in counts, from the stabilised estimate and the network's sigma.
 
-    All arrays are (element, Y, X) on the fine grid, of photons per coarse pixel.
+    All arrays are (element, Y, X) on the fine grid, of photons per coarse pixel. `restate` is that
+    of the whole maps.
     """
     stretch = calibration.stretch(measurement, scale.fill)
-    sigma = bounded(sigma, scale) * stretch[:, None, None]
+    sigma = bounded(sigma, scale)
+    sigma = (sigma if restate is None else restate(sigma)) * stretch[:, None, None]
     below, above = (table.ravel() for table in calibration.tables(measurement))
     group = groups(stabilised, scale)
     down, up = below[group] * sigma, above[group] * sigma
@@ -205,120 +268,6 @@ def intervals(
         unstabilise(stabilised + up),
         np.sqrt((root * spread) ** 2 + spread**4 / 8),
     )
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of one calibration map."""
-
-    measurement: Measurement
-    group: np.ndarray
-    score: np.ndarray
-    fill: np.ndarray | float = 0.0
-    """`Scale.fill` of the element of each score."""
-    roughness: float = 0.0
-    """`Scale.roughness` of the roughest element that stands out of the noise."""
-
-
-def conformal_quantile(scores: np.ndarray, share: float) -> float:
-    """Return the ceil((n + 1) share)-th smallest of n scores: the finite-sample quantile.
-
-    The theory asks for infinity where there are too few scores for that; this returns the largest.
-    """
-    # Rounded: (1 - 0.05) * 20 must not become 19.000000000000004.
-    rank = math.ceil(round((scores.size + 1) * share, 9))
-    index = min(rank, scores.size) - 1
-    return float(np.partition(scores, index)[index])
-
-
-def fit(
-    maps: Iterable[Scores], model_sha256: str, source: str, *, level: float = 0.9, least: int = 400
-) -> Calibration:
-    """Estimate a calibration from the scores of many maps.
-
-    A group with fewer than `least` pixels takes the factors of the nearest dose group of the
-    same roughness and brightness that has enough, else those of all pixels of the key.
-    """
-    maps = list(maps)
-    lower: dict[str, Any] = {}
-    upper: dict[str, Any] = {}
-    blur: dict[str, list[float]] = {}
-    fill: dict[str, Any] = {}
-    for key in sorted({table_key(item.measurement) for item in maps}):
-        chosen = [item for item in maps if table_key(item.measurement) == key]
-        tables, *stretches = _fit(chosen, level, least)
-        lower[key], upper[key] = (np.round(t, 4).tolist() for t in tables)
-        blur[key], fill[key] = (np.round(s, 4).tolist() for s in stretches)
-    return Calibration(
-        model_sha256=model_sha256,
-        level=level,
-        lower=lower,
-        upper=upper,
-        blur=blur,
-        blur_edges=BLUR_EDGES,
-        fill=fill,
-        regime=_seen(maps),
-        source=source,
-    )
-
-
-def _fit(
-    maps: Sequence[Scores], level: float, least: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the tables of one key and the stretches by blur and by fill."""
-    score = np.concatenate([item.score.ravel() for item in maps])
-    group = np.concatenate([item.group.ravel() for item in maps])
-    blurred = np.concatenate(
-        [np.full(item.score.size, item.measurement.sharpening_steps) for item in maps]
-    )
-    filled = [np.broadcast_to(item.fill, item.score.shape).ravel() for item in maps]
-    blurred = np.digitize(blurred, BLUR_EDGES)
-    filled = np.digitize(np.concatenate(filled), FILL_EDGES)
-    blur, fill = np.ones(len(BLUR_EDGES) + 1), np.ones(len(FILL_EDGES) + 1)
-    for _ in range(3):
-        for stretch, index in ((blur, blurred), (fill, filled)):
-            whole = blur[blurred] * fill[filled]
-            tables = _tables(score / whole, group, level, least)
-            ends = tables.reshape(2, -1)[(score > 0).astype(int), group] * whole
-            beyond = np.abs(score) / np.maximum(ends, 1e-3)
-            for k in np.unique(index):
-                stretch[k] *= conformal_quantile(beyond[index == k], level)
-    return _tables(score / (blur[blurred] * fill[filled]), group, level, least), blur, fill
-
-
-def _seen(maps: Sequence[Scores]) -> Regime:
-    roughest = max((item.roughness for item in maps), default=0.0)
-    return Regime(
-        most_elements=MOST_ELEMENTS,
-        largest_roughness=round(roughest, 3) if roughest > 0 else None,
-    )
-
-
-def _tables(score: np.ndarray, group: np.ndarray, level: float, least: int) -> np.ndarray:
-    """Return the (lower, upper) tables, (2, *N_GROUPS)."""
-    tail = (1 - level) / 2
-    tables = np.full((2, math.prod(N_GROUPS)), np.nan)
-    for index in range(tables.shape[1]):
-        members = score[group == index]
-        if members.size >= least:
-            tables[:, index] = _ends(members, tail)
-    return _fill_groups(tables.reshape(2, *N_GROUPS), _ends(score, tail))
-
-
-def _ends(scores: np.ndarray, tail: float) -> tuple[float, float]:
-    # Never negative: the estimate itself always lies in its interval.
-    low = max(0.0, conformal_quantile(-scores, 1 - tail))
-    return low, max(0.0, conformal_quantile(scores, 1 - tail))
-
-
-def _fill_groups(tables: np.ndarray, overall: tuple[float, float]) -> np.ndarray:
-    for side, rough, bright in np.ndindex(2, N_GROUPS[0], N_GROUPS[2]):
-        column = tables[side, rough, :, bright]
-        known = np.flatnonzero(np.isfinite(column))
-        for row in np.flatnonzero(~np.isfinite(column)):
-            nearest = known[np.argmin(np.abs(known - row))] if known.size else None
-            column[row] = overall[side] if nearest is None else column[nearest]
-    return tables
 
 
 def to_json(calibration: Calibration) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from xrf_sr_plans.physics.counting import NORMAL_90
 from xrf_sr_plans.physics.resample import repeat
 from xrf_sr_plans.sr.aliasing import regular
 from xrf_sr_plans.sr.bicubic import bicubic_sigma, is_smoothed
+from xrf_sr_plans.sr.error_odds import doubt, doubted
 from xrf_sr_plans.sr.intervals import Regime
 from xrf_sr_plans.sr.prepare import Prepared
 from xrf_sr_plans.sr.scale import Scale, per_coarse_pixel
@@ -101,6 +102,10 @@ def _pixels(
         found = regular(coarse, regime.regularity)[0]
         found = repeat(found, (measurement.factor, measurement.factor))
         marks.append(("regular, may be the alias of structure finer than two steps", found))
+    if regime.largest_doubt is not None:
+        planes = (fields[name][index] for name in ("estimate", "baseline", "sigma"))
+        unsure = doubted(doubt(*planes), regime.largest_doubt)
+        marks.append(("likeliest to be far off, or worse than the baseline", unsure))
     for reason, mark in marks:
         if mark.any():
             yield f"{element}: {100 * float(mark.mean()):.1f} % untrusted: {reason}"

@@ -15,12 +15,15 @@ from xrf_sr_plans.measurement import READINGS, Reading
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.sr import consistency
 from xrf_sr_plans.sr.bicubic import baseline_of
+from xrf_sr_plans.sr.conformal import Scores, fit
 from xrf_sr_plans.sr.estimate import run_network
-from xrf_sr_plans.sr.intervals import Calibration, Regime, Scores, bounded, fit, groups, to_json
+from xrf_sr_plans.sr.evidence import evidence, stated_level
+from xrf_sr_plans.sr.intervals import Calibration, Regime, bounded, groups, to_json
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
 from xrf_sr_plans.sr.scale import Scale, per_coarse_pixel
+from xrf_sr_plans.training.kinds import all_kinds
 from xrf_sr_plans.training.phantoms import CALIBRATION_SEED
-from xrf_sr_plans.training.samples import Sample, fit_to_blocks, phantom_samples, real_samples
+from xrf_sr_plans.training.samples import Sample, fit_to_blocks
 from xrf_sr_plans.training.simulated_pairs import (
     Pair,
     Simulation,
@@ -29,9 +32,11 @@ from xrf_sr_plans.training.simulated_pairs import (
     simulate,
 )
 
-PHANTOMS_PER_FAMILY = 32
+PHANTOMS_PER_FAMILY = 10
 """Number of phantoms of each family that a model is calibrated on."""
-PIXELS_PER_MAP = 4000
+MAPS_PER_KIND = 20
+"""Least number of measurements of a kind, in each way, that a model is calibrated on."""
+PIXELS_PER_MAP = 1000
 """Number of random fine pixels of each element map that enter, so that all maps weigh alike."""
 
 
@@ -45,6 +50,8 @@ class Predicted:
     sigma: np.ndarray
     """Standard deviation of the stabilised estimate before calibration, (element, Y, X)."""
     scale: Scale
+    known: np.ndarray | None = None
+    """`sr.evidence.evidence` of the counts."""
 
 
 def predict_pair(pair: Pair, network: Any) -> Predicted:
@@ -53,7 +60,8 @@ def predict_pair(pair: Pair, network: Any) -> Predicted:
     scale = Scale.of(per_coarse_pixel(pair.counts, how))
     stabilised, sigma = run_network(pair.counts, scale, how, network, "cpu")
     projected = consistency.project(pair.counts, unstabilise(stabilised) / pixels, how)
-    return Predicted(pair, projected * pixels, sigma, scale)
+    known = evidence(pair.counts, how, scale)
+    return Predicted(pair, projected * pixels, sigma, scale, known)
 
 
 def predict_baseline(pair: Pair) -> Predicted:
@@ -66,19 +74,28 @@ def predict_baseline(pair: Pair) -> Predicted:
     return Predicted(pair, made, np.ones_like(made), Scale.of(per_coarse_pixel(pair.counts, how)))
 
 
-def scores(predicted: Predicted, rng: np.random.Generator) -> Scores:
+def scores(predicted: Predicted, rng: np.random.Generator, kind: str = "") -> Scores:
     """Return the scores of a random subset of the pixels."""
     made = stabilise(predicted.estimate)
     sigma = bounded(predicted.sigma, predicted.scale)
+    level = stated_level(sigma)
     score = (stabilise(predicted.pair.truth) - made) / sigma
-    group = groups(made, predicted.scale)
-    n_elements = score.shape[0]
+    planes = score, groups(made, predicted.scale), np.log(sigma) - level[:, None, None]
+    n_elements = len(score)
     keep = rng.integers(score[0].size, size=(n_elements, PIXELS_PER_MAP))
-    pick = [np.take_along_axis(v.reshape(n_elements, -1), keep, 1).ravel() for v in (score, group)]
+    pick = [np.take_along_axis(v.reshape(n_elements, -1), keep, 1).ravel() for v in planes]
     clear = predicted.scale.span >= Regime().smallest_range
-    roughest = float(predicted.scale.roughness[clear].max(initial=0.0))
-    fill = np.repeat(predicted.scale.fill, PIXELS_PER_MAP)
-    return Scores(predicted.pair.measurement, pick[1], pick[0], fill, roughest)
+    known = predicted.known
+    return Scores(
+        measurement=predicted.pair.measurement,
+        group=pick[1],
+        score=pick[0],
+        fill=np.repeat(predicted.scale.fill, PIXELS_PER_MAP),
+        roughness=float(predicted.scale.roughness[clear].max(initial=0.0)),
+        kind=kind,
+        known=None if known is None else np.concatenate([known, level[:, None]], axis=-1),
+        relative=None if known is None else pick[2],
+    )
 
 
 def simulated_pairs(
@@ -117,9 +134,9 @@ def simulated_scores(
 ) -> Iterator[Scores]:
     """Yield the scores of a network on `simulated_pairs`; without one, those of the baseline."""
     reads = READINGS if network is None else network.reads
-    for _, pair, rng in simulated_pairs(samples, reads=reads, repeats=repeats, seed=seed):
+    for sample, pair, rng in simulated_pairs(samples, reads=reads, repeats=repeats, seed=seed):
         made = predict_baseline(pair) if network is None else predict_pair(pair, network)
-        yield scores(made, rng)
+        yield scores(made, rng, sample.kind)
 
 
 def _without_defects(simulation: Simulation) -> Simulation:
@@ -143,12 +160,11 @@ def calibrate_model(
     path = model_path(model)
     card = read_card(path)
     network = load_network(path, card)
-    samples = list(phantom_samples(n_per_family, CALIBRATION_SEED))
-    real = list(real_samples(real_maps)) if real_maps else []
-    repeats = fair_repeats(len(samples), real)
-    counted = _kinds([*samples, *real])
+    samples = all_kinds(n_per_family, CALIBRATION_SEED, real_maps)
+    counted = _kinds(samples)
     source = "simulated measurements of " + ", ".join(f"{n} x {kind}" for kind, n in counted)
-    found = simulated_scores(network, [*samples, *real], repeats=repeats, seed=seed)
+    repeats = fair_repeats(samples)
+    found = simulated_scores(network, samples, repeats=repeats, seed=seed)
     calibration = fit(found, card.sha256, source)
     file = path.with_suffix(".calibration.json")
     temporary = file.with_suffix(".part")
@@ -157,9 +173,9 @@ def calibrate_model(
     return calibration
 
 
-def fair_repeats(n_phantoms: int, real: Sequence[Sample]) -> dict[str, int]:
-    """Let each kind of real sample weigh as much as a third of the phantoms."""
-    return {kind: max(1, n_phantoms // 3 // count) for kind, count in _kinds(real)}
+def fair_repeats(samples: Sequence[Sample], least: int = MAPS_PER_KIND) -> dict[str, int]:
+    """Return how often to measure each sample, by kind, so that each kind is met `least` times."""
+    return {kind: max(1, round(least / count)) for kind, count in _kinds(samples)}
 
 
 def _kinds(samples: Sequence[Sample]) -> list[tuple[str, int]]:

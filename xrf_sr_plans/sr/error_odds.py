@@ -1,0 +1,32 @@
+"""Which pixels of an estimate are likeliest to be wrong, or worse than the baseline.
+
+An estimate can be further off than the baseline by more than a tolerance only where the two differ
+by more than it. Which of them is right the counts don't say: sigma says how likely either is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+TOLERANCE = 0.05
+"""Error that matters, relative to the element's range."""
+MOST_DOUBTED = 0.1
+"""Largest share of an element's pixels that is marked. Where more is doubtful, sigma says it."""
+WEIGHT_OF_CHANGE = 1.0
+"""By how much more doubtful a pixel is where the estimate is far from the baseline."""
+
+
+def doubt(estimate: np.ndarray, baseline: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Return how doubtful each pixel of one element is; all arrays are (Y, X) in photons.
+
+    It is sigma relative to the element's range, and more where the baseline may be better.
+    """
+    low, high = np.quantile(estimate, (0.01, 0.995))
+    span = max(float(high - low), 1e-9)
+    changed = np.abs(estimate - baseline) > TOLERANCE * span
+    return sigma / span * (1 + WEIGHT_OF_CHANGE * changed)
+
+
+def doubted(doubts: np.ndarray, limit: float) -> np.ndarray:
+    """Return where the doubts of an element (Y, X) are above a limit: the worst `MOST_DOUBTED`."""
+    return doubts > max(limit, float(np.quantile(doubts, 1 - MOST_DOUBTED)))
