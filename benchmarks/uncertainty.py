@@ -276,7 +276,9 @@ def main() -> None:
     print(f"{card.name} {card.sha256[:12]}, calibration {calibration.id}")
     real = list(real_samples(options.real)) if options.real else []
     known = list(phantom_samples(PHANTOMS_PER_FAMILY, CALIBRATION_SEED))
-    scores = simulated_scores(None, [*known, *real], repeats=fair_repeats([*known, *real]))
+    scores = simulated_scores(
+        None, [*known, *real], repeats=fair_repeats([*known, *real], 2 * PHANTOMS_PER_FAMILY)
+    )
     bicubic = fit(scores, "0" * 64, "bicubic")
     samples = [*phantom_samples(options.per_family, TEST_SEED), *real]
     found = [

@@ -29,4 +29,5 @@ def doubt(estimate: np.ndarray, baseline: np.ndarray, sigma: np.ndarray) -> np.n
 
 def doubted(doubts: np.ndarray, limit: float) -> np.ndarray:
     """Return where the doubts of an element (Y, X) are above a limit: the worst `MOST_DOUBTED`."""
-    return doubts > max(limit, float(np.quantile(doubts, 1 - MOST_DOUBTED)))
+    worst = np.quantile(doubts, 1 - MOST_DOUBTED, method="higher")
+    return doubts > max(limit, float(worst))

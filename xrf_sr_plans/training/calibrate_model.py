@@ -34,8 +34,6 @@ from xrf_sr_plans.training.simulated_pairs import (
 
 PHANTOMS_PER_FAMILY = 10
 """Number of phantoms of each family that a model is calibrated on."""
-MAPS_PER_KIND = 20
-"""Least number of measurements of a kind, in each way, that a model is calibrated on."""
 PIXELS_PER_MAP = 1000
 """Number of random fine pixels of each element map that enter, so that all maps weigh alike."""
 
@@ -163,7 +161,7 @@ def calibrate_model(
     samples = all_kinds(n_per_family, CALIBRATION_SEED, real_maps)
     counted = _kinds(samples)
     source = "simulated measurements of " + ", ".join(f"{n} x {kind}" for kind, n in counted)
-    repeats = fair_repeats(samples)
+    repeats = fair_repeats(samples, 2 * n_per_family)
     found = simulated_scores(network, samples, repeats=repeats, seed=seed)
     calibration = fit(found, card.sha256, source)
     file = path.with_suffix(".calibration.json")
@@ -173,7 +171,7 @@ def calibrate_model(
     return calibration
 
 
-def fair_repeats(samples: Sequence[Sample], least: int = MAPS_PER_KIND) -> dict[str, int]:
+def fair_repeats(samples: Sequence[Sample], least: int) -> dict[str, int]:
     """Return how often to measure each sample, by kind, so that each kind is met `least` times."""
     return {kind: max(1, round(least / count)) for kind, count in _kinds(samples)}
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xrf_sr_plans.maps.files.npz_archive import read_arrays
 from xrf_sr_plans.training.phantoms import ALL_FAMILIES, phantom
 from xrf_sr_plans.training.real_maps import read_npz, to_unit
 from xrf_sr_plans.training.samples import Sample, real_samples
@@ -86,8 +87,8 @@ def photographs() -> Iterator[Sample]:
 def _of_matplotlib() -> Iterator[Sample]:
     from matplotlib import cbook
 
-    with cbook.get_sample_data("jacksboro_fault_dem.npz") as terrain:
-        heights = np.asarray(terrain["elevation"], dtype=float)
+    terrain = str(cbook.get_sample_data("jacksboro_fault_dem.npz", asfileobj=False))
+    heights = read_arrays(Path(terrain), ("elevation",))["elevation"].astype(float)
     yield from _pieces("jacksboro", "terrain", to_unit(heights[None] - heights.min()), SIDE_PX)
     with gzip.open(str(cbook.get_sample_data("s1045.ima.gz", asfileobj=False))) as file:
         slice_ = np.frombuffer(file.read(), np.uint16).reshape(256, 256).astype(float)
