@@ -356,19 +356,35 @@ def speed_problems(
             " the resolution of its encoder"
         )
         problems.append(Problem(LimitsError, text))
+    highest_um_s = highest_velocity_um_s(beamline, facts)
+    velocity_um_s = step_um / dwell_ms * 1e3
+    if highest_um_s is not None and velocity_um_s > highest_um_s * (1 + _SLACK):
+        text = (
+            f"axis {facts.name!r}: step / dwell needs {velocity_um_s:g} um/s;"
+            f" at most {highest_um_s:g} um/s is allowed"
+        )
+        problems.append(Problem(LimitsError, text))
+    return problems
+
+
+def highest_velocity_um_s(beamline: Beamline, facts: AxisFacts) -> float | None:
+    """Return the highest velocity in um/s with which a row may be flown.
+
+    It is None where nobody says so, and for stepped rows, which aren't flown.
+
+    Parameters
+    ----------
+    beamline
+        It may allow less than the axis does.
+    facts
+        The fast axis.
+    """
     known = [
         limit
         for limit in (beamline.max_velocity_um_s, facts.max_velocity_um_s)
         if limit is not None and limit > 0
     ]
-    velocity_um_s = step_um / dwell_ms * 1e3
-    if known and not is_stepping(beamline) and velocity_um_s > min(known) * (1 + _SLACK):
-        text = (
-            f"axis {facts.name!r}: step / dwell needs {velocity_um_s:g} um/s;"
-            f" at most {min(known):g} um/s is allowed"
-        )
-        problems.append(Problem(LimitsError, text))
-    return problems
+    return min(known) if known and not is_stepping(beamline) else None
 
 
 def _frame_problems(beamline: Beamline, dwell_ms: float) -> Iterator[Problem]:
