@@ -112,7 +112,9 @@ def curves(
     return [
         {
             name_of(way): [
-                reached_db(sample.maps, way, probe_px, (number, *way_seed(way), round(probe_px)), model)
+                reached_db(
+                    sample.maps, way, probe_px, (number, *way_seed(way), round(probe_px)), model
+                )
                 for probe_px in probes_px
             ]
             for way in WAYS
@@ -131,7 +133,9 @@ def way_seed(way: Way) -> tuple[int, int]:
     return way.factor, way.fast_pixels
 
 
-def mean_table(measured: Sequence[dict[str, list[list[float]]]], probes_px: Sequence[float]) -> dict:
+def mean_table(
+    measured: Sequence[dict[str, list[list[float]]]], probes_px: Sequence[float]
+) -> dict:
     """Return the mean over samples as what the shipped file holds."""
     return {
         "photons": list(PHOTONS),
@@ -279,7 +283,9 @@ def error_table(rows: Sequence[Case]) -> list[str]:
         if not some:
             continue
         cells = [
-            f"{np.mean([row.reached[name] for row in some]):.2f}" if name in some[0].reached else "-"
+            f"{np.mean([row.reached[name] for row in some]):.2f}"
+            if name in some[0].reached
+            else "-"
             for name in names
         ]
         chosen = f"{np.mean([row.reached[row.chosen] for row in some]):.2f} ({some[0].chosen})"

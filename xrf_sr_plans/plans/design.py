@@ -1,8 +1,8 @@
 """Designs: what a plan would fly, what it costs and what forbids it, before anything moves.
 
-There is one function per kind of plan which makes its design: `design_map` and `design_survey`
-here, `rescan.design_rescans`, `pair.design_pair` and `collect.design_pairs`. The plan refuses or
-flies what that function returns, and `preview` shows it.
+There is one function per kind of plan which makes its design: `design_map` and
+`design_coarse_maps` here, `rescan.design_rescans`, `pair.design_pair` and `collect.design_pairs`.
+The plan refuses or flies what that function returns, and `preview` shows it.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def design_map(beamline: Beamline, request: SingleMapRequest) -> Design:
     )
 
 
-def design_survey(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
+def design_coarse_maps(beamline: Beamline, request: SurveyRequest) -> SurveyDesign:
     """Return the design of a survey's coarse part.
 
     Raises
@@ -262,12 +262,12 @@ def _tiles(
 ) -> tuple[list[Tile], list[Problem]]:
     """Return the tiles of a survey, or one tile and why it can't be cut as asked."""
     try:
-        return split_into_tiles(grid, _reach(beamline, tile_um)), []
+        return split_into_tiles(grid, largest_tile_um(beamline, tile_um)), []
     except RefusedError as error:
         return [Tile(grid, 0, 0)], [Problem(type(error), str(error))]
 
 
-def _reach(beamline: Beamline, tile_um: float | None) -> tuple[float, float] | None:
+def largest_tile_um(beamline: Beamline, tile_um: float | None) -> tuple[float, float] | None:
     """Return the largest tile: the smaller of what is asked for and what the flyer reaches."""
     if tile_um is None:
         return beamline.reach_um

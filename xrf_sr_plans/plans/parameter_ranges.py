@@ -33,6 +33,8 @@ PARAMETER_RANGES: Mapping[str, Range] = MappingProxyType(
         "row_attempts": Range(1, 100, whole=True),
         "analysis_timeout_s": Range(1e-3, 86_400.0),
         "budget_s": Range(0.0, 1e8),
+        "time_s": Range(1e-3, 1e8),
+        "counts_per_s": Range(1e-3, 1e12),
         "max_dose": Range(0.0, 1e40),
     }
 )
@@ -40,9 +42,17 @@ PARAMETER_RANGES: Mapping[str, Range] = MappingProxyType(
 20 m, a pixel of an ångström, an hour at a pixel. What a beamline allows is checked besides."""
 
 _KINDS: Mapping[str, type[RefusedError]] = {
-    **dict.fromkeys(("budget_s", "max_dose"), BudgetError),
+    **dict.fromkeys(("budget_s", "time_s", "max_dose"), BudgetError),
     **dict.fromkeys(
-        ("pad_um", "min_size_um", "max_regions", "preview_every_rows", "row_attempts"), ConfigError
+        (
+            "pad_um",
+            "min_size_um",
+            "max_regions",
+            "preview_every_rows",
+            "row_attempts",
+            "counts_per_s",
+        ),
+        ConfigError,
     ),
 }
 

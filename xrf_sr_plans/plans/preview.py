@@ -14,34 +14,40 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.arguments import checked_arguments
 from xrf_sr_plans.plans.collect import collect_pairs, design_pairs
-from xrf_sr_plans.plans.design import Design, PlannedMap, design_map, design_survey
+from xrf_sr_plans.plans.design import Design, PlannedMap, SurveyDesign, design_map
 from xrf_sr_plans.plans.fly_map import fly_map
 from xrf_sr_plans.plans.pair import acquire_pair, design_pair
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import (
+    AnyRequest,
     CollectRequest,
     GridRequest,
     MapRequest,
     PairRequest,
-    PlanRequest,
     RescanRequest,
     StartStopRequest,
-    SurveyRequest,
+    SurveyWish,
 )
 from xrf_sr_plans.plans.rescan import design_rescans, rescan_regions
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
+from xrf_sr_plans.plans.survey_choice import settled_survey
 from xrf_sr_plans.plans.xrf_map import xrf_map, xrf_map_start_stop
 
 
 class Previewed(NamedTuple):
     """What `preview` needs to know of a plan: the kind of its request, and who designs it."""
 
-    request: type[PlanRequest]
+    request: type[AnyRequest]
     design: Callable[[Beamline, Any], Design]
 
 
+def _design_of_survey(beamline: Beamline, wish: SurveyWish) -> SurveyDesign:
+    """Return the design of a survey, of which something may be left open."""
+    return settled_survey(beamline, wish).design
+
+
 PREVIEWED: dict[str, Previewed] = {
-    coarse_survey_with_sr.__name__: Previewed(SurveyRequest, design_survey),
+    coarse_survey_with_sr.__name__: Previewed(SurveyWish, _design_of_survey),
     xrf_map.__name__: Previewed(MapRequest, design_map),
     xrf_map_start_stop.__name__: Previewed(StartStopRequest, design_map),
     fly_map.__name__: Previewed(GridRequest, design_map),

@@ -36,12 +36,14 @@ from xrf_sr_plans.plans.parameter_ranges import PARAMETER_RANGES
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.row_pixels import SQUARES, RowPixels, chosen_row_pixels, finest
 
+USUAL_FACTOR: Factor = 2
+"""Factor of surveys whose step is given, unless the user says otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class PlanRequest:
+class AnyRequest:
     """What every plan that measures is asked. The plans' docstrings describe each parameter."""
 
-    dwell_ms: float
     budget_s: float | None
     max_dose: float | None
     row_attempts: int
@@ -105,6 +107,13 @@ class PlanRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanRequest(AnyRequest):
+    """What plans are asked that are told how long each pixel takes."""
+
+    dwell_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class AreaRequest(PlanRequest):
     """What plans are asked that map an area around a center."""
 
@@ -121,11 +130,14 @@ class AreaRequest(PlanRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SurveyRequest(AreaRequest):
-    """What was asked of `coarse_survey_with_sr`."""
+class AnySurvey(AnyRequest):
+    """What `coarse_survey_with_sr` is always asked, whatever is left open."""
 
+    width_um: float
+    height_um: float
+    x_center_um: float | None
+    y_center_um: float | None
     find: str | None
-    factor: Factor
     sampling: schema.PixelChoice | None
     fine_step_um: float | None
     fine_dwell_ms: float | None
@@ -143,6 +155,13 @@ class SurveyRequest(AreaRequest):
         """The query `find`."""
         return self.find
 
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyRequest(AnySurvey, AreaRequest):
+    """A survey of which nothing is left open."""
+
+    factor: Factor
+
     def row_pixels(self, beamline: Beamline, squares: Sequence[ScanGrid]) -> RowPixels:
         """Return how the rows of the tiles are read out, whose pixels would be `squares`.
 
@@ -150,6 +169,42 @@ class SurveyRequest(AreaRequest):
         """
         numbers = (self.factor,) if self.factor in FACTORS else ()
         return chosen_row_pixels(beamline, squares, self.dwell_ms, numbers, self.sampling)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyWish(AnySurvey):
+    """What was asked of `coarse_survey_with_sr`, which may leave open how the survey is flown."""
+
+    step_um: float | None
+    dwell_ms: float | None
+    factor: Factor | None
+    time_s: float | None
+    counts_per_s: float | None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left open, and no time is given that has to be kept."""
+        return self.step_um is not None and self.dwell_ms is not None and self.time_s is None
+
+    @property
+    def asked_factor(self) -> Factor | None:
+        """The factor, where nobody is free to choose it: `USUAL_FACTOR` beside a given step."""
+        if self.factor is None and self.step_um is not None:
+            return USUAL_FACTOR
+        return self.factor
+
+    def settled(
+        self,
+        *,
+        step_um: float,
+        dwell_ms: float,
+        factor: Factor,
+        sampling: schema.PixelChoice | None,
+    ) -> SurveyRequest:
+        """Return the survey with what was left open."""
+        shared = {field.name: getattr(self, field.name) for field in fields(AnySurvey)}
+        settled = {"step_um": step_um, "dwell_ms": dwell_ms, "factor": factor}
+        return SurveyRequest(**{**shared, **settled, "sampling": sampling})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,7 +377,7 @@ def _factor_flaws(factors: Sequence[int]) -> list[str]:
 
 
 @cache
-def _hints(request: type[PlanRequest]) -> dict[str, Any]:
+def _hints(request: type[AnyRequest]) -> dict[str, Any]:
     """Return the types of a request's fields, which are those of its plan's parameters."""
     return typing.get_type_hints(request)
 

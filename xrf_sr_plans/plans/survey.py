@@ -22,14 +22,14 @@ from xrf_sr_plans.plans.decisions import (
     TileAnalysis,
     wait_for_analysis,
 )
-from xrf_sr_plans.plans.design import SurveyDesign, design_survey
 from xrf_sr_plans.plans.fine_maps import FineMaps, RegionOutcome, stage_position_um
 from xrf_sr_plans.plans.fly_map import fly
 from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS, FlownMap, MapRun
 from xrf_sr_plans.plans.queue_rescans import queue_rescans
-from xrf_sr_plans.plans.request import SurveyRequest
+from xrf_sr_plans.plans.request import SurveyWish
 from xrf_sr_plans.plans.return_to_start import returning_to_start
 from xrf_sr_plans.plans.safeguard import all_in_turn, what_ended
+from xrf_sr_plans.plans.survey_choice import SettledSurvey, settled_survey
 from xrf_sr_plans.plans.survey_runs import SurveyRuns
 from xrf_sr_plans.plans.timing import recalibrated
 from xrf_sr_plans.plans.worth import rescans_limit_s, whole_map_s
@@ -90,15 +90,17 @@ def coarse_survey_with_sr(
     *,
     width_um: float,
     height_um: float,
-    step_um: float,
-    dwell_ms: float,
+    step_um: float | None = None,
+    dwell_ms: float | None = None,
     x_center_um: float | None = None,
     y_center_um: float | None = None,
     find: str | None = None,
-    factor: Factor = 2,
+    factor: Factor | None = None,
     sampling: schema.PixelChoice | None = None,
     fine_step_um: float | None = None,
     fine_dwell_ms: float | None = None,
+    time_s: float | None = None,
+    counts_per_s: float | None = None,
     budget_s: float | None = None,
     max_dose: float | None = None,
     rescan: schema.RescanMode = "inline",
@@ -126,9 +128,11 @@ def coarse_survey_with_sr(
     height_um
         Height of the area along the slow axis, in um.
     step_um
-        Distance between the rows of the coarse survey in um.
+        Distance between the rows of the coarse survey in um. None means fine_step_um times the
+        factor.
     dwell_ms
-        Time at each step of a row in ms, which is as long as the rows are apart.
+        Time at each step of a row in ms, which is as long as the rows are apart. None means as
+        long as time_s and max_dose allow.
     x_center_um
         Center of the area along the fast axis in um. None means where the stage is now.
     y_center_um
@@ -137,14 +141,25 @@ def coarse_survey_with_sr(
         Element query such as "Fe and not Zn" that a region must match. None means whatever
         stands out.
     factor
-        How many times finer than the survey's step the enhanced maps are: 1, 2 or 4.
+        How many times finer than the survey's step the enhanced maps are: 1, 2 or 4. None
+        means 2 where step_um is given, else what is expected to be most exact.
     sampling
         How the rows are read out, at the same time and dose: "rows" in `factor` pixels per step,
-        "squares" in one. None means rows where the hardware takes so many frames.
+        "squares" in one. None means rows where the hardware takes so many frames and, with time_s,
+        where they are expected to be more exact.
     fine_step_um
-        Pixel size of the rescans in um. None means step_um / factor.
+        Pixel size of the rescans in um, and without step_um that of the enhanced maps, too. None
+        means step_um / factor.
     fine_dwell_ms
         Time at each pixel of the rescans in ms. None means dwell_ms.
+    time_s
+        Beam time in seconds that the coarse survey may take. What step_um, factor, sampling and
+        dwell_ms leave open is chosen such that the enhanced maps are expected to be most exact in
+        this time on this beamline (`preview` and `design_survey` list what was compared). None
+        means as long as it takes.
+    counts_per_s
+        Photons that an element of interest counts per second where it is brightest, for that
+        choice. None means 5000.
     budget_s
         Beam time in seconds for everything. The coarse survey alone must fit, and the rescans
         spend what is left. None means no limit.
@@ -189,23 +204,26 @@ def coarse_survey_with_sr(
     FlightError
         If too many rows in succession can't be measured, or if the stage doesn't come back.
     """
-    request = SurveyRequest.from_arguments(locals())
-    design = design_survey(beamline, request)
-    preflight.refuse(design.problems)
-    survey = _Survey(beamline, request, design)
-    return (yield from returning_to_start(beamline, request.area, survey.run()))
+    wish = SurveyWish.from_arguments(locals())
+    settled = settled_survey(beamline, wish)
+    preflight.refuse(settled.design.problems)
+    survey = _Survey(beamline, settled, wish.user_input())
+    return (yield from returning_to_start(beamline, settled.request.area, survey.run()))
 
 
 class _Survey:
     """One survey in flight: its tiles, its decisions and what is recorded of both."""
 
-    def __init__(self, beamline: Beamline, request: SurveyRequest, design: SurveyDesign) -> None:
+    def __init__(
+        self, beamline: Beamline, settled: SettledSurvey, user_input: Mapping[str, Any]
+    ) -> None:
         self.beamline = beamline
-        self.request = request
-        self.design = design
+        self.request = request = settled.request
+        self.design = design = settled.design
+        self.user_input = user_input
         self.uid = str(uuid.uuid4())
         self.md = dict(request.md or {})
-        self.runs = SurveyRuns(beamline, request, design, self.uid)
+        self.runs = SurveyRuns(beamline, request, design, self.uid, user_input)
         self.region_log = self.runs.region_log
         self.fine = FineMaps(
             beamline,
@@ -249,7 +267,7 @@ class _Survey:
             survey_uid=self.uid,
             tile=schema.TileIndex(index=index, of=len(self.design.tiles), earlier=list(earlier)),
             analysis=self.design.analysis,
-            user_input=self.request.user_input(),
+            user_input=self.user_input,
             derived_input={
                 "survey_grid": self.design.grid.to_dict(),
                 "first_row": tile.first_row,

@@ -15,7 +15,8 @@ from xrf_sr_plans.errors import BudgetError, ConfigError, GridError, RefusedErro
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
-from xrf_sr_plans.plans.design import SurveyDesign, design_coarse_maps, reach_um
+from xrf_sr_plans.plans.area import Area
+from xrf_sr_plans.plans.design import SurveyDesign, design_coarse_maps, largest_tile_um
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import USUAL_FACTOR, SurveyRequest, SurveyWish
 from xrf_sr_plans.plans.survey_options import (
@@ -59,15 +60,19 @@ def settled_survey(beamline: Beamline, wish: SurveyWish) -> SettledSurvey:
         If there isn't even a grid to speak of, if what was left open can't be settled, or if
         nothing that could be flown keeps within `time_s`. All else is in the design's `problems`.
     """
-    if wish.is_explicit:
-        request = wish.settled()
-        return SettledSurvey(request, design_coarse_maps(beamline, request))
     problems = wish.problems(beamline)
+    if wish.is_settled and wish.step_um is not None and wish.dwell_ms is not None:
+        request = wish.settled(
+            step_um=wish.step_um,
+            dwell_ms=wish.dwell_ms,
+            factor=wish.asked_factor or USUAL_FACTOR,
+            sampling=wish.sampling,
+        )
+        return SettledSurvey(request, design_coarse_maps(beamline, request))
     preflight.refuse([*problems, *_open_questions(wish)])
-    factor = wish.factor
-    if wish.step_um is not None and factor is None:
-        factor = USUAL_FACTOR
-    looks = [_look_at(beamline, wish, way) for way in ways_of(beamline, factor, wish.sampling)]
+    looks = [
+        _look_at(beamline, wish, way) for way in ways_of(beamline, wish.asked_factor, wish.sampling)
+    ]
     looks.sort(key=lambda look: look.option.rank)
     best = next((look for look in looks if look.settled is not None), None)
     if best is None or best.settled is None:
@@ -120,7 +125,7 @@ def _look_at(beamline: Beamline, wish: SurveyWish, way: Way) -> _Look:
         time_s=wish.time_s,
         max_dose=wish.max_dose,
         dwell_ms=wish.dwell_ms,
-        counts_per_s=wish.counts_per_s or USUAL_COUNTS_PER_S,
+        counts_per_s=USUAL_COUNTS_PER_S if wish.counts_per_s is None else wish.counts_per_s,
     )
     step_um = asked.fine_step_um * way.factor if wish.step_um is None else wish.step_um
     try:
@@ -151,5 +156,6 @@ def _fine_step_um(wish: SurveyWish, factor: Factor) -> float:
 def _maps(beamline: Beamline, wish: SurveyWish, step_um: float) -> list[ScanGrid]:
     """Return the maps of a survey with rows so far apart, in square pixels."""
     # The dwell time, hence the run-up, changes nothing about the pixels.
-    grid = wish.area(step_um).grid(beamline, dwell_ms=1.0)
-    return [tile.grid for tile in split_into_tiles(grid, reach_um(beamline, wish.tile_um))]
+    center = wish.x_center_um, wish.y_center_um
+    grid = Area(wish.width_um, wish.height_um, step_um, *center).grid(beamline, dwell_ms=1.0)
+    return [tile.grid for tile in split_into_tiles(grid, largest_tile_um(beamline, wish.tile_um))]

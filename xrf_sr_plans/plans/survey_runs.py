@@ -32,6 +32,8 @@ class SurveyRuns:
     ----------
     uid
         Uid of the survey.
+    user_input
+        What the user asked, by parameter.
     tile_uids
         Uids of the coarse maps' runs, once they are flown.
     region_log
@@ -44,6 +46,7 @@ class SurveyRuns:
     request: SurveyRequest
     design: SurveyDesign
     uid: str
+    user_input: Mapping[str, Any]
     tile_uids: tuple[str, ...] = ()
     region_log: RegionLog = field(default_factory=RegionLog)
     proposals_uid: str = ""
@@ -51,7 +54,7 @@ class SurveyRuns:
 
     def _start(self, plan_name: str, purpose: str, **facts: Any) -> dict[str, Any]:
         """Return the start document of the run of proposals or of outcomes."""
-        user_input = self.request.user_input()
+        user_input = dict(self.user_input)
         metadata = {
             "schema": schema.SCHEMA_VERSION,
             "purpose": purpose,
