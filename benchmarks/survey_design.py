@@ -67,12 +67,16 @@ RIGHT_DB = 0.2
 """A choice is right where no way is better by more than this."""
 DESIGN_SEED = VALIDATION_SEED + 500_000
 
+Curves = dict[str, list[list[float]]]
+"""PSNR that each way reaches, [probe][photons], by name of the way."""
+
 
 def reconstruct(counts: np.ndarray, measurement: Measurement, model: str | None) -> np.ndarray:
     """Return the enhanced maps (element, Y, X) in photons per coarse pixel."""
     factor = measurement.factor
     enhanced = enhance(
         counts,
+        elements=[f"E{index}" for index in range(len(counts))],
         factor=factor,
         step_um=float(factor),
         sampling=measurement.sampling,
@@ -100,14 +104,16 @@ def reached_db(
         simulation = Simulation.plain(measurement, photons * way.factor**2, len(maps))
         pair = simulate(maps, simulation, np.random.default_rng([*seed, level]))
         made = reconstruct(pair.counts, measurement, model)
-        reached.append(np.mean([psnr_db(mine, true) for mine, true in zip(made, pair.truth)]))
+        reached.append(
+            np.mean([psnr_db(mine, true) for mine, true in zip(made, pair.truth, strict=True)])
+        )
     # More photons never make it worse; what does so is the noise of this very simulation.
     return np.maximum.accumulate(reached).round(3).tolist()
 
 
 def curves(
     samples: Sequence[Sample], probes_px: Sequence[float], model: str | None
-) -> list[dict[str, list[list[float]]]]:
+) -> list[Curves]:
     """Return for each sample what each way reaches: name of the way -> [probe][photons]."""
     return [
         {
@@ -133,9 +139,7 @@ def way_seed(way: Way) -> tuple[int, int]:
     return way.factor, way.fast_pixels
 
 
-def mean_table(
-    measured: Sequence[dict[str, list[list[float]]]], probes_px: Sequence[float]
-) -> dict:
+def mean_table(measured: Sequence[Curves], probes_px: Sequence[float]) -> dict:
     """Return the mean over samples as what the shipped file holds."""
     return {
         "photons": list(PHOTONS),
@@ -212,7 +216,7 @@ class Case:
 
 
 def cases(
-    samples: Sequence[Sample], measured: Sequence[dict[str, list[list[float]]]], table: ErrorTable
+    samples: Sequence[Sample], measured: Sequence[Curves], table: ErrorTable
 ) -> Iterator[Case]:
     """Yield all cases in which at least one way can be flown."""
     own = [ErrorTable(PHOTONS, (0.0,), {k: v[:1] for k, v in one.items()}) for one in measured]

@@ -18,6 +18,7 @@ _HOMES = {
     "Region": "xrf_sr_plans.maps.region",
     "ScanGrid": "xrf_sr_plans.maps.grid",
     "coarse_survey_with_sr": "xrf_sr_plans.plans.survey",
+    "design_survey": "xrf_sr_plans.plans.survey_design",
     "enhance": "xrf_sr_plans.sr.predict",
     "preview": "xrf_sr_plans.plans.preview",
     "replay": "xrf_sr_plans.callbacks.replay",
@@ -32,6 +33,7 @@ __all__ = [
     "ScanGrid",
     "__version__",
     "coarse_survey_with_sr",
+    "design_survey",
     "enhance",
     "preview",
     "replay",
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from xrf_sr_plans.maps.region import Region as Region
     from xrf_sr_plans.plans.preview import preview as preview
     from xrf_sr_plans.plans.survey import coarse_survey_with_sr as coarse_survey_with_sr
+    from xrf_sr_plans.plans.survey_design import design_survey as design_survey
     from xrf_sr_plans.session import start_session as start_session
     from xrf_sr_plans.sr.predict import enhance as enhance
 

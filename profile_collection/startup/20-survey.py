@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.plans.preview import preview
+from xrf_sr_plans.plans.survey_design import design_survey
 from xrf_sr_plans.queueing.rescan_queue import RescanQueue
 from xrf_sr_plans.review.latest import LatestSurvey
 from xrf_sr_plans.session import start_session

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -141,6 +141,37 @@ def preview(plan: Callable[..., Any], *args: Any, **kwargs: Any) -> Preview:
     TypeError
         If the plan doesn't take these arguments.
     """
+    name, beamline, request = asked_of(plan, args, kwargs)
+    try:
+        design = PREVIEWED[name].design(beamline, request)
+    except RefusedError as error:
+        reasons = error.reasons or (str(error),)
+        design = Design.refused(Problem(type(error), reason) for reason in reasons)
+    return Preview(
+        name,
+        design.maps,
+        design.time_s,
+        design.dose,
+        preflight.dose_unit(beamline),
+        _limits(beamline),
+        # Each reason once, as `preflight.refuse` tells them.
+        tuple(dict.fromkeys(problem.text for problem in design.problems)),
+        design.notes,
+    )
+
+
+def asked_of(
+    plan: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[str, Beamline, AnyRequest]:
+    """Return a plan's name, its beamline and its request, as ``plan(*args, **kwargs)`` has them.
+
+    Raises
+    ------
+    ConfigError
+        If the plan is not one that can be previewed, or if values are of a wrong type.
+    TypeError
+        If the plan doesn't take these arguments.
+    """
     bound_to: Beamline | None = getattr(plan, "beamline", None)
     if inspect.isgenerator(plan):
         raise ConfigError(
@@ -157,24 +188,10 @@ def preview(plan: Callable[..., Any], *args: Any, **kwargs: Any) -> Preview:
         args = (bound_to,)
     call = inspect.signature(original).bind(*args, **kwargs)
     call.apply_defaults()
-    beamline: Beamline = call.arguments["beamline"]
-    previewed = PREVIEWED[name]
-    request = previewed.request.from_arguments(call.arguments)
-    try:
-        design = previewed.design(beamline, request)
-    except RefusedError as error:
-        reasons = error.reasons or (str(error),)
-        design = Design.refused(Problem(type(error), reason) for reason in reasons)
-    return Preview(
+    return (
         name,
-        design.maps,
-        design.time_s,
-        design.dose,
-        preflight.dose_unit(beamline),
-        _limits(beamline),
-        # Each reason once, as `preflight.refuse` tells them.
-        tuple(dict.fromkeys(problem.text for problem in design.problems)),
-        design.notes,
+        call.arguments["beamline"],
+        PREVIEWED[name].request.from_arguments(call.arguments),
     )
 
 

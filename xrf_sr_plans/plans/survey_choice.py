@@ -70,10 +70,7 @@ def settled_survey(beamline: Beamline, wish: SurveyWish) -> SettledSurvey:
         )
         return SettledSurvey(request, design_coarse_maps(beamline, request))
     preflight.refuse([*problems, *_open_questions(wish)])
-    looks = [
-        _look_at(beamline, wish, way) for way in ways_of(beamline, wish.asked_factor, wish.sampling)
-    ]
-    looks.sort(key=lambda look: look.option.rank)
+    looks = _compared(beamline, wish)
     best = next((look for look in looks if look.settled is not None), None)
     if best is None or best.settled is None:
         preflight.refuse(look.refusal for look in looks if look.refusal is not None)
@@ -82,6 +79,18 @@ def settled_survey(beamline: Beamline, wish: SurveyWish) -> SettledSurvey:
     design = best.settled.design
     notes = (*option_notes(best.option, options), *design.notes)
     return SettledSurvey(best.settled.request, replace(design, notes=notes), options)
+
+
+def survey_options(beamline: Beamline, wish: SurveyWish) -> tuple[SurveyOption, ...]:
+    """Return the ways that a survey can be flown, the best first.
+
+    Raises
+    ------
+    RefusedError
+        If something is wrong with what is asked, or if too little is asked.
+    """
+    preflight.refuse([*wish.problems(beamline), *_open_questions(wish)])
+    return tuple(look.option for look in _compared(beamline, wish))
 
 
 def option_notes(chosen: SurveyOption, options: Iterable[SurveyOption]) -> Iterator[str]:
@@ -100,6 +109,13 @@ class _Look:
     option: SurveyOption
     settled: SettledSurvey | None = None
     refusal: Problem | None = None
+
+
+def _compared(beamline: Beamline, wish: SurveyWish) -> list[_Look]:
+    """Return all ways that are as asked, the best first."""
+    ways = ways_of(beamline, wish.asked_factor, wish.sampling)
+    looks = [_look_at(beamline, wish, way) for way in ways]
+    return sorted(looks, key=lambda look: look.option.rank)
 
 
 def _open_questions(wish: SurveyWish) -> Iterator[Problem]:
