@@ -10,9 +10,11 @@ time, and detectors and stage bound how fast a row can be. The time is a share o
 map of everything (its raster) with 10 ms a pixel; N99 is what the brightest pixels count in 10 ms.
 
 The design (`plans.survey_options`) chooses by the table that ships with the model, which knows
-none of the samples here. `best` is the way that is best for this very sample; a choice is right if
-it is within 0.2 dB of that. "Counts unknown" is the design's choice without being told N99. The
-last rows are for designs that know no more than one way.
+none of the samples here. A choice is right where no way is better by more than 0.2 dB for this very
+sample. "Counts unknown" is the design's choice without being told N99. "Like" is what it chooses
+with an earlier map of the sample (`design_survey(like=...)`): of a phantom the other half, with 200
+photons where it is brightest, and of a measured map another one of its kind. "In hindsight" is the
+best choice for all samples at once. The last rows are for those who always fly in one way.
 
 --write measures that table, on validation samples: phantoms of every family, at three widths of
 the probe. --validation uses these samples for the figures, too.
@@ -23,17 +25,19 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
 from xrf_sr_plans.devices.sim import make_beamline
-from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.measurement import SAME_GRID, Measurement
 from xrf_sr_plans.metrics.image import psnr_db
+from xrf_sr_plans.physics.smoothing import smoothed
 from xrf_sr_plans.plans.survey_options import (
     USUAL_COUNTS_PER_S,
     WAYS,
@@ -47,6 +51,7 @@ from xrf_sr_plans.sr import expected_error
 from xrf_sr_plans.sr.expected_error import ErrorTable, shipped_errors, way_of
 from xrf_sr_plans.sr.predict import enhance
 from xrf_sr_plans.training.phantoms import ALL_FAMILIES, TEST_SEED, VALIDATION_SEED, phantom
+from xrf_sr_plans.training.sample_errors import errors_on
 from xrf_sr_plans.training.samples import Sample, real_samples
 from xrf_sr_plans.training.simulated_pairs import Simulation, simulate
 
@@ -63,6 +68,7 @@ RATES_HZ = (200.0, 500.0, 2000.0)
 VELOCITIES_UM_S = (200.0, 2000.0)
 SHARES = (0.07, 0.14, 0.28)
 COUNTS = (10.0, 50.0, 200.0, 1000.0)
+EARLIER_N99 = 200.0
 RIGHT_DB = 0.2
 """A choice is right where no way is better by more than this."""
 DESIGN_SEED = VALIDATION_SEED + 500_000
@@ -94,16 +100,25 @@ def measurement_of(way: Way, probe_px: float) -> Measurement:
     return Measurement(way.factor, sampling, probe_px / way.factor, deblur=False)
 
 
+def treated(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
+    """Return the same without a network."""
+    return smoothed(counts, measurement) * measurement.fast_pixels
+
+
+Treatment = Callable[[np.ndarray, Measurement], np.ndarray]
+
+
 def reached_db(
-    maps: np.ndarray, way: Way, probe_px: float, seed: Sequence[int], model: str | None
+    maps: np.ndarray, way: Way, probe_px: float, number: int, treatment: Treatment
 ) -> list[float]:
-    """Return the PSNR of one sample's enhanced map, flown in one way, for each of `PHOTONS`."""
+    """Return the PSNR of a sample's map, flown in one way, for each of `PHOTONS`."""
     measurement = measurement_of(way, probe_px)
     reached = []
     for level, photons in enumerate(PHOTONS):
         simulation = Simulation.plain(measurement, photons * way.factor**2, len(maps))
-        pair = simulate(maps, simulation, np.random.default_rng([*seed, level]))
-        made = reconstruct(pair.counts, measurement, model)
+        seed = (number, way.factor, way.fast_pixels, round(probe_px), level)
+        pair = simulate(maps, simulation, np.random.default_rng(seed))
+        made = treatment(pair.counts, measurement)
         reached.append(
             np.mean([psnr_db(mine, true) for mine, true in zip(made, pair.truth, strict=True)])
         )
@@ -112,16 +127,13 @@ def reached_db(
 
 
 def curves(
-    samples: Sequence[Sample], probes_px: Sequence[float], model: str | None
+    samples: Sequence[Sample], probes_px: Sequence[float], treatment: Treatment
 ) -> list[Curves]:
-    """Return for each sample what each way reaches: name of the way -> [probe][photons]."""
+    """Return for each sample what each way reaches."""
     return [
         {
             name_of(way): [
-                reached_db(
-                    sample.maps, way, probe_px, (number, *way_seed(way), round(probe_px)), model
-                )
-                for probe_px in probes_px
+                reached_db(sample.maps, way, probe_px, number, treatment) for probe_px in probes_px
             ]
             for way in WAYS
         }
@@ -134,20 +146,21 @@ def name_of(way: Way) -> str:
     return way_of(way.factor, rows=way.sampling == "rows")
 
 
-def way_seed(way: Way) -> tuple[int, int]:
-    """Return numbers that make the noise of one way differ from that of another."""
-    return way.factor, way.fast_pixels
+def mean_of(measured: Sequence[Curves]) -> Curves:
+    """Return the mean over samples."""
+    return {
+        name: np.mean([one[name] for one in measured], axis=0).round(2).tolist()
+        for name in measured[0]
+    }
 
 
-def mean_table(measured: Sequence[Curves], probes_px: Sequence[float]) -> dict:
-    """Return the mean over samples as what the shipped file holds."""
+def measured_table(samples: Sequence[Sample], treatment: Treatment) -> dict[str, Any]:
+    """Return what the shipped file holds."""
     return {
         "photons": list(PHOTONS),
-        "probe_px": list(probes_px),
-        "psnr_db": {
-            name: np.mean([one[name] for one in measured], axis=0).round(2).tolist()
-            for name in measured[0]
-        },
+        "probe_px": list(PROBE_PX),
+        "psnr_db": mean_of(curves(samples, PROBE_PX, treatment)),
+        "classical_db": mean_of(curves(samples, PROBE_PX, treated)),
     }
 
 
@@ -204,6 +217,10 @@ class Case:
     chosen: str
     unaware: str
     """What is chosen without knowing the counts."""
+    like: str
+    """What is chosen with an earlier map."""
+    hindsight: str
+    """What is best for all samples at this beamline, time and dose."""
 
     @property
     def best_db(self) -> float:
@@ -216,36 +233,44 @@ class Case:
 
 
 def cases(
-    samples: Sequence[Sample], measured: Sequence[Curves], table: ErrorTable
+    samples: Sequence[Sample],
+    measured: Sequence[Curves],
+    earlier: Sequence[np.ndarray],
+    table: ErrorTable,
 ) -> Iterator[Case]:
     """Yield all cases in which at least one way can be flown."""
-    own = [ErrorTable(PHOTONS, (0.0,), {k: v[:1] for k, v in one.items()}) for one in measured]
+    curve_of = [ErrorTable(PHOTONS, (0.0,), one) for one in measured]
+    expected = [errors_on(maps, table) for maps in earlier]
     for profile, share, n99 in itertools.product(PROFILES, SHARES, COUNTS):
-        time_s = share * profile.raster_s()
-        told = options_of(profile, time_s, n99 / FINE_DWELL_MS * 1e3, table)
-        untold = options_of(profile, time_s, USUAL_COUNTS_PER_S, table)
+        time_s, counts_per_s = share * profile.raster_s(), n99 / FINE_DWELL_MS * 1e3
+        told = options_of(profile, time_s, counts_per_s, table)
         flown = [option for option in told if option.allowed]
         if not flown:
             continue
-        for sample, curve in zip(samples, own, strict=True):
-            reached = {
+        unaware = options_of(profile, time_s, USUAL_COUNTS_PER_S, table)[0]
+        reached = [
+            {
                 name_of(option.way): curve.expected_db(name_of(option.way), option.photons)
                 for option in flown
             }
-            chosen, unaware = name_of(told[0].way), name_of(untold[0].way)
-            yield Case(profile, share, n99, sample, reached, chosen, unaware)
+            for curve in curve_of
+        ]
+        hindsight = max(
+            reached[0],
+            key=lambda name: sum(one[name] > max(one.values()) - RIGHT_DB for one in reached),
+        )
+        for sample, own, one in zip(samples, expected, reached, strict=True):
+            like = options_of(profile, time_s, counts_per_s, own)[0]
+            choices = [name_of(option.way) for option in (told[0], unaware, like)]
+            yield Case(profile, share, n99, sample, one, *choices, hindsight)
 
 
 def right(rows: Sequence[Case], names: Sequence[str]) -> str:
     """Return the share of right choices, and what the choices lose, as cells of a table."""
     lost = np.array([row.lost_db(name) for row, name in zip(rows, names, strict=True)])
     flyable = lost[np.isfinite(lost)]
-    return (
-        f"{np.mean(lost <= RIGHT_DB):.1%} | {np.isfinite(lost).mean():.0%} |"
-        f" {flyable.mean():.2f} | {np.quantile(flyable, 0.95):.2f}"
-        if len(flyable)
-        else "0 % | 0 % | |"
-    )
+    behind = f"{flyable.mean():.2f} | {np.quantile(flyable, 0.95):.2f}" if len(flyable) else " | "
+    return f"{np.mean(lost <= RIGHT_DB):.1%} | {behind}"
 
 
 def report(rows: Sequence[Case]) -> list[str]:
@@ -253,10 +278,12 @@ def report(rows: Sequence[Case]) -> list[str]:
     lines = [
         f"{len(rows)} cases",
         "",
-        "| choice | right | can be flown | behind the best, dB: mean | 95 % |",
-        "|---|---|---|---|---|",
+        "| choice | right | behind the best, dB: mean | 95 % |",
+        "|---|---|---|---|",
         f"| design | {right(rows, [row.chosen for row in rows])} |",
         f"| design, counts unknown | {right(rows, [row.unaware for row in rows])} |",
+        f"| design, like | {right(rows, [row.like for row in rows])} |",
+        f"| in hindsight | {right(rows, [row.hindsight for row in rows])} |",
     ]
     lines += [f"| {way} | {right(rows, [name_of(way)] * len(rows))} |" for way in WAYS]
     for title, key in (
@@ -267,10 +294,17 @@ def report(rows: Sequence[Case]) -> list[str]:
         ("share of the raster's time", lambda row: row.share),
         ("N99", lambda row: row.n99),
     ):
-        lines += ["", f"| {title} | right | | mean dB behind | 95 % |", "|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"| {title} | right | dB behind | 95 % | like: right | dB behind | 95 % |",
+            "|---" * 7 + "|",
+        ]
         for value in sorted({key(row) for row in rows}):
             some = [row for row in rows if key(row) == value]
-            lines.append(f"| {value} | {right(some, [row.chosen for row in some])} |")
+            cells = [
+                right(some, [getattr(row, name) for row in some]) for name in ("chosen", "like")
+            ]
+            lines.append(f"| {value} | {' | '.join(cells)} |")
     return [*lines, "", *error_table(rows)]
 
 
@@ -306,14 +340,50 @@ def phantoms(first: int, per_family: int) -> list[Sample]:
     ]
 
 
+def halves(first: int, per_family: int) -> tuple[list[Sample], list[np.ndarray]]:
+    """Return one half of phantoms of all families, and an earlier map of the other."""
+    samples, earlier = [], []
+    for number, (family, seed) in enumerate(
+        itertools.product(sorted(ALL_FAMILIES), range(first, first + per_family))
+    ):
+        whole = phantom(family, seed, size=2 * SIZE_PX)[:, :SIZE_PX]
+        samples.append(Sample(f"{family}-{seed}", family, whole[..., SIZE_PX:]))
+        earlier.append(seen_earlier(whole[..., :SIZE_PX], number))
+    return samples, earlier
+
+
+def seen_earlier(maps: np.ndarray, number: int) -> np.ndarray:
+    """Return what a fine map with `EARLIER_N99` photons shows, as `sample_of` has it."""
+    how = Measurement(SAME_GRID, deblur=False)
+    simulation = Simulation.plain(how, EARLIER_N99, len(maps))
+    counts = simulate(maps, simulation, np.random.default_rng([number, SAME_GRID])).counts
+    return to_top(np.clip(smoothed(counts, how), 0, None))
+
+
+def measured_maps(folder: Path) -> tuple[list[Sample], list[np.ndarray]]:
+    """Return a square from the middle of each measured map, and another one of its kind."""
+    samples = squares_of(real_samples(folder))
+    others = []
+    for index, sample in enumerate(samples):
+        same = [k for k, one in enumerate(samples) if one.kind == sample.kind]
+        other = samples[same[(same.index(index) + 1) % len(same)]]
+        others.append(to_top(other.maps))
+    return samples, others
+
+
+def to_top(maps: np.ndarray) -> np.ndarray:
+    """Return maps with the 99.9 % quantile of each element at 1."""
+    return maps / np.maximum(np.quantile(maps, 0.999, axis=(1, 2), keepdims=True), 1e-6)
+
+
 def squares_of(samples: Iterator[Sample]) -> list[Sample]:
-    """Return a square of `SIZE_PX` from the middle of each map that has one, of five elements."""
+    """Return a square from the middle of each map, of `SIZE_PX` or less, and of five elements."""
     found = []
     for sample in samples:
-        low = [(side - SIZE_PX) // 2 for side in sample.maps.shape[1:]]
-        if min(low) >= 0:
-            cut = sample.maps[:5, low[0] : low[0] + SIZE_PX, low[1] : low[1] + SIZE_PX]
-            found.append(Sample(sample.name, sample.kind, cut))
+        side = min(SIZE_PX, *sample.maps.shape[1:]) // 4 * 4
+        y, x = ((size - side) // 2 for size in sample.maps.shape[1:])
+        cut = sample.maps[:5, y : y + side, x : x + side]
+        found.append(Sample(sample.name, sample.kind, cut))
     return found
 
 
@@ -329,17 +399,18 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     number = 1 if options.quick else options.per_family
+    treatment = partial(reconstruct, model=options.model)
     if options.write:
-        made = curves(phantoms(DESIGN_SEED, number), PROBE_PX, options.model)
+        made = measured_table(phantoms(DESIGN_SEED, number), treatment)
         path = Path(expected_error.__file__).with_name(expected_error.FILE_NAME)
-        path.write_text(json.dumps(mean_table(made, PROBE_PX), indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
         shipped_errors.cache_clear()
-    samples = phantoms(DESIGN_SEED + 1000 if options.validation else TEST_SEED + 700, number)
+    samples, earlier = halves(DESIGN_SEED + 1000 if options.validation else TEST_SEED + 700, number)
     if options.real:
-        samples += squares_of(real_samples(Path(options.real)))
-    measured = curves(samples, (0.0,), options.model)
-    rows = list(cases(samples, measured, shipped_errors()))
-    print("\n".join(report(rows)), flush=True)
+        for mine, more in zip((samples, earlier), measured_maps(Path(options.real)), strict=True):
+            mine += more
+    measured = curves(samples, (0.0,), treatment)
+    print("\n".join(report(list(cases(samples, measured, earlier, shipped_errors())))), flush=True)
     if options.json:
         named = [{"sample": s.name, "psnr_db": m} for s, m in zip(samples, measured, strict=True)]
         Path(options.json).write_text(json.dumps(named), encoding="utf-8")

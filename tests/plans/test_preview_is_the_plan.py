@@ -44,6 +44,7 @@ REGIONS = st.lists(
 OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "find": st.sampled_from(["Fe", "Fe and", "Xx", "Fe > 1e999", "(" * 2000, "", 5]),
     "factor": st.sampled_from([2, 4, 3, "2", None]),
+    "sampling": st.sampled_from(["rows", "squares", "lines", None]),
     "factors": st.sampled_from([[2], (2, 4), [], [2, 2], [3], "24", 2, None]),
     "rescan": st.sampled_from(["inline", "propose", "queue", "later", 1]),
     "regions": REGIONS,

@@ -9,7 +9,7 @@ from bluesky import RunEngine
 
 from support.plan_support import small_beamline, small_survey
 from xrf_sr_plans.plans.binding import bind_plans
-from xrf_sr_plans.plans.design import design_survey
+from xrf_sr_plans.plans.design import design_coarse_maps
 from xrf_sr_plans.plans.preview import preview
 from xrf_sr_plans.plans.request import SurveyRequest
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
@@ -28,7 +28,7 @@ def test_the_fine_map_of_everything_has_its_own_rows_and_pixels():
     call = inspect.signature(coarse_survey_with_sr).bind(beamline, **SURVEY)
     call.apply_defaults()
     request = SurveyRequest.from_arguments(call.arguments)
-    design = design_survey(beamline, request)
+    design = design_coarse_maps(beamline, request)
     assert design.time_s == pytest.approx(32 * (0.64 + 0.2))
     assert design.whole_s == pytest.approx(128 * (2.56 + 0.2))
     assert design.analysis is not None

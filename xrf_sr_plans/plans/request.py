@@ -193,6 +193,13 @@ class SurveyWish(AnySurvey):
             return USUAL_FACTOR
         return self.factor
 
+    @property
+    def result_step_um(self) -> float | None:
+        """Pixel size of the enhanced maps in um; None where neither it nor a step is given."""
+        if self.step_um is None:
+            return self.fine_step_um
+        return self.step_um / (self.asked_factor or USUAL_FACTOR)
+
     def settled(
         self,
         *,

@@ -158,8 +158,8 @@ def coarse_survey_with_sr(
         this time on this beamline (`preview` and `design_survey` list what was compared). None
         means as long as it takes.
     counts_per_s
-        Photons that an element of interest counts per second where it is brightest, for that
-        choice. None means 5000.
+        Photons that an element of interest counts where it is brightest, over the seconds in which
+        it counts them, for that choice. None means 5000.
     budget_s
         Beam time in seconds for everything. The coarse survey alone must fit, and the rescans
         spend what is left. None means no limit.

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import BudgetError, ConfigError, GridError, RefusedError
 from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.area import Area
 from xrf_sr_plans.plans.design import SurveyDesign, design_coarse_maps, largest_tile_um
@@ -29,7 +28,7 @@ from xrf_sr_plans.plans.survey_options import (
     ways_of,
 )
 from xrf_sr_plans.plans.tiles import split_into_tiles
-from xrf_sr_plans.sr.expected_error import shipped_errors
+from xrf_sr_plans.sr.expected_error import ErrorTable, shipped_errors
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def settled_survey(beamline: Beamline, wish: SurveyWish) -> SettledSurvey:
         )
         return SettledSurvey(request, design_coarse_maps(beamline, request))
     preflight.refuse([*problems, *_open_questions(wish)])
-    looks = _compared(beamline, wish)
+    looks = _compared(beamline, wish, shipped_errors())
     best = next((look for look in looks if look.settled is not None), None)
     if best is None or best.settled is None:
         preflight.refuse(look.refusal for look in looks if look.refusal is not None)
@@ -81,8 +80,10 @@ def settled_survey(beamline: Beamline, wish: SurveyWish) -> SettledSurvey:
     return SettledSurvey(best.settled.request, replace(design, notes=notes), options)
 
 
-def survey_options(beamline: Beamline, wish: SurveyWish) -> tuple[SurveyOption, ...]:
-    """Return the ways that a survey can be flown, the best first.
+def survey_options(
+    beamline: Beamline, wish: SurveyWish, table: ErrorTable
+) -> tuple[SurveyOption, ...]:
+    """Return the ways that a survey can be flown, the best first, as `table` expects them to be.
 
     Raises
     ------
@@ -90,7 +91,7 @@ def survey_options(beamline: Beamline, wish: SurveyWish) -> tuple[SurveyOption, 
         If something is wrong with what is asked, or if too little is asked.
     """
     preflight.refuse([*wish.problems(beamline), *_open_questions(wish)])
-    return tuple(look.option for look in _compared(beamline, wish))
+    return tuple(look.option for look in _compared(beamline, wish, table))
 
 
 def option_notes(chosen: SurveyOption, options: Iterable[SurveyOption]) -> Iterator[str]:
@@ -111,10 +112,10 @@ class _Look:
     refusal: Problem | None = None
 
 
-def _compared(beamline: Beamline, wish: SurveyWish) -> list[_Look]:
+def _compared(beamline: Beamline, wish: SurveyWish, table: ErrorTable) -> list[_Look]:
     """Return all ways that are as asked, the best first."""
     ways = ways_of(beamline, wish.asked_factor, wish.sampling)
-    looks = [_look_at(beamline, wish, way) for way in ways]
+    looks = [_look_at(beamline, wish, way, table) for way in ways]
     return sorted(looks, key=lambda look: look.option.rank)
 
 
@@ -134,19 +135,21 @@ def _bounds(wish: SurveyWish) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in bounds.items() if value is not None)
 
 
-def _look_at(beamline: Beamline, wish: SurveyWish, way: Way) -> _Look:
+def _look_at(beamline: Beamline, wish: SurveyWish, way: Way, table: ErrorTable) -> _Look:
     """Return one way, designed as a whole where it can be fast enough."""
+    # `_open_questions` has seen to it that there is one.
+    fine_step_um = wish.result_step_um or 0.0
     asked = Asked(
-        fine_step_um=_fine_step_um(wish, way.factor),
+        fine_step_um=fine_step_um,
         time_s=wish.time_s,
         max_dose=wish.max_dose,
         dwell_ms=wish.dwell_ms,
         counts_per_s=USUAL_COUNTS_PER_S if wish.counts_per_s is None else wish.counts_per_s,
     )
-    step_um = asked.fine_step_um * way.factor if wish.step_um is None else wish.step_um
+    step_um = fine_step_um * way.factor if wish.step_um is None else wish.step_um
     try:
         flight = Flight.of(_maps(beamline, wish, step_um))
-        option = survey_option(beamline, asked, way, flight, shipped_errors())
+        option = survey_option(beamline, asked, way, flight, table)
         if option.problem:
             text = f"{_bounds(wish)} can't be kept by {way}, which {option.problem}"
             return _Look(option, refusal=Problem(BudgetError, text))
@@ -159,14 +162,6 @@ def _look_at(beamline: Beamline, wish: SurveyWish, way: Way) -> _Look:
         return _Look(option, refusal=Problem(type(error), str(error)))
     problem = "; ".join(problem.text for problem in design.problems)
     return _Look(replace(option, problem=problem), SettledSurvey(request, design))
-
-
-def _fine_step_um(wish: SurveyWish, factor: Factor) -> float:
-    """Return the pixel size of the enhanced maps in um."""
-    if wish.step_um is not None:
-        return wish.step_um / factor
-    # `_open_questions` has seen to it that one of them is given.
-    return wish.fine_step_um or 0.0
 
 
 def _maps(beamline: Beamline, wish: SurveyWish, step_um: float) -> list[ScanGrid]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.preview import asked_of
 from xrf_sr_plans.plans.request import SurveyWish
 from xrf_sr_plans.plans.survey_choice import survey_options
 from xrf_sr_plans.plans.survey_options import SurveyOption
+from xrf_sr_plans.sr.expected_error import ErrorTable, shipped_errors
+from xrf_sr_plans.training.sample_errors import counts_per_s_of, errors_on, sample_of
 
 
 @dataclass(frozen=True)
@@ -70,18 +73,27 @@ def _line(option: SurveyOption, best: SurveyOption | None) -> str:
     )
 
 
-def design_survey(plan: Callable[..., Any], *args: Any, **kwargs: Any) -> ComparedSurveys:
+def design_survey(
+    plan: Callable[..., Any],
+    *args: Any,
+    like: ElementalMaps | EnhancedMaps | None = None,
+    **kwargs: Any,
+) -> ComparedSurveys:
     """Compare the ways in which ``coarse_survey_with_sr(*args, **kwargs)`` could be flown.
 
     Nothing moves. Rows one, two or four fine pixels apart, read out in fine pixels or in squares,
     with the longest dwell time that `time_s` and `max_dose` allow, are ranked by the peak
-    signal-to-noise ratio that enhanced maps have reached with so many photons. Ways that the
-    beamline can't fly in that time say what limits them.
+    signal-to-noise ratio that enhanced maps are expected to reach. Ways that the beamline can't
+    fly in that time say what limits them.
 
     Parameters
     ----------
     plan
         `coarse_survey_with_sr`, bound to a beamline or not.
+    like
+        An earlier map of this sample, or of one of its kind, with pixels of `fine_step_um`: a
+        rescan, or the enhanced map of a survey. What is expected is then that of this sample, and
+        `counts_per_s`, where it is not given, that of this map. None: the mean over many samples.
     *args, **kwargs
         The arguments of the plan, of which `fine_step_um` and one of `time_s` and `max_dose`, or
         `step_um` and `dwell_ms`, are needed.
@@ -96,4 +108,31 @@ def design_survey(plan: Callable[..., Any], *args: Any, **kwargs: Any) -> Compar
     name, beamline, wish = asked_of(plan, args, kwargs)
     if not isinstance(wish, SurveyWish):
         raise ConfigError(f"design_survey({name}, ...): only coarse_survey_with_sr is designed")
-    return ComparedSurveys(survey_options(beamline, wish), preflight.dose_unit(beamline))
+    table = shipped_errors()
+    if like is not None:
+        wish, table = _as_seen(wish, like), _table_of(wish, like, table)
+    options = survey_options(beamline, wish, table)
+    return ComparedSurveys(options, preflight.dose_unit(beamline))
+
+
+def _as_seen(wish: SurveyWish, like: ElementalMaps | EnhancedMaps) -> SurveyWish:
+    """Return what is asked, with the counts of an earlier map where none are given."""
+    if wish.counts_per_s is not None:
+        return wish
+    return replace(wish, counts_per_s=counts_per_s_of(like))
+
+
+def _table_of(
+    wish: SurveyWish, like: ElementalMaps | EnhancedMaps, table: ErrorTable
+) -> ErrorTable:
+    """Return what is expected of the sample that an earlier map shows.
+
+    Raises
+    ------
+    ConfigError
+        The map's pixels aren't those of the enhanced maps, or it shows nothing.
+    """
+    fine_step_um = wish.result_step_um
+    if fine_step_um is None:
+        return table
+    return errors_on(sample_of(like, fine_step_um), table)

@@ -6,8 +6,8 @@ This module reads the figures that ship with the model, and needs no torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from xrf_sr_plans.errors import ConfigError
-from xrf_sr_plans.measurement import SAME_GRID
+from xrf_sr_plans.measurement import FACTORS, SAME_GRID, Measurement
 
 FILE_NAME = "expected_error.json"
 """Written by ``python benchmarks/survey_design.py --write``."""
@@ -29,6 +29,17 @@ def way_of(factor: int, *, rows: bool) -> str:
     if factor == SAME_GRID:
         return str(factor)
     return f"{factor} {'rows' if rows else 'squares'}"
+
+
+def ways() -> Iterator[tuple[str, Measurement]]:
+    """Yield the ways to fly there are, by name, and how each measures a sample.
+
+    The probe's blur is that of the sample here: it stays in the result.
+    """
+    for factor in FACTORS:
+        yield way_of(factor, rows=False), Measurement(factor, "fly", deblur=False)
+        if factor != SAME_GRID:
+            yield way_of(factor, rows=True), Measurement(factor, "rows", deblur=False)
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,8 @@ class ErrorTable:
     psnr_db
         For each way to fly (`way_of`) one row for each probe, with one value for each number of
         photons, that never falls with the photons.
+    classical_db
+        The same for the best linear treatment of the map, without a network; None: not measured.
 
     Raises
     ------
@@ -57,13 +70,14 @@ class ErrorTable:
     photons: Sequence[float]
     probe_px: Sequence[float]
     psnr_db: Mapping[str, Sequence[Sequence[float]]]
+    classical_db: Mapping[str, Sequence[Sequence[float]]] | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.probe_px), len(self.photons))
         sound = len(self.photons) > 1 and self.photons[0] > 0
         sound = sound and bool(np.all(np.diff(self.photons) > 0))
         sound = sound and len(self.probe_px) > 0 and bool(np.all(np.diff(self.probe_px) > 0))
-        for values in self.psnr_db.values():
+        for values in (*self.psnr_db.values(), *(self.classical_db or {}).values()):
             plane = np.asarray(values, dtype=float)
             sound = sound and plane.shape == shape and bool(np.isfinite(plane).all())
             sound = sound and bool(np.all(np.diff(plane, axis=1) >= 0))
@@ -80,7 +94,7 @@ class ErrorTable:
             Something is missing, or the numbers make no table.
         """
         try:
-            return cls(plain["photons"], plain["probe_px"], plain["psnr_db"])
+            return cls(**{field.name: plain[field.name] for field in fields(cls)})
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"the table of expected errors is damaged: {error!r}") from error
 
@@ -115,6 +129,16 @@ class ErrorTable:
             beyond = slopes[0] * min(at - level[0], 0.0) + slopes[-1] * max(at - level[-1], 0.0)
             by_probe.append(np.interp(at, level, values) + beyond)
         return float(np.interp(probe_px, self.probe_px, by_probe))
+
+    def gains_db(self, way: str) -> list[float]:
+        """Return what the network gains over classical treatment, in dB, for each of `photons`.
+
+        It is that without a probe's blur, and 0 where nothing was measured.
+        """
+        if self.classical_db is None or way not in self.psnr_db:
+            return [0.0] * len(self.photons)
+        gains = np.subtract(self.psnr_db[way][0], self.classical_db[way][0])
+        return [float(gain) for gain in gains]
 
 
 @cache
