@@ -163,12 +163,14 @@ def test_at_many_photons_finer_is_better_and_rows_are_better_than_squares():
         {"psnr_db": {"1": [[3.0, 2.0]]}},
         {"psnr_db": {"1": [[1.0, math.nan]]}},
         {"psnr_db": {"1": [[1.0]]}},
+        {"classical_db": {"1": [[1.0]]}},
     ],
     ids=str,
 )
 def test_a_damaged_table_is_refused(wrong):
     sound = {"photons": [1.0, 10.0], "probe_px": [0.0], "psnr_db": {"1": [[1.0, 2.0]]}}
-    ErrorTable.from_dict(sound)
+    sound["classical_db"] = {"1": [[0.5, 1.0]]}
+    assert ErrorTable.from_dict(sound).gains_db("1") == [0.5, 1.0]
     with pytest.raises(ConfigError, match="damaged"):
         ErrorTable.from_dict({**sound, **wrong})
     with pytest.raises(ConfigError, match="damaged"):

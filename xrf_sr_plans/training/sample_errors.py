@@ -54,7 +54,8 @@ def sample_of(earlier: ElementalMaps | EnhancedMaps, fine_step_um: float) -> np.
     low = [max((side - MOST_PX) // 2, 0) for side in maps.shape[1:]]
     maps = maps[:, low[0] : low[0] + MOST_PX, low[1] : low[1] + MOST_PX]
     maps = np.clip(fit_to_blocks(maps, _COARSEST), 0, None)
-    maps = maps[[data_range(plane) > 0 for plane in maps]]
+    # Rounding errors are no structure.
+    maps = maps[[data_range(plane) > 1e-9 * plane.max() for plane in maps]]
     if not len(maps):
         raise ConfigError("like shows no element that varies")
     return maps / np.quantile(maps, _BRIGHTEST, axis=(1, 2), keepdims=True)
