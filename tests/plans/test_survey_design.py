@@ -10,6 +10,9 @@ from xrf_sr_plans import coarse_survey_with_sr, design_survey, preview
 from xrf_sr_plans.devices.protocols import RowTimeModel
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.errors import BudgetError, ConfigError, GridError, RefusedError
+from xrf_sr_plans.maps.elemental import ElementalMaps
+from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
+from xrf_sr_plans.training.phantoms import phantom
 
 AREA = {"width_um": 16, "height_um": 12, "x_center_um": 0.0, "y_center_um": 0.0}
 FINE = {**AREA, "fine_step_um": 0.5}
@@ -90,6 +93,27 @@ def test_where_nothing_is_fast_enough_every_way_says_why():
     with pytest.raises(BudgetError, match="4x squares, which takes") as refused:
         next(coarse_survey_with_sr(stage, **FINE, time_s=1))
     assert len(refused.value.reasons) == 5
+
+
+def test_a_survey_of_every_fine_row_is_not_told_to_fly_a_fine_map_instead():
+    seen = preview(coarse_survey_with_sr, small_beamline(), **FINE, time_s=30, factor=1)
+    assert any("the survey has every fine row" in note for note in seen.notes)
+    assert not any("instead" in note for note in seen.notes)
+
+
+def test_an_earlier_map_tells_structure_and_counts():
+    wishes = {**FINE, "time_s": 12}
+    for family, brightness in (("gradients", 3.0), ("texture", 3000.0)):
+        counts = phantom(family, 1_500_400, size=64, n_elements=2) * brightness
+        grid = ScanGrid(AxisGrid("x", 0.0, 0.5, 64), AxisGrid("y", 0.0, 0.5, 64))
+        like = ElementalMaps.from_arrays(counts, grid, ["Fe", "Zn"], dwell_ms=10.0)
+        found = design_survey(coarse_survey_with_sr, small_beamline(), **wishes, like=like)
+        rate = brightness / 10e-3
+        expected = rate * found.options[0].dwell_ms * 1e-3 / found.options[0].way.factor ** 2
+        assert found.options[0].photons == pytest.approx(expected, rel=0.2)
+        finest = {str(option.way): option.expected_db for option in found.options}
+        lost = finest["every fine row"] - finest["4x squares"]
+        assert lost > 3 if family == "texture" else lost < 1
 
 
 def test_a_dose_alone_designs_too():

@@ -16,7 +16,7 @@ from bluesky.utils import MsgGenerator, plan
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
 from xrf_sr_plans.maps.region import Rescan
-from xrf_sr_plans.measurement import Factor
+from xrf_sr_plans.measurement import SAME_GRID, Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.decisions import (
     TileAnalysis,
@@ -382,7 +382,8 @@ class _Survey:
         if analysis is not None and analysis.rescans is not None:
             rescans_s += len(spending.chosen) * analysis.rescans.region_overhead_s
         level, pays = logging.INFO, ""
-        if self.design.time_s + rescans_s > whole_s:
+        is_coarse = self.request.factor > SAME_GRID
+        if is_coarse and self.design.time_s + rescans_s > whole_s:
             level, pays = logging.WARNING, "; a fine map would have taken less"
         logger.log(
             level,

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
+from xrf_sr_plans.measurement import SAME_GRID
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.rois.typical_shares import typical_share
 
@@ -62,7 +63,9 @@ def worth_notes(
         f"survey {survey_s:.3g} s; a fine map of everything would take {whole_s:.3g} s"
         f" ({ratio:.2g} times as long)"
     )
-    if survey_s >= whole_s:
+    if factor == SAME_GRID:
+        yield "the survey has every fine row: rescans bring more photons, but no finer pixels"
+    elif survey_s >= whole_s:
         yield "the survey alone takes as long as a fine map of everything: fly that instead"
     if budget_s is None:
         yield f"no budget_s: rescans may take up to {whole_s:.3g} s, as long as that map"
