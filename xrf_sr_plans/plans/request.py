@@ -242,8 +242,8 @@ class MapRequest(AreaRequest, SingleMapRequest):
 
     def row_pixels(self, beamline: Beamline, squares: ScanGrid) -> RowPixels:
         """Return the finest pixels that the hardware takes, at most `factor` to a step."""
-        numbers, asked = finest(self.factor), self.sampling
-        return chosen_row_pixels(beamline, [squares], self.dwell_ms, numbers, asked)
+        numbers = finest(self.factor) if self.factor in FACTORS else ()
+        return chosen_row_pixels(beamline, [squares], self.dwell_ms, numbers, self.sampling)
 
     def pixels(self, beamline: Beamline) -> ScanGrid:
         """Return the pixels that cover the area."""
