@@ -56,9 +56,9 @@ from xrf_sr_plans.evaluation.fit_boundary import (
     usual_cells,
     within,
 )
-from xrf_sr_plans.measurement import FACTORS
+from xrf_sr_plans.measurement import ENLARGING, reading_name
 from xrf_sr_plans.metrics.standards import BACKGROUND
-from xrf_sr_plans.sr.registry import model_path
+from xrf_sr_plans.sr.registry import load_model, model_path
 from xrf_sr_plans.sr.trust_boundary import NEVER, TrustBoundary, write_boundary
 
 PICTURE = Path(__file__).parents[1] / "docs" / "_static" / "trust-boundary.png"
@@ -96,10 +96,15 @@ def print_boundary(boundary: TrustBoundary) -> None:
     ):
         print(f"\nsmallest {what} believed / seen (at most 10 % lost), in coarse steps")
         print("columns: photons per coarse pixel at intensity 1 (background 0.2); rows: contrast")
-        for factor, probe in sorted({(line["factor"], line["probe"]) for line in table}):
-            here = [x for x in table if (x["factor"], x["probe"]) == (factor, probe)]
+        names = ("factor", "fast_pixels", "probe")
+        for key in sorted({tuple(line[name] for name in names) for line in table}):
+            here = [line for line in table if tuple(line[name] for name in names) == key]
+            reading, probe = reading_name((int(key[0]), int(key[1]))), key[2]
             columns = sorted({line["counts"] for line in here})
-            print(f"{factor:g}x probe {probe:<5g}" + "".join(f"{n:>14g}" for n in columns))
+            print(
+                f"{reading} probe {probe:<7g}"[:14].ljust(14)
+                + "".join(f"{n:>14g}" for n in columns)
+            )
             for contrast in sorted({line["contrast"] for line in here}):
                 row = {line["counts"]: line for line in here if line["contrast"] == contrast}
                 text = [
@@ -124,12 +129,17 @@ def left_out(model: str | None, rows: Sequence[CellResult], wanted: Sequence[Cel
         tested += sweep(within(predict, fitted), outer, repeats=4, seed=3)
     lines = []
     kinds = ({"standard": name} for name in (*DOTS, "lines"))
-    factors = sorted({cell.factor for cell in wanted})
-    for where, factor in itertools.product((*kinds, {}), factors):
-        rates = pooled(tested, "model", factor=factor, **where)
+    readings = sorted({cell.measurement.reading for cell in wanted})
+    for where, (factor, pixels) in itertools.product((*kinds, {}), readings):
+        rates = pooled(tested, "model", factor=factor, fast_pixels=pixels, **where)
         chosen = {name: rate_json(getattr(rates, name)) for name in TESTED}
         lines.append(
-            {"standard": where.get("standard", "each in turn"), "factor": factor, **chosen}
+            {
+                "standard": where.get("standard", "each in turn"),
+                "factor": factor,
+                "fast_pixels": pixels,
+                **chosen,
+            }
         )
     return lines
 
@@ -158,7 +168,7 @@ def draw(found: Hallucination, target: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
-    for axis, factor in zip(axes[:2], FACTORS, strict=True):
+    for axis, factor in zip(axes[:2], ENLARGING, strict=True):
         for method, colour in (("model", "tab:blue"), ("bicubic", "tab:gray")):
             for rate, style in (("false", "-"), ("lost", ":")):
                 x, y = _curve(found, factor, method, rate)
@@ -174,7 +184,7 @@ def draw(found: Hallucination, target: Path) -> None:
         axis.set_yscale("symlog", linthresh=0.5)
     axes[0].set_ylabel("share of dots (%)")
     axes[0].legend(fontsize=7)
-    for axis, factor in zip(axes[2:], FACTORS, strict=True):
+    for axis, factor in zip(axes[2:], ENLARGING, strict=True):
         _draw_table(axis, found, factor)
     figure.savefig(target, dpi=90)
     pyplot.close(figure)
@@ -192,6 +202,7 @@ def _curve(
             if low <= row.cell.significance < high
             and row.cell.standard in DOTS
             and row.cell.measurement.probe_steps == 0
+            and row.cell.measurement.fast_pixels == 1
             and row.cell.diameter_steps >= 1
         ]
         value = getattr(pooled(rows, method, factor=factor), rate)
@@ -203,7 +214,11 @@ def _curve(
 
 def _draw_table(axis: Any, found: Hallucination, factor: int) -> None:
     table = found.boundary.smallest_steps
-    lines = [line for line in table if line["factor"] == factor and line["probe"] == 0]
+    lines = [
+        line
+        for line in table
+        if (line["factor"], line["fast_pixels"], line["probe"]) == (factor, 1, 0)
+    ]
     counts = sorted({line["counts"] for line in lines})
     contrasts = sorted({line["contrast"] for line in lines})
     plane = np.full((len(contrasts), len(counts)), np.nan)
@@ -224,7 +239,8 @@ def _draw_table(axis: Any, found: Hallucination, factor: int) -> None:
 
 def measure_all(model: str | None, quick: bool) -> Hallucination:
     """Run everything; the tables are in the boundary's figures."""
-    wanted = list(cells(**QUICK)) if quick else usual_cells()
+    readings = load_model(model)[1].readings
+    wanted = list(cells(**QUICK)) if quick else usual_cells(readings)
     found = hallucinate(model, wanted=wanted, repeats=1 if quick else 2)
     limit = found.boundary.regularity
     predict = within(predictor(model, regularity=limit), found.boundary)
@@ -236,7 +252,7 @@ def measure_all(model: str | None, quick: bool) -> Hallucination:
         "star": star(predict),
     }
     if not quick:
-        some = list(cells(counts=(5, 20, 200), diameters=(1.0, 2.0, 3.0)))
+        some = list(cells(readings, counts=(5, 20, 200), diameters=(1.0, 2.0, 3.0)))
         figures["aliases"] = aliases(limit or 1.0)
         figures["elements"] = many_elements(predictor(model))
         figures["left_out"] = left_out(model, found.fitted_rows, some)

@@ -1,9 +1,9 @@
-"""SRCNN and the notes' network against the default network, trained on the same data.
+"""SRCNN and the notes' network against our network, trained on the same data, squares and rows.
 
     python benchmarks/peers.py [--cpu-s 600] [--real FOLDER] [--keep FOLDER] [--ship FOLDER]
 
-A default network gets --cpu-s processor seconds of one core for both factors together; each
-peer gets half of that for each factor, after trials of learning rates on validation phantoms that
+Our network gets --cpu-s processor seconds of one core for all factors, squares and rows together;
+each peer gets half of that for each, after trials of learning rates on validation phantoms that
 aren't counted. The table is from held-out phantoms (`TEST_SEED`), which decide nothing. Networks
 in --keep are not trained again. --ship writes the peers as models that `xrf-sr evaluate` uses;
 --only NAME trains (and ships) one of them, without a table; --shipped shows those that ship.
@@ -25,16 +25,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xrf_sr_plans.evaluation.model_assessment import Case
-from xrf_sr_plans.measurement import FACTORS, Measurement
+from xrf_sr_plans.evaluation.model_assessment import SMOOTHED, Case
+from xrf_sr_plans.measurement import ENLARGING, READINGS, Measurement, Reading, Sampling
 from xrf_sr_plans.metrics.image import foreground, psnr_db, ssim
 from xrf_sr_plans.physics.counting import NOISE_FREE_COUNTS, unstabilise
-from xrf_sr_plans.physics.resample import upsample
+from xrf_sr_plans.sr.classical import reference_of, upscale
 from xrf_sr_plans.sr.estimate import estimate, run_network
-from xrf_sr_plans.sr.network import Conditions, Prediction, SetNetwork, upsample_tensor
+from xrf_sr_plans.sr.folded_network import FoldedNetwork
+from xrf_sr_plans.sr.network import Conditions, Prediction, upsample_tensor
 from xrf_sr_plans.sr.peer_networks import NotesNetwork, Srcnn
 from xrf_sr_plans.sr.prepare import Prepared
 from xrf_sr_plans.sr.registry import (
+    WEIGHTS,
     Architecture,
     ModelCard,
     load_model,
@@ -43,7 +45,7 @@ from xrf_sr_plans.sr.registry import (
     read_card,
     write_card,
 )
-from xrf_sr_plans.sr.scale import Scale
+from xrf_sr_plans.sr.scale import Scale, per_coarse_pixel
 from xrf_sr_plans.training.budgeted_training import (
     Budget,
     LossFunction,
@@ -75,6 +77,7 @@ class SameGrid(nn.Module):
         super().__init__()
         self.network = NotesNetwork(ELEMENTS, 1)
         self.reach = self.network.reach
+        self.reads, self.smooths = ((2, 1),), False
 
     def forward(self, counts: Tensor, conditions: Conditions, factor: int) -> Prediction:
         """Return the estimate on the fine grid."""
@@ -96,23 +99,41 @@ class Candidate:
 
     build: Callable[[], nn.Module]
     loss: LossFunction
-    factor: int | None = None
+    reads: tuple[Reading, ...] = READINGS
     elements: int | None = None
     share: float = 0.5
     """Of the default network's budget."""
     rates: tuple[float, ...] = RATES
 
 
-OURS, SAME_GRID = "set", "notes, same grid"
-PEERS = {"srcnn-x2", "srcnn-x4", "notes-x2", "notes-x4"}
+def _candidates(factor: int, pixels: int) -> dict[str, Candidate]:
+    """Return the peers of one factor, of squares or of rows."""
+    name, reads = f"x{factor}" + ("-rows" if pixels > 1 else ""), ((factor, pixels),)
+    return {
+        f"srcnn-{name}": Candidate(lambda: Srcnn(factor, pixels), estimate_loss, reads),
+        f"notes-{name}": Candidate(
+            lambda: NotesNetwork(ELEMENTS, factor, pixels), recipe_loss, reads, ELEMENTS
+        ),
+    }
+
+
+OURS, SAME_GRID = "folded", "notes, same grid"
+PEERS = {
+    f"{kind}-x{factor}{rows}"
+    for kind in ("srcnn", "notes")
+    for factor in ENLARGING
+    for rows in ("", "-rows")
+}
 """Those that `xrf-sr evaluate` shows."""
 CANDIDATES = {
-    OURS: Candidate(SetNetwork, estimate_loss, share=1.0, rates=(1e-3,)),
-    "srcnn-x2": Candidate(lambda: Srcnn(2), estimate_loss, 2),
-    "srcnn-x4": Candidate(lambda: Srcnn(4), estimate_loss, 4),
-    "notes-x2": Candidate(lambda: NotesNetwork(ELEMENTS, 2), recipe_loss, 2, ELEMENTS),
-    "notes-x4": Candidate(lambda: NotesNetwork(ELEMENTS, 4), recipe_loss, 4, ELEMENTS),
-    "notes-same-grid-x2": Candidate(SameGrid, recipe_loss, 2, ELEMENTS, 0.25, (1e-3,)),
+    OURS: Candidate(FoldedNetwork, estimate_loss, share=1.0, rates=(1e-3,)),
+    **{
+        name: candidate
+        for factor in ENLARGING
+        for pixels in (1, factor)
+        for name, candidate in _candidates(factor, pixels).items()
+    },
+    "notes-same-grid-x2": Candidate(SameGrid, recipe_loss, ((2, 1),), ELEMENTS, 0.25, (1e-3,)),
 }
 
 
@@ -129,7 +150,7 @@ def train(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Train a candidate with the best of its learning rates; return it and what was done."""
     candidate = CANDIDATES[name]
-    budget = Budget(cpu_s * candidate.share, factor=candidate.factor, elements=candidate.elements)
+    budget = Budget(cpu_s * candidate.share, elements=candidate.elements, reads=candidate.reads)
     held_out = Samples.make(N_VALIDATION, VALIDATION_SEED)
     batches = validation_batches(held_out, budget, 16)
     rates = candidate.rates if rate is None else (rate,)
@@ -214,14 +235,19 @@ def methods(trained: dict[str, nn.Module]) -> dict[str, Method]:
 
     def peer(name: str) -> Method:
         def run(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
-            network = trained[name.format(measurement.factor)]
-            found, _ = run_network(counts, Scale.of(counts), measurement, network, "cpu")
-            return unstabilise(found)
+            rows = "-rows" if measurement.fast_pixels > 1 else ""
+            network = trained.get(name.format(measurement.factor) + rows)
+            if network is None:
+                return np.full(counts.shape, np.nan)
+            scale = Scale.of(per_coarse_pixel(counts, measurement))
+            found, _ = run_network(counts, scale, measurement, network, "cpu")
+            return unstabilise(found) / measurement.fast_pixels
 
         return run
 
     return {
-        "bicubic": lambda counts, how: np.clip(upsample(counts, how.factor), 0, None),
+        "bicubic": lambda counts, how: upscale(counts, how, reference_of(how)),
+        "interpolated, smoothed": lambda counts, how: upscale(counts, how, SMOOTHED),
         "SRCNN": peer("srcnn-x{}"),
         "notes": peer("notes-x{}"),
         **({"ours, equal budget": whole(trained[OURS])} if OURS in trained else {}),
@@ -232,7 +258,14 @@ def methods(trained: dict[str, nn.Module]) -> dict[str, Method]:
 def cases(factors: Collection[int]) -> list[Case]:
     """Return the rows of the table."""
     blurred = [Case.of(2, level, "fly", 1.0) for level in (200.0, float("inf")) if 2 in factors]
-    return [Case.of(factor, level) for factor in factors for level in LEVELS] + blurred
+    samplings: tuple[Sampling, ...] = ("fly", "rows")
+    plain = [
+        Case.of(factor, level, sampling)
+        for factor in factors
+        for sampling in samplings
+        for level in LEVELS
+    ]
+    return plain + blurred
 
 
 def compare(
@@ -245,12 +278,14 @@ def compare(
         maps = fit_to_blocks(sample.maps, case.measurement.factor)
         pair = simulate(maps, case.simulation(len(maps)), rng)
         unit = 1.0 if case.measurement.noisy else NOISE_FREE_COUNTS
-        truth = pair.truth * unit
+        truth = pair.truth * unit / case.measurement.fast_pixels
         base: list[float] = []
         for name, method in compared.items():
             if name == SAME_GRID and not case.measurement.probe_steps:
                 continue
             made = method(pair.counts * unit, case.measurement)
+            if not np.isfinite(made).all():
+                continue
             mine = [list(_figures(m, t)) for m, t in zip(made, truth, strict=True)]
             base = base or [row[0] for row in mine]
             figures.setdefault(name, []).extend(
@@ -267,10 +302,13 @@ def _figures(made: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
 
 def table(found: Iterable[tuple[Case, dict[str, tuple[float, float, float]]]]) -> str:
     """Return the table as markdown."""
-    lines = ["| factor, probe, N99 | method | dB over bicubic | SSIM | of the foreground |"]
+    lines = [
+        "| factor, sampling, probe, N99 | method | dB over bicubic | SSIM | of the foreground |"
+    ]
     lines.append("|---|---|--:|--:|--:|")
     for case, by_method in found:
-        label = f"{case.measurement.factor}x, {case.measurement.probe_steps:g}, {case.n99:g}"
+        how = case.measurement
+        label = f"{how.factor}x, {how.sampling}, {how.probe_steps:g}, {case.n99:g}"
         for name, (gain, whole, front) in by_method.items():
             lines.append(f"| {label} | {name} | {gain:+.2f} | {whole:.3f} | {front:.3f} |")
     return "\n".join(lines) + "\n"
@@ -281,17 +319,19 @@ def ship(keep: Path, folder: Path, done: dict[str, dict[str, Any]], command: str
     folder.mkdir(parents=True, exist_ok=True)
     for name in sorted(PEERS & done.keys()):
         data = (keep / f"{name}.safetensors").read_bytes()
-        kind, factor = name.split("-x")
-        notes = kind == "notes"
+        kind, _ = name.split("-x")
+        notes, ((factor, pixels),) = kind == "notes", CANDIDATES[name].reads
         card = ModelCard(
             name=name,
             sha256=hashlib.sha256(data).hexdigest(),
             architecture=Architecture(
                 kind=kind,
-                scale=int(factor),
+                scale=factor,
+                fast_pixels=pixels,
                 **({"elements": ELEMENTS, "blocks": 16, "filters": 64} if notes else {}),
             ),
-            summary=f"{'The network of the notes' if notes else 'SRCNN 9-1-5'} at {factor}x: a peer"
+            summary=f"{'The network of the notes' if notes else 'SRCNN 9-1-5'} at {factor}x"
+            f"{' on rows' if pixels > 1 else ''}: a peer"
             " to compare with (`xrf-sr evaluate`). It has no calibration: not for `enhance`.",
             data={
                 "phantoms": f"{N_TRAINING}, seeds from 0, as for the default network",
@@ -322,7 +362,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, default=None, help="folder with the real maps")
     parser.add_argument("--keep", type=Path, default=Path("out/peers"), help="trained networks")
     parser.add_argument("--per-family", type=int, default=3, help="phantoms; 0: no table")
-    parser.add_argument("--factor", type=int, choices=FACTORS, default=None, help="only this one")
+    parser.add_argument("--factor", type=int, choices=ENLARGING, default=None, help="only this one")
     parser.add_argument("--only", choices=list(CANDIDATES), default=None, help="train this one")
     parser.add_argument("--rate", type=float, default=None, help="learning rate, instead of trials")
     parser.add_argument("--same-grid", action="store_true", help="the same-grid form, too")
@@ -330,14 +370,16 @@ def main() -> None:
     parser.add_argument("--ship", type=Path, default=None, help="folder for the models")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    factors = (options.factor,) if options.factor else FACTORS
-    names = [OURS, *(name for name, c in CANDIDATES.items() if c.factor in factors)]
+    factors = (options.factor,) if options.factor else ENLARGING
+    peers = {name: c for name, c in CANDIDATES.items() if name != OURS}
+    names = [OURS, *(name for name, c in peers.items() if c.reads[0][0] in factors)]
     if not options.same_grid:
         names = [name for name in names if "same-grid" not in name]
     if options.only:
         names, options.per_family = [options.only], 0
     if options.shipped:
-        trained, done = {name: shipped(name) for name in sorted(PEERS)}, {}
+        there = [name for name in sorted(PEERS) if (WEIGHTS / f"{name}.safetensors").exists()]
+        trained, done = {name: shipped(name) for name in there}, {}
     else:
         trained, done = networks(names, options.keep, options.cpu_s, options.real, options.rate)
     if options.ship and done:

@@ -39,7 +39,7 @@ from uncertainty_variants import (
     Sigma,
 )
 
-from xrf_sr_plans.measurement import FACTORS
+from xrf_sr_plans.measurement import ENLARGED_SQUARES, ENLARGING
 from xrf_sr_plans.metrics.calibration import error_ranking, sparsification
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.physics.resample import upsample
@@ -101,7 +101,10 @@ def bicubic(pair: Pair, _scale: Scale) -> Told:
 def simulated(samples: list[Sample], seed: int, repeats: int = 1) -> list[Pair]:
     """Return drawn measurements of samples by 2 and 4, the same for every way."""
     many = {sample.kind: repeats for sample in samples}
-    return [pair for _, pair, _ in simulated_pairs(samples, repeats=many, seed=seed)]
+    return [
+        pair
+        for _, pair, _ in simulated_pairs(samples, reads=ENLARGED_SQUARES, repeats=many, seed=seed)
+    ]
 
 
 def pieces(maps: Iterable[np.ndarray], name: str) -> list[Sample]:
@@ -198,7 +201,7 @@ def summary(
 ) -> dict[str, dict[str, float]]:
     """Return the mean figures by factor; widths relative to those of `baseline`."""
     lines = {}
-    for factor in FACTORS:
+    for factor in ENLARGING:
         ours, theirs = ([r for r in rows if r["factor"] == factor] for rows in (found, baseline))
         ratio = [np.log(a["width"] / b["width"]) for a, b in zip(ours, theirs, strict=True)]
         means = {

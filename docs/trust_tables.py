@@ -54,21 +54,28 @@ def _sizes(what: str, lines: Sequence[dict[str, float]]) -> str:
     if not lines:
         return ""
     # Files from before blur was swept don't name the probe.
-    lines = [{"probe": 0.0, **line} for line in lines]
+    lines = [{"probe": 0.0, "fast_pixels": 1, **line} for line in lines]
     counts = sorted({line["counts"] for line in lines})
     rows = []
-    for factor, probe, contrast in sorted(
-        {(line["factor"], line["probe"], line["contrast"]) for line in lines},
-        key=lambda key: (key[0], key[1], -key[2]),
-    ):
+    names = ("factor", "fast_pixels", "probe", "contrast")
+    keys = {tuple(line[name] for name in names) for line in lines}
+    for key in sorted(keys, key=lambda key: (*key[:3], -key[3])):
+        _, _, probe, contrast = key
         known = {
             line["counts"]: f"{_size(line['believed_steps'])} ({_size(line['seen_steps'])})"
             for line in lines
-            if (line["factor"], line["probe"], line["contrast"]) == (factor, probe, contrast)
+            if tuple(line[name] for name in names) == key
         }
         blur = f", probe {probe:g}" if probe else ""
-        rows.append([f"{factor:g}×{blur}, {contrast:g}", *(known.get(n, "") for n in counts)])
+        reading = _reading({"factor": key[0], "fast_pixels": key[1]})
+        rows.append([f"{reading}{blur}, {contrast:g}", *(known.get(n, "") for n in counts)])
     return table([what, *(f"{n:g}" for n in counts)], rows)
+
+
+def _reading(line: dict[str, Any]) -> str:
+    """Return how maps were measured: "2×", or "2× rows"."""
+    rows = " rows" if line.get("fast_pixels", 1) > 1 else ""
+    return f"{line['factor']:g}×{rows}"
 
 
 def _size(steps: float) -> str:
@@ -78,7 +85,7 @@ def _size(steps: float) -> str:
 def rates(summary: Sequence[dict[str, Any]]) -> str:
     """Return the rates over all standards without blur, model and bicubic."""
     chosen = [line for line in summary if line["standard"] == "all" and not line["probe"]]
-    columns = [f"{line['factor']}×: {line['method']}" for line in chosen]
+    columns = [f"{_reading(line)}: {line['method']}" for line in chosen]
     rows = [[words, *(_rate(line, name) for line in chosen)] for name, words in RATES.items()]
     return table(["% (95 % interval)", *columns], rows) if chosen else MISSING + "\n"
 
@@ -94,7 +101,7 @@ def kinds(summary: Sequence[dict[str, Any]]) -> str:
     for line in chosen:
         blur = f"probe of {line['probe']:g} steps" if line["probe"] else line["standard"]
         shown = (_percent(line[name]) for name in ("believed", "flagged", "leaked", "lost"))
-        rows.append([f"{line['factor']}×, {blur}", *shown])
+        rows.append([f"{_reading(line)}, {blur}", *shown])
     head = ["% (95 % interval)", "believed but absent", "absent ones flagged", "leaked", "lost"]
     return table(head, rows) if rows else MISSING + "\n"
 
@@ -103,7 +110,7 @@ def peers(compared: Sequence[dict[str, Any]]) -> str:
     """Return the rates of all methods where all were tried."""
     names = ("false", "believed", "leaked", "lost")
     rows = [
-        [f"{line['factor']}×, {line['method']}", *(_rate(line, name) for name in names)]
+        [f"{_reading(line)}, {line['method']}", *(_rate(line, name) for name in names)]
         for line in compared
     ]
     head = ["% (95 % interval)", "absent", "absent, on trusted pixels", "leaked", "lost"]

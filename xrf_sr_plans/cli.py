@@ -10,7 +10,13 @@ import typer
 
 import xrf_sr_plans
 from xrf_sr_plans.errors import ConfigError, XrfSrError
-from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, alternatives, checked_sampling
+from xrf_sr_plans.measurement import (
+    FACTORS,
+    SAMPLINGS,
+    alternatives,
+    checked_sampling,
+    reading_name,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -220,7 +226,7 @@ def train(
     recipe: Annotated[str, typer.Option(help="'ours' or 'notes' (the published recipe).")] = "ours",
     architecture: Annotated[str, typer.Option(help="'set' (ours), 'notes' or 'srcnn'.")] = "set",
     factor: Annotated[
-        int | None, typer.Option(help=f"Factor of 'notes' and 'srcnn': 1, {alternatives(FACTORS)}.")
+        int | None, typer.Option(help=f"Factor of 'notes' and 'srcnn': {alternatives(FACTORS)}.")
     ] = None,
     real_maps: Annotated[Path | None, typer.Option(help="Folder of measured maps.")] = None,
     method: Annotated[
@@ -351,7 +357,8 @@ def hallucinate(
     for line in measured.summary():
         texts = [_percent(line[name]) for name in SHOWN]
         probe = f"{line['probe']:g}"
-        table.add_row(str(line["factor"]), line["method"], line["standard"], probe, *texts)
+        reading = reading_name((line["factor"], line["fast_pixels"]))
+        table.add_row(reading, line["method"], line["standard"], probe, *texts)
     console = _table_console()
     console.print(table)
     if write:

@@ -35,6 +35,8 @@ Reading = tuple[int, int]
 """What a network reads: a factor, and measured pixels per coarse step along the fast axis."""
 READINGS: tuple[Reading, ...] = ((1, 1), (2, 1), (4, 1), (2, 2), (4, 4))
 """All ways in which a map can be measured: squares of every factor, and rows."""
+ENLARGED_SQUARES: tuple[Reading, ...] = ((2, 1), (4, 1))
+"""Squares of which the result has more pixels."""
 MOST_PROBE_STEPS = 100
 """Width of the widest probe, in coarse steps. A wider one is a unit that was mistaken."""
 
@@ -97,6 +99,11 @@ def checked_sampling(name: str) -> Sampling:
         if name == sampling:
             return sampling
     raise ConfigError(not_allowed("sampling", name, alternatives(SAMPLINGS)))
+
+
+def fly_scan(reading: Reading) -> Sampling:
+    """Return how a fly scan of a reading is sampled: as rows, or as the squares of its path."""
+    return "rows" if reading[1] > 1 else "fly"
 
 
 def reading_name(reading: Reading) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from xrf_sr_plans.errors import ModelError
-from xrf_sr_plans.measurement import FACTORS, Measurement
+from xrf_sr_plans.measurement import ENLARGED_SQUARES, Measurement, Reading, fly_scan, reading_name
 from xrf_sr_plans.metrics.hallucination import FeatureRates, Rate, feature_rates
 from xrf_sr_plans.metrics.standards import BACKGROUND, Standard, dots, empty_field, lines
 from xrf_sr_plans.physics.counting import unstabilise
@@ -51,7 +51,7 @@ PROBES = (0.6, 1.0)
 
 
 class Predict(Protocol):
-    """Turns coarse counts into the fields that features are counted in."""
+    """Turns measured counts into the fields that features are counted in."""
 
     def __call__(self, counts: np.ndarray, measurement: Measurement, /) -> dict[str, np.ndarray]:
         """Return `estimate`, `baseline` and `trusted` of counts (element, y, x)."""
@@ -59,7 +59,7 @@ class Predict(Protocol):
 
 
 Peer = Callable[[np.ndarray, Measurement], np.ndarray | None]
-"""Turns coarse counts and how they were measured into an estimate, or None for other factors."""
+"""Turns measured counts and how they were measured into an estimate, or None for other factors."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,15 @@ class Cell:
     def field(self) -> str:
         """What its sample is drawn from: empty fields don't depend on the size asked about."""
         size = "" if self.standard == "empty field" else f" {self.diameter_steps:g}"
-        level = f"{self.factor} {self.counts:g} {self.measurement.probe_steps:g}"
+        level = f"{reading_name(self.measurement.reading)} {self.counts:g}"
+        level += f" {self.measurement.probe_steps:g}"
         return f"{level} {self.contrast:g} {self.standard}{size}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types, flat: what tables are sorted by."""
         return {
             "factor": self.factor,
+            "fast_pixels": self.measurement.fast_pixels,
             "counts": self.counts,
             "diameter_steps": self.diameter_steps,
             "contrast": self.contrast,
@@ -151,17 +153,18 @@ def significance(excess: float, background: float, diameter_steps: float) -> flo
 
 
 def cells(
-    factors: Sequence[int] = FACTORS,
+    readings: Sequence[Reading] = ENLARGED_SQUARES,
     counts: Sequence[float] = (5, 20, 50, 200, 1000),
     diameters: Sequence[float] = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0),
     contrasts: Sequence[float] = (0.1, 0.3, 0.8),
     probes: Sequence[float] = (0.0,),
     standards: Sequence[str] = STANDARDS,
 ) -> Iterator[Cell]:
-    """Yield the cells of a sweep."""
-    numbers = itertools.product(factors, counts, diameters, contrasts, standards, probes)
-    for factor, level, diameter, contrast, standard, probe_steps in numbers:
-        yield Cell(Measurement(factor, "fly", probe_steps), level, diameter, contrast, standard)
+    """Yield the cells of a sweep; fly scans are measured as `readings` say."""
+    numbers = itertools.product(readings, counts, diameters, contrasts, standards, probes)
+    for reading, level, diameter, contrast, standard, probe_steps in numbers:
+        measurement = Measurement(reading[0], fly_scan(reading), probe_steps)
+        yield Cell(measurement, level, diameter, contrast, standard)
 
 
 def draw(cell: Cell, rng: np.random.Generator) -> Standard:
@@ -211,7 +214,7 @@ def peers() -> dict[str, Peer]:
 
     def srcnn(counts: np.ndarray, measurement: Measurement) -> np.ndarray | None:
         network = network_of(measurement.factor)
-        if network is None:
+        if network is None or measurement.reading not in network.reads:
             return None
         return unstabilise(run_network(counts, Scale.of(counts), measurement, network, "cpu")[0])
 
@@ -275,14 +278,15 @@ def _measured(
 
 
 def _counted(cell: Cell, field: _Field) -> Iterator[CellResult]:
-    """Yield a row per method."""
+    """Yield a row per method; values are taken per coarse pixel."""
     methods = {"model": field.fields["estimate"], "bicubic": field.fields["baseline"]}
     methods |= field.others if has_peers(cell) else {}
     line = None
     if cell.standard == "lines":
         one = field.standard.features[0] if field.standard.features else None
         line = (float(LINE_STEPS * cell.factor), one.angle if one else 0.0)
-    for method, values in methods.items():
+    for method, measured in methods.items():
+        values = measured * cell.measurement.fast_pixels
         ours = method == "model"
         rates = feature_rates(
             values / cell.counts,

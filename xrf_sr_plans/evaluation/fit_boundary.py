@@ -31,7 +31,7 @@ from xrf_sr_plans.evaluation.feature_sweep import (
     rate_json,
     sweep,
 )
-from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.measurement import ENLARGED_SQUARES, Measurement, Reading
 from xrf_sr_plans.metrics.hallucination import FeatureRates
 from xrf_sr_plans.sr.aliasing import regularity
 from xrf_sr_plans.sr.registry import load_model
@@ -47,7 +47,7 @@ from xrf_sr_plans.training.phantoms import VALIDATION_SEED
 from xrf_sr_plans.training.samples import fit_to_blocks, phantom_samples
 from xrf_sr_plans.training.simulated_pairs import Simulation, simulate
 
-LIMITS = {2: 0.01, 4: 0.03}
+LIMITS = {1: 0.01, 2: 0.01, 4: 0.03}
 """False share of predicted features that is allowed inside the boundary, by factor."""
 SAFETY = 0.2
 """Share of `LIMITS` that the boundary is fitted to: other samples are other samples."""
@@ -83,7 +83,8 @@ def fit_boundary(rows: Iterable[CellResult], model_sha256: str, source: str) -> 
             _threshold(blobs[blobs[:, 0] == index, 1:], LIMITS[factor] * SAFETY)
             for index in range(len(SIZES_STEPS))
         )
-    limits = {str(factor): limit for factor, limit in LIMITS.items() if str(factor) in chosen}
+    swept = {factor for factor, _ in found}
+    limits = {str(factor): limit for factor, limit in LIMITS.items() if factor in swept}
     return TrustBoundary(
         model_sha256=model_sha256, significance=chosen, false_rate_limit=limits, source=source
     )
@@ -101,14 +102,16 @@ def _threshold(found: np.ndarray, limit: float) -> float:
 def smallest_believable(
     rows: Iterable[CellResult], standards: Sequence[str] = DOTS, least: int = LEAST_BELIEVED
 ) -> list[dict[str, float]]:
-    """Return the smallest diameter, by factor, counts, contrast and probe, to be relied on.
+    """Return the smallest diameter to be relied on, by all but the diameter.
+
+    That is by factor, measured pixels per step, counts, contrast and probe.
 
     For it and all larger ones, of the features predicted on trusted pixels at most `LIMITS` are
     false; and for `seen_steps` also at most `LOST_LIMIT` of the true ones are lost. Sizes of which
     fewer than `least` are predicted are not relied on.
     """
     rows = [row for row in rows if row.method == "model" and row.cell.standard in standards]
-    names = ("factor", "counts", "contrast", "probe")
+    names = ("factor", "fast_pixels", "counts", "contrast", "probe")
     table = []
     facts = [row.cell.to_dict() for row in rows]
     for key in sorted({tuple(fact[name] for name in names) for fact in facts}):
@@ -137,18 +140,22 @@ class Hallucination:
     fitted_rows: Sequence[CellResult] = ()
 
     def summary(self) -> list[dict[str, Any]]:
-        """Return the rates by factor, method, standard and probe, as JSON types.
+        """Return the rates by reading, method, standard and probe, as JSON types.
 
         First without blur, for each standard and for all of them; then with the blur of each
         probe.
         """
         lines = []
-        for factor in sorted({row.cell.factor for row in self.rows}):
+        for factor, pixels in sorted({row.cell.measurement.reading for row in self.rows}):
             blurred = sorted({row.cell.measurement.probe_steps for row in self.rows} - {0.0})
             kinds = [("all", 0.0), *((name, 0.0) for name in STANDARDS)]
             kinds += [("all", probe) for probe in blurred]
             for method, (standard, probe) in itertools.product(METHODS[:2], kinds):
-                where: dict[str, Any] = {"factor": factor, "probe": probe}
+                where: dict[str, Any] = {
+                    "factor": factor,
+                    "fast_pixels": pixels,
+                    "probe": probe,
+                }
                 where |= {} if standard == "all" else {"standard": standard}
                 rates = pooled(self.rows, method, **where)
                 lines.append({"method": method, **where, "standard": standard, **_plain(rates)})
@@ -158,10 +165,12 @@ class Hallucination:
         """Return the rates of all methods in the cells where all were tried, as JSON types."""
         rows = [row for row in self.rows if has_peers(row.cell)]
         lines = []
-        for factor, method in itertools.product(sorted({r.cell.factor for r in rows}), METHODS):
-            rates = pooled(rows, method, factor=factor)
+        readings = sorted({row.cell.measurement.reading for row in rows})
+        for (factor, pixels), method in itertools.product(readings, METHODS):
+            where = {"factor": factor, "fast_pixels": pixels}
+            rates = pooled(rows, method, **where)
             if rates.lost.total:
-                lines.append({"method": method, "factor": factor, **_plain(rates)})
+                lines.append({"method": method, **where, **_plain(rates)})
         return lines
 
 
@@ -183,7 +192,7 @@ def hallucinate(
     model
         Name or file; None: the default.
     wanted
-        Cells of the sweep; None: `usual_cells()`.
+        Cells of the sweep; None: `usual_cells` of what the model reads.
     repeats
         Fields per cell of the second sweep; the first has one.
 
@@ -192,8 +201,8 @@ def hallucinate(
     ModelError
         No such model, or damaged weights.
     """
-    wanted = usual_cells() if wanted is None else wanted
-    card, _, _ = load_model(model)
+    card, calibration, _ = load_model(model)
+    wanted = usual_cells(calibration.readings) if wanted is None else wanted
     plain = predictor(model)
     first = sweep(plain, wanted, repeats=1, progress=progress)
     probes = sorted({cell.measurement.probe_steps for cell in wanted})
@@ -220,15 +229,16 @@ def within(predict: Predict, boundary: TrustBoundary) -> Predict:
         limits = blob_limits(boundary.significance, measurement)
         if limits is None:
             return fields
-        doubt = doubtful(fields["estimate"], measurement.factor, limits)
+        estimate = fields["estimate"] * measurement.fast_pixels
+        doubt = doubtful(estimate, measurement.factor, limits)
         return {**fields, "trusted": fields["trusted"] & ~doubt}
 
     return guarded
 
 
-def usual_cells() -> list[Cell]:
+def usual_cells(readings: Sequence[Reading] = ENLARGED_SQUARES) -> list[Cell]:
     """Return the cells of the full sweep: without blur, and with some."""
-    return [*cells(), *cells(probes=PROBES, **BLURRED)]
+    return [*cells(readings), *cells(readings, probes=PROBES, **BLURRED)]
 
 
 def ordinary_counts(

@@ -31,7 +31,9 @@ from xrf_sr_plans.training.simulated_pairs import Pair, Simulation, simulate
 OURS = "ours"
 REFERENCE = "bicubic"
 """How tables call the method over which gains are counted: bicubic of the squares."""
-QUICK = ("Lanczos", "bicubic + Gaussian", "interpolated, smoothed")
+SMOOTHED = "interpolated, smoothed"
+"""The best classical treatment (`physics.smoothing`)."""
+QUICK = ("Lanczos", "bicubic + Gaussian", SMOOTHED)
 """Classical methods that run on every element of every sample, besides the one over which gains
 are counted (`sr.classical.reference_of`)."""
 DETAILED_ELEMENTS = 2
@@ -325,7 +327,7 @@ def summary(rows: Sequence[Assessed]) -> dict[str, float | str | None]:
         "worst": f"{worst.sample.name}, element {worst.element}",
         "maps_below_bicubic": int((gains < -0.1).sum()),
         "db_over_gaussian": float(gain_db(rows, "bicubic + Gaussian").mean()),
-        "db_over_smoothed": float(gain_db(rows, "interpolated, smoothed").mean()),
+        "db_over_smoothed": float(gain_db(rows, SMOOTHED).mean()),
         "ensemble_db": _mean([row.ensemble_db for row in rows]),
         "db_over_lanczos": float(gain_db(rows, "Lanczos").mean()),
         **_against_all([row for row in rows if row.mse.keys() >= set(_all_methods(row))]),

@@ -27,7 +27,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from xrf_sr_plans.errors import ModelError
-from xrf_sr_plans.measurement import Measurement, reading_name
+from xrf_sr_plans.measurement import READINGS, Measurement, Reading, reading_name
 from xrf_sr_plans.physics.counting import NORMAL_90, OFFSET, unstabilise
 from xrf_sr_plans.sr.evidence import SigmaLaw, stated_level
 from xrf_sr_plans.sr.scale import Scale
@@ -147,6 +147,11 @@ class Calibration(BaseModel):
     def law_of(self, measurement: Measurement) -> SigmaLaw | None:
         """Return the law for a measurement; None where sigma is what the network states."""
         return (self.law or {}).get(table_key(measurement))
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What the model was calibrated for."""
+        return tuple(one for one in READINGS if reading_name(one) in self.lower)
 
     def as_read(self, measurement: Measurement) -> Measurement:
         """Return the measurement as the model takes it: rows as squares where it knows no rows.

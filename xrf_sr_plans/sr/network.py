@@ -24,15 +24,20 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xrf_sr_plans.measurement import SAMPLINGS, Measurement, Reading, Sampling
+from xrf_sr_plans.measurement import (
+    ENLARGED_SQUARES,
+    ENLARGING,
+    SAMPLINGS,
+    Measurement,
+    Reading,
+    Sampling,
+)
 from xrf_sr_plans.physics.counting import OFFSET
 from xrf_sr_plans.physics.resample import upsample_matrix
 from xrf_sr_plans.sr.scale import SMALLEST_RANGE
 
 SQUARES: tuple[Sampling, ...] = ("fly", "area", "point")
 """The samplings that a `SetNetwork` reads, in the order of its weights."""
-ENLARGES = (2, 4)
-"""The factors that it has heads for."""
 N_CONDITIONS = 6 + len(SQUARES)
 """Numbers that modulate every block."""
 SIGMA_DILATIONS = (2, 4)
@@ -204,7 +209,7 @@ class _Head(nn.Module):
 class SetNetwork(nn.Module):
     """Super-resolve counts (batch, element, y, x) of squares by 2 or 4."""
 
-    reads: tuple[Reading, ...] = tuple((factor, 1) for factor in ENLARGES)
+    reads: tuple[Reading, ...] = ENLARGED_SQUARES
     smooths = False
     """Whether it wants to know what smoothing each element needs."""
 
@@ -219,9 +224,9 @@ class SetNetwork(nn.Module):
         self.mixes = nn.ModuleDict(
             {str(k): _Mix(filters, config.mix_width) for k in config.mix_before if k < blocks}
         )
-        self.heads = nn.ModuleDict({str(f): _Head(filters, filters, f) for f in ENLARGES})
+        self.heads = nn.ModuleDict({str(f): _Head(filters, filters, f) for f in ENLARGING})
         self.sigma_heads = nn.ModuleDict(
-            {str(f): _Head(filters, 24, f, -3.0, config.sigma_dilations) for f in ENLARGES}
+            {str(f): _Head(filters, 24, f, -3.0, config.sigma_dilations) for f in ENLARGING}
         )
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)

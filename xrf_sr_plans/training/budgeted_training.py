@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xrf_sr_plans.measurement import Reading
+from xrf_sr_plans.measurement import ENLARGED_SQUARES, Reading
 from xrf_sr_plans.sr.network import Prediction, upsample_tensor
 from xrf_sr_plans.training.batches import batch_tensors, fast_pixels, predict_batch
 from xrf_sr_plans.training.losses import log_mse
@@ -44,8 +44,8 @@ class Budget:
     """The factor of all batches. None stands for all factors in turn."""
     elements: int | None = None
     """Number of elements per map. None stands for 1, 2, 4 and 6 in turn."""
-    reads: tuple[Reading, ...] | None = None
-    """What is drawn of factors and samplings: what the network reads. None stands for all."""
+    reads: tuple[Reading, ...] = ENLARGED_SQUARES
+    """What is drawn of factors and samplings: what all candidates read."""
 
 
 def estimate_loss(made: Prediction, batch: dict[str, Any]) -> Tensor:
