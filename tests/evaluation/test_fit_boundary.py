@@ -42,7 +42,12 @@ from xrf_sr_plans.store.pairs import PairStore
 from xrf_sr_plans.training.phantoms import phantom
 
 ROOT = Path(__file__).parents[2]
-FEW = {"counts": (20, 200), "diameters": (1.0, 2.0, 3.0), "contrasts": (0.1, 0.8), "factors": (2,)}
+FEW = {
+    "counts": (20, 200),
+    "diameters": (1.0, 2.0, 3.0),
+    "contrasts": (0.1, 0.8),
+    "readings": ((2, 1),),
+}
 
 
 def smoothed(counts, measurement):
@@ -82,7 +87,12 @@ def test_smaller_or_fainter_features_are_believed_only_with_more_photons(fitted)
 
 
 def test_limits_follow_the_blur_that_is_removed(fitted):
-    blurred = {"counts": (200,), "diameters": (1.0, 2.0), "contrasts": (0.8,), "factors": (2,)}
+    blurred = {
+        "counts": (200,),
+        "diameters": (1.0, 2.0),
+        "contrasts": (0.8,),
+        "readings": ((2, 1),),
+    }
     wanted = [*cells(**blurred), *cells(**blurred, probes=(0.6, 1.0))]
     rows = sweep(smoothed, wanted, repeats=1)
     boundary = fit_boundary(rows, "ab" * 32, "")
@@ -117,7 +127,7 @@ def test_lines_are_swept_and_have_a_boundary_of_their_own(fitted):
 
 
 def test_all_methods_are_compared_where_all_were_tried():
-    few = {"counts": (20, 200), "diameters": (1.0, 1.5), "contrasts": (0.8,), "factors": (2,)}
+    few = {"counts": (20, 200), "diameters": (1.0, 1.5), "contrasts": (0.8,), "readings": ((2, 1),)}
     rows = sweep(smoothed, cells(**few), repeats=1, others=peers())
     found = Hallucination(fit_boundary(rows, "ab" * 32, ""), rows).compared()
     assert [line["method"] for line in found] == [
@@ -137,7 +147,12 @@ def test_an_empty_field_is_measured_once_for_all_sizes():
         measured.append(measurement)
         return smoothed(counts, measurement)
 
-    few = {"counts": (20,), "contrasts": (0.8,), "factors": (2,), "standards": ("empty field",)}
+    few = {
+        "counts": (20,),
+        "contrasts": (0.8,),
+        "readings": ((2, 1),),
+        "standards": ("empty field",),
+    }
     rows = sweep(counted, cells(**few), repeats=2)
     assert len(rows) == 2 * 6
     assert len(measured) == 2
