@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xrf_sr_plans.measurement import ENLARGING, Measurement
+from xrf_sr_plans.measurement import COARSER_FACTORS, Measurement
 from xrf_sr_plans.sr.network import (
     Conditions,
     Prediction,
@@ -149,7 +149,7 @@ def borrowing_batches(n: int = 16) -> list[dict[str, Any]]:
     for index, maps in enumerate(samples.phantoms):
         other = samples.phantoms[(index + 1) % n][:1]
         sample = np.concatenate([np.full_like(other, 1.0), other, maps[:3]])
-        for factor in ENLARGING:
+        for factor in COARSER_FACTORS:
             rng = np.random.default_rng([VALIDATION_SEED, index, factor])
             simulation = Simulation(Measurement(factor), tuple(LEVELS.values()))
             batches.append(batch_tensors(make_batch([simulate(sample, simulation, rng)])))

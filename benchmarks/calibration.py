@@ -42,7 +42,7 @@ from xrf_sr_plans.evaluation.calibrate_from_pairs import (
 )
 from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.measurement import ENLARGING
+from xrf_sr_plans.measurement import COARSER_FACTORS
 from xrf_sr_plans.physics.counting import stabilise
 from xrf_sr_plans.physics.forward import coarsen
 from xrf_sr_plans.sr.intervals import to_json
@@ -194,7 +194,7 @@ def main() -> None:
     for kind in sorted({sample.kind for sample in samples}):
         here = [sample for sample in samples if sample.kind == kind]
         number = min(options.pairs, len(here) // 2)
-        for factor, width in itertools.product(ENLARGING, options.widths):
+        for factor, width in itertools.product(COARSER_FACTORS, options.widths):
             with tempfile.TemporaryDirectory() as name:
                 model = beginning(Path(name), width)
                 seen = [

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xrf_sr_plans.measurement import ENLARGING, Measurement
+from xrf_sr_plans.measurement import COARSER_FACTORS, Measurement
 from xrf_sr_plans.physics.resample import block_mean
 from xrf_sr_plans.sr.classical import METHODS, upscale
 from xrf_sr_plans.sr.predict import enhance
@@ -100,7 +100,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     stack, _ = read_npz(options.real / "hxn_midas_xanes_stack.npz")
-    wanted = [(name, factor, dose) for name, dose in LEVELS for factor in ENLARGING]
+    wanted = [(name, factor, dose) for name, dose in LEVELS for factor in COARSER_FACTORS]
     for name, factor, dose in wanted:
         rows = list(errors(np.asarray(stack[list(FRAMES[name])], dtype=float), factor, dose))
         level = np.mean([n99 for n99, _ in rows])

@@ -31,7 +31,7 @@ from xrf_sr_plans.evaluation.model_assessment import (
     gain_db,
     summary,
 )
-from xrf_sr_plans.measurement import ENLARGING, SAME_GRID, Sampling, reading_name
+from xrf_sr_plans.measurement import COARSER_FACTORS, SAME_GRID, Sampling, reading_name
 from xrf_sr_plans.sr.intervals import Calibration
 from xrf_sr_plans.sr.registry import load_model
 from xrf_sr_plans.training.phantoms import TEST_SEED
@@ -92,7 +92,9 @@ def cases(calibration: Calibration) -> list[Case]:
     ways: tuple[tuple[Sampling, float], ...] = (("area", 0.0), ("area", 1.0), ("fly", 1.0))
     for sampling, probe in ways:
         made += [
-            Case.of(factor, level, sampling, probe) for factor in ENLARGING for level in (200, FREE)
+            Case.of(factor, level, sampling, probe)
+            for factor in COARSER_FACTORS
+            for level in (200, FREE)
         ]
     if (SAME_GRID, 1) in calibration.readings:
         made += [Case.of(SAME_GRID, level, "fly", 1.0) for level in (200, FREE)]
@@ -147,7 +149,7 @@ def rows_against_squares(rows: Sequence[Assessed], real: set[str]) -> str:
             if (row.sample.kind == kind or (kind == "phantoms" and row.sample.kind not in real))
             and row.case.measurement.probe_steps == 0
         ]
-        for factor in ENLARGING:
+        for factor in COARSER_FACTORS:
             for level in LEVELS:
                 cells = []
                 for sampling in ("fly", "rows"):

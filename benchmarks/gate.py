@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xrf_sr_plans.measurement import ENLARGING, Measurement
+from xrf_sr_plans.measurement import COARSER_FACTORS, Measurement
 from xrf_sr_plans.physics.counting import NOISE_FREE_COUNTS, unstabilise
 from xrf_sr_plans.physics.forward import coarsen
 from xrf_sr_plans.physics.resample import upsample
@@ -90,7 +90,7 @@ def self_test(
 def elements(samples: list[Sample], network: Any) -> Iterator[Found]:
     """Yield what is found on every element of all samples, factors and doses."""
     for number, sample in enumerate(samples):
-        for factor in ENLARGING:
+        for factor in COARSER_FACTORS:
             for level in LEVELS:
                 rng = np.random.default_rng([3, number, factor])
                 maps = fit_to_blocks(sample.maps, factor)
@@ -140,7 +140,7 @@ def main() -> None:
         "real maps": lambda one: one.kind in measured,
     }
     for group, belongs in groups.items():
-        for factor in ENLARGING:
+        for factor in COARSER_FACTORS:
             part = [one for one in found if belongs(one) and one.factor == factor]
             if part:
                 sys.stdout.write(f"{group}, {factor}x\n{block(part)}")

@@ -56,7 +56,7 @@ from xrf_sr_plans.evaluation.fit_boundary import (
     usual_cells,
     within,
 )
-from xrf_sr_plans.measurement import ENLARGING, reading_name
+from xrf_sr_plans.measurement import COARSER_FACTORS, reading_name
 from xrf_sr_plans.metrics.standards import BACKGROUND
 from xrf_sr_plans.sr.registry import load_model, model_path
 from xrf_sr_plans.sr.trust_boundary import NEVER, TrustBoundary, write_boundary
@@ -168,7 +168,7 @@ def draw(found: Hallucination, target: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
-    for axis, factor in zip(axes[:2], ENLARGING, strict=True):
+    for axis, factor in zip(axes[:2], COARSER_FACTORS, strict=True):
         for method, colour in (("model", "tab:blue"), ("bicubic", "tab:gray")):
             for rate, style in (("false", "-"), ("lost", ":")):
                 x, y = _curve(found, factor, method, rate)
@@ -184,7 +184,7 @@ def draw(found: Hallucination, target: Path) -> None:
         axis.set_yscale("symlog", linthresh=0.5)
     axes[0].set_ylabel("share of dots (%)")
     axes[0].legend(fontsize=7)
-    for axis, factor in zip(axes[2:], ENLARGING, strict=True):
+    for axis, factor in zip(axes[2:], COARSER_FACTORS, strict=True):
         _draw_table(axis, found, factor)
     figure.savefig(target, dpi=90)
     pyplot.close(figure)

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from xrf_sr_plans.measurement import ENLARGING, Measurement
+from xrf_sr_plans.measurement import COARSER_FACTORS, Measurement
 
 METHODS = ("xrf-sr", "network only", "notes")
 SMALLEST = 64
@@ -141,7 +141,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--largest", type=int, default=256, help="largest side, coarse pixels")
-    parser.add_argument("--factor", type=int, default=2, choices=ENLARGING)
+    parser.add_argument("--factor", type=int, default=2, choices=COARSER_FACTORS)
     parser.add_argument("--elements", type=int, default=10)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")

@@ -30,7 +30,7 @@ from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.sim import SimBeamline, make_beamline
 from xrf_sr_plans.devices.sim.sample import Sample
 from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.measurement import ENLARGING
+from xrf_sr_plans.measurement import COARSER_FACTORS
 from xrf_sr_plans.plans.fly_map import fly_map
 from xrf_sr_plans.schema import AnalysisRequest
 from xrf_sr_plans.training.phantoms import phantom
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pixels", type=int, default=128)
     parser.add_argument("--elements", type=int, default=8, choices=range(1, len(NAMES) + 1))
-    parser.add_argument("--factor", type=int, default=4, choices=ENLARGING)
+    parser.add_argument("--factor", type=int, default=4, choices=COARSER_FACTORS)
     parser.add_argument("--maps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, default=None)

@@ -41,7 +41,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from xrf_sr_plans.evaluation.feature_sweep import cells, pooled, sweep
-from xrf_sr_plans.measurement import ENLARGING, Measurement
+from xrf_sr_plans.measurement import COARSER_FACTORS, Measurement
 from xrf_sr_plans.metrics.hallucination import NONE, VISIBLE, Rate, detect, match
 from xrf_sr_plans.metrics.image import ssim
 from xrf_sr_plans.physics.counting import unstabilise
@@ -135,7 +135,7 @@ def surveys(target: Target) -> list[tuple[Pair, float]]:
     return [
         (measured(maps, factor, LEVELS[k % len(LEVELS)], 100 + k), LEVELS[k % len(LEVELS)])
         for k, maps in enumerate(target.surveyed)
-        for factor in ENLARGING
+        for factor in COARSER_FACTORS
     ]
 
 
@@ -232,7 +232,7 @@ def blobs(made: np.ndarray, truth: np.ndarray, radius_px: float) -> tuple[Rate, 
 def tested(network: nn.Module | None, target: Target) -> list[dict[str, Any]]:
     """Return figures by factor and level, and on the very maps that were adapted to."""
     lines = []
-    for factor in ENLARGING:
+    for factor in COARSER_FACTORS:
         for level in LEVELS:
             figures = Figures()
             for k, maps in enumerate(target.tested):
@@ -253,7 +253,7 @@ def scenes(network: nn.Module | None) -> list[dict[str, Any]]:
         return {"estimate": made, "baseline": plain, "trusted": np.ones(made.shape, dtype=bool)}
 
     rows = sweep(predictor, cells(**SCENES), repeats=1)
-    rates = {factor: pooled(rows, "model", factor=factor) for factor in ENLARGING}
+    rates = {factor: pooled(rows, "model", factor=factor) for factor in COARSER_FACTORS}
     return [
         {"factor": factor, "false": found.false.value, "lost": found.lost.value}
         for factor, found in rates.items()

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xrf_sr_plans.measurement import ENLARGED_SQUARES, ENLARGING, Measurement
+from xrf_sr_plans.measurement import COARSER_FACTORS, ENLARGED_SQUARES, Measurement
 from xrf_sr_plans.physics.counting import NOISE_FREE_COUNTS
 from xrf_sr_plans.sr.registry import load_network, model_path, read_card
 from xrf_sr_plans.training.batches import batch_tensors, predict_batch
@@ -56,7 +56,7 @@ def trials(maps: list[np.ndarray]) -> dict[str, list[dict[str, Any]]]:
     for number in range(BATCHES):
         drawn.append(_batch(samples, 5, number))
         rng = np.random.default_rng([6, number])
-        factor = ENLARGING[number % len(ENLARGING)]
+        factor = COARSER_FACTORS[number % len(COARSER_FACTORS)]
         crop = samples.crop(rng, COARSE_PX * factor, 3)
         simulation = Simulation.plain(Measurement(factor), NOISE_FREE_COUNTS, len(crop))
         free.append(batch_tensors(make_batch([simulate(crop, simulation, rng)])))

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xrf_sr_plans.evaluation.model_assessment import SMOOTHED, Case
-from xrf_sr_plans.measurement import ENLARGING, READINGS, Measurement, Reading, Sampling
+from xrf_sr_plans.measurement import COARSER_FACTORS, READINGS, Measurement, Reading, Sampling
 from xrf_sr_plans.metrics.image import foreground, psnr_db, ssim
 from xrf_sr_plans.physics.counting import NOISE_FREE_COUNTS, unstabilise
 from xrf_sr_plans.sr.classical import reference_of, upscale
@@ -121,7 +121,7 @@ OURS, SAME_GRID = "folded", "notes, same grid"
 PEERS = {
     f"{kind}-x{factor}{rows}"
     for kind in ("srcnn", "notes")
-    for factor in ENLARGING
+    for factor in COARSER_FACTORS
     for rows in ("", "-rows")
 }
 """Those that `xrf-sr evaluate` shows."""
@@ -129,7 +129,7 @@ CANDIDATES = {
     OURS: Candidate(FoldedNetwork, estimate_loss, share=1.0, rates=(1e-3,)),
     **{
         name: candidate
-        for factor in ENLARGING
+        for factor in COARSER_FACTORS
         for pixels in (1, factor)
         for name, candidate in _candidates(factor, pixels).items()
     },
@@ -362,7 +362,9 @@ def main() -> None:
     parser.add_argument("--real", type=Path, default=None, help="folder with the real maps")
     parser.add_argument("--keep", type=Path, default=Path("out/peers"), help="trained networks")
     parser.add_argument("--per-family", type=int, default=3, help="phantoms; 0: no table")
-    parser.add_argument("--factor", type=int, choices=ENLARGING, default=None, help="only this one")
+    parser.add_argument(
+        "--factor", type=int, choices=COARSER_FACTORS, default=None, help="only this one"
+    )
     parser.add_argument("--only", choices=list(CANDIDATES), default=None, help="train this one")
     parser.add_argument("--rate", type=float, default=None, help="learning rate, instead of trials")
     parser.add_argument("--same-grid", action="store_true", help="the same-grid form, too")
@@ -370,7 +372,7 @@ def main() -> None:
     parser.add_argument("--ship", type=Path, default=None, help="folder for the models")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    factors = (options.factor,) if options.factor else ENLARGING
+    factors = (options.factor,) if options.factor else COARSER_FACTORS
     peers = {name: c for name, c in CANDIDATES.items() if name != OURS}
     names = [OURS, *(name for name, c in peers.items() if c.reads[0][0] in factors)]
     if not options.same_grid:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xrf_sr_plans.measurement import ENLARGED_SQUARES, ENLARGING, Measurement
+from xrf_sr_plans.measurement import COARSER_FACTORS, ENLARGED_SQUARES, Measurement
 from xrf_sr_plans.metrics.calibration import coverage_by_counts, error_ranking, sparsification
 from xrf_sr_plans.physics.counting import stabilise
 from xrf_sr_plans.sr.conformal import fit
@@ -87,7 +87,7 @@ class Tested:
 def measurements(samples: list[Sample], drawn: int) -> Iterator[tuple[Sample, float, Pair]]:
     """Yield every sample at every level, and with `drawn` drawn settings."""
     for number, sample in enumerate(samples):
-        for factor in ENLARGING:
+        for factor in COARSER_FACTORS:
             for index, level in enumerate(LEVELS):
                 maps = fit_to_blocks(sample.maps, factor)
                 simulation = Simulation.plain(Measurement(factor), level, len(maps))
@@ -216,7 +216,7 @@ def draw(found: list[Tested], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(8.4, 3.4), sharey=True, layout="constrained")
-    for axis, factor in zip(axes, ENLARGING, strict=True):
+    for axis, factor in zip(axes, COARSER_FACTORS, strict=True):
         curves = np.concatenate([one.curves for one in found if one.factor == factor])
         mean = np.nanmean(curves, axis=0)
         dropped = 100 * np.arange(mean.shape[1]) / mean.shape[1]

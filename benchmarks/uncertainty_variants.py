@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xrf_sr_plans.measurement import ENLARGING
+from xrf_sr_plans.measurement import COARSER_FACTORS
 from xrf_sr_plans.sr.network import (
     SIGMA_DILATIONS,
     Conditions,
@@ -52,7 +52,7 @@ class Plain(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.network = SetNetwork()
-        for factor in ENLARGING:
+        for factor in COARSER_FACTORS:
             self.network.sigma_heads[str(factor)] = _Nothing(factor)
 
     def forward(self, counts: Tensor, conditions: Conditions, factor: int) -> Spread:
@@ -107,7 +107,7 @@ class _Tapped(nn.Module):
 
 def _tapped(biases: Sequence[float]) -> SetNetwork:
     network = SetNetwork()
-    for factor in ENLARGING:
+    for factor in COARSER_FACTORS:
         own = network.sigma_heads[str(factor)]
         network.sigma_heads[str(factor)] = _Tapped(own, biases, factor)
     return network

@@ -39,7 +39,7 @@ from uncertainty_variants import (
     Sigma,
 )
 
-from xrf_sr_plans.measurement import ENLARGED_SQUARES, ENLARGING
+from xrf_sr_plans.measurement import COARSER_FACTORS, ENLARGED_SQUARES
 from xrf_sr_plans.metrics.calibration import error_ranking, sparsification
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
 from xrf_sr_plans.physics.resample import upsample
@@ -201,7 +201,7 @@ def summary(
 ) -> dict[str, dict[str, float]]:
     """Return the mean figures by factor; widths relative to those of `baseline`."""
     lines = {}
-    for factor in ENLARGING:
+    for factor in COARSER_FACTORS:
         ours, theirs = ([r for r in rows if r["factor"] == factor] for rows in (found, baseline))
         ratio = [np.log(a["width"] / b["width"]) for a, b in zip(ours, theirs, strict=True)]
         means = {

@@ -19,7 +19,8 @@ Factor = Literal[1, 2, 4]
 """How many fine pixels a step of the survey holds along each axis."""
 FACTORS: tuple[Factor, ...] = typing.get_args(Factor)
 CoarserFactor = Literal[2, 4]
-"""How many times coarser the coarse map of a pair is than the fine one."""
+"""How many times coarser a map is than the one that is made of it, or than the fine map of its
+pair, where it is coarser at all."""
 COARSER_FACTORS: tuple[CoarserFactor, ...] = typing.get_args(CoarserFactor)
 SAME_GRID = 1
 """The factor of a map whose result has the same pixels: it is freed of noise, and of the blur of

@@ -12,7 +12,7 @@ import numpy as np
 
 from xrf_sr_plans.evaluation.feature_sweep import Predict, predictor
 from xrf_sr_plans.evaluation.fit_boundary import TrustBoundary, ordinary_counts, within
-from xrf_sr_plans.measurement import ENLARGING, Measurement
+from xrf_sr_plans.measurement import COARSER_FACTORS, Measurement
 from xrf_sr_plans.metrics.standards import dots, grating, indistinguishable_pair, siemens_star
 from xrf_sr_plans.sr.aliasing import regular
 from xrf_sr_plans.training.phantoms import FAMILIES, TEST_SEED, phantom
@@ -33,7 +33,7 @@ def _pair(maps: np.ndarray, factor: int, seed: int, counts: float = COUNTS) -> P
 def hidden(predict: Predict) -> list[Line]:
     """Cover two samples that only differ in what can't be measured, by one interval."""
     lines: list[Line] = []
-    for factor, contrast in itertools.product(ENLARGING, (0.02, 0.05, 0.1)):
+    for factor, contrast in itertools.product(COARSER_FACTORS, (0.02, 0.05, 0.1)):
         base = dots(SIDE * factor, 1.5 * factor, 0.6, np.random.default_rng(0), n_elements=1)
         twins = indistinguishable_pair(
             base.maps[0] + 0.2, Measurement(factor), contrast, np.random.default_rng(1)
@@ -61,7 +61,7 @@ def gratings(predict: Predict) -> list[Line]:
     """Return what of a grating is predicted, what else is, and how much of that is trusted."""
     lines: list[Line] = []
     for factor, period, angle in itertools.product(
-        ENLARGING, (1.2, 1.5, 1.8, 2.5, 4.0, 6.0), (0.0, 0.5)
+        COARSER_FACTORS, (1.2, 1.5, 1.8, 2.5, 4.0, 6.0), (0.0, 0.5)
     ):
         truth = grating(SIDE * factor, period * factor, 0.8, angle)
         fields = predict(_pair(truth[None], factor, 3).counts, Measurement(factor))
@@ -86,7 +86,7 @@ def star(predict: Predict) -> list[Line]:
     """Return by local period of a Siemens star how well spokes are predicted (1: perfectly)."""
     spokes = 24
     lines: list[Line] = []
-    for factor in ENLARGING:
+    for factor in COARSER_FACTORS:
         truth = siemens_star(96 * factor, 0.8, spokes)
         fields = predict(_pair(truth[None], factor, 4).counts, Measurement(factor))
         rows, columns = np.mgrid[: len(truth), : len(truth)] - (len(truth) - 1) / 2
@@ -157,7 +157,7 @@ def cost(model: str | None, boundary: TrustBoundary) -> list[Line]:
     predict = predictor(model, regularity=boundary.regularity)
     lines: list[Line] = []
     samples = [fit_to_blocks(s.maps, 4) for s in phantom_samples(1, TEST_SEED)]
-    for factor, counts in itertools.product(ENLARGING, (20.0, 50.0, 200.0, 1000.0)):
+    for factor, counts in itertools.product(COARSER_FACTORS, (20.0, 50.0, 200.0, 1000.0)):
         shares = []
         for number, maps in enumerate(samples):
             fields = predict(_pair(maps, factor, number, counts).counts, Measurement(factor))
@@ -174,7 +174,7 @@ def cost(model: str | None, boundary: TrustBoundary) -> list[Line]:
 def many_elements(predict: Predict) -> list[Line]:
     """Return coverage and gain over bicubic by the number of elements of a map, without blur."""
     lines: list[Line] = []
-    for factor, number in itertools.product(ENLARGING, (1, 5, 15, 30)):
+    for factor, number in itertools.product(COARSER_FACTORS, (1, 5, 15, 30)):
         covered, gains = [], []
         for family in sorted(FAMILIES):
             for seed in range(TEST_SEED + 500, TEST_SEED + 500 + max(1, 4 // number)):

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xrf_sr_plans.measurement import (
+    COARSER_FACTORS,
     ENLARGED_SQUARES,
-    ENLARGING,
     SAMPLINGS,
     Measurement,
     Reading,
@@ -224,9 +224,9 @@ class SetNetwork(nn.Module):
         self.mixes = nn.ModuleDict(
             {str(k): _Mix(filters, config.mix_width) for k in config.mix_before if k < blocks}
         )
-        self.heads = nn.ModuleDict({str(f): _Head(filters, filters, f) for f in ENLARGING})
+        self.heads = nn.ModuleDict({str(f): _Head(filters, filters, f) for f in COARSER_FACTORS})
         self.sigma_heads = nn.ModuleDict(
-            {str(f): _Head(filters, 24, f, -3.0, config.sigma_dilations) for f in ENLARGING}
+            {str(f): _Head(filters, 24, f, -3.0, config.sigma_dilations) for f in COARSER_FACTORS}
         )
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
