@@ -35,6 +35,8 @@ from xrf_sr_plans.sr.predict import enhance
 from xrf_sr_plans.store.pairs import PairStore
 
 SENTENCE = "factor is 3; it should be 1, 2 or 4"
+OF_PAIRS = "factor is 3; it should be 2 or 4"
+"""The coarse map of a pair is coarser than the fine one."""
 SURVEY = {"width_um": 8, "height_um": 3, "step_um": 1, "dwell_ms": 10, "factor": 3}
 PAIR = {"fine_step_um": 0.5, "dwell_ms": 10, "factors": [3]}
 AREA = {"width_um": 8, "height_um": 4}
@@ -101,7 +103,7 @@ def test_the_same_sentence_is_said_everywhere(tmp_path, monkeypatch, capsys):
     pytest.importorskip("torch")
     said = plans_say() | files_say(tmp_path, monkeypatch, capsys)
     sentences = {where: re.findall(r"factor is .+ or \d+", text) for where, text in said.items()}
-    assert sentences == {where: [SENTENCE] for where in said}
+    assert sentences == {where: [OF_PAIRS if "pair" in where else SENTENCE] for where in said}
     assert factor_not_allowed(3) == SENTENCE
 
 
@@ -116,8 +118,8 @@ def test_the_queue_server_refuses_it_with_the_same_name_value_and_alternatives()
         "acquire_pair": {**AREA, **PAIR},
         "collect_pairs": {"regions": [REGION], **PAIR},
     }
-    _, end = SENTENCE.split("; it ")
     for name, kwargs in calls.items():
+        _, end = (OF_PAIRS if "pair" in name else SENTENCE).split("; it ")
         item = {"item_type": "plan", "name": name, "kwargs": kwargs}
         allowed, words = profile_ops.validate_plan(
             item, allowed_plans=described, allowed_devices={}
