@@ -157,8 +157,10 @@ def enhance(
     factor: Annotated[int, typer.Option(help=_FACTOR_HELP)] = 2,
     probe_um: Annotated[float | None, typer.Option(help=_PROBE_HELP)] = None,
     step_um: Annotated[
-        float | None, typer.Option(help="Step of the scan in um; replaces what the file gives.")
+        float | None,
+        typer.Option(help="Step of the scan in um, of rows their distance; replaces the file's."),
     ] = None,
+    sampling: Annotated[str, typer.Option(help=_SAMPLING_HELP)] = "fly",
     dwell_ms: Annotated[
         float | None,
         typer.Option(help="Time at each pixel in ms, which makes photons of counts per second."),
@@ -184,12 +186,16 @@ def enhance(
     step = measured.pixel_size_um
     if not step > 0:
         raise ConfigError(f"{file}: the step is {step} um; the file doesn't say it: give --step-um")
+    if sampling == "rows" and step_um is None:
+        # A file gives the length of a pixel, of which a step along a row has several.
+        step *= factor
     enhanced = enhance_counts(
         measured.maps,
         elements=measured.elements,
         factor=factor,
         step_um=step,
         probe_fwhm_um=probe_um,
+        sampling=checked_sampling(sampling),
         i0=measured.meta.get("exposure"),
         dwell_ms=dwell_ms,
     )

@@ -280,3 +280,20 @@ def test_a_given_step_replaces_axes_in_an_unknown_unit(tmp_path: Path) -> None:
     file = nexus_file(tmp_path / "map.nxs", "px", 1.0)
     done = CliRunner().invoke(app, ["enhance", str(file), "--step-um", "2"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
+
+
+def test_a_file_of_rows_is_enhanced_to_square_pixels(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    from xrf_sr_plans.maps.files import read_maps
+
+    counts = np.random.default_rng(0).poisson(20.0, (1, 12, 32)).astype(float)
+    source, target = tmp_path / "rows.npz", tmp_path / "made.h5"
+    np.savez(source, maps=counts, elements=["Fe"], pixel_size_um=0.5, units="counts")
+    arguments = ["enhance", str(source), "--sampling", "rows", "--factor", "2"]
+    monkeypatch.setattr("sys.argv", ["xrf-sr", *arguments, "--out", str(target)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 0, capsys.readouterr().err
+    made = read_maps(target)
+    assert made.maps.shape == (1, 24, 32)
+    assert made.pixel_size_um == pytest.approx(0.5)
