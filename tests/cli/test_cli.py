@@ -105,7 +105,7 @@ def test_bad_input_is_refused_in_one_line_that_names_it(arguments, says, tmp_pat
 @pytest.mark.parametrize(
     ("command", "option", "value", "says"),
     [
-        ("demo", "--factor", "3", "factor is 3; it should be 2 or 4"),
+        ("demo", "--factor", "3", "factor is 3; it should be 1, 2 or 4"),
         ("demo", "--sample", "moon", "sample is 'moon'; it should be grains or zagami"),
         ("demo", "--seed", "-1", "seed is -1; it must be a whole number"),
         ("evaluate", "--counts", "nan", "counts is nan; it must be a finite number above 0"),

@@ -240,7 +240,7 @@ def test_the_generated_parts_name_every_command_setting_and_model(
     generators("generated_pages").write_pages(tmp_path)
     commands = (tmp_path / "command-line.md").read_text(encoding="utf-8")
     assert all(f"## `xrf-sr {name}`" in commands for name in ("demo", "evaluate", "replay"))
-    explained = "How many times finer than the map itself: 2 or 4."
+    explained = "How many times finer than the map itself: 1, 2 or 4."
     assert f"| `--factor` | `2` | {explained} |" in commands
     settings = (tmp_path / "settings.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in settings for name in AnalysisSettings.model_fields)

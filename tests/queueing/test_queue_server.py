@@ -125,7 +125,7 @@ PAIR = {"width_um": 8, "height_um": 8, "fine_step_um": 1, "dwell_ms": 20}
 @pytest.mark.parametrize(
     ("plan", "kwargs", "words"),
     [
-        ("coarse_survey_with_sr", {**AREA, "factor": 3}, "Input should be 2 or 4"),
+        ("coarse_survey_with_sr", {**AREA, "factor": 3}, "Input should be 1, 2 or 4"),
         ("coarse_survey_with_sr", {**AREA, "rescan": "later"}, "'inline', 'queue' or 'propose'"),
         ("coarse_survey_with_sr", {**AREA, "find": "Fe and"}, "at character 7, found the end"),
         ("coarse_survey_with_sr", {**AREA, "find": "(Fe"}, "find"),
@@ -134,6 +134,11 @@ PAIR = {"width_um": 8, "height_um": 8, "fine_step_um": 1, "dwell_ms": 20}
         ("coarse_survey_with_sr", {**AREA, "dwell_ms": 1e300}, "dwell_ms"),
         ("coarse_survey_with_sr", {**AREA, "max_regions": 2.5}, "max_regions"),
         ("xrf_map", {**AREA, "budget_s": -1}, "-1 is out of range [0, 100000000]"),
+        (
+            "coarse_survey_with_sr",
+            {**AREA, "sampling": "fly"},
+            "Input should be 'rows' or 'squares'",
+        ),
         ("acquire_pair", {**PAIR, "factors": [2, 3]}, "Input should be 2 or 4"),
         ("acquire_pair", {**PAIR, "coarse_dwell_ms": 0}, "coarse_dwell_ms"),
     ],

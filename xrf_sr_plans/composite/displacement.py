@@ -83,7 +83,7 @@ def displacement(
     usable
         Its counts that can be taken for photons.
     scale
-        Factors (y, x) that turn its counts into photons per coarse pixel.
+        Factors (y, x) that turn its counts into photons per measured pixel.
     """
     if min(fine.grid.shape) < LEAST_PIXELS:
         return _unknown(f"fewer than {LEAST_PIXELS} pixels along an axis")

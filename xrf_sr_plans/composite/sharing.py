@@ -126,7 +126,7 @@ class Part:
         counts
             Counts of the fine map (y, x).
         scale
-            Factors (y, x) that turn them into photons per coarse pixel.
+            Factors (y, x) that turn them into photons per measured pixel.
         known
             Where both are known (y, x).
         rows, columns

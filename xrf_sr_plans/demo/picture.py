@@ -127,7 +127,7 @@ def _draw_plane(
         figure = axis.get_figure()
         assert figure is not None
         bar = figure.colorbar(image, ax=axis, shrink=0.8)
-        bar.set_label("photons per coarse pixel", fontsize=8)
+        bar.set_label("photons per measured pixel", fontsize=8)
         bar.ax.tick_params(labelsize=7)
 
 

@@ -20,7 +20,7 @@ SAME_STEP = 0.99
 class CommonPlanes:
     """One element's prediction and measurement on common pixels, as planes (y, x).
 
-    Values are in photons per coarse pixel, and NaN where a pixel wasn't measured.
+    Values are in photons per measured pixel, and NaN where a pixel wasn't measured.
     """
 
     element: str
@@ -88,7 +88,7 @@ def common_planes(
 def fine_count_scale(
     enhanced: EnhancedMaps, fine: ElementalMaps, coarse: ElementalMaps | None = None
 ) -> np.ndarray:
-    """Return the factors that turn the counts of fine pixels into those of a coarse pixel.
+    """Return the factors that turn the counts of fine pixels into those of a measured pixel.
 
     They are the ratio of the dwell times times that of the beam intensities. Where the intensity
     behind the prediction isn't known, the fine counts are brought to the median intensity of their

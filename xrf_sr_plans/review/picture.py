@@ -38,7 +38,7 @@ class SurveyView:
     left_out: frozenset[str] = frozenset()
     """Keys of the regions that were refused (budget, limits, overlap) or failed; drawn dashed."""
     truth: Sequence[np.ndarray] = ()
-    """For a simulation, the true photons per coarse pixel of each tile, as an array
+    """For a simulation, the true photons per measured pixel of each tile, as an array
     (element, y, x) on the enhanced grid."""
     composite: CompositeMap | None = None
     """The composite map, which is drawn where there is no `truth`; None: nothing was rescanned."""
