@@ -31,6 +31,7 @@ from xrf_sr_plans.errors import in_words
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.maps.row_sums import rows_for
 from xrf_sr_plans.maps.run_index import (
     MAX_FOLLOWED_RUNS,
     MAX_OPEN_RUNS,
@@ -243,6 +244,9 @@ class AnalysisChain:
                 reason = "; ".join(["no pixel was measured", *notes])
             elif request.enhance:
                 began = time.perf_counter()
+                maps, as_flown = rows_for(maps, request.factor), maps
+                if maps is not as_flown:
+                    notes.append(f"pixels of rows were summed for factor {request.factor}")
                 enhanced = self._enhance(maps, request)
                 notes += enhanced.dataset.attrs.get("data_notes", ())
                 halfway = time.perf_counter()

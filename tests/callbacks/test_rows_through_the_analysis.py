@@ -16,14 +16,16 @@ from xrf_sr_plans.callbacks.digest import digest
 from xrf_sr_plans.callbacks.replay import replay
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
-from xrf_sr_plans.maps.elemental import EnhancedMaps
+from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.result import enhanced_from_documents
-from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.maps.row_sums import rows_for
+from xrf_sr_plans.measurement import Factor, Measurement
 from xrf_sr_plans.metrics.registration import register
 from xrf_sr_plans.physics.resample import block_mean
 from xrf_sr_plans.review.picture import SurveyView, draw_survey
 from xrf_sr_plans.review.record import SurveyRecord, read_survey
+from xrf_sr_plans.schema import AnalysisRequest
 from xrf_sr_plans.session import start_session
 from xrf_sr_plans.store.pairs import PairStore
 
@@ -90,6 +92,49 @@ def test_a_replay_of_rows_has_the_digest_of_the_live_analysis(rows: Flown):
     start = live[0][1]
     assert (start["sampling"], start["factor"]) == ("rows", 2)
     assert start["dwell_ms"] == pytest.approx(BRIGHT_MS / 2 - 100.0), "time that a pixel counted"
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("factor", "sampling"), [(1, "fly"), (4, "fly")])
+def test_rows_are_analyzed_by_another_factor_as_sums_of_their_pixels(
+    rows: Flown, factor: Factor, sampling: str
+):
+    (tile,) = rows.outcome.tile_uids
+    request = AnalysisRequest(factor=factor, find="Fe > p95")
+    result: list[tuple[str, dict[str, Any]]] = []
+
+    def keep(name: str, doc: dict[str, Any]) -> None:
+        result.append((name, doc))
+
+    again = replay(rows.run_of(rows.raw.docs, tile), request=request, sinks=[keep])
+    assert f"pixels of rows were summed for factor {factor}" in again.summary.reason
+    enhanced = enhanced_from_documents(result)
+    assert enhanced.grid.shape == (8 * factor, 12 * factor)
+    assert enhanced.sampling == sampling
+    assert enhanced.dataset.attrs["dwell_ms"] == pytest.approx(BRIGHT_MS - 200.0)
+    (coarse,) = rows.record.coarse.values()
+    sums = 2 * coarse.counts.values.mean((1, 2))
+    np.testing.assert_allclose(enhanced.estimate.values.mean((1, 2)), sums, rtol=0.05)
+
+
+def test_sums_of_row_pixels_keep_photons_time_places_and_gaps():
+    grid = ScanGrid.from_center(
+        x_center_um=0, y_center_um=0, width_um=8, height_um=4, step_um=0.5, step_y_um=2
+    )
+    counts = np.arange(32.0).reshape(1, 2, 16)
+    counts[0, 1, 3] = np.nan
+    facts = {"sampling": "rows", "step_um": 2.0, "dwell_ms": 1.0}
+    maps = ElementalMaps.from_arrays(counts, grid, ["Fe"], i0=np.full((2, 16), 5.0), **facts)
+    halves, squares = rows_for(maps, 2), rows_for(maps, 1)
+    assert rows_for(maps, 4) is maps
+    assert (halves.attrs["sampling"], halves.attrs["dwell_ms"]) == ("rows", 2.0)
+    assert (squares.attrs["sampling"], squares.attrs["dwell_ms"]) == ("fly", 4.0)
+    assert squares.grid.shape == (2, 4)
+    assert squares.grid.extents_um == halves.grid.extents_um == grid.extents_um
+    np.testing.assert_array_equal(squares.counts.values[0, 0], [6, 22, 38, 54])
+    assert np.isnan(squares.counts.values[0, 1, 0])
+    assert np.isnan(halves.counts.values[0, 1]).sum() == 1
+    assert (squares.i0.values == 5.0).all()
 
 
 def test_an_enhanced_map_of_rows_has_square_pixels_and_keeps_photons_per_measured_pixel(
