@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xrf_sr_plans.measurement import READINGS, Reading
-from xrf_sr_plans.physics.counting import stabilise, unstabilise
+from xrf_sr_plans.physics.counting import NOISE_FREE_COUNTS, stabilise, unstabilise
 from xrf_sr_plans.sr import consistency
 from xrf_sr_plans.sr.bicubic import baseline_of
 from xrf_sr_plans.sr.conformal import Scores, fit
@@ -34,6 +34,8 @@ from xrf_sr_plans.training.simulated_pairs import (
 
 PHANTOMS_PER_FAMILY = 10
 """Number of phantoms of each family that a model is calibrated on."""
+CLEAR_SHARE = 0.25
+"""Share of the measurements without noise to speak of."""
 PIXELS_PER_MAP = 1000
 """Number of random fine pixels of each element map that enter, so that all maps weigh alike."""
 
@@ -124,7 +126,7 @@ def simulated_pairs(
                 maps = fit_to_blocks(sample.maps, factor)
                 sampling = draw_reading(rng, factor, {(factor, pixels)})
                 drawn = draw_simulation(rng, factor, maps.shape[0], sampling)
-                yield sample, simulate(maps, _without_defects(drawn), rng), rng
+                yield sample, simulate(maps, _without_defects(drawn, rng), rng), rng
 
 
 def simulated_scores(
@@ -137,8 +139,15 @@ def simulated_scores(
         yield scores(made, rng, sample.kind)
 
 
-def _without_defects(simulation: Simulation) -> Simulation:
-    return replace(simulation, row_shift_steps=0.0, i0_corrected=True)
+def _without_defects(simulation: Simulation, rng: np.random.Generator) -> Simulation:
+    """Return a simulation without defects; more often than in training without noise, too.
+
+    Where there is no noise all errors are unseen structure, which differs most between kinds.
+    """
+    level = simulation.n99
+    if rng.random() < CLEAR_SHARE:
+        level = (NOISE_FREE_COUNTS,) * len(level)
+    return replace(simulation, row_shift_steps=0.0, i0_corrected=True, n99=level)
 
 
 def calibrate_model(
