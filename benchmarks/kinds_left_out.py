@@ -12,6 +12,7 @@ width       of the interval over what the baseline would need, its rms error kno
 marked      share of the pixels that are not trusted
 catch       share, not trusted, of the pixels worse than the baseline by more than 5 % of the range
 ratio       rms error of what is not trusted over that of what is trusted
+lattice     scatter, over the places in a coarse pixel, of sigma in units of the rms error
 far         share of the maps that are said to be unlike all known ones
 """
 
@@ -50,7 +51,18 @@ LEVELS = (10.0, 50.0, 300.0, 1000.0, NOISE_FREE_COUNTS)
 FIRST_SEED = VALIDATION_SEED + 500_000
 SEEN = ("tissue C3", "zagami")
 BAND = (0.85, 0.95)
-HEADS = ("maps", "coverage", "worst", "width", "gain_db", "marked", "catch", "ratio", "far")
+HEADS = (
+    "maps",
+    "coverage",
+    "worst",
+    "width",
+    "gain_db",
+    "marked",
+    "catch",
+    "ratio",
+    "lattice",
+    "far",
+)
 
 
 def few_of_each(samples: list[Sample], most: int) -> list[Sample]:

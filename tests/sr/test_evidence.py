@@ -154,16 +154,16 @@ def test_the_doubted_pixels_are_few_and_those_with_the_largest_errors():
     sigma = np.exp(rng.normal(0, 1, (64, 64)))
     truth = 100 * rng.random((64, 64))
     estimate = truth + sigma * rng.standard_normal((64, 64))
-    marked = doubted(doubt(estimate, estimate, sigma), 0.0)
+    marked = doubted(doubt(estimate, estimate, sigma, 100.0), 0.0)
     assert marked.mean() <= MOST_DOUBTED
     error = np.square(estimate - truth)
     assert np.sqrt(error[marked].mean() / error[~marked].mean()) > 2
-    assert not doubted(doubt(estimate, estimate, sigma), 10.0).any()
+    assert not doubted(doubt(estimate, estimate, sigma, 100.0), 10.0).any()
 
 
 def test_where_the_baseline_may_be_better_there_is_more_doubt():
     estimate = np.linspace(0, 100, 400).reshape(20, 20)
     baseline, sigma = estimate.copy(), np.ones((20, 20))
     baseline[5, 5] += 20
-    doubts = doubt(estimate, baseline, sigma)
+    doubts = doubt(estimate, baseline, sigma, 100.0)
     assert doubts[5, 5] == pytest.approx(2 * doubts[5, 6])

@@ -43,6 +43,8 @@ class ElementFigures:
     square_marked: float
     """Mean square error of what is not trusted, relative to the range squared; NaN: none is."""
     square_trusted: float
+    lattice: float
+    """Relative scatter, over the places in a coarse pixel, of sigma in units of the rms error."""
     far: bool
     """Whether the map was said to be unlike all known ones."""
 
@@ -116,8 +118,25 @@ def _of_pair(
             caught=int((worse & unsure).sum()),
             square_marked=float(square[unsure].mean()) if unsure.any() else float("nan"),
             square_trusted=float(square[~unsure].mean()) if (~unsure).any() else float("nan"),
+            lattice=own_lattice(plane["sigma"], error, how.factor),
             far=any(note.startswith(f"{name}: unlike") for note in notes),
         )
+
+
+def own_lattice(sigma: np.ndarray, error: np.ndarray, factor: int) -> float:
+    """Return how much sigma (Y, X) changes with the place in a coarse pixel beyond its error.
+
+    Errors do depend on the place: they are largest half-way between two rows. A sigma that says so
+    is right; 0 is the best.
+    """
+
+    def by_place(squares: np.ndarray) -> np.ndarray:
+        height, width = (side // factor for side in squares.shape)
+        blocks = squares[: height * factor, : width * factor]
+        return np.sqrt(blocks.reshape(height, factor, width, factor).mean(axis=(0, 2)) + 1e-12)
+
+    ratio = by_place(np.square(sigma)) / by_place(np.square(error))
+    return float(ratio.std() / ratio.mean())
 
 
 @dataclass(frozen=True)
@@ -135,6 +154,7 @@ class KindFigures:
     """Share of the pixels worse than the baseline that is not trusted; NaN: too few."""
     ratio: float
     """Rms error of what is not trusted over that of what is trusted."""
+    lattice: float
     far: float
     """Share of the maps that were said to be unlike all known ones."""
 
@@ -160,5 +180,6 @@ def together(found: Sequence[ElementFigures]) -> KindFigures:
         marked=float(np.mean([one.marked for one in found])),
         catch=caught / worse if worse >= FEWEST_WORSE else float("nan"),
         ratio=ratio,
+        lattice=float(np.mean([one.lattice for one in found])),
         far=float(np.mean([one.far for one in found])),
     )

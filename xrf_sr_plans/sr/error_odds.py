@@ -16,18 +16,17 @@ WEIGHT_OF_CHANGE = 1.0
 """By how much more doubtful a pixel is where the estimate is far from the baseline."""
 
 
-def doubt(estimate: np.ndarray, baseline: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Return how doubtful each pixel of one element is; all arrays are (Y, X) in photons.
+def doubt(estimate: np.ndarray, baseline: np.ndarray, sigma: np.ndarray, span: float) -> np.ndarray:
+    """Return how doubtful each pixel of one element is; all arrays are (Y, X).
 
-    It is sigma relative to the element's range, and more where the baseline may be better.
+    It is sigma relative to the element's range `span` (in photons, like all the rest), and more
+    where the baseline may be better.
     """
-    low, high = np.quantile(estimate, (0.01, 0.995))
-    span = max(float(high - low), 1e-9)
     changed = np.abs(estimate - baseline) > TOLERANCE * span
     return sigma / span * (1 + WEIGHT_OF_CHANGE * changed)
 
 
 def doubted(doubts: np.ndarray, limit: float) -> np.ndarray:
     """Return where the doubts of an element (Y, X) are above a limit: the worst `MOST_DOUBTED`."""
-    worst = np.quantile(doubts, 1 - MOST_DOUBTED, method="higher")
-    return doubts > max(limit, float(worst))
+    last = doubts.size - int(MOST_DOUBTED * doubts.size) - 1
+    return doubts > max(limit, float(np.partition(doubts, last, axis=None)[last]))

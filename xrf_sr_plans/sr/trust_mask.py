@@ -104,7 +104,9 @@ def _pixels(
         marks.append(("regular, may be the alias of structure finer than two steps", found))
     if regime.largest_doubt is not None:
         planes = (fields[name][index] for name in ("estimate", "baseline", "sigma"))
-        unsure = doubted(doubt(*planes), regime.largest_doubt)
+        coarse = per_coarse_pixel(ready.counts[index], measurement) / measurement.fast_pixels
+        span = max(float(np.ptp(np.quantile(coarse, (0.01, 0.995)))), 1e-9)
+        unsure = doubted(doubt(*planes, span), regime.largest_doubt)
         marks.append(("likeliest to be far off, or worse than the baseline", unsure))
     for reason, mark in marks:
         if mark.any():
