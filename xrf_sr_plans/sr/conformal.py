@@ -23,6 +23,8 @@ from xrf_sr_plans.sr.intervals import (
 
 LARGEST_DOUBT = 0.025
 """With a sigma of this share of the range, 5 % of the pixels are off by 5 % of the range."""
+WIDTHS = np.arange(1.0, 1.5, 0.02)
+"""Widths of which the one is chosen that kinds left out need."""
 PIXELS_PER_KIND = 60_000
 """Pixels of each kind from which quantiles are taken, some of them more than once."""
 
@@ -104,8 +106,13 @@ def fit(
         chosen = [item for item in maps if table_key(item.measurement) == key]
         if all(item.known is not None for item in chosen):
             laws[key] = _law(chosen, level)
-            left_out[key] = _left_out(chosen, level)
+            beyond_law = _left_out(chosen, level)
+            margin = _margin(list(beyond_law.values()), level)
+            left_out[key] = {
+                kind: round(_share_within(scores, margin), 3) for kind, scores in beyond_law.items()
+            }
             tables = _by_brightness([item.restated(laws[key]) for item in chosen], level, least)
+            tables = tables * margin
         else:
             tables, *stretches = _fit(chosen, level, least)
             blur[key], fill[key] = (np.round(s, 4).tolist() for s in stretches)
@@ -133,17 +140,37 @@ def _law(maps: Sequence[Scores], level: float, most: int = 100) -> SigmaLaw:
     return fit_law([one for item in maps for one in item.judged(shares[item.kind], most)], level)
 
 
-def _left_out(maps: Sequence[Scores], level: float) -> dict[str, float]:
-    """Return how often restated sigmas alone cover each kind, by the law of the other kinds."""
-    shares = {}
+def _left_out(maps: Sequence[Scores], level: float) -> dict[str, list[np.ndarray]]:
+    """Return the sizes of the scores of each kind's maps, restated by the law of the other kinds.
+
+    There are none where all maps are of one kind.
+    """
+    found: dict[str, list[np.ndarray]] = {}
     for kind in sorted({item.kind for item in maps}):
         others = [item for item in maps if item.kind != kind]
-        if not others:
-            continue
-        law = _law(others, level, most=40)
-        own = [item.restated(law) for item in maps if item.kind == kind]
-        shares[kind] = round(float(np.mean([np.mean(np.abs(o.score) <= 1) for o in own])), 3)
-    return shares
+        if others:
+            law = _law(others, level, most=40)
+            mine = [item for item in maps if item.kind == kind]
+            found[kind] = [np.abs(item.restated(law).score) for item in mine]
+    return found
+
+
+def _share_within(scores: Sequence[np.ndarray], width: float) -> float:
+    """Return the share of the scores of some maps within a width; each map weighs alike."""
+    return float(np.mean([np.mean(score <= width) for score in scores]))
+
+
+def _margin(kinds: Sequence[Sequence[np.ndarray]], level: float) -> float:
+    """Return by how much wider the intervals must be for kinds that were left out.
+
+    It is the width at which the kind covered worst lies no further below `level` than the one
+    covered best lies above it: the worst kind counts, not the mean over kinds.
+    """
+    for width in WIDTHS:
+        shares = [_share_within(scores, width) for scores in kinds]
+        if not shares or min(shares) + max(shares) >= 2 * level:
+            return float(width)
+    return float(WIDTHS[-1])
 
 
 def _by_brightness(maps: Sequence[Scores], level: float, least: int) -> np.ndarray:

@@ -94,8 +94,8 @@ def _pixels(
     limits = blob_limits(regime.blobs, measurement)
     if limits is not None and trusted.any():
         # What stands out of the noise is judged in photons per coarse pixel.
-        estimate = fields["estimate"][index : index + 1] * measurement.fast_pixels
-        faint = doubtful(estimate, measurement.factor, limits)[0]
+        in_coarse = fields["estimate"][index : index + 1] * measurement.fast_pixels
+        faint = doubtful(in_coarse, measurement.factor, limits)[0]
         marks.append(("features too faint for their size", faint))
     if regime.regularity is not None and trusted.any():
         coarse = per_coarse_pixel(ready.counts[index : index + 1], measurement)
@@ -103,10 +103,12 @@ def _pixels(
         found = repeat(found, (measurement.factor, measurement.factor))
         marks.append(("regular, may be the alias of structure finer than two steps", found))
     if regime.largest_doubt is not None:
-        planes = (fields[name][index] for name in ("estimate", "baseline", "sigma"))
+        estimate, baseline, sigma = (
+            fields[key][index] for key in ("estimate", "baseline", "sigma")
+        )
         coarse = per_coarse_pixel(ready.counts[index], measurement) / measurement.fast_pixels
         span = max(float(np.ptp(np.quantile(coarse, (0.01, 0.995)))), 1e-9)
-        unsure = doubted(doubt(*planes, span), regime.largest_doubt)
+        unsure = doubted(doubt(estimate, baseline, sigma, span), regime.largest_doubt)
         marks.append(("likeliest to be far off, or worse than the baseline", unsure))
     for reason, mark in marks:
         if mark.any():
