@@ -56,6 +56,8 @@ def test_start_documents_have_what_was_asked_and_what_was_flown():
     assert facts["step_um"] == pytest.approx(2.0)
     assert facts["analysis"]["factor"] == 4
     assert facts["dwell_ms"] == pytest.approx(37.5 / 4)
+    assert len(facts["derived_input"]["compared"]) == 5
+    assert facts["derived_input"]["compared"][0].startswith("4x rows: 2 um, 37.5 ms, 3 s")
 
 
 def test_the_best_way_is_handed_to_the_plan_as_it_is():
@@ -74,6 +76,15 @@ def test_a_preview_lists_what_was_compared_and_what_limits_each():
     assert text.count("compared: ") == 5
     assert "dB; limited by time_s" in text
     assert "takes 4.8 s between its 24 rows alone" in text
+
+
+def test_squares_that_nobody_asked_for_are_not_said_to_be_asked_for():
+    stage = small_beamline(max_points=60)
+    text = str(preview(coarse_survey_with_sr, stage, **FINE, time_s=10))
+    assert "flown as 4x squares" in text
+    assert "as asked for" not in text
+    asked = preview(coarse_survey_with_sr, stage, **FINE, time_s=10, sampling="squares")
+    assert "squares, as asked for" in str(asked)
 
 
 def test_options_are_a_table_with_the_best_marked():

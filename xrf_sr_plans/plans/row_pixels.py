@@ -23,6 +23,9 @@ MOST_READOUT = 0.1
 """Largest share of a pixel's time that may pass in reading out for rows to be flown unasked: what
 shorter pixels show is not worth more of the photons."""
 
+AS_ASKED = "squares, as asked for"
+"""What is said of square pixels that somebody asked for."""
+
 
 @dataclass(frozen=True)
 class RowPixels:
@@ -84,7 +87,7 @@ def chosen_row_pixels(
     """
     numbers = [number for number in numbers if number > 1]
     if asked == "squares":
-        return RowPixels(1, "squares, as asked for")
+        return RowPixels(1, AS_ASKED)
     if not numbers:
         return SQUARES
     step_um = squares[0].fast.step_um

@@ -221,6 +221,7 @@ class _Survey:
         self.request = request = settled.request
         self.design = design = settled.design
         self.user_input = user_input
+        self.derived_input = settled.derived_input()
         self.uid = str(uuid.uuid4())
         self.md = dict(request.md or {})
         self.runs = SurveyRuns(beamline, request, design, self.uid, user_input)
@@ -272,6 +273,7 @@ class _Survey:
                 "survey_grid": self.design.grid.to_dict(),
                 "first_row": tile.first_row,
                 "first_column": tile.first_column,
+                **self.derived_input,
             },
             row_attempts=self.request.row_attempts,
             md=self.md,

@@ -18,6 +18,7 @@ from xrf_sr_plans.plans.area import Area
 from xrf_sr_plans.plans.design import SurveyDesign, design_coarse_maps, largest_tile_um
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import USUAL_FACTOR, SurveyRequest, SurveyWish
+from xrf_sr_plans.plans.row_pixels import AS_ASKED
 from xrf_sr_plans.plans.survey_options import (
     USUAL_COUNTS_PER_S,
     Asked,
@@ -48,6 +49,12 @@ class SettledSurvey:
     request: SurveyRequest
     design: SurveyDesign
     options: tuple[SurveyOption, ...] = ()
+
+    def derived_input(self) -> dict[str, list[str]]:
+        """Return what was worked out, for start documents: nothing where nothing was open."""
+        if not self.options:
+            return {}
+        return {"compared": [option.line() for option in self.options]}
 
 
 def settled_survey(beamline: Beamline, wish: SurveyWish) -> SettledSurvey:
@@ -160,6 +167,10 @@ def _look_at(beamline: Beamline, wish: SurveyWish, way: Way, table: ErrorTable) 
     except RefusedError as error:
         option = SurveyOption.impossible(way, step_um, str(error))
         return _Look(option, refusal=Problem(type(error), str(error)))
+    if wish.sampling is None:
+        # Nobody but this module has asked for squares.
+        notes = tuple(note for note in design.notes if note != AS_ASKED)
+        design = replace(design, notes=notes)
     problem = "; ".join(problem.text for problem in design.problems)
     return _Look(replace(option, problem=problem), SettledSurvey(request, design))
 
