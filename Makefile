@@ -39,13 +39,15 @@ docs: $(BIN)/.dev-stamp
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-# The weights that ship, from nothing: training, then calibration, trust boundary, figures.
+# The weights that ship, from nothing: training, then calibration, trust boundary, figures, and
+# what surveys are designed by.
 # make weights REAL=FOLDER; on a GPU or a CPU.
 RUN = out/weights
 weights: $(BIN)/.dev-stamp
 	@test -d "$(REAL)" || { echo "make weights REAL=FOLDER: a folder of measured maps is needed"; exit 2; }
 	$(BIN)/xrf-sr train --real-maps $(REAL) --out $(RUN)
 	$(BIN)/python scripts/ship_model.py $(RUN) --real $(REAL) --per-family 3
+	$(BIN)/python benchmarks/survey_design.py --write --real $(REAL)
 
 clean:
 	rm -rf build dist out $(VENV)
