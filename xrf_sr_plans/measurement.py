@@ -41,6 +41,13 @@ ENLARGED_SQUARES: tuple[Reading, ...] = ((2, 1), (4, 1))
 MOST_PROBE_STEPS = 100
 """Width of the widest probe, in coarse steps. A wider one is a unit that was mistaken."""
 
+TRAINED_PROBE_STEPS = 1.2
+"""Width of the widest probe, in coarse steps, that networks are trained with and told of.
+
+A map with a wider probe is smoother than any in training. Told how wide, they fail on it; told of
+this one, they gain on it what they gain elsewhere.
+"""
+
 
 def alternatives(allowed: Iterable[object]) -> str:
     """Return alternatives as text, such as "2 or 4"."""

@@ -28,6 +28,7 @@ from xrf_sr_plans.measurement import (
     COARSER_FACTORS,
     ENLARGED_SQUARES,
     SAMPLINGS,
+    TRAINED_PROBE_STEPS,
     Measurement,
     Reading,
     Sampling,
@@ -89,8 +90,10 @@ def conditions_of(
     return Conditions(
         low=single(low),
         span=single(span),
-        probe=single([one.probe_steps for one in measurements]),
-        target_probe=single([one.kept_probe_steps for one in measurements]),
+        probe=single([min(one.probe_steps, TRAINED_PROBE_STEPS) for one in measurements]),
+        target_probe=single(
+            [min(one.kept_probe_steps, TRAINED_PROBE_STEPS) for one in measurements]
+        ),
         sampling=torch.tensor([SAMPLINGS.index(_flown(one)) for one in measurements]),
         smoothing=torch.as_tensor(
             np.zeros(np.shape(low)) if smoothing is None else np.asarray(smoothing)

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from xrf_sr_plans.measurement import (
     SAME_GRID,
+    TRAINED_PROBE_STEPS,
     Measurement,
     Reading,
     Sampling,
@@ -114,7 +115,7 @@ def draw_simulation(
     `sampling` is drawn, too, unless it is given.
     """
     sampling = draw_sampling(rng, factor) if sampling is None else sampling
-    probe_steps = 0.0 if rng.random() < 0.4 else float(rng.uniform(0.15, 1.2))
+    probe_steps = 0.0 if rng.random() < 0.4 else float(rng.uniform(0.15, TRAINED_PROBE_STEPS))
     regime = rng.random()
     low, high = (5, 1000) if regime < 0.62 else (1000, 1e5) if regime < 0.95 else (2, 5)
     level = np.log(low) + rng.random() * np.log(high / low)
