@@ -14,6 +14,7 @@ from xrf_sr_plans.sr.error_odds import MOST_DOUBTED, doubt, doubted
 from xrf_sr_plans.sr.evidence import NAMES, evidence, stated_level
 from xrf_sr_plans.sr.intervals import (
     Calibration,
+    Restated,
     bounded,
     groups,
     intervals,
@@ -147,6 +148,17 @@ def test_intervals_are_those_that_the_scores_were_calibrated_for():
     told = beyond(calibration, item) <= 1
     assert (inside.ravel() == told).mean() > 0.99
     assert distance.shape == (1,)
+
+
+def test_intervals_of_dark_pixels_reach_down_to_nothing():
+    calibration = fit(many_kinds(), SHA, "made up")
+    counts = np.full((1, 16, 16), 400.0)
+    counts[:, :, :8] = 4.0
+    scale, sigma = Scale.of(counts), np.full(counts.shape, 0.1)
+    restate = Restated(stated_level(sigma), np.ones(1), 1.0)
+    ends = intervals(calibration, SQUARES, stabilise(counts), sigma, scale, restate)
+    assert (ends.lower[:, :, :8] == 0).all()
+    assert (ends.lower[:, :, 8:] > 300).all()
 
 
 def test_the_doubted_pixels_are_few_and_those_with_the_largest_errors():

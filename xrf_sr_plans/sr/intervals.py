@@ -53,6 +53,12 @@ LARGEST_SIGMA = 0.5
 
 The network may say any number, but where it says more than this it knows nothing.
 """
+NOTHING = 0.02
+"""Share of an element's brightest counts below which an interval reaches down to nothing at all.
+
+Backgrounds that were subtracted or cut off are exactly zero, which errors of a few hundredths
+would exclude.
+"""
 MOST_ELEMENTS = 30
 """Intervals were found to hold with so many elements (`benchmarks/hallucination.py`)."""
 N_GROUPS = (len(ROUGHNESS_EDGES) + 1, len(DOSE_EDGES) + 1, len(BRIGHTNESS_EDGES) + 1)
@@ -268,8 +274,13 @@ def intervals(
     spread = (down + up) / (2 * NORMAL_90)
     # Second order of z**2 / 4: matters where z is comparable with its sigma.
     root = np.sqrt(unstabilise(stabilised) + OFFSET)
+    lower = unstabilise(stabilised - down)
+    if restate is not None:
+        # Whether a dark area holds a little or nothing no sigma can tell.
+        brightest = unstabilise(scale.low + scale.span)[:, None, None]
+        lower = np.where(lower < NOTHING * brightest, 0.0, lower)
     return Intervals(
-        unstabilise(stabilised - down),
+        lower,
         unstabilise(stabilised + up),
         np.sqrt((root * spread) ** 2 + spread**4 / 8),
     )
