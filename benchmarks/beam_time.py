@@ -1,14 +1,15 @@
 """What a survey with rescans finds for its beam time, next to other ways to choose the rescans.
 
     python benchmarks/beam_time.py [--quick] [--real FOLDER] [--factor 4] [--row-s 0.1]
-                                   [--validation] [--per-family 9] [--json OUT]
+                                   [--sampling rows] [--validation] [--per-family 9] [--json OUT]
                                    [--two-rounds [SHARE ...]] [--picture PNG] [--write]
 
 A sample is measured coarsely, a rule picks boxes, and the boxes are flown finely. A *target* is a
 connected place of the sample that satisfies the query and is at most 30 fine pixels long; it is
 found when every one of its pixels is in a box that is flown. The time is that of the survey and of
 the boxes, as a share of the time for the whole map with the fine step. The truth is this script's
-own; no rule sees it but the oracle.
+own; no rule sees it but the oracle. Ours enhances rows, the others get the bicubic map of squares
+flown in the same time with the same dose (--sampling fly: ours gets those squares, too).
 
 oracle          the targets themselves, covered as ours are
 ours            what the product picks (`rois.pick`): P(match), boxes by value within the time
@@ -43,7 +44,8 @@ from scipy import ndimage
 from two_rounds import SecondLook, second_boxes
 
 from xrf_sr_plans.maps.elemental import EnhancedMaps
-from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.measurement import Measurement, Sampling, checked_sampling
+from xrf_sr_plans.physics.resample import upsample
 from xrf_sr_plans.rois import typical_shares
 from xrf_sr_plans.rois.candidates import RescanCost, candidate_boxes, contains, possible_targets
 from xrf_sr_plans.rois.cover import cover
@@ -157,30 +159,48 @@ def question(truth: np.ndarray, rng: np.random.Generator) -> tuple[int, float] |
     return possible[rng.integers(len(possible))] if possible else None
 
 
-def tasks(samples: Sequence[Sample], factor: int, row_s: float) -> Iterator[Task]:
-    """Yield every sample at every dose, with a question if it has one."""
+def tasks(
+    samples: Sequence[Sample], factor: int, row_s: float, sampling: Sampling = "rows"
+) -> Iterator[Task]:
+    """Yield every sample at every dose, with a question if it has one.
+
+    Others' rules get the bicubic map of squares, which is what is flown today. Ours gets the
+    enhanced map of rows, at the same time and dose (or of the same squares, as `sampling` says).
+    """
     for number, sample in enumerate(samples):
         maps = fit_to_blocks(sample.maps, factor)
         names = [f"E{index}" for index in range(len(maps))]
         for dose, n99 in enumerate(COUNTS):
             rng = np.random.default_rng([number, dose, factor])
-            measurement = Measurement(factor, "fly", PROBE_STEPS, deblur=False)
-            pair = simulate(maps, Simulation.plain(measurement, n99, len(maps)), rng)
-            asked = question(pair.truth, rng)
+            squares, measured = (
+                simulate(
+                    maps,
+                    Simulation.plain(
+                        Measurement(factor, way, PROBE_STEPS, deblur=False), n99, len(maps)
+                    ),
+                    np.random.default_rng([number, dose, factor, 1]),
+                )
+                for way in ("fly", sampling)
+            )
+            asked = question(squares.truth, rng)
             if asked is None:
                 continue
             element, threshold = asked
             enhanced = enhance(
-                pair.counts,
+                measured.counts,
                 elements=names,
                 factor=factor,
                 step_um=float(factor),
                 probe_fwhm_um=PROBE_STEPS * factor,
+                sampling=sampling,
                 deblur=False,
-                dwell_ms=DWELL_S * 1e3,
+                dwell_ms=DWELL_S * 1e3 / measured.measurement.fast_pixels,
                 device="cpu",
-            )
-            truth = pair.truth[element]
+            ).per_coarse_pixel()
+            bicubic = np.clip(upsample(squares.counts, factor), 0, None)
+            baseline = enhanced.dataset["baseline"].copy(data=bicubic.astype(np.float32))
+            enhanced = EnhancedMaps(enhanced.dataset.assign(baseline=baseline), enhanced.grid)
+            truth = squares.truth[element]
             yield Task(
                 sample,
                 n99,
@@ -597,6 +617,7 @@ def main() -> None:
     parser.add_argument("--real")
     parser.add_argument("--factor", type=int, default=4, choices=(2, 4))
     parser.add_argument("--row-s", type=float, default=0.1)
+    parser.add_argument("--sampling", default="rows", choices=("rows", "fly"))
     parser.add_argument("--validation", action="store_true")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--per-family", type=int, default=9)
@@ -613,7 +634,9 @@ def main() -> None:
                 options.arms.append(arm)
     results = {}
     for title, some in samples(options).items():
-        rows = [measured(task, options.arms) for task in tasks(some, options.factor, options.row_s)]
+        flown_as = checked_sampling(options.sampling)
+        given = tasks(some, options.factor, options.row_s, flown_as)
+        rows = [measured(task, options.arms) for task in given]
         results[title] = rows
         print("\n".join(report(rows, options.arms, f"{title}, {options.factor}x")), flush=True)
         print()

@@ -23,6 +23,7 @@ from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.maps.region_documents import REGION_NUMBERS, REGION_WORDS, region_columns
+from xrf_sr_plans.maps.result import FIELDS, FLAGS
 from xrf_sr_plans.schema import (
     PLAN_RESULT,
     STREAM_ENHANCED,
@@ -39,7 +40,7 @@ OBJECT = "super_resolution"
 """Name of the object (in the sense of event descriptors) that all keys belong to."""
 TICK_S = 1e-3
 """Difference in time between one document of a run and the next."""
-MAP_KEYS = ("estimate", "sigma", "lower", "upper", "baseline", "trusted")
+MAP_KEYS = FIELDS
 """Keys of an event of the enhanced stream whose values are planes (y, x)."""
 
 
@@ -289,9 +290,9 @@ def _map_keys(enhanced: EnhancedMaps) -> dict[str, Any]:
     for name in MAP_KEYS:
         keys[name] = {
             **data_key("array", list(enhanced.grid.shape)),
-            "dtype_numpy": "|u1" if name == "trusted" else "<f4",
+            "dtype_numpy": "|u1" if name in FLAGS else "<f4",
             "dims": ["y", "x"],
-            "units": "" if name == "trusted" else "photons",
+            "units": "" if name in FLAGS else "photons",
         }
     return keys
 
@@ -313,7 +314,7 @@ def _map_event(enhanced: EnhancedMaps, index: int) -> dict[str, Any]:
     """Return the data of one event: the planes (y, x) of one element."""
     data: dict[str, Any] = {"element": enhanced.elements[index]}
     for name in MAP_KEYS:
-        kind = np.uint8 if name == "trusted" else np.float32
+        kind = np.uint8 if name in FLAGS else np.float32
         data[name] = np.ascontiguousarray(enhanced.dataset[name].values[index], dtype=kind)
     return data
 

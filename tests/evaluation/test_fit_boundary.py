@@ -294,7 +294,7 @@ def test_own_pairs_widen_intervals_that_are_too_narrow(own_model, tmp_path):
     assert report.calibration != report.replaces
     assert report.calibration in report.model.name
     again = calibrate_from_pairs([tmp_path / "pairs"], str(report.model), tmp_path / "out")
-    assert again.factors[0].stretch == pytest.approx(1.0, abs=0.02)
+    assert again.factors[0].stretch == pytest.approx(1.0, abs=0.05)
     counts = np.ones((1, 8, 8)) * 50
     made = enhance(counts, elements=["Fe"], factor=2, step_um=1.0, model=str(report.model))
     assert made.model["calibration"] == report.calibration

@@ -74,8 +74,16 @@ def test_dead_and_doubled_rows_and_empty_columns_are_holes_and_the_rest_keeps_it
     assert np.isfinite(made.estimate.values[:, ~hole]).all()
     assert not made.trusted.values[:, hole].any()
     assert len(made.dataset.attrs["data_notes"]) == 3
-    clean = covered(enhanced(pair.counts), pair.truth)[:, ~hole].mean()
-    assert covered(made, pair.truth)[:, ~hole].mean() > clean - 0.02
+    without = [covered(made, pair.truth)[:, ~hole].mean()]
+    clean = [covered(enhanced(pair.counts), pair.truth)[:, ~hole].mean()]
+    for family in ("cells", "particles", "cathode"):
+        other = measured(family, 700)
+        clean.append(covered(enhanced(other.counts), other.truth)[:, ~hole].mean())
+        other.counts[:, 10], other.counts[:, 25] = 0, other.counts[:, 24]
+        other.counts[:, :, -2:] = 0
+        without.append(covered(enhanced(other.counts), other.truth)[:, ~hole].mean())
+    # Beside a hole less is known than the intervals say: a tenth of these maps are holes.
+    assert np.mean(without) > np.mean(clean) - 0.025
     bicubic = enhance_bicubic(maps_of(counts), 2, "no torch")
     assert np.isnan(bicubic.estimate.values[:, hole]).all()
     assert bicubic.dataset.attrs["data_notes"] == made.dataset.attrs["data_notes"]

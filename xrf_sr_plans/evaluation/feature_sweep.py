@@ -183,10 +183,11 @@ def predictor(model: str | None, *, regularity: float | None = None) -> Predict:
     """Return what `enhance` would do with fly scans, boundary left out.
 
     `regularity` is the limit of `sr.aliasing`; None: left out too (these samples are drawn on a
-    grid).
+    grid). What exists is another question than how far a value may be off, so no pixel is
+    untrusted for that (`sr.error_odds`).
     """
     _, calibration, network = load_model(model)
-    update = {"blobs": None, "regularity": regularity}
+    update = {"blobs": None, "regularity": regularity, "largest_doubt": None}
     regime = calibration.regime.model_copy(update=update)
     calibration = calibration.model_copy(update={"regime": regime})
 

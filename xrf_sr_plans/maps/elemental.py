@@ -169,6 +169,7 @@ class EnhancedMaps:
         upper: np.ndarray,
         baseline: np.ndarray,
         trusted: np.ndarray,
+        doubtful: np.ndarray | None = None,
         **attributes: Any,
     ) -> EnhancedMaps:
         """Build from arrays of shape (element, y, x) on the fine grid.
@@ -190,7 +191,9 @@ class EnhancedMaps:
         baseline
             The measured counts, interpolated bicubically; of rows, and on the same grid, smoothed.
         trusted
-            False where the model is outside what it was calibrated for.
+            False where the model is outside what it was calibrated for, and where `doubtful`.
+        doubtful
+            True where nothing but the size of the likely error speaks against trust; None: nowhere.
         **attributes
             ``factor``, ``model`` and what else belongs to the dataset's attributes.
 
@@ -207,6 +210,7 @@ class EnhancedMaps:
             "upper": upper,
             "baseline": baseline,
             "trusted": trusted,
+            "doubtful": np.zeros(np.shape(trusted), bool) if doubtful is None else doubtful,
         }
         expected = (len(elements), *grid.shape)
         for name, array in arrays.items():
@@ -248,6 +252,11 @@ class EnhancedMaps:
     def trusted(self) -> xr.DataArray:
         """Trust (element, y, x): False where the model is outside what it was calibrated for."""
         return self.dataset["trusted"]
+
+    @property
+    def doubtful(self) -> xr.DataArray:
+        """True where a pixel is untrusted only as it is likeliest to be far off (`error_odds`)."""
+        return self.dataset["doubtful"]
 
     @property
     def elements(self) -> list[str]:

@@ -13,8 +13,10 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.well_formed import checked
 from xrf_sr_plans.schema import STREAM_ENHANCED, STREAM_PREVIEW, kind_of_run
 
-FIELDS = ("estimate", "sigma", "lower", "upper", "baseline", "trusted")
-"""Names of the arrays [row, column] that a result run holds of each element."""
+FLAGS = ("trusted", "doubtful")
+"""Names of the arrays [row, column] of yes and no that a result run holds of each element."""
+FIELDS = ("estimate", "sigma", "lower", "upper", "baseline", *FLAGS)
+"""Names of all its arrays. Runs of before there was `doubtful` don't have that."""
 
 
 def enhanced_from_documents(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> EnhancedMaps:
@@ -66,8 +68,9 @@ def _maps(start: Mapping[str, Any], events: dict[str, Mapping[str, Any]]) -> Enh
     arrays = {
         name: np.stack([np.asarray(events[element][name], dtype=float) for element in elements])
         for name in FIELDS
+        if name != "doubtful" or all(name in event for event in events.values())
     }
-    arrays["trusted"] = arrays["trusted"] > 0
+    arrays |= {name: arrays[name] > 0 for name in FLAGS if name in arrays}
     return EnhancedMaps.from_arrays(
         ScanGrid.from_dict(start["grid"]),
         elements,

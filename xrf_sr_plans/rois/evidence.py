@@ -102,7 +102,8 @@ def evidence(enhanced: EnhancedMaps, element: str, *, two_classes: bool) -> Elem
     """
     # All arrays here are planes (y, x) on the fine grid.
     plane = enhanced.dataset.sel(element=element)
-    trusted = plane["trusted"].values.astype(bool)
+    # How far off an estimate may be is in its interval, so that alone is no reason to leave it.
+    trusted = plane["trusted"].values.astype(bool) | plane["doubtful"].values.astype(bool)
     value = np.where(trusted, plane["estimate"].values, plane["baseline"].values).astype(float)
     measured = np.isfinite(value)
     value = np.where(measured, value, np.nan)

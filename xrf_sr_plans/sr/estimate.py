@@ -76,6 +76,7 @@ def estimate(
     fields = {"estimate": stabilised, "sigma": sigma}
     fields |= {name: np.empty_like(stabilised) for name in ("lower", "upper", "baseline")}
     fields["trusted"] = np.empty(stabilised.shape, dtype=bool)
+    fields["doubtful"] = np.zeros(stabilised.shape, dtype=bool)
 
     distances = np.zeros(len(elements))
 
@@ -85,7 +86,14 @@ def estimate(
         own = None if widths is None else widths[only]
         baseline = baseline_of(counts[only], measurement, own)
         views["baseline"][:] = baseline * shrink[index]
-        of_one = (counts[only], scale.only(index), measurement, calibration, shrink[index])
+        of_one = (
+            counts[only],
+            ready.measured[only],
+            scale.only(index),
+            measurement,
+            calibration,
+            shrink[index],
+        )
         distances[index] = _finish(views, *of_one)
 
     for_each(finish, len(elements), stabilised[0].size)
@@ -138,6 +146,7 @@ def _shrinkage(counts: np.ndarray, regime: Regime) -> np.ndarray:
 def _finish(
     fields: dict[str, np.ndarray],
     counts: np.ndarray,
+    measured: np.ndarray,
     scale: Scale,
     measurement: Measurement,
     calibration: Calibration,
@@ -157,7 +166,9 @@ def _finish(
     fields["estimate"][:] = projected * shrink
     projected *= pixels
     law = calibration.law_of(measurement)
-    known = evidence(counts, measurement, scale) if law is not None else np.empty((1, 0))
+    known = np.empty((1, 0))
+    if law is not None:
+        known = evidence(counts, measurement, scale, measured)
     restate, distance = restated(law, known, fields["sigma"], scale)
     back = shrink / pixels
     rows = max(1, STRIP_PIXELS // projected.shape[2])

@@ -46,7 +46,12 @@ LEAST_CONTRAST = 0.0
 MOST_CONTRAST = 1.5
 
 
-def evidence(counts: np.ndarray, measurement: Measurement, scale: Scale) -> np.ndarray:
+def evidence(
+    counts: np.ndarray,
+    measurement: Measurement,
+    scale: Scale,
+    measured: np.ndarray | None = None,
+) -> np.ndarray:
     """Return what is known from the counts alone: (element, `NAMES` but for "stated").
 
     Parameters
@@ -57,20 +62,29 @@ def evidence(counts: np.ndarray, measurement: Measurement, scale: Scale) -> np.n
         How they were measured.
     scale
         `Scale` of these counts per coarse pixel.
+    measured
+        Where the counts were measured, bool (element, y, x); what gaps were filled with says
+        nothing of the structure. None: everywhere.
     """
     pixels = measurement.fast_pixels
     # Scaled so that a value is that of a coarse pixel; the noise variance is `pixels`.
-    rows = counts[..., :: _stride(counts)].astype(np.float32)
-    rows = np.float32(np.sqrt(pixels)) * stabilise(rows)
+    known = None if measured is None or measured.all() else measured.astype(np.float32)
+    every, scaled = _stride(counts), np.float32(np.sqrt(pixels))
+    rows = scaled * stabilise(counts[..., ::every].astype(np.float32))
+    rows_known = None if known is None else known[..., ::every]
     coarse = per_coarse_pixel(counts, measurement)
-    coarse = stabilise(coarse[:, :: _stride(coarse)].astype(np.float32))
-    energies = [_half_way(rows, -2, gap, pixels) for gap in (1, 2)]
-    energies += [_half_way(coarse, -1, gap, 1) for gap in (1, 2)]
+    some = _stride(coarse)
+    coarse = stabilise(coarse[:, ::some].astype(np.float32))
+    coarse_known = None
+    if known is not None:
+        coarse_known = (per_coarse_pixel(known, measurement) == pixels)[:, ::some]
+    energies = [_half_way(rows, -2, gap, pixels, rows_known) for gap in (1, 2)]
+    energies += [_half_way(coarse, -1, gap, 1, coarse_known) for gap in (1, 2)]
     if pixels > 1:
-        fine = counts[:, :: _stride(counts)].astype(np.float32)
-        fine = np.float32(np.sqrt(pixels)) * stabilise(fine)
+        fine = scaled * stabilise(counts[:, ::every].astype(np.float32))
+        fine_known = None if known is None else known[:, ::every]
         # Half-way between pixels that are as far apart as rows.
-        energies.append(_half_way(fine, -1, pixels // 2, pixels))
+        energies.append(_half_way(fine, -1, pixels // 2, pixels, fine_known))
     else:
         energies.append(energies[2])
     sharpening = measurement.sharpening_steps
@@ -86,17 +100,31 @@ def evidence(counts: np.ndarray, measurement: Measurement, scale: Scale) -> np.n
     return np.stack(columns, axis=-1)
 
 
-def _half_way(stabilised: np.ndarray, axis: int, gap: int, noise: float) -> np.ndarray:
-    """Return the mean square error of a pixel half-way between those `gap` away, without noise."""
+def _half_way(
+    stabilised: np.ndarray, axis: int, gap: int, noise: float, known: np.ndarray | None
+) -> np.ndarray:
+    """Return the mean square error of a pixel half-way between those `gap` away, without noise.
+
+    Where `known` is given, only pixels count that were measured, and those beside them, too.
+    """
     length = stabilised.shape[axis]
     if length <= 2 * gap:
         return np.zeros(len(stabilised))
     index = np.arange(length)
     left = np.array(stabilised, dtype=np.float32)
+    counted = None if known is None else known > 0
     for weight, shift in zip(MIDDLE, (-3, -1, 1, 3), strict=True):
-        left -= weight * np.take(stabilised, np.clip(index + shift * gap, 0, length - 1), axis)
+        places = np.clip(index + shift * gap, 0, length - 1)
+        left -= weight * np.take(stabilised, places, axis)
+        if known is not None and counted is not None:
+            counted = counted & (np.take(known, places, axis) > 0)
     noise *= 1 + sum(weight**2 for weight in MIDDLE)
-    return np.square(left).mean(axis=(-2, -1), dtype=float) - noise
+    square = np.square(left)
+    if counted is None:
+        return square.mean(axis=(-2, -1), dtype=float) - noise
+    number = counted.sum(axis=(-2, -1))
+    total = np.where(counted, square, 0).sum(axis=(-2, -1), dtype=float)
+    return np.where(number > 0, total / np.maximum(number, 1) - noise, 0.0)
 
 
 def _stride(counts: np.ndarray) -> int:

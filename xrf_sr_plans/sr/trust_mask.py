@@ -109,6 +109,7 @@ def _pixels(
         coarse = per_coarse_pixel(ready.counts[index], measurement) / measurement.fast_pixels
         span = max(float(np.ptp(np.quantile(coarse, (0.01, 0.995)))), 1e-9)
         unsure = doubted(doubt(estimate, baseline, sigma, span), regime.largest_doubt)
+        fields["doubtful"][index] = unsure & ~np.logical_or.reduce([mark for _, mark in marks])
         marks.append(("likeliest to be far off, or worse than the baseline", unsure))
     for reason, mark in marks:
         if mark.any():

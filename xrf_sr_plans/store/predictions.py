@@ -19,7 +19,7 @@ from xrf_sr_plans.errors import FileFormatError, in_words
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.files.npz_archive import read_arrays
 from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.maps.result import FIELDS
+from xrf_sr_plans.maps.result import FIELDS, FLAGS
 from xrf_sr_plans.store.ledger import file_name
 
 logger = logging.getLogger(__name__)
@@ -162,12 +162,12 @@ def rounded(enhanced: EnhancedMaps) -> EnhancedMaps:
 
     Its values are float32, and its attributes are those that a comparison needs.
     """
-    arrays = {name: enhanced.dataset[name].values.astype(np.float32) for name in FIELDS[:-1]}
+    arrays = {
+        name: enhanced.dataset[name].values.astype(bool if name in FLAGS else np.float32)
+        for name in FIELDS
+    }
     attrs: dict[str, Any] = {key: enhanced.dataset.attrs.get(key) for key in _ATTRIBUTES}
-    trusted = enhanced.trusted.values.astype(bool)
-    return EnhancedMaps.from_arrays(
-        enhanced.grid, enhanced.elements, **arrays, trusted=trusted, **attrs
-    )
+    return EnhancedMaps.from_arrays(enhanced.grid, enhanced.elements, **arrays, **attrs)
 
 
 def _sha(model_sha256: str) -> str:
@@ -182,7 +182,7 @@ def _age(path: Path) -> tuple[int, str]:
 
 
 def _load(path: Path) -> EnhancedMaps:
-    arrays = read_arrays(path, ("facts", *FIELDS))
+    arrays = read_arrays(path, ("facts", *FIELDS[:-1]), optional=FIELDS[-1:])
     try:
         facts = json.loads(str(arrays.pop("facts")))
         grid = ScanGrid.from_dict(facts["grid"])
