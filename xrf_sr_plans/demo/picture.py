@@ -65,7 +65,7 @@ def draw_field(outcome: Outcome, report: dict[str, Any], path: Path | str) -> Pa
     return path
 
 
-_CLOSE_UPS = ["coarse", "bicubic", "enhanced", "composite", "truth"]
+_CLOSE_UPS = ["coarse", "no network", "enhanced", "composite", "truth"]
 _TITLES = {
     "coarse": "coarse map, as measured in {coarse:.0f} s",
     "enhanced": "enhanced map, with what was then rescanned in {fine:.0f} s",
@@ -99,7 +99,7 @@ def _planes(outcome: Outcome) -> dict[str, tuple[ScanGrid, np.ndarray, str, floa
     sigma = enhanced.sigma.sel(element=element).values
     counts = {
         "coarse": (coarse.grid, coarse.counts.sel(element=element).values),
-        "bicubic": (fine, enhanced.baseline.sel(element=element).values),
+        "no network": (fine, enhanced.baseline.sel(element=element).values),
         "enhanced": (fine, enhanced.estimate.sel(element=element).values),
         "composite": (outcome.composite.grid, outcome.composite.value.sel(element=element).values),
         "truth": (fine, truth),

@@ -210,7 +210,7 @@ def _table_of_targets(report: dict[str, Any]) -> Table:
 
 def _table_of_maps(report: dict[str, Any]) -> Table:
     table = Table(title=f"Maps at {report['factor']}x, model {report['model']['name']}")
-    heads = ("element", "bicubic (dB)", "enhanced (dB)", "composite (dB)", "truth inside 90 %")
+    heads = ("element", "no network (dB)", "enhanced (dB)", "composite (dB)", "truth inside 90 %")
     for column in heads:
         table.add_column(column, justify="right")
     for element in report["elements"]:

@@ -97,7 +97,7 @@ def fly(question: Question, beamline: SimBeamline, factor: int) -> SurveyRecord:
 def _all_elements(outcome: Outcome, report: dict[str, Any]) -> SurveyView:
     """Return what is drawn of all elements."""
     captions = {
-        element: f"bicubic {report['psnr_bicubic_db'][element]:.1f} dB\n"
+        element: f"no network {report['psnr_bicubic_db'][element]:.1f} dB\n"
         f"enhanced {report['psnr_enhanced_db'][element]:.1f} dB"
         for element in report["elements"]
     }

@@ -95,7 +95,7 @@ class LatestSurvey:
     def picture(self, path: Path | str = "survey.png") -> Path:
         """Save a picture of the survey as it is now.
 
-        Each element has a row with its coarse map, the bicubic and the enhanced map, the
+        Each element has a row with its coarse map, that without a network, the enhanced map, the
         uncertainty and, where something was rescanned, the composite map with the outlines of
         what was measured finely. The regions are drawn into the others.
 

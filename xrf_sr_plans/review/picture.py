@@ -73,7 +73,7 @@ def draw_survey(view: SurveyView, path: Path | str) -> Path:
     from matplotlib.figure import Figure
 
     elements = view.enhanced[0].elements
-    columns = ["coarse", "bicubic", "enhanced", "uncertainty (1 σ)"]
+    columns = ["coarse", "no network", "enhanced", "uncertainty (1 σ)"]
     if view.truth:
         columns.append("truth")
     elif view.composite is not None:
