@@ -81,9 +81,9 @@ def test_the_margin_is_wider_where_the_time_suffices() -> None:
     maps = enhanced({"Fe": fe})
     widths_um = [
         pick(maps, find="Fe", rescans=SLOW.model_copy(update={"budget_s": budget_s}))[0].width_um
-        for budget_s in (None, 200.0, 100.0)
+        for budget_s in (None, 300.0, 100.0)
     ]
-    assert widths_um == [14.0, 14.0, 10.0]
+    assert widths_um == [16.0, 16.0, 10.0]
 
 
 def test_the_map_s_own_corner_pixel_gives_the_map_s_own_edges() -> None:

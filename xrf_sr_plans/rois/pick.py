@@ -22,7 +22,7 @@ from xrf_sr_plans.schema import AnalysisRequest
 
 PAD_COARSE_PX = 0.5
 """Margin on every side of a possible target, in coarse pixels: how far off its edge may be."""
-WIDE_PAD_COARSE_PX = 1.5
+WIDE_PAD_COARSE_PX = 2.0
 """The same where the time for rescans is known, and suffices for that."""
 TOO_MUCH = 0.5
 """Share of the map that a query matches beyond which nothing is proposed."""
