@@ -94,7 +94,9 @@ class Task:
     truth
         The fine map of that element without noise, in photons per coarse pixel (Y, X).
     enhanced
-        The enhanced map.
+        The enhanced map, in photons per coarse pixel.
+    squares
+        The bicubic map of squares, flown in the same time with the same dose (element, Y, X).
     targets
         Pixels of each target: its window and its mask there.
     row_s
@@ -108,6 +110,7 @@ class Task:
     threshold: float
     truth: np.ndarray
     enhanced: EnhancedMaps
+    squares: np.ndarray
     targets: list[tuple[tuple[slice, slice], np.ndarray]]
     row_s: float
 
@@ -133,7 +136,7 @@ class Task:
     @property
     def bicubic(self) -> np.ndarray:
         """The bicubic map of the element that the query is about (Y, X)."""
-        return self.enhanced.dataset["baseline"].values[self.element].astype(float)
+        return self.squares[self.element]
 
 
 def targets_of(mask: np.ndarray) -> list[tuple[tuple[slice, slice], np.ndarray]]:
@@ -197,9 +200,6 @@ def tasks(
                 dwell_ms=DWELL_S * 1e3 / measured.measurement.fast_pixels,
                 device="cpu",
             ).per_coarse_pixel()
-            bicubic = np.clip(upsample(squares.counts, factor), 0, None)
-            baseline = enhanced.dataset["baseline"].copy(data=bicubic.astype(np.float32))
-            enhanced = EnhancedMaps(enhanced.dataset.assign(baseline=baseline), enhanced.grid)
             truth = squares.truth[element]
             yield Task(
                 sample,
@@ -209,6 +209,7 @@ def tasks(
                 threshold,
                 truth,
                 enhanced,
+                np.clip(upsample(squares.counts, factor), 0, None),
                 targets_of(truth > threshold),
                 row_s,
             )
@@ -274,12 +275,13 @@ def ours_on_bicubic(task: Task, budget_s: float) -> Boxes:
     Of all that is measured here only these widths come from the truth, to bicubic's advantage.
     """
     planes = task.enhanced.dataset
-    baseline = planes["baseline"].values.astype(float)
+    baseline = task.squares
     error = task.truth - baseline[task.element]
     scale = np.sqrt(np.maximum(baseline, 0) + 1)
     width = np.quantile(np.abs(error) / scale[task.element], 0.9) * scale
     changed = {
         "estimate": baseline,
+        "baseline": baseline,
         "lower": baseline - width,
         "upper": baseline + width,
         "sigma": width / 1.645,
@@ -375,7 +377,7 @@ def log_blobs(task: Task, budget_s: float) -> Boxes:
 
 def _clusters(task: Task, fit: Callable[[np.ndarray], np.ndarray]) -> tuple[Boxes, np.ndarray]:
     """Return the places of the cluster of pixels with the highest mean of the wanted element."""
-    maps = task.enhanced.dataset["baseline"].values.astype(float)
+    maps = task.squares
     features = np.sqrt(np.clip(maps.reshape(len(maps), -1).T, 0, None))
     labels = fit(features).reshape(task.truth.shape)
     means = ndimage.mean(task.bicubic, labels, np.arange(labels.max() + 1))
