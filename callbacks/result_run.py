@@ -40,8 +40,6 @@ OBJECT = "super_resolution"
 """Name of the object (in the sense of event descriptors) that all keys belong to."""
 TICK_S = 1e-3
 """Difference in time between one document of a run and the next."""
-MAP_KEYS = FIELDS
-"""Keys of an event of the enhanced stream whose values are planes (y, x)."""
 
 
 @dataclass(frozen=True)
@@ -287,7 +285,7 @@ def region_documents(uid: str, time: float, regions: Sequence[Region]) -> Docume
 
 def _map_keys(enhanced: EnhancedMaps) -> dict[str, Any]:
     keys: dict[str, Any] = {"element": data_key("string", [])}
-    for name in MAP_KEYS:
+    for name in FIELDS:
         keys[name] = {
             **data_key("array", list(enhanced.grid.shape)),
             "dtype_numpy": "|u1" if name in FLAGS else "<f4",
@@ -313,7 +311,7 @@ def axes_configuration(grid: ScanGrid) -> dict[str, Any]:
 def _map_event(enhanced: EnhancedMaps, index: int) -> dict[str, Any]:
     """Return the data of one event: the planes (y, x) of one element."""
     data: dict[str, Any] = {"element": enhanced.elements[index]}
-    for name in MAP_KEYS:
+    for name in FIELDS:
         kind = np.uint8 if name in FLAGS else np.float32
         data[name] = np.ascontiguousarray(enhanced.dataset[name].values[index], dtype=kind)
     return data
