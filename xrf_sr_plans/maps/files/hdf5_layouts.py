@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from xrf_sr_plans.errors import FileFormatError, in_words
@@ -10,18 +11,27 @@ from xrf_sr_plans.maps.files.hdf5 import Hdf5File
 from xrf_sr_plans.maps.files.maps_h5 import CANDIDATES, read_maps_h5
 from xrf_sr_plans.maps.files.model import MapsFile
 from xrf_sr_plans.maps.files.nexus import read_nexus
+from xrf_sr_plans.maps.files.options import ReadOptions
 from xrf_sr_plans.maps.files.pyxrf_h5 import read_pyxrf_h5
+
+LAYOUTS: dict[str, Callable[[Hdf5File, ReadOptions], MapsFile | None]] = {
+    "maps": read_maps_h5,
+    "pyxrf": read_pyxrf_h5,
+    "nexus": read_nexus,
+}
+"""Reader of each layout, by name, in the order in which they are tried."""
 
 
 def read_layouts(
     path: Path,
     shown: str,
-    step_um: float | None = None,
+    options: ReadOptions | None = None,
     before: Callable[[int], None] = lambda values: None,
+    layout: str | None = None,
 ) -> MapsFile:
     """Return the maps of an HDF5 file, read in this process.
 
-    A damaged file can make libhdf5 crash or hang; `hdf5_process.read_hdf5` survives that.
+    A damaged file can make libhdf5 crash or hang; `apart.read_apart` survives that.
 
     Parameters
     ----------
@@ -30,22 +40,25 @@ def read_layouts(
         some of the files that it refers to.
     shown
         Its name in messages.
-    step_um
-        Step that counts instead of the file's axes; None: the axes count.
+    options
+        What the user knows better than the file.
     before
         Called before each step, with the number of values that it is going to read.
+    layout
+        The one of `LAYOUTS` to read; None: the first one that the file has.
 
     Raises
     ------
     FileFormatError
         The file is damaged, or it holds no maps in a layout that is known.
     """
+    tried = LAYOUTS if layout is None else {layout: LAYOUTS[layout]}
     try:
         with Hdf5File(path, shown, before) as file:
-            for reader in (read_maps_h5, read_pyxrf_h5, read_nexus):
-                maps = reader(file, step_um)
+            for name, reader in tried.items():
+                maps = reader(file, options or ReadOptions())
                 if maps is not None:
-                    return maps
+                    return replace(maps, meta={"reader": name, **maps.meta})
             groups = sorted(file.members(file.root))
     except FileFormatError:
         raise
@@ -55,8 +68,15 @@ def read_layouts(
         ) from error
     except Exception as error:  # h5py raises a dozen kinds for damaged bytes
         raise FileFormatError(f"{shown}: damaged HDF5 file ({in_words(error)})") from error
-    looked_for = ", ".join(values for values, _ in CANDIDATES)
+    looked_for = "; ".join(LOOKED_FOR[name] for name in tried)
     raise FileFormatError(
         f"{shown}: HDF5 with {groups} holds no maps in a layout we know; looked for {looked_for}"
-        " (MAPS), xrfmap/detsum/xrf_fit (PyXRF), NXdata groups with 'signal' and 'axes' (NeXus)"
     )
+
+
+LOOKED_FOR = {
+    "maps": f"{', '.join(values for values, _ in CANDIDATES)} (MAPS)",
+    "pyxrf": "xrfmap/detsum/xrf_fit (PyXRF)",
+    "nexus": "NXdata groups with 'signal' and 'axes' (NeXus)",
+}
+"""What each layout is recognised by, for the message that nothing was found."""

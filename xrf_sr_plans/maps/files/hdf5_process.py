@@ -1,7 +1,8 @@
-"""`read_hdf5`: a file of HDF5 read in a process of its own.
+"""`read_apart`: a file read in a process of its own.
 
-libhdf5 can crash on damaged bytes, or search them for ever. That must cost the user an error
-message, not the session in which the file was opened.
+libhdf5 can crash on damaged bytes, or search them for ever, and other libraries take all memory
+for sizes that are only declared. That must cost the user an error message, not the session in
+which the file was opened.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.errors import FileFormatError, MissingExtraError
 from xrf_sr_plans.maps.files.model import LiveTime, MapsFile
+from xrf_sr_plans.maps.files.options import ReadOptions
 
 SILENCE_S = 8.0
 """How long libhdf5 may take for one step before the file counts as damaged."""
@@ -34,6 +36,7 @@ _COMMAND = (sys.executable, "-P", "-m", "xrf_sr_plans.maps.files.hdf5_worker")
 # With these a user's environment leads libhdf5 to other places than those that are checked.
 _PREFIXES = ("HDF5_EXT_PREFIX", "HDF5_VDS_PREFIX", "HDF5_EXTFILE_PREFIX")
 _MAX_LINE_BYTES = 2**24
+_ERRORS = {kind.__name__: kind for kind in (FileFormatError, MissingExtraError)}
 
 
 def patience_s(values: int) -> float:
@@ -41,29 +44,33 @@ def patience_s(values: int) -> float:
     return SILENCE_S + values / SLOWEST_VALUES_PER_S
 
 
-def read_hdf5(path: Path, step_um: float | None = None) -> MapsFile:
-    """Return the maps of an HDF5 file.
+def read_apart(path: Path, reader: str, options: ReadOptions) -> MapsFile:
+    """Return the maps of a file, which a process of its own reads.
 
     Parameters
     ----------
     path
         The file.
-    step_um
-        Step that counts instead of the file's axes; None: the axes count.
+    reader
+        Name of the reader among `hdf5_worker.WORK`.
+    options
+        What the user knows better than the file.
 
     Raises
     ------
     FileFormatError
-        The file is damaged, which includes that libhdf5 crashes or hangs on it; it holds no maps in
-        a layout that is known; or it refers to files outside its folder.
+        The file is damaged, which includes that a library crashes or hangs on it; it holds no maps
+        in a layout that is known; or it refers to files outside its folder.
+    MissingExtraError
+        A library that the reader needs is not installed.
     """
     environment = {key: value for key, value in os.environ.items() if key not in _PREFIXES}
     # One thread: more of them take longer to start than they save.
     environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    step = "" if step_um is None else repr(float(step_um))
+    job = json.dumps({"reader": reader, "options": options.to_dict()})
     try:
         process = subprocess.Popen(
-            [*_COMMAND, str(path.resolve()), str(path), step],
+            [*_COMMAND, str(path.resolve()), str(path), job],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -95,13 +102,18 @@ class _Answer:
             self._deadline = time.monotonic() + patience_s(int(line))
         head = json.loads(line)
         if "error" in head:
-            raise FileFormatError(head["error"])
-        maps, live_time = self._array(head["shape"]), None
-        if "live_time" in head:
-            seconds = self._array(head["live_time"]["shape"])
-            live_time = LiveTime(seconds, head["live_time"]["place"])
-        elements = tuple(head["elements"])
-        return MapsFile(maps, elements, head["pixel_size_um"], head["meta"], live_time)
+            raise _ERRORS[head["kind"]](head["error"])
+        arrays = {name: self._array(shape) for name, shape in head["arrays"].items()}
+        seconds = arrays.pop("live_time", None)
+        coverage = arrays.pop("coverage", None)
+        return MapsFile(
+            elements=tuple(head["elements"]),
+            pixel_size_um=head["pixel_size_um"],
+            meta=head["meta"],
+            live_time=None if seconds is None else LiveTime(seconds, head["live_time"]),
+            coverage=None if coverage is None else coverage.astype(int),
+            **arrays,
+        )
 
     def _array(self, shape: list[int]) -> np.ndarray:
         size = math.prod(shape)

@@ -1,8 +1,7 @@
-"""The process in which `hdf5_process.read_hdf5` has a file read: ``python -m`` with this module.
+"""The process in which `hdf5_process.read_apart` has a file read: ``python -m`` with this module.
 
 It writes lines to its standard output: a number before each step, which is how many values are
-going to be read, and at the end an object in JSON, which the values of the maps, and the live times
-if there are any, follow as float64.
+going to be read, and at the end an object in JSON, which names the arrays that follow as float64.
 It limits its own memory and time, so that it ends even where nobody waits for it any more.
 """
 
@@ -12,18 +11,24 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from xrf_sr_plans.errors import XrfSrError
-from xrf_sr_plans.maps.files.hdf5_layouts import read_layouts
+from xrf_sr_plans.errors import FileFormatError, MissingExtraError, XrfSrError
+from xrf_sr_plans.maps.files.hdf5_layouts import LAYOUTS, read_layouts
 from xrf_sr_plans.maps.files.hdf5_process import patience_s
+from xrf_sr_plans.maps.files.model import MapsFile
+from xrf_sr_plans.maps.files.options import ReadOptions
 
 _SPARE_BYTES = 2**30
 # As read, as chosen, as floats, and what it takes to find the absurd ones among them.
 _BYTES_PER_VALUE = 40
+
+Work = Callable[[Path, str, ReadOptions, Callable[[int], None]], MapsFile]
+"""Reads a file: its path, its name in messages, options, and what to call before each step."""
 
 
 class Limits:
@@ -55,7 +60,20 @@ def _address_space_bytes() -> int:
         return 2**31
 
 
-def serve(path: Path, shown: str, step_um: float | None, out: BinaryIO) -> None:
+def _hdf5(layout: str | None) -> Work:
+    def read(
+        path: Path, shown: str, options: ReadOptions, before: Callable[[int], None]
+    ) -> MapsFile:
+        return read_layouts(path, shown, options, before, layout)
+
+    return read
+
+
+WORK: dict[str, Work] = {"hdf5": _hdf5(None), **{name: _hdf5(name) for name in LAYOUTS}}
+"""What reads a file, by the name of the reader; ``hdf5`` finds the layout out."""
+
+
+def serve(path: Path, shown: str, job: dict[str, Any], out: BinaryIO) -> None:
     """Read a file and write what becomes of it."""
     limits = Limits()
 
@@ -67,26 +85,35 @@ def serve(path: Path, shown: str, step_um: float | None, out: BinaryIO) -> None:
     # libhdf5 looks here for files to which a file refers.
     os.chdir(path.parent)
     try:
-        found = read_layouts(path, shown, step_um, before)
-    except XrfSrError as error:
-        out.write(json.dumps({"error": str(error)}).encode() + b"\n")
+        found = WORK[job["reader"]](path, shown, ReadOptions.from_dict(job["options"]), before)
+    except (FileFormatError, MissingExtraError) as error:
+        said = {"error": str(error), "kind": type(error).__name__}
+        out.write(json.dumps(said).encode() + b"\n")
         return
-    head = {
-        "shape": found.maps.shape,
+    except XrfSrError as error:
+        said = {"error": str(error), "kind": FileFormatError.__name__}
+        out.write(json.dumps(said).encode() + b"\n")
+        return
+    arrays = {
+        name: getattr(found, name)
+        for name in ("maps", "x_um", "y_um", "i0", "coverage")
+        if getattr(found, name) is not None
+    }
+    head: dict[str, Any] = {
         "elements": found.elements,
         "pixel_size_um": found.pixel_size_um,
         "meta": found.meta,
     }
-    arrays = [found.maps]
     if found.live_time is not None:
-        arrays.append(found.live_time.seconds)
-        head["live_time"] = {"place": found.live_time.place, "shape": arrays[1].shape}
+        head["live_time"] = found.live_time.place
+        arrays["live_time"] = found.live_time.seconds
+    head["arrays"] = {name: np.shape(array) for name, array in arrays.items()}
     out.write(json.dumps(head).encode() + b"\n")
-    for array in arrays:
+    for array in arrays.values():
         out.write(np.ascontiguousarray(array, dtype="<f8").data)
 
 
 if __name__ == "__main__":
-    _path, _shown, _step = sys.argv[1:]
+    _path, _shown, _job = sys.argv[1:]
     with open(sys.stdout.fileno(), "wb") as _out:
-        serve(Path(_path), _shown, float(_step) if _step else None, _out)
+        serve(Path(_path), _shown, json.loads(_job), _out)

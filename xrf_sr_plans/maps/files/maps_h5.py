@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from xrf_sr_plans.maps.files.hdf5 import Hdf5File, is_numbers, is_texts
 from xrf_sr_plans.maps.files.model import FileAxis, LiveTime, MapsFile, build
+from xrf_sr_plans.maps.files.options import ReadOptions
 
 CANDIDATES = (
     ("MAPS/XRF_Analyzed/NNLS/Counts_Per_Sec", "MAPS/XRF_Analyzed/NNLS/Channel_Names"),
@@ -23,15 +22,15 @@ SCALERS = (("MAPS/Scalers/Values", "MAPS/Scalers/Names"), ("MAPS/scalers", "MAPS
 """Where scalers and their names may be."""
 
 
-def read_maps_h5(file: Hdf5File, step_um: float | None = None) -> MapsFile | None:
+def read_maps_h5(file: Hdf5File, options: ReadOptions | None = None) -> MapsFile | None:
     """Return the maps of an open HDF5 file, or None where it isn't of this layout.
 
     Parameters
     ----------
     file
         The open file.
-    step_um
-        Step that counts instead of the file's axes; None: the axes count.
+    options
+        What the user knows better than the file.
 
     Raises
     ------
@@ -47,14 +46,21 @@ def read_maps_h5(file: Hdf5File, step_um: float | None = None) -> MapsFile | Non
     maps = file.numbers(found)
     return build(
         maps,
-        file.texts(named)[: maps.shape[0] if maps.ndim else 0],
+        _names(file.texts(named), maps.shape),
         layout=values,
         path=file.shown,
         axes=_axes(file),
-        step_um=step_um,
+        options=options,
         units=_units(file, names),
         live_time=_live_time(file),
     )
+
+
+def _names(texts: list[str], shape: tuple[int, ...]) -> list[str]:
+    """Return the names of the channels; MAPS pads the list with others behind them."""
+    if not shape or len(texts) in (shape[0], shape[-1]):
+        return texts
+    return texts[: shape[0]]
 
 
 def _units(file: Hdf5File, names: str) -> str | list[str]:
@@ -94,7 +100,7 @@ def _axes(file: Hdf5File) -> dict[str, FileAxis]:
         for place in (f"MAPS/Scan/{name}_axis", f"MAPS/{name}_axis"):
             axis = file.find(place)
             if axis is not None:
-                centers = np.ravel(file.numbers(axis))
+                centers = file.numbers(axis)
                 axes[name] = FileAxis(centers, file.attribute(axis, "units"), place)
                 break
     return axes

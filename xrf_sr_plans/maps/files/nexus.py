@@ -21,13 +21,14 @@ from xrf_sr_plans.maps.files.model import (
     element_channels,
     is_element,
 )
+from xrf_sr_plans.maps.files.options import ReadOptions
 from xrf_sr_plans.maps.value_units import seconds_per_unit
 
 # Names of times that NeXus has, the best first.
 _TIMES = ("live_time", "count_time", "dwell_time", "real_time", "exposure_time")
 
 
-def read_nexus(file: Hdf5File, step_um: float | None = None) -> MapsFile | None:
+def read_nexus(file: Hdf5File, options: ReadOptions | None = None) -> MapsFile | None:
     """Return the maps of an open HDF5 file, or None where no NXdata group holds maps.
 
     Of several groups with maps, the one on the ``default`` path is read, else the one with the
@@ -37,8 +38,8 @@ def read_nexus(file: Hdf5File, step_um: float | None = None) -> MapsFile | None:
     ----------
     file
         The open file.
-    step_um
-        Step that counts instead of the group's axes; None: the axes count.
+    options
+        What the user knows better than the file.
 
     Raises
     ------
@@ -53,7 +54,7 @@ def read_nexus(file: Hdf5File, step_um: float | None = None) -> MapsFile | None:
     chosen = _default(file)
     if chosen not in readable:
         chosen = max(readable, key=lambda where: len(element_channels(readable[where][1])))
-    return _read_group(file, *readable[chosen], step_um)
+    return _read_group(file, *readable[chosen], options)
 
 
 def _text(value: Any) -> str:
@@ -115,7 +116,9 @@ def _channels(file: Hdf5File, group: Any) -> list[str]:
     return []
 
 
-def _read_group(file: Hdf5File, group: Any, names: list[str], step_um: float | None) -> MapsFile:
+def _read_group(
+    file: Hdf5File, group: Any, names: list[str], options: ReadOptions | None
+) -> MapsFile:
     signals = _signals(file, group)
     first = next(iter(signals.values()))
     axes = _axis_names(file, group)
@@ -131,7 +134,7 @@ def _read_group(file: Hdf5File, group: Any, names: list[str], step_um: float | N
         layout=f"NXdata {group.name}",
         path=file.shown,
         axes=_axes(file, group, axes),
-        step_um=step_um,
+        options=options,
         units=units,
         live_time=_live_time(file, group),
     )

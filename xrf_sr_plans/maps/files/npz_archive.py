@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,9 @@ _MAX_HEADER_BYTES = 10_000
 
 
 def read_arrays(
-    path: Path, needed: Collection[str], optional: Collection[str] = ()
+    path: Path,
+    needed: Collection[str],
+    optional: Collection[str] | Callable[[str], bool] = (),
 ) -> dict[str, np.ndarray]:
     """Return arrays of an npz archive by name.
 
@@ -49,7 +51,8 @@ def read_arrays(
     needed
         Names of arrays that must be there.
     optional
-        Names of arrays that are read where they are there. No other arrays are looked at.
+        Names of arrays that are read where they are there, or what tells such a name. No other
+        arrays are looked at.
 
     Raises
     ------
@@ -73,7 +76,8 @@ def read_arrays(
                     f"{path}: npz has {', '.join(members) or 'no arrays'}; it needs"
                     f" {', '.join(missing)}"
                 )
-            names = [*needed, *(name for name in optional if name in members)]
+            chosen = optional if callable(optional) else optional.__contains__
+            names = [*needed, *(name for name in members if name not in needed and chosen(name))]
             return {name: _read(archive, members[name], path, size) for name in names}
     except FileFormatError:
         raise

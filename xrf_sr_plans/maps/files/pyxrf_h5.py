@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.maps.files.hdf5 import Hdf5File
 from xrf_sr_plans.maps.files.model import FileAxis, LiveTime, MapsFile, build
+from xrf_sr_plans.maps.files.options import ReadOptions
 from xrf_sr_plans.maps.units import unit_name
 
+_AXES = ("fast", "slow")
 
-def read_pyxrf_h5(file: Hdf5File, step_um: float | None = None) -> MapsFile | None:
+
+def read_pyxrf_h5(file: Hdf5File, options: ReadOptions | None = None) -> MapsFile | None:
     """Return the fitted maps of an open HDF5 file, or None where it isn't of this layout.
 
     The fits of the summed spectra are read where they are there, else the fits of each detector,
@@ -20,8 +25,8 @@ def read_pyxrf_h5(file: Hdf5File, step_um: float | None = None) -> MapsFile | No
     ----------
     file
         The open file.
-    step_um
-        Step that counts instead of the file's positions; None: the positions count.
+    options
+        What the user knows better than the file.
 
     Raises
     ------
@@ -59,7 +64,7 @@ def read_pyxrf_h5(file: Hdf5File, step_um: float | None = None) -> MapsFile | No
         layout=f"xrfmap/{'+'.join(chosen)}/xrf_fit",
         path=file.shown,
         axes=_axes(file),
-        step_um=step_um,
+        options=options,
         # PyXRF itself writes no unit: its fits are areas of peaks, in counts.
         units=unit_name(file.attribute(fits[chosen[0]][0], "units")) or "counts",
         live_time=_dwell(file),
@@ -88,8 +93,21 @@ def _axes(file: Hdf5File) -> dict[str, FileAxis]:
     # By name, since the order of x and y differs between beamlines.
     y_first = bool(names) and "y" in names[0].lower()
     x, y = (positions[1], positions[0]) if y_first else (positions[0], positions[1])
-    unit = file.attribute(measured, "units")
-    return {
-        "x": FileAxis(np.median(x, axis=0), unit, place),
-        "y": FileAxis(np.median(y, axis=1), unit, place),
-    }
+    stored = file.attribute(measured, "units")
+    units = dict.fromkeys("xy", stored) if stored is not None else _axis_units(file)
+    return {"x": FileAxis(x, units["x"], place), "y": FileAxis(y, units["y"], place)}
+
+
+def _axis_units(file: Hdf5File) -> dict[str, Any]:
+    """Return the units of x and y in the scan's metadata, None where they have none."""
+    metadata = file.find("xrfmap/scan_metadata")
+    if metadata is None:
+        return {"x": None, "y": None}
+    fast, slow = (file.attribute(metadata, f"param_{axis}_axis_units") for axis in _AXES)
+    fast = slow if fast is None else fast
+    slow = fast if slow is None else slow
+    if unit_name(fast) != unit_name(slow) and "y" in unit_name(
+        file.attribute(metadata, "param_fast_axis")
+    ):
+        fast, slow = slow, fast
+    return {"x": fast, "y": slow}
