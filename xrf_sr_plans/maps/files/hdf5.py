@@ -23,7 +23,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.errors import FileFormatError, MissingExtraError
 from xrf_sr_plans.maps.files.npz_archive import INFLATION, MAX_BYTES, MAX_VALUES
 
 MAX_TEXTS = 4096
@@ -39,6 +39,8 @@ MAX_FILES = 64
 """Largest number of other files that a file may refer to by links."""
 
 _MAX_HOPS = 16
+# Those that libhdf5 and h5py bring along: none of them needs a plugin.
+_KNOWN_FILTERS = (*range(1, 7), h5py.h5z.FILTER_LZF)
 # Data that are not stored (fill values) and those of one chunk may take this much in any case.
 _HARMLESS_BYTES = 2**26
 
@@ -187,6 +189,7 @@ class Hdf5File:
         self._check_places(dataset, _MAX_HOPS)
         self._check_stored(dataset)
         self._before(dataset.size)
+        _load_filters(dataset)
         return dataset[()]
 
     def _find(self, where: str, start: Any, hops: int) -> Any:
@@ -278,6 +281,24 @@ class Hdf5File:
                 f" {dataset.dtype} in chunks of {chunk} bytes, and {stored} bytes are stored: not"
                 " what a file can hold"
             )
+
+
+def _load_filters(dataset: h5py.Dataset) -> None:
+    """Load the filters that detectors compress with (LZ4, bitshuffle ...), where one is needed.
+
+    Raises
+    ------
+    MissingExtraError
+        hdf5plugin, which has them, is not installed.
+    """
+    how = dataset.id.get_create_plist()
+    numbers = [how.get_filter(place)[0] for place in range(how.get_nfilters())]
+    if all(number in _KNOWN_FILTERS for number in numbers):
+        return
+    try:
+        import hdf5plugin  # noqa: F401 - its import registers the filters
+    except ImportError as error:
+        raise MissingExtraError(f"reading {dataset.name!r}", "files") from error
 
 
 def is_texts(node: Any) -> bool:

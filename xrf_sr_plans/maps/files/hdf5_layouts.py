@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from xrf_sr_plans.errors import FileFormatError, in_words
+from xrf_sr_plans.errors import FileFormatError, MissingExtraError, in_words
 from xrf_sr_plans.maps.files.hdf5 import Hdf5File
 from xrf_sr_plans.maps.files.maps_h5 import CANDIDATES, read_maps_h5
 from xrf_sr_plans.maps.files.model import MapsFile
@@ -14,10 +14,21 @@ from xrf_sr_plans.maps.files.nexus import read_nexus
 from xrf_sr_plans.maps.files.options import ReadOptions
 from xrf_sr_plans.maps.files.pyxrf_h5 import read_pyxrf_h5
 
+
+def _refuse_raw(file: Hdf5File, options: ReadOptions) -> None:
+    """Refuse the raw spectra of 2-ID, whose regions of interest are in the MDA file."""
+    if file.find("MAPS_RAW") is not None:
+        raise FileFormatError(
+            f"{file.shown}: raw spectra (MAPS_RAW) without positions: give the MDA file of the"
+            " scan, beside which this one has to lie"
+        )
+
+
 LAYOUTS: dict[str, Callable[[Hdf5File, ReadOptions], MapsFile | None]] = {
     "maps": read_maps_h5,
     "pyxrf": read_pyxrf_h5,
     "nexus": read_nexus,
+    "raw": _refuse_raw,
 }
 """Reader of each layout, by name, in the order in which they are tried."""
 
@@ -60,7 +71,7 @@ def read_layouts(
                 if maps is not None:
                     return replace(maps, meta={"reader": name, **maps.meta})
             groups = sorted(file.members(file.root))
-    except FileFormatError:
+    except (FileFormatError, MissingExtraError):
         raise
     except MemoryError as error:
         raise FileFormatError(
@@ -76,7 +87,8 @@ def read_layouts(
 
 LOOKED_FOR = {
     "maps": f"{', '.join(values for values, _ in CANDIDATES)} (MAPS)",
-    "pyxrf": "xrfmap/detsum/xrf_fit (PyXRF)",
-    "nexus": "NXdata groups with 'signal' and 'axes' (NeXus)",
+    "pyxrf": "xrfmap/detsum/xrf_fit, xrf_roi (PyXRF)",
+    "nexus": "NXdata groups with maps that are named after elements (NeXus, PyMca)",
+    "raw": "MAPS_RAW (2-ID)",
 }
 """What each layout is recognised by, for the message that nothing was found."""

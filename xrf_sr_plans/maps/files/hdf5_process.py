@@ -32,11 +32,13 @@ SLOWEST_VALUES_PER_S = 2e6
 START_S = 60.0
 """How long the process may take to start on a busy machine."""
 
+EXTRA = "files"
+"""The extra that installs what reads files of other kinds than npz and plain HDF5."""
+
 _COMMAND = (sys.executable, "-P", "-m", "xrf_sr_plans.maps.files.hdf5_worker")
 # With these a user's environment leads libhdf5 to other places than those that are checked.
 _PREFIXES = ("HDF5_EXT_PREFIX", "HDF5_VDS_PREFIX", "HDF5_EXTFILE_PREFIX")
 _MAX_LINE_BYTES = 2**24
-_ERRORS = {kind.__name__: kind for kind in (FileFormatError, MissingExtraError)}
 
 
 def patience_s(values: int) -> float:
@@ -102,7 +104,9 @@ class _Answer:
             self._deadline = time.monotonic() + patience_s(int(line))
         head = json.loads(line)
         if "error" in head:
-            raise _ERRORS[head["kind"]](head["error"])
+            if head["kind"] == MissingExtraError.__name__:
+                raise MissingExtraError(f"reading {self._path}", EXTRA)
+            raise FileFormatError(head["error"])
         arrays = {name: self._array(shape) for name, shape in head["arrays"].items()}
         seconds = arrays.pop("live_time", None)
         coverage = arrays.pop("coverage", None)

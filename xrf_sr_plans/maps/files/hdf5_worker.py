@@ -17,11 +17,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from xrf_sr_plans.errors import FileFormatError, MissingExtraError, XrfSrError
+from xrf_sr_plans.errors import XrfSrError
 from xrf_sr_plans.maps.files.hdf5_layouts import LAYOUTS, read_layouts
 from xrf_sr_plans.maps.files.hdf5_process import patience_s
+from xrf_sr_plans.maps.files.images import read_edf, read_tiff
+from xrf_sr_plans.maps.files.mda_maps import read_mda_maps
 from xrf_sr_plans.maps.files.model import MapsFile
 from xrf_sr_plans.maps.files.options import ReadOptions
+from xrf_sr_plans.maps.files.table import read_table
 
 _SPARE_BYTES = 2**30
 # As read, as chosen, as floats, and what it takes to find the absurd ones among them.
@@ -69,7 +72,14 @@ def _hdf5(layout: str | None) -> Work:
     return read
 
 
-WORK: dict[str, Work] = {"hdf5": _hdf5(None), **{name: _hdf5(name) for name in LAYOUTS}}
+WORK: dict[str, Work] = {
+    "hdf5": _hdf5(None),
+    **{name: _hdf5(name) for name in LAYOUTS},
+    "mda": read_mda_maps,
+    "edf": read_edf,
+    "tiff": read_tiff,
+    "csv": read_table,
+}
 """What reads a file, by the name of the reader; ``hdf5`` finds the layout out."""
 
 
@@ -86,12 +96,12 @@ def serve(path: Path, shown: str, job: dict[str, Any], out: BinaryIO) -> None:
     os.chdir(path.parent)
     try:
         found = WORK[job["reader"]](path, shown, ReadOptions.from_dict(job["options"]), before)
-    except (FileFormatError, MissingExtraError) as error:
+    except XrfSrError as error:
         said = {"error": str(error), "kind": type(error).__name__}
         out.write(json.dumps(said).encode() + b"\n")
         return
-    except XrfSrError as error:
-        said = {"error": str(error), "kind": FileFormatError.__name__}
+    except MemoryError:
+        said = {"error": f"{shown}: takes more memory than its size allows", "kind": ""}
         out.write(json.dumps(said).encode() + b"\n")
         return
     arrays = {

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
 from xrf_sr_plans.maps.files.hdf5 import Hdf5File, is_numbers, is_texts
 from xrf_sr_plans.maps.files.model import FileAxis, LiveTime, MapsFile, build
 from xrf_sr_plans.maps.files.options import ReadOptions
+from xrf_sr_plans.maps.units import unit_name
 
 CANDIDATES = (
     ("MAPS/XRF_Analyzed/NNLS/Counts_Per_Sec", "MAPS/XRF_Analyzed/NNLS/Channel_Names"),
     ("MAPS/XRF_Analyzed/Fitted/Counts_Per_Sec", "MAPS/XRF_Analyzed/Fitted/Channel_Names"),
+    ("MAPS/XRF_Analyzed/Hybrid_NNLS/Counts_Per_Sec", "MAPS/XRF_Analyzed/Hybrid_NNLS/Channel_Names"),
+    ("MAPS/XRF_Analyzed/SVD/Counts_Per_Sec", "MAPS/XRF_Analyzed/SVD/Channel_Names"),
     ("MAPS/XRF_Analyzed/ROI/Counts_Per_Sec", "MAPS/XRF_Analyzed/ROI/Channel_Names"),
     ("MAPS/XRF_fits", "MAPS/channel_names"),
+    ("MAPS/XRF_roi_plus", "MAPS/channel_names"),
     ("MAPS/XRF_roi", "MAPS/channel_names"),
 )
 """Where maps and their channel names may be, the best first.
 
 A fit separates overlapping lines, which regions of interest don't.
 """
+
+SMALLEST_STEP_UM = 0.0095
+"""Step below which positions without unit can't be in um: no probe for fluorescence is so small."""
 
 SCALERS = (("MAPS/Scalers/Values", "MAPS/Scalers/Names"), ("MAPS/scalers", "MAPS/scaler_names"))
 """Where scalers and their names may be."""
@@ -37,22 +49,30 @@ def read_maps_h5(file: Hdf5File, options: ReadOptions | None = None) -> MapsFile
     FileFormatError
         The arrays don't fit together, or an axis has an unknown unit.
     """
+    notes: list[str] = []
+    maps, values, names = None, "", ""
     for values, names in CANDIDATES:
         found, named = file.find(values), file.find(names)
-        if found is not None and named is not None:
+        if not is_numbers(found) or named is None:
+            continue
+        maps = file.numbers(found)
+        if maps.size and np.any(np.nan_to_num(maps)):
             break
-    else:
+        notes.append(f"{values} holds nothing but zeros: left out")
+    if maps is None:
         return None
-    maps = file.numbers(found)
+    axes, unit_notes = _axes(file, options or ReadOptions())
     return build(
         maps,
-        _names(file.texts(named), maps.shape),
+        _names(file.texts(file.find(names)), maps.shape),
         layout=values,
         path=file.shown,
-        axes=_axes(file),
+        axes=axes,
         options=options,
         units=_units(file, names),
         live_time=_live_time(file),
+        i0=_i0(file),
+        meta={"notes": [*notes, *unit_notes]},
     )
 
 
@@ -79,28 +99,59 @@ def _live_time(file: Hdf5File) -> LiveTime | None:
     found = file.find("MAPS/Spectra/Elapsed_Livetime")
     if is_numbers(found):
         return LiveTime(file.numbers(found), "MAPS/Spectra/Elapsed_Livetime")
+    # One for each element of the detector: ELT1, ELT2 ...
+    chosen, place = _scalers(file, lambda name: name.startswith("ELT"))
+    return None if chosen is None else LiveTime(chosen.mean(axis=0), f"{place}, ELT")
+
+
+def _i0(file: Hdf5File) -> np.ndarray | None:
+    """Return the ion chamber upstream of the sample [row, column]."""
+    chosen, _ = _scalers(file, lambda name: name == "US_IC")
+    return None if chosen is None else chosen[0]
+
+
+def _scalers(file: Hdf5File, is_wanted: Callable[[str], bool]) -> tuple[np.ndarray | None, str]:
+    """Return scalers [scaler, row, column] by their names, and where they are."""
     for values, names in SCALERS:
         scalers, named = file.find(values), file.find(names)
         if not is_numbers(scalers) or not is_texts(named) or scalers.ndim != 3:
             continue
-        # One for each element of the detector: ELT1, ELT2 ...
-        chosen = [
-            index
-            for index, name in enumerate(file.texts(named)[: len(scalers)])
-            if name.strip().upper().startswith("ELT")
-        ]
+        listed = file.texts(named)[: len(scalers)]
+        chosen = [index for index, name in enumerate(listed) if is_wanted(name.strip().upper())]
         if chosen:
-            return LiveTime(file.numbers(scalers)[chosen].mean(axis=0), f"{values}, ELT")
-    return None
+            return file.numbers(scalers)[chosen], values
+    return None, ""
 
 
-def _axes(file: Hdf5File) -> dict[str, FileAxis]:
+def _axes(file: Hdf5File, options: ReadOptions) -> tuple[dict[str, FileAxis], list[str]]:
+    """Return the positions, and what was guessed of their unit.
+
+    MAPS writes none. The motors of 2-ID-E are in mm, those of the Bionanoprobe in um; a step that
+    is smaller than any probe tells mm.
+    """
     axes = {}
     for name in "xy":
         for place in (f"MAPS/Scan/{name}_axis", f"MAPS/{name}_axis"):
             axis = file.find(place)
             if axis is not None:
-                centers = file.numbers(axis)
-                axes[name] = FileAxis(centers, file.attribute(axis, "units"), place)
+                axes[name] = FileAxis(file.numbers(axis), file.attribute(axis, "units"), place)
                 break
-    return axes
+    if not axes or options.axis_unit or any(unit_name(axis.unit) for axis in axes.values()):
+        return axes, []
+    steps = [step for axis in axes.values() if (step := _step(axis.centers)) > 0]
+    if not steps or min(steps) >= SMALLEST_STEP_UM:
+        return axes, []
+    note = (
+        f"axes without unit and a step of {min(steps):.3g}: taken as mm (if it is another unit,"
+        " give it: --axis-unit)"
+    )
+    return {name: replace(axis, unit="mm") for name, axis in axes.items()}, [note]
+
+
+def _step(positions: np.ndarray) -> float:
+    """Return the median distance of neighbours that differ; 0 where none do."""
+    steps = np.concatenate(
+        [np.abs(np.diff(positions, axis=axis)).ravel() for axis in range(positions.ndim)]
+    )
+    steps = steps[(steps > 0) & (steps < 1e30)]
+    return float(np.median(steps)) if steps.size else 0.0

@@ -25,7 +25,7 @@ _SYMBOLS_IN_ORDER = (
     " Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb"
     " Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu"
 )
-_SYMBOLS = frozenset(_SYMBOLS_IN_ORDER.split())
+_NUMBERS = {name: number for number, name in enumerate(_SYMBOLS_IN_ORDER.split(), start=1)}
 _CHANNEL = re.compile(r"([A-Z][a-z]?)(?:[ _-]?[KLM][abαβ]?\d?|(\d{1,3}))?")
 
 
@@ -122,12 +122,16 @@ def is_element(name: str) -> bool:
 def symbol(name: str) -> str:
     """Return the chemical symbol of a channel (Fe of Fe_K or Fe57); "" where it is no element's."""
     match = _CHANNEL.fullmatch(name)
-    if match is None or match.group(1) not in _SYMBOLS:
+    if match is None or match.group(1) not in _NUMBERS:
         return ""
     # A number behind the symbol is the mass of an isotope: I127, but not the monitors I0 and I1.
-    number = _SYMBOLS_IN_ORDER.split().index(match.group(1)) + 1
-    mass = match.group(2)
+    number, mass = _NUMBERS[match.group(1)], match.group(2)
     return match.group(1) if mass is None or number <= int(mass) <= 3 * number else ""
+
+
+def atomic_number(name: str) -> int:
+    """Return the atomic number of a channel's element; 0 where it is no element's."""
+    return _NUMBERS.get(symbol(name), 0)
 
 
 def element_channels(names: Sequence[str]) -> list[int]:

@@ -1,4 +1,4 @@
-"""PyXRF HDF5 (NSLS-II): ``xrfmap/detsum/{xrf_fit, xrf_fit_name}``, ``xrfmap/positions``."""
+"""PyXRF HDF5 (NSLS-II): ``xrfmap/detsum/{xrf_fit, xrf_roi, ..._name}``, ``xrfmap/positions``."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
-from xrf_sr_plans.maps.files.hdf5 import Hdf5File
+from xrf_sr_plans.maps.files.hdf5 import Hdf5File, is_numbers, is_texts
 from xrf_sr_plans.maps.files.model import FileAxis, LiveTime, MapsFile, build
 from xrf_sr_plans.maps.files.options import ReadOptions
 from xrf_sr_plans.maps.units import unit_name
 
 _AXES = ("fast", "slow")
+_MONITORS = ("i0", "sclr1_ch4", "xbpm2_sum", "sclr_i0")
 
 
 def read_pyxrf_h5(file: Hdf5File, options: ReadOptions | None = None) -> MapsFile | None:
     """Return the fitted maps of an open HDF5 file, or None where it isn't of this layout.
 
     The fits of the summed spectra are read where they are there, else the fits of each detector,
-    added up.
+    added up; where nothing was fitted, sums over regions of interest.
 
     Parameters
     ----------
@@ -37,38 +38,73 @@ def read_pyxrf_h5(file: Hdf5File, options: ReadOptions | None = None) -> MapsFil
     scan = file.find("xrfmap")
     if scan is None:
         return None
-    fits = {}
-    for name in file.members(scan) if hasattr(scan, "keys") else ():
-        if name.startswith("det"):
-            fit, named = file.find(f"{name}/xrf_fit", scan), file.find(f"{name}/xrf_fit_name", scan)
-            if fit is not None and named is not None:
-                fits[name] = fit, named
+    kind, fits = "", {}
+    for kind in ("xrf_fit", "xrf_roi"):
+        fits = _fits(file, scan, kind)
+        if fits:
+            break
     if not fits:
         raise FileFormatError(
-            f"{file.shown}: PyXRF file without fitted maps: looked for xrfmap/detsum/xrf_fit and"
-            " xrf_fit_name; fit the spectra in PyXRF first"
+            f"{file.shown}: PyXRF file without fitted maps: looked for xrfmap/detsum/xrf_fit,"
+            " xrf_roi and their names; fit the spectra in PyXRF first"
         )
     chosen = ["detsum"] if "detsum" in fits else list(fits)
     maps = file.numbers(fits[chosen[0]][0])
+    names = file.texts(fits[chosen[0]][1])
     for name in chosen[1:]:
-        more = file.numbers(fits[name][0])
-        if more.shape != maps.shape:
+        more, named = file.numbers(fits[name][0]), file.texts(fits[name][1])
+        if more.shape != maps.shape or named != names:
             raise FileFormatError(
-                f"{file.shown}: xrfmap/{name}/xrf_fit has the shape {more.shape}; that of"
-                f" {chosen[0]} is {maps.shape}"
+                f"{file.shown}: xrfmap/{name}/{kind} has the shape {more.shape} for {named};"
+                f" that of {chosen[0]} is {maps.shape} for {names}"
             )
         maps = maps + more
     return build(
         maps,
-        file.texts(fits[chosen[0]][1]),
-        layout=f"xrfmap/{'+'.join(chosen)}/xrf_fit",
+        names,
+        layout=f"xrfmap/{'+'.join(chosen)}/{kind}",
         path=file.shown,
         axes=_axes(file),
         options=options,
-        # PyXRF itself writes no unit: its fits are areas of peaks, in counts.
-        units=unit_name(file.attribute(fits[chosen[0]][0], "units")) or "counts",
+        units=_unit(file, fits[chosen[0]][0], maps),
         live_time=_dwell(file),
+        i0=_i0(file),
     )
+
+
+def _fits(file: Hdf5File, scan: Any, kind: str) -> dict[str, tuple[Any, Any]]:
+    """Return maps and names of each detector and of their sum, as far as they are there."""
+    found = {}
+    for name in file.members(scan) if hasattr(scan, "keys") else ():
+        if name.startswith("det"):
+            fit, named = file.find(f"{name}/{kind}", scan), file.find(f"{name}/{kind}_name", scan)
+            if fit is not None and named is not None:
+                found[name] = fit, named
+    return found
+
+
+def _unit(file: Hdf5File, fit: Any, maps: np.ndarray) -> str:
+    """Return the unit of the maps.
+
+    PyXRF itself writes none: its fits are areas of peaks, in counts. Maps that were normalised or
+    quantified afterwards say nothing of it but by values below a single photon.
+    """
+    unit = unit_name(file.attribute(fit, "units"))
+    if unit:
+        return unit
+    largest = float(np.max(np.nan_to_num(maps), initial=0.0))
+    return "counts" if largest >= 1 or largest == 0 else f"no counts: at most {largest:.2g}"
+
+
+def _i0(file: Hdf5File) -> np.ndarray | None:
+    """Return the flux monitor among the scalers [row, column]."""
+    values, named = file.find("xrfmap/scalers/val"), file.find("xrfmap/scalers/name")
+    if not is_numbers(values) or not is_texts(named) or values.ndim != 3:
+        return None
+    for index, name in enumerate(file.texts(named)[: values.shape[2]]):
+        if name.lower() in _MONITORS:
+            return file.numbers(values)[..., index]
+    return None
 
 
 def _dwell(file: Hdf5File) -> LiveTime | None:

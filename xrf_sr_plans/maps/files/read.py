@@ -8,10 +8,13 @@ from pathlib import Path
 
 from xrf_sr_plans.errors import ConfigError, FileFormatError
 from xrf_sr_plans.maps.files.hdf5_process import read_apart
+from xrf_sr_plans.maps.files.images import is_edf, is_tiff
+from xrf_sr_plans.maps.files.mda import is_mda
 from xrf_sr_plans.maps.files.model import MapsFile
 from xrf_sr_plans.maps.files.npz import read_npz
 from xrf_sr_plans.maps.files.options import ReadOptions
 from xrf_sr_plans.maps.files.reader import FileReader, head_of
+from xrf_sr_plans.maps.files.table import is_table
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -37,7 +40,11 @@ FILE_READERS = (
     FileReader("hdf5", "HDF5 of any layout below", _is_hdf5, _apart("hdf5")),
     FileReader("maps", "MAPS HDF5 (APS), v9 and v10", _is_hdf5, _apart("maps")),
     FileReader("pyxrf", "PyXRF HDF5 (NSLS-II)", _is_hdf5, _apart("pyxrf")),
-    FileReader("nexus", "NeXus HDF5 with NXdata", _is_hdf5, _apart("nexus")),
+    FileReader("nexus", "NeXus HDF5 with NXdata, PyMca's too", _is_hdf5, _apart("nexus")),
+    FileReader("mda", "MDA of EPICS's saveData, spectra beside it", is_mda, _apart("mda")),
+    FileReader("tiff", "TIFF and OME-TIFF, JSON beside it", is_tiff, _apart("tiff")),
+    FileReader("edf", "EDF images (PyMca)", is_edf, _apart("edf")),
+    FileReader("csv", "table with a line for each pixel (PyMca)", is_table, _apart("csv")),
 )
 """All kinds of files that are read; the first one that matches a file reads it."""
 

@@ -1,0 +1,331 @@
+"""Images: EDF (PyMca) and TIFF, one for each element or all of them in one file.
+
+An image has no names and no positions of its own. The name of an element comes from the image's
+title, from the description that OME-TIFF and ImageJ keep, or from the name of the file; images of
+other elements lie beside it under the same name but for the element (``scan1_Fe_K.edf``,
+``scan1_Zn_K.edf``). Positions come from the description, or from a JSON file beside the images
+(``scan1.json``: ``elements``, ``step_um`` or ``x_um`` and ``y_um``, ``units``, ``dwell_ms``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xrf_sr_plans.errors import FileFormatError, MissingExtraError, in_words
+from xrf_sr_plans.maps.files.model import (
+    FileAxis,
+    LiveTime,
+    MapsFile,
+    atomic_number,
+    build,
+    is_element,
+)
+from xrf_sr_plans.maps.files.npz_archive import MAX_VALUES
+from xrf_sr_plans.maps.files.options import ReadOptions
+
+_MAX_JSON_BYTES = 2**22
+_ENDINGS = (".tif", ".tiff", ".edf")
+# PyMca puts an s before the element where an image holds the uncertainties of another one.
+_UNCERTAIN = re.compile(r"(^|_)s\(?[A-Z][a-z]?([ _-][KLM]\w*)?\)?$")
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """The images of one file.
+
+    Parameters
+    ----------
+    planes
+        Values [image, row, column].
+    names
+        Name of each, "" where the file says none.
+    facts
+        What else the file says, as the JSON beside images has it.
+    """
+
+    planes: np.ndarray
+    names: tuple[str, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_tiff(
+    path: Path, shown: str, options: ReadOptions, before: Callable[[int], None]
+) -> MapsFile:
+    """Return the maps in TIFF files, or in those that a JSON file describes.
+
+    Parameters
+    ----------
+    path
+        A TIFF file of one or several images, or the JSON beside them.
+    shown
+        Its name in messages.
+    options
+        What the user knows better than the file.
+    before
+        Called before each step, with the number of values that it is going to read.
+
+    Raises
+    ------
+    FileFormatError
+        The file is damaged, no image has the name of an element, or sizes differ.
+    MissingExtraError
+        tifffile is not installed.
+    """
+    return _read(path, shown, options, before, "tiff", _tiff)
+
+
+def read_edf(
+    path: Path, shown: str, options: ReadOptions, before: Callable[[int], None]
+) -> MapsFile:
+    """Return the maps in EDF files; see `read_tiff`.
+
+    Raises
+    ------
+    FileFormatError
+        As `read_tiff`.
+    MissingExtraError
+        fabio is not installed.
+    """
+    return _read(path, shown, options, before, "edf", _edf)
+
+
+Opener = Callable[[Path, Callable[[int], None]], Image]
+
+
+def _read(
+    path: Path,
+    shown: str,
+    options: ReadOptions,
+    before: Callable[[int], None],
+    reader: str,
+    opened: Opener,
+) -> MapsFile:
+    described, facts = _description(path, shown)
+    files = _files(path, described, facts, shown)
+    names: list[str] = []
+    planes: list[np.ndarray] = []
+    for name, file in files:
+        image = _open(opened, file, f"{shown} ({file.name})" if len(files) > 1 else shown, before)
+        facts = {**image.facts, **facts}
+        own = image.names
+        if len(own) == 1 and (name or not own[0]):
+            own = (name or file.stem,)
+        names += own
+        planes += list(image.planes)
+    listed = facts.get("elements")
+    if isinstance(listed, list) and len(listed) == len(names):
+        named = len(files) > 1 or all(names)
+        names = names if named and all(map(is_element, names)) else [str(n) for n in listed]
+    _refuse_unnamed(names, shown)
+    if len({plane.shape for plane in planes}) > 1:
+        sizes = sorted({plane.shape for plane in planes})
+        raise FileFormatError(f"{shown}: its images have the sizes {sizes}; one is needed")
+    dwell_ms = facts.get("dwell_ms")
+    return build(
+        np.stack(planes),
+        names,
+        layout=f"{reader} {', '.join(file.name for _, file in files[:4])}",
+        path=shown,
+        axes=_axes(facts, planes[0].shape, shown),
+        options=options,
+        units=facts.get("units"),
+        live_time=LiveTime(np.array(dwell_ms / 1e3), "dwell_ms")
+        if isinstance(dwell_ms, int | float)
+        else None,
+        meta={"reader": reader},
+    )
+
+
+def _open(opened: Opener, path: Path, shown: str, before: Callable[[int], None]) -> Image:
+    try:
+        return opened(path, before)
+    except (FileFormatError, MissingExtraError, MemoryError):
+        raise
+    except Exception as error:  # the libraries raise a dozen kinds for damaged bytes
+        raise FileFormatError(f"{shown}: damaged image file ({in_words(error)})") from error
+
+
+def _refuse_unnamed(names: list[str], shown: str) -> None:
+    if any(map(is_element, names)):
+        return
+    uncertain = [name for name in names if _UNCERTAIN.search(name)]
+    if uncertain:
+        raise FileFormatError(
+            f"{shown}: holds the uncertainties of fits ({uncertain[0]}), not their results: give"
+            " the file without the s before the element"
+        )
+    raise FileFormatError(
+        f"{shown}: its {len(names)} images ({', '.join(names[:4])}) have no names of elements;"
+        " a JSON file of the same name beside it can give them"
+        ' ({"elements": ["Fe", ...], "step_um": 2.0})'
+    )
+
+
+def _description(path: Path, shown: str) -> tuple[Path, dict[str, Any]]:
+    """Return the JSON file beside images, which need not be there, and what it says."""
+    candidates = [path.with_suffix(".json")]
+    candidates += [path.with_name(f"{_split(path)[0]}.json")]
+    described = next((file for file in candidates if file.is_file()), candidates[0])
+    if not described.is_file():
+        return described, {}
+    if described.stat().st_size > _MAX_JSON_BYTES:
+        raise FileFormatError(f"{shown}: {described.name} is too large for a description")
+    try:
+        facts = json.loads(described.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileFormatError(f"{shown}: {described.name}: {in_words(error)}") from error
+    if not isinstance(facts, dict):
+        raise FileFormatError(f"{shown}: {described.name} describes no images")
+    return described, facts
+
+
+def _split(path: Path) -> tuple[str, str]:
+    """Return the name of a file before its element, and the element; "" where it names none."""
+    if _UNCERTAIN.search(path.stem):
+        return path.stem, ""
+    parts = path.stem.split("_")
+    for start in range(len(parts)):
+        name = "_".join(parts[start:])
+        if is_element(name):
+            return "_".join(parts[:start]), name
+    return path.stem, ""
+
+
+def _files(
+    path: Path, described: Path, facts: Mapping[str, Any], shown: str
+) -> list[tuple[str, Path]]:
+    """Return the files of a set of images, with the element that each one's name says."""
+    stem, element = _split(path)
+    if path.suffix.lower() != ".json" and not element:
+        return [("", path)]
+    if path.suffix.lower() == ".json":
+        stem = path.stem
+    endings = _ENDINGS if path.suffix.lower() == ".json" else (path.suffix,)
+    found: dict[str, Path] = {}
+    for other in sorted(path.parent.iterdir()):
+        if other.suffix.lower() not in {ending.lower() for ending in endings}:
+            continue
+        begin, name = _split(other)
+        if name and begin == stem and other.is_file():
+            found.setdefault(name, other)
+        elif other.stem == stem and path.suffix.lower() == ".json":
+            return [("", other)]
+    if not found:
+        raise FileFormatError(
+            f"{shown}: describes images, but there is no {stem}_ELEMENT.tif beside it"
+        )
+    listed = facts.get("elements")
+    if isinstance(listed, list):
+        order = {str(name): place for place, name in enumerate(listed)}
+        # Both "Fe" and "Fe_K" may be listed for a file that is named Fe_K.
+        return sorted(
+            found.items(),
+            key=lambda item: order.get(item[0], order.get(item[0].split("_")[0], len(order))),
+        )
+    return sorted(found.items(), key=lambda item: atomic_number(item[0]))
+
+
+def _axes(facts: Mapping[str, Any], shape: tuple[int, ...], shown: str) -> dict[str, FileAxis]:
+    """Return the positions that a description gives: lists, or steps from 0 on."""
+    axes = {}
+    step = facts.get("step_um", facts.get("pixel_size_um"))
+    steps = step if isinstance(step, list) and len(step) == 2 else [step, step]
+    steps = [facts.get(f"step_{name}_um", each) for name, each in zip("yx", steps, strict=True)]
+    for name, num, each in zip("yx", shape, steps, strict=True):
+        listed = facts.get(f"{name}_um")
+        try:
+            if isinstance(listed, list):
+                axes[name] = FileAxis(np.array(listed, dtype=float), "um", f"{name}_um")
+            elif each is not None and num > 1:
+                axes[name] = FileAxis(float(each) * np.arange(num), "um", "step_um")
+        except (TypeError, ValueError) as error:
+            raise FileFormatError(f"{shown}: {name}_um or step_um is no number: {error}") from error
+    return axes
+
+
+def _tiff(path: Path, before: Callable[[int], None]) -> Image:
+    try:
+        import tifffile
+    except ImportError as error:
+        raise MissingExtraError(f"reading {path.name}", "files") from error
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        size = int(np.prod(series.shape, dtype=float))
+        if len(series.shape) not in (2, 3) or not 0 < size <= MAX_VALUES:
+            raise FileFormatError(
+                f"{path}: a TIFF image of the shape {series.shape}; (row, column) or (image, row,"
+                " column) is needed"
+            )
+        if series.dtype is None or series.dtype.kind not in "fiu":
+            raise FileFormatError(f"{path}: TIFF values of the type {series.dtype}")
+        before(size)
+        planes = series.asarray()
+        planes = planes[None] if planes.ndim == 2 else planes
+        facts = _ome(tifffile, file.ome_metadata) if file.is_ome else {}
+        imagej = file.imagej_metadata or {}
+    names = facts.pop("names", None) or imagej.get("Labels") or [""] * len(planes)
+    names = [str(name).split("\n")[0] for name in names]
+    if len(names) != len(planes):
+        names = [""] * len(planes)
+    return Image(planes, tuple(names), facts)
+
+
+def _ome(tifffile: Any, description: str | None) -> dict[str, Any]:
+    """Return names, steps and unit in the description of an OME-TIFF."""
+    described = tifffile.xml2dict(description or "<OME/>").get("OME", {})
+    image = described.get("Image", {})
+    image = image[0] if isinstance(image, list) and image else image
+    pixels = image.get("Pixels", {}) if isinstance(image, dict) else {}
+    channels = pixels.get("Channel", []) if isinstance(pixels, dict) else []
+    channels = channels if isinstance(channels, list) else [channels]
+    facts: dict[str, Any] = {"names": [str(c.get("Name", "")) for c in channels]}
+    for name in "XY":
+        step = pixels.get(f"PhysicalSize{name}")
+        unit = pixels.get(f"PhysicalSize{name}Unit", "um")
+        if isinstance(step, int | float):
+            from xrf_sr_plans.maps.units import um_per_unit
+
+            scale = um_per_unit(unit, f"PhysicalSize{name}", error=FileFormatError)
+            facts[f"step_{name.lower()}_um"] = float(step) * scale
+    return facts
+
+
+def _edf(path: Path, before: Callable[[int], None]) -> Image:
+    try:
+        from fabio.edfimage import EdfImage
+    except ImportError as error:
+        raise MissingExtraError(f"reading {path.name}", "files") from error
+    before(path.stat().st_size)
+    image = EdfImage().read(str(path))
+    planes, names = [], []
+    for number in range(image.nframes):
+        frame = image.get_frame(number)
+        data = np.asarray(frame.data)
+        if data.ndim != 2 or data.dtype.kind not in "fiu":
+            raise FileFormatError(f"{path}: an EDF image of the shape {data.shape}")
+        planes.append(data)
+        names.append(str(frame.header.get("Title", frame.header.get("title", ""))).strip())
+    if not planes or len({plane.shape for plane in planes}) > 1:
+        raise FileFormatError(f"{path}: EDF images of no or several sizes")
+    return Image(np.stack(planes), tuple(names))
+
+
+def is_tiff(path: Path, head: bytes) -> bool:
+    """Return whether a file is TIFF, or a JSON file that may describe TIFF files beside it."""
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return True
+    described = path.suffix.lower() == ".json" and head.lstrip().startswith(b"{")
+    return described and (b'"elements"' in head or b'"step' in head)
+
+
+def is_edf(path: Path, head: bytes) -> bool:
+    """Return whether a file is EDF: a header between braces of lines that end in semicolons."""
+    start = head.lstrip()
+    return start.startswith(b"{") and (b"HeaderID" in start or b"Dim_1" in start)
