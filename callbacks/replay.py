@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.list_documents import as_lists
+from xrf_sr_plans.callbacks.result_run import AnalysedMap
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.errors import AnalysisError
-from xrf_sr_plans.schema import AnalysisRequest, Documents, DocumentSink, kind_of_run
+from xrf_sr_plans.schema import AnalysisRequest, Document, Documents, DocumentSink, kind_of_run
 
 logger = logging.getLogger(__name__)
+
+RequestChange = Callable[[Mapping[str, Any]], AnalysisRequest | None]
+"""Returns what a run with that start document is to be asked; None: what the run itself says."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,58 @@ class Replay:
     def digest(self) -> str:
         """The sha256 of the result documents, which equals that of the live result."""
         return self.summary.digest
+
+
+@dataclass(frozen=True)
+class Analyses:
+    """What the analysis made of one run or of several."""
+
+    documents: Documents
+    """The documents of all result runs in the order in which they were emitted, with arrays."""
+    summaries: tuple[AnalysisSummary, ...]
+    """What plans would have been told, in that order."""
+    maps: tuple[AnalysedMap, ...]
+    """The maps, in the order in which they were finished."""
+    map_uids: frozenset[str]
+    """Uids of all runs but those that only say how a survey ended."""
+
+    @property
+    def of_maps(self) -> tuple[AnalysisSummary, ...]:
+        """The summaries without what is told of all tiles of a survey, or of its end."""
+        return tuple(one for one in self.summaries if one.source_uid in self.map_uids)
+
+
+def analyse(
+    documents: Iterable[Document],
+    settings: AnalysisSettings | None = None,
+    change: RequestChange = lambda _: None,
+) -> Analyses:
+    """Give documents to a new chain of the analysis, as if they came from a RunEngine.
+
+    Parameters
+    ----------
+    documents
+        Documents of one run or of several. Runs without a stop document get one.
+    settings
+        Settings of the analysis; None stands for the built-in values.
+    change
+        Called with each start document but those of the outcomes of surveys.
+    """
+    from xrf_sr_plans.store.unfinished import with_stops
+
+    emitted: Documents = []
+    summaries: list[AnalysisSummary] = []
+    maps: list[AnalysedMap] = []
+    chain = AnalysisChain(settings, lambda name, doc: emitted.append((name, doc)), summaries.append)
+    chain.consumers.append(maps.append)
+    uids: set[str] = set()
+    for name, doc in with_stops(documents):
+        if name == "start" and kind_of_run(doc) != "outcomes":
+            uids.add(doc["uid"])
+            if request := change(doc):
+                doc = _with_request(doc, request)
+        chain(name, doc)
+    return Analyses(emitted, tuple(summaries), tuple(maps), frozenset(uids))
 
 
 def replay(
@@ -68,28 +124,16 @@ def replay(
     reason.
     """
     from xrf_sr_plans.store.documents import documents
-    from xrf_sr_plans.store.unfinished import with_stops
 
-    result: Documents = []
-    summaries: list[AnalysisSummary] = []
-    chain = AnalysisChain(settings, lambda name, doc: result.append((name, doc)), summaries.append)
-    maps: set[str] = set()
-    for name, doc in with_stops(documents(run)):
-        if name == "start" and kind_of_run(doc) != "outcomes":
-            maps.add(doc["uid"])
-            if request:
-                doc = _with_request(doc, request)
-        chain(name, doc)
-    # What is told of all tiles of a survey together, or of its end, is no result of a map.
-    of_maps = [summary for summary in summaries if summary.source_uid in maps]
-    if not of_maps:
+    made = analyse(documents(run), settings, lambda _: request)
+    if not made.of_maps:
         raise AnalysisError(f"{run!r:.200} holds no run that asks for analysis; give `request`")
-    summary = of_maps[-1]
+    summary = made.of_maps[-1]
     if summary.status != "done" or summary.reason:
         logger.warning(
             "replay of run %s: %s %s", summary.source_uid, summary.status, summary.reason
         )
-    as_stored: Documents = [(name, as_lists(doc)) for name, doc in result]
+    as_stored: Documents = [(name, as_lists(doc)) for name, doc in made.documents]
     for sink in sinks:
         for name, doc in as_stored:
             sink(name, doc)

@@ -17,11 +17,13 @@ from xrf_sr_plans.measurement import (
     checked_sampling,
     reading_name,
 )
+from xrf_sr_plans.replays.commands import replay
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
+app.command()(replay)
 
 JsonOut = Annotated[Path | None, typer.Option("--json", help="JSON file to write the figures to.")]
 _TABLE_WIDTH = 160
@@ -203,25 +205,6 @@ def enhance(
     was = measured.meta["was"]
     write_enhanced(enhanced, target, units=was.units, photons=was.photons)
     Console().print(str(target), soft_wrap=True)
-
-
-@app.command()
-def replay(
-    file: Annotated[Path, typer.Argument(help="JSON-lines file of one run's documents.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the result's documents.")] = None,
-) -> None:
-    """Run the analysis again on a stored run, and print the digest of the result."""
-    from rich.console import Console
-
-    from xrf_sr_plans.callbacks.replay import replay as replay_run
-    from xrf_sr_plans.store.jsonl import JsonlWriter
-
-    sinks = () if out is None else (JsonlWriter(out),)
-    result = replay_run(file, sinks=sinks)
-    Console().print(f"{result.summary.status} {len(result.summary.regions)} regions")
-    if result.summary.reason:
-        Console().print(result.summary.reason, soft_wrap=True, markup=False)
-    Console().print(f"digest {result.digest}", soft_wrap=True)
 
 
 @app.command()

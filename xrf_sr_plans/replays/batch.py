@@ -1,0 +1,140 @@
+"""`replay_all`: replay every run of many sources, and go on where an earlier replay stopped."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xrf_sr_plans.config import folder_flaw
+from xrf_sr_plans.ranges import Range, check
+from xrf_sr_plans.replays.execute import executed
+from xrf_sr_plans.replays.journal import Journal
+from xrf_sr_plans.replays.options import ReplayOptions
+from xrf_sr_plans.replays.task import UnitReport, replay_unit
+from xrf_sr_plans.replays.units import selected
+
+_WORKERS = Range(1, 1024, whole=True)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a replay is."""
+
+    done: int
+    """Units that are done, those of an earlier replay included."""
+    of: int
+    failed: int
+    report: UnitReport | None = None
+    """What was done last; None before the first."""
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What became of all runs of the sources."""
+
+    reports: tuple[UnitReport, ...] = ()
+    """Of the units that were replayed now, in the order in which they were done."""
+    earlier: tuple[UnitReport, ...] = ()
+    """Of those that an earlier replay had done."""
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """What went wrong, in words, by unit or source."""
+    left_alone: Mapping[str, int] = field(default_factory=dict)
+    """How many runs were not replayed, by the reason in words."""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of the result of each map, by the uid of its run."""
+        return {
+            run.source_uid: run.digest
+            for report in (*self.earlier, *self.reports)
+            for run in report.runs
+        }
+
+
+def replay_all(
+    sources: Iterable[str | Path],
+    out: str | Path | None = None,
+    options: ReplayOptions | None = None,
+    *,
+    where: Mapping[str, Any] | None = None,
+    map_files: Sequence[str] = (),
+    workers: int = 1,
+    dask: str = "",
+    again: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> BatchReport:
+    """Replay every run of some sources that asks for analysis.
+
+    What is not replayed for want of something, or because it is damaged, is in the report and
+    does not keep the others.
+
+    Parameters
+    ----------
+    sources
+        Files, folders, Tiled catalogs and databroker catalogs (`store.sources.places`).
+    out
+        Folder of the results and the journal, which is made if need be. With None only the report
+        is kept, and nothing is remembered.
+    options
+        What is asked of the runs; None: what they asked themselves.
+    where
+        What the start documents must hold (`store.sources.runs`).
+    map_files
+        Endings of the files in folders that hold maps.
+    workers
+        Number of processes on this machine.
+    dask
+        Address of the scheduler of a Dask cluster, whose workers must see the same files; "": it
+        is computed on this machine.
+    again
+        Whether to replay also what the journal says was replayed with the same options.
+    progress
+        Called before the first and after each unit.
+
+    Raises
+    ------
+    ConfigError
+        A source is nothing that could hold runs, `out` can't be written to, `workers` is not a
+        whole number above 0, or no scheduler answers.
+    MissingExtraError
+        Something is not installed.
+    """
+    check("replay", _WORKERS.flaw("workers", workers), folder_flaw("out", out) if out else "")
+    options = options or ReplayOptions()
+    selection = selected(sources, options, where, map_files)
+    journal = None
+    if out is not None:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        journal = Journal(Path(out), options.checksum)
+    earlier: list[UnitReport] = []
+    units = {}
+    for unit in selection.units:
+        known = journal.done(unit) if journal is not None and not again else None
+        if known is None:
+            units[unit.key] = unit
+        else:
+            earlier.append(known)
+    work = functools.partial(
+        replay_unit, options=options, out=None if out is None else str(Path(out).absolute())
+    )
+    reports: list[UnitReport] = []
+    failures = dict(selection.unreadable)
+    total = len(selection.units) + len(selection.unreadable)
+
+    def tell(report: UnitReport | None = None) -> None:
+        done = len(earlier) + len(reports) + len(selection.unreadable)
+        progress(Progress(done, total, len(failures), report))
+
+    tell()
+    threads = options.settings.threads
+    for report in executed(list(units.values()), work, workers=workers, threads=threads, dask=dask):
+        reports.append(report)
+        if report.failures:
+            failures[report.key] = "; ".join(report.failures)
+        if journal is not None:
+            journal.add(units[report.key], report)
+        tell(report)
+    return BatchReport(tuple(reports), tuple(earlier), failures, selection.left_alone)

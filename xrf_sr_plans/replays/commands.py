@@ -1,0 +1,184 @@
+"""The commands `xrf-sr replay` and `xrf-sr watch`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xrf_sr_plans.measurement import FACTORS, alternatives
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from xrf_sr_plans.replays.batch import BatchReport, Progress
+    from xrf_sr_plans.replays.options import ReplayOptions
+    from xrf_sr_plans.replays.task import UnitReport
+
+_SHOWN = 50
+"""Number of failures that are listed; the journal has all of them."""
+
+FactorOption = Annotated[
+    int | None,
+    typer.Option(
+        help=f"How many times finer, {alternatives(FACTORS)}; replaces what the runs asked for."
+    ),
+]
+FindOption = Annotated[
+    str | None, typer.Option(help="Element query; replaces what the runs asked for.")
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(help="Name of a model or a weights file; without it, the default model."),
+]
+SettingsOption = Annotated[
+    Path | None, typer.Option(help="TOML file with settings in its table [analysis].")
+]
+ReaderOption = Annotated[
+    str | None,
+    typer.Option(help="Reader of files and of other people's runs; else, which recognises them."),
+]
+PicturesOption = Annotated[bool, typer.Option(help="Whether to draw a picture of each map.")]
+
+
+def replay(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Files, folders, http(s)://… or tiled:PROFILE, databroker:CATALOG.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the results and the journal; without it, only digests."),
+    ] = None,
+    find: FindOption = None,
+    factor: FactorOption = None,
+    model: ModelOption = None,
+    settings: SettingsOption = None,
+    reader: ReaderOption = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only runs with KEY=VALUE in their start documents; repeatable."),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Number of processes on this machine.")] = 1,
+    dask: Annotated[
+        str, typer.Option(help="Address of the scheduler of a Dask cluster, tcp://host:8786.")
+    ] = "",
+    pictures: PicturesOption = True,
+    again: Annotated[bool, typer.Option(help="Replay also what the journal says is done.")] = False,
+) -> None:
+    """Run the analysis again on stored runs and files, and print the digests of the results."""
+    from xrf_sr_plans.replays.batch import replay_all
+    from xrf_sr_plans.store.sources import parsed_where
+
+    options = _options(find, factor, model, settings, reader, pictures)
+    with _shown_progress() as progress:
+        report = replay_all(
+            sources,
+            out,
+            options,
+            where=parsed_where(where or ()),
+            workers=workers,
+            dask=dask,
+            again=again,
+            progress=progress,
+        )
+    _print_summary(report, out)
+    if report.failures:
+        raise typer.Exit(1)
+
+
+def _options(
+    find: str | None,
+    factor: int | None,
+    model: str | None,
+    settings: Path | None,
+    reader: str | None,
+    pictures: bool,
+) -> ReplayOptions:
+    """Return the checked options.
+
+    Raises
+    ------
+    RefusedError
+        One of them is not allowed.
+    """
+    from xrf_sr_plans.config import AnalysisSettings
+    from xrf_sr_plans.measurement import checked_factor
+    from xrf_sr_plans.replays.options import ReplayOptions
+    from xrf_sr_plans.rois.query_parser import parse_query
+    from xrf_sr_plans.sr.registry import model_path
+
+    if find is not None:
+        parse_query(find)
+    changes = {} if model is None else {"model": model}
+    loaded = AnalysisSettings.load(settings, **changes)
+    if model is not None:
+        model_path(model)
+    return ReplayOptions(
+        settings=loaded,
+        factor=None if factor is None else checked_factor(factor),
+        find=find,
+        reader=reader,
+        pictures=pictures,
+    )
+
+
+@contextlib.contextmanager
+def _shown_progress() -> Iterator[Callable[[Progress], None]]:
+    """Give what is called with the progress: a bar in a terminal, one line a unit elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (
+        *(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
+        TextColumn("{task.fields[failed]} failed"),
+    )
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("replay", total=None, failed=0)
+
+        def show(progress: Progress) -> None:
+            bar.update(task, completed=progress.done, total=progress.of, failed=progress.failed)
+            if progress.report is not None:
+                print_report(progress.report, bar.console if console.is_terminal else Console())
+
+        yield show
+
+
+def print_report(report: UnitReport, console: Console) -> None:
+    """Print a line for each map of a unit."""
+    for run in report.runs:
+        line = f"{run.source_uid} {run.status} {run.regions} regions"
+        console.print(line, soft_wrap=True, markup=False)
+        if run.reason:
+            console.print(f"  {run.reason}", soft_wrap=True, markup=False)
+        console.print(f"  digest {run.digest}", soft_wrap=True, markup=False)
+
+
+def _print_summary(report: BatchReport, out: Path | None) -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+
+    def say(*lines: Any) -> None:
+        for line in lines:
+            console.print(str(line), soft_wrap=True, markup=False)
+
+    for reason, number in report.left_alone.items():
+        say(f"{number} runs left alone: {reason}")
+    if report.earlier:
+        say(f"{len(report.earlier)} were replayed before (see --again)")
+    if report.failures:
+        say(f"{len(report.failures)} failed:")
+        say(*(f"  {key}: {why}" for key, why in list(report.failures.items())[:_SHOWN]))
+        if (more := len(report.failures) - _SHOWN) > 0:
+            say(f"  and {more} more")
+    if out is not None:
+        say(out)

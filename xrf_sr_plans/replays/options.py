@@ -1,0 +1,103 @@
+"""`ReplayOptions`: what is asked of stored runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from xrf_sr_plans.callbacks.result_run import package_versions
+from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.errors import XrfSrError
+from xrf_sr_plans.measurement import Factor
+from xrf_sr_plans.schema import AnalysisRequest, kind_of_run
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """What is asked of stored runs, and what is written of each."""
+
+    settings: AnalysisSettings = field(default_factory=AnalysisSettings)
+    """Settings of the analysis."""
+    factor: Factor | None = None
+    """Replaces what the runs themselves asked for; None: it doesn't."""
+    find: str | None = None
+    """Replaces what the runs themselves asked for; None: it doesn't."""
+    reader: str | None = None
+    """Name of the reader of files and of other people's runs; None: the first that recognises
+    them."""
+    pictures: bool = True
+    """Whether a picture of each map is written."""
+    maps: bool = True
+    """Whether each enhanced map is written to an HDF5 file."""
+
+    @property
+    def for_replay(self) -> ReplayOptions:
+        """The same, but nothing that is replayed joins the ledger or the pairs of live runs."""
+        nowhere = {"pair_dir": None, "ledger_dir": None, "log_file": None}
+        return replace(self, settings=self.settings.model_copy(update=nowhere))
+
+    @property
+    def checksum(self) -> str:
+        """Checksum of everything that a result depends on besides its run."""
+        facts = [
+            package_versions(),
+            _model_checksum(self.settings.model),
+            self.for_replay.settings.model_dump(mode="json"),
+            [self.factor, self.find, self.reader, self.pictures, self.maps],
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    def request_of(self, start: Mapping[str, Any]) -> AnalysisRequest | None:
+        """Return what a run is to be asked instead of what it asked itself; None: nothing else.
+
+        Fine maps and halves of pairs, which are only assembled, stay so.
+
+        Parameters
+        ----------
+        start
+            Start document of a run.
+        """
+        changes = {"factor": self.factor, "find": self.find}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if not changes or kind_of_run(start) != "map":
+            return None
+        own = start["xrf_sr"].get("analysis")
+        try:
+            request = AnalysisRequest() if own is None else AnalysisRequest(**own)
+        except (TypeError, ValidationError):
+            return None  # the result of that run tells what is wrong with it
+        return request.model_copy(update=changes) if request.enhance else None
+
+    def analysed(self, start: Mapping[str, Any]) -> bool:
+        """Return whether a map run is given to the analysis, be it only to be assembled."""
+        return start["xrf_sr"].get("analysis") is not None or self.request_of(start) is not None
+
+    def enhanced(self, start: Mapping[str, Any]) -> bool:
+        """Return whether a map run is enhanced."""
+        if self.request_of(start) is not None:
+            return True
+        own = start["xrf_sr"].get("analysis")
+        return own is not None and (not isinstance(own, Mapping) or own.get("enhance", True))
+
+    def why_not_foreign(self, start: Mapping[str, Any]) -> str:
+        """Return in words why a run of other people is not replayed, or ""."""
+        return "not of this package"
+
+
+def _model_checksum(model: str | None) -> str:
+    """Return a checksum of a model's files, or "" where the results will tell what is wrong."""
+    from xrf_sr_plans.sr.registry import model_path
+
+    hasher = hashlib.sha256()
+    try:
+        weights = model_path(model)
+        for file in sorted(weights.parent.glob(f"{weights.stem}.*")):
+            hasher.update(file.read_bytes())
+    except (XrfSrError, OSError):
+        return ""
+    return hasher.hexdigest()

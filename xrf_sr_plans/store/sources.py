@@ -1,0 +1,301 @@
+"""Where stored runs are: files, folders, Tiled catalogs and databroker catalogs, by their names.
+
+A `Place` and a `StoredRun` are small and can be sent to another process, which opens the catalog
+for itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from xrf_sr_plans.errors import ConfigError, FileFormatError, MissingExtraError, in_words
+from xrf_sr_plans.schema import Document
+from xrf_sr_plans.store.documents import documents
+from xrf_sr_plans.store.jsonl import read_jsonl
+
+logger = logging.getLogger(__name__)
+
+CATALOG_FILE = "catalog.db"
+"""File by which a folder is known to be an embedded Tiled catalog."""
+LINES = (".jsonl", ".jsonlines", ".ndjson")
+"""Endings of files with documents."""
+_TILED, _BROKER = "tiled:", "databroker:"
+_SERVERS = ("http://", "https://")
+
+Kind = Literal["lines", "maps", "folder", "tiled", "databroker"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or a catalog with stored runs."""
+
+    kind: Kind
+    """``lines``: a file of documents; ``maps``: a file of maps; ``folder``: an embedded Tiled
+    catalog; ``tiled``: a server's address, or ``tiled:`` and the name of a profile;
+    ``databroker``: the name of a catalog."""
+    where: str
+
+    @property
+    def label(self) -> str:
+        """Name for people and journals, without what an address has after a question mark."""
+        if self.kind != "tiled":
+            return f"{_BROKER}{self.where}" if self.kind == "databroker" else self.where
+        return urlunsplit((*urlsplit(self.where)[:3], "", ""))
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run in a place, and what of its start document is needed to choose it."""
+
+    place: Place
+    key: str
+    """Uid of the run in a catalog; "" for a file."""
+    start: Mapping[str, Any] = field(default_factory=dict)
+    """The start document; {} for a file of maps."""
+
+    @property
+    def label(self) -> str:
+        """Name for people and journals."""
+        return f"{self.place.label}#{self.key}" if self.key else self.place.label
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents of the run; those of a file that holds several runs, of all of them.
+
+        Raises
+        ------
+        FileFormatError
+            The file or the run is damaged, gone or not readable.
+        MissingExtraError
+            What opens the catalog is not installed.
+        """
+        if self.place.kind == "lines":
+            yield from documents(self.place.where)
+            return
+        try:
+            run = opened(self.place)[self.key]
+        except KeyError as error:
+            raise FileFormatError(f"{self.label}: there is no such run any more") from error
+        yield from documents(run)
+
+
+def places(source: str | Path, *, map_files: Sequence[str] = ()) -> Iterator[Place]:
+    """Yield what is meant by the name of a source.
+
+    Parameters
+    ----------
+    source
+        A file; a folder, which stands for the files in it and below it, or is an embedded Tiled
+        catalog; the address of a Tiled server or of a container in it; ``tiled:PROFILE``; or
+        ``databroker:CATALOG``.
+    map_files
+        Endings of the files that hold maps. In a folder, files with other endings are left out.
+
+    Raises
+    ------
+    ConfigError
+        It is none of these.
+    """
+    text = str(source)
+    if text.startswith(_SERVERS) or text.startswith(_TILED):
+        yield Place("tiled", text)
+    elif text.startswith(_BROKER):
+        yield Place("databroker", text.removeprefix(_BROKER))
+    elif (path := Path(text)).is_file():
+        yield _file(path)
+    elif (path / CATALOG_FILE).is_file():
+        yield Place("folder", str(path))
+    elif path.is_dir():
+        wanted = {*LINES, *map_files}
+        for file in sorted(path.rglob("*")):
+            below = file.relative_to(path).parts
+            if file.suffix.lower() in wanted and not any(part.startswith(".") for part in below):
+                if (file.parent / CATALOG_FILE).exists():
+                    continue
+                yield _file(file)
+    else:
+        raise ConfigError(
+            f"source {text!r}: no such file or folder; it may also be http(s)://…, {_TILED}PROFILE"
+            f" or {_BROKER}CATALOG"
+        )
+
+
+def _file(path: Path) -> Place:
+    return Place("lines" if path.suffix.lower() in LINES else "maps", str(path))
+
+
+def runs(place: Place, where: Mapping[str, Any] | None = None) -> Iterator[StoredRun]:
+    """Yield the runs of a place, of catalogs in their order, whatever kind of runs they are.
+
+    Parameters
+    ----------
+    place
+        Where they are.
+    where
+        What the start documents must hold: values by key, where ``xrf_sr.purpose`` is the key
+        ``purpose`` inside ``xrf_sr``. The key ``survey_uid`` also finds what runs of earlier
+        versions have in ``xrf_sr.survey_uid``.
+
+    Raises
+    ------
+    FileFormatError
+        The file or the catalog can't be read.
+    MissingExtraError
+        What opens the catalog is not installed.
+    """
+    where = where or {}
+    if place.kind == "maps":
+        if not where:
+            yield StoredRun(place, "")
+        return
+    if place.kind == "lines":
+        start = _first_start(place.where)
+        if fits(start, where):
+            yield StoredRun(place, "", start)
+        return
+    try:
+        for key, start in _starts(opened(place), where):
+            if fits(start, where):
+                yield StoredRun(place, key, start)
+    except (FileFormatError, MissingExtraError, ConfigError):
+        raise
+    except Exception as error:  # a server may answer anything
+        raise FileFormatError(f"{place.label}: can't be read: {in_words(error)}") from error
+
+
+def fits(start: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    """Return whether a start document has the wanted values (see `runs`)."""
+    return all(_fits(start, key, value) for key, value in where.items())
+
+
+def _fits(start: Mapping[str, Any], key: str, value: Any) -> bool:
+    found = _value(start, key)
+    if found is None and key == "survey_uid":
+        found = survey_of(start)
+    return found == value or str(found) == str(value)
+
+
+def _value(start: Mapping[str, Any], key: str) -> Any:
+    value: Any = start
+    for part in key.removeprefix("start.").split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def survey_of(start: Mapping[str, Any]) -> str:
+    """Return the uid of the survey that a run belongs to, or "".
+
+    All runs of a survey have it under ``survey_uid``. Measured runs of earlier versions have it
+    in ``xrf_sr`` only.
+    """
+    return str(_value(start, "survey_uid") or _value(start, "xrf_sr.survey_uid") or "")
+
+
+def _first_start(path: str) -> Mapping[str, Any]:
+    """Return the first start document of a file."""
+    for name, doc in read_jsonl(path):
+        if name != "start":
+            break
+        return doc
+    raise FileFormatError(f"{path}: doesn't begin with a start document")
+
+
+def _starts(catalog: Any, where: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield keys and start documents of the runs in a catalog, which may do part of the search."""
+    for key, run in _searched(catalog, where).items():
+        metadata = getattr(run, "metadata", None)
+        start = metadata.get("start") if isinstance(metadata, Mapping) else None
+        # Other nodes, such as the container of the maps, are no runs.
+        if start:
+            yield str(key), dict(start)
+
+
+def _searched(catalog: Any, where: Mapping[str, Any]) -> Any:
+    """Let Tiled search for what it can; every run that it finds is looked at once more."""
+    if not hasattr(catalog, "context"):
+        return catalog
+    from tiled.queries import Eq
+
+    for key, value in where.items():
+        # What a person types as a number may be a text there, and a survey has an older key.
+        if isinstance(value, str) and key != "survey_uid":
+            catalog = catalog.search(Eq(f"start.{key.removeprefix('start.')}", value))
+    return catalog
+
+
+def opened(place: Place) -> Any:
+    """Return the client of a catalog, which this process keeps open.
+
+    Raises
+    ------
+    FileFormatError
+        There is no such catalog, or it doesn't answer.
+    MissingExtraError
+        What opens it is not installed.
+    """
+    try:
+        return _opened(place)
+    except (FileFormatError, MissingExtraError, ConfigError):
+        raise
+    except Exception as error:  # a server may answer anything
+        raise FileFormatError(f"{place.label}: can't be opened: {in_words(error)}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(place: Place) -> Any:
+    if place.kind == "folder":
+        from xrf_sr_plans.store.tiled import embedded_catalog
+
+        return _STACK.enter_context(embedded_catalog(place.where))
+    if place.kind == "databroker":
+        return _broker_catalog(place.where)
+    try:
+        from tiled.client import from_profile, from_uri
+    except ImportError as error:
+        raise MissingExtraError("reading from Tiled", "tiled") from error
+    if place.where.startswith(_TILED):
+        return from_profile(place.where.removeprefix(_TILED))
+    return from_uri(place.where)
+
+
+_STACK = contextlib.ExitStack()
+"""Keeps embedded catalogs open until the process ends."""
+
+
+def _broker_catalog(name: str) -> Any:
+    try:
+        import databroker
+    except ImportError as error:
+        raise MissingExtraError("reading from databroker", "databroker") from error
+    try:
+        return databroker.catalog[name]
+    except KeyError as error:
+        known = ", ".join(sorted(str(one) for one in databroker.catalog)[:20]) or "none"
+        raise ConfigError(f"databroker knows no catalog {name!r}; it knows {known}") from error
+
+
+def parsed_where(pairs: Iterable[str]) -> dict[str, Any]:
+    """Return what was typed as KEY=VALUE, the values as JSON where they are that.
+
+    Raises
+    ------
+    ConfigError
+        A text has no ``=``, or nothing before it.
+    """
+    where: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"search {pair!r}; it should be KEY=VALUE, such as scan_id=12")
+        try:
+            where[key.strip()] = json.loads(value)
+        except ValueError:
+            where[key.strip()] = value
+    return where
