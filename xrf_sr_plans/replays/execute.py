@@ -136,7 +136,7 @@ def _on_dask(units: Sequence[Unit], work: Work, address: str) -> Iterator[UnitRe
                 sent.append(future)
             return sent
 
-        finished = as_completed(more())
+        finished = as_completed(more(), loop=client.loop)
         for future in finished:
             unit = running.pop(future.key)
             try:
