@@ -252,6 +252,8 @@ class MapMetadata(BaseModel):
     """Arguments of the plan as they were given."""
     derived_input: dict[str, Any] = Field(default_factory=dict)
     """What the plan worked out from them."""
+    notes: list[str] = Field(default_factory=list)
+    """What is odd about a run of another program, as its reader found."""
 
     @property
     def counting_ms(self) -> float:

@@ -12,7 +12,7 @@ from event_model import DocumentNames, compose_run, schema_validators
 from ophyd.sim import SynAxis, SynSignal
 
 from xrf_sr_plans.errors import AssemblyError
-from xrf_sr_plans.maps.adapters import adapt_grid_scan, adapt_row_events
+from xrf_sr_plans.maps.adapters import adapt_grid_scan, adapt_row_events, adapted
 from xrf_sr_plans.maps.assemble import MapBuilder
 from xrf_sr_plans.maps.elemental import ElementalMaps
 
@@ -142,9 +142,9 @@ def row_run(
     yield "descriptor", described.descriptor_doc
     for seq_num, values in rows:
         line = seq_num - 1
-        encoder = 10.0 + np.arange(len(values))
-        data = {"fe_counts": values, "i0": [1.0] * len(values),
-                "enc1": (encoder[::-1] if snake and line % 2 else encoder).tolist()}  # fmt: skip
+        frame = np.arange(len(values))
+        encoder = 14.0 - frame if snake and line % 2 else 10.0 + frame
+        data = {"fe_counts": values, "i0": [1.0] * len(values), "enc1": encoder.tolist()}
         event = described.compose_event(
             data=data, timestamps=dict.fromkeys(data, 1.0), seq_num=seq_num, validate=False
         )
@@ -164,19 +164,20 @@ def test_row_events_become_a_map_with_short_missing_and_repeated_rows(
     np.testing.assert_array_equal(values[0], [0, 1, 2, 3, 4])
     np.testing.assert_array_equal(values[1], [10, 11, 12, 13, 14])
     assert not np.isfinite(values[2]).any()
-    if fast_key is None:
-        np.testing.assert_array_equal(values[3], [np.nan, np.nan, 32, 33, 34])
+    np.testing.assert_array_equal(values[3], [np.nan, np.nan, 32, 33, 34])
     assert maps.attrs["dwell_ms"] == 50.0
-    assert maps.attrs["sampling"] == "fly"
+    assert maps.attrs["sampling"] == "rows"
     assert not maps.attrs["complete"]
     np.testing.assert_allclose(maps.grid.slow.centers_um, [0, 2, 4, 6])
 
 
 def test_row_events_that_are_not_there_or_not_filled_are_named() -> None:
-    with pytest.raises(AssemblyError, match="no stream 'stream0'"):
-        list(adapt_row_events(row_run([], stream="primary"), {"Fe": "fe_counts"}))
+    with pytest.raises(AssemblyError, match="no stream 'stream0' or 'primary'; there is 'other'"):
+        list(adapt_row_events(row_run([], stream="other"), {"Fe": "fe_counts"}))
+    with pytest.raises(AssemblyError, match="stream 'stream0': has no events"):
+        list(adapt_row_events(row_run([]), {"Fe": "fe_counts"}))
     unfilled: Any = [(1, "b3f2a1-datum/0")]
-    with pytest.raises(AssemblyError, match="is it filled"):
+    with pytest.raises(AssemblyError, match=r"is not filled; .* is no number"):
         list(adapt_row_events(row_run(unfilled), {"Fe": "fe_counts"}))
     with pytest.raises(AssemblyError, match="scan_input"):
         list(adapt_row_events([("start", {"uid": "a", "time": 0})], {"Fe": "x"}))
@@ -187,7 +188,7 @@ def test_row_events_that_are_not_there_or_not_filled_are_named() -> None:
     [({}, 1.0), ({"units": ""}, 1.0), ({"units": None}, 1.0), ({"units": "millimetre"}, 1e3)],
 )
 def test_axes_of_row_events_without_units_count_as_um(axis: dict[str, Any], step_um: float) -> None:
-    adapted = adapt_row_events(row_run([(1, [1.0])], axis=axis), {"Fe": "fe_counts"})
+    adapted = adapt_row_events(row_run([(4, [1.0])], axis=axis), {"Fe": "fe_counts"})
     grid = assembled(adapted).grid
     assert (grid.fast.step_um, grid.slow.step_um) == (step_um, 2.0)
 
@@ -210,9 +211,9 @@ def test_rates_in_documents_become_photons_by_the_dwell_time() -> None:
     docs = with_units(fly_grid_scan(), "counts/s")
     maps = assembled(adapt_grid_scan(docs, {"Fe": "iron"}, dwell_ms=100))
     np.testing.assert_allclose(maps.counts.values[0], EXPECTED / 10)
-    rows = row_run([(1, [0.0, 20, 40, 60, 80])], units="cps")
+    rows = row_run([(3, [0.0, 20, 40, 60, 80]), (4, [0.0])], units="cps")
     maps = assembled(adapt_row_events(rows, {"Fe": "fe_counts"}))
-    np.testing.assert_allclose(maps.counts.values[0, 0], [0, 1, 2, 3, 4])
+    np.testing.assert_allclose(maps.counts.values[0, 2], [0, 1, 2, 3, 4])
 
 
 def test_values_in_documents_that_are_no_photons_are_refused() -> None:
@@ -271,13 +272,81 @@ def test_every_scan_on_a_lattice_becomes_the_map_of_where_its_motors_were(
     assert maps.attrs["notes"] == []
 
 
-@pytest.mark.parametrize(
-    ("name", "args"),
-    [
-        ("list_grid_scan", ("y", [-3, -1, -0.5, 0, 0.5, 2, 3], "x", UP)),
-        ("spiral_square", ("x", "y", 0, 0, 16, 16, 17, 17)),
-    ],
-)
-def test_a_scan_whose_points_are_on_no_lattice_is_refused(name: str, args: tuple[Any, ...]) -> None:
-    with pytest.raises(AssemblyError, match="equally spaced"):
-        list(adapt_grid_scan(other_scan(name, *args), {"Fe": "iron"}, dwell_ms=1, um_per_unit=1))
+def test_a_scan_whose_points_are_on_no_lattice_is_refused() -> None:
+    docs = other_scan("list_grid_scan", "y", [-3, -1, -0.5, 0, 0.5, 2, 3], "x", UP)
+    with pytest.raises(AssemblyError, match="'samy' are not 7 equally spaced ones"):
+        list(adapt_grid_scan(docs, {"Fe": "iron"}, dwell_ms=1, um_per_unit=1))
+
+
+def test_scans_that_have_no_grid_are_refused_by_name() -> None:
+    docs = other_scan("spiral_square", "x", "y", 0, 0, 16, 16, 17, 17)
+    with pytest.raises(AssemblyError, match=r"is a 'spiral_square'; .* grid_scan, rel_grid_scan"):
+        list(adapt_grid_scan(docs, {"Fe": "iron"}, dwell_ms=1, um_per_unit=1))
+
+
+@pytest.mark.parametrize("offset", [0.1, 0.3, 0.74, -5.2])
+def test_a_relative_scan_lies_where_its_motors_were_to_a_hundredth_of_a_pixel(
+    offset: float,
+) -> None:
+    docs = other_scan("rel_grid_scan", "y", -3, 3, 7, "x", -3, 3, 7, at=(offset, 2 * offset))
+    maps = assembled(adapt_grid_scan(docs, {"Fe": "iron"}, dwell_ms=100, um_per_unit=1))
+    np.testing.assert_allclose(maps.grid.fast.centers_um, np.arange(-3, 4) + offset, atol=0.005)
+    np.testing.assert_allclose(maps.grid.slow.centers_um, np.arange(-3, 4) + 2 * offset, atol=0.005)
+    assert np.isfinite(maps.counts.values).all()
+
+
+def four_channels(stacked: bool) -> list[Document]:
+    """A scan whose detector has four elements, in columns of their own or in one array."""
+    docs = fly_grid_scan()
+    shares = (0.5, 0.25, 0.125, 0.125)
+    for name, doc in docs:
+        if name == "descriptor":
+            iron = doc["data_keys"].pop("iron")
+            for number in range(4):
+                doc["data_keys"][f"xs_ch{number}_fe"] = iron
+        if name == "event":
+            iron = doc["data"].pop("iron")
+            columns = {f"xs_ch{at}_fe": share * iron for at, share in enumerate(shares)}
+            doc["data"] |= {"xs_ch0_fe": list(columns.values())} if stacked else columns
+    return docs
+
+
+@pytest.mark.parametrize("keys", [None, [f"xs_ch{number}_fe" for number in range(4)]])
+def test_the_columns_of_several_detector_elements_are_added_up(keys: list[str] | None) -> None:
+    channels = {"Fe": keys} if keys else None
+    maps = assembled(adapted(four_channels(stacked=False), channels=channels, dwell_ms=100))
+    np.testing.assert_array_equal(maps.counts.values[0], EXPECTED)
+    assert maps.elements == ["Fe"]
+
+
+def test_a_column_of_several_detector_elements_is_added_up_and_a_spectrum_is_not() -> None:
+    docs = four_channels(stacked=True)
+    maps = assembled(adapt_grid_scan(docs, {"Fe": "xs_ch0_fe"}, dwell_ms=100))
+    np.testing.assert_array_equal(maps.counts.values[0], EXPECTED)
+    for shape in ((64,), (1, 4, 64), (3, 4)):
+        for name, doc in docs:
+            if name == "event":
+                doc["data"]["xs_ch0_fe"] = np.ones(shape).tolist()
+        with pytest.raises(AssemblyError, match=r"stream 'primary', data key 'xs_ch0_fe': has the"):
+            list(adapt_grid_scan(docs, {"Fe": "xs_ch0_fe"}, dwell_ms=100))
+
+
+def test_a_scan_column_by_column_is_turned() -> None:
+    fast, slow = Motor(name="samy"), Motor(name="samx")
+    fast.egu = slow.egu = "um"
+    detector = SynSignal(name="fe", func=lambda: 10 * fast.readback.get() + slow.readback.get())
+    docs: list[Document] = []
+    plan = grid_scan([detector], slow, 1.0, 4.0, 4, fast, 1.0, 3.0, 3, True)
+    RunEngine({})(plan, lambda name, doc: docs.append((name, doc)))
+    maps = assembled(adapted(docs, dwell_ms=100))
+    np.testing.assert_array_equal(maps.counts.values[0, 2], [31, 32, 33, 34])
+    assert (maps.grid.fast.name, maps.grid.slow.name) == ("samx", "samy")
+    assert maps.attrs["sampling"] == "point"
+
+
+def test_the_dwell_time_is_taken_from_the_documents_or_from_the_times_of_the_events() -> None:
+    docs = fly_grid_scan()
+    maps = assembled(adapted(docs, channels={"Fe": "iron"}))
+    assert any("no dwell time in the documents" in note for note in maps.attrs["notes"])
+    docs[0][1]["dwell_time"] = 0.25
+    assert assembled(adapted(docs, channels={"Fe": "iron"})).attrs["dwell_ms"] == 250

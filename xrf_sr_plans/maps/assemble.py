@@ -104,7 +104,7 @@ class MapBuilder:
 
         The notes don't depend on the order of the documents, so that a replay gives the same ones.
         """
-        return list(self._judge().notes)
+        return [*self.metadata.notes, *self._judge().notes]
 
     @property
     def coverage(self) -> np.ndarray:

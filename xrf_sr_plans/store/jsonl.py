@@ -165,7 +165,9 @@ def read_jsonl(path: str | Path) -> Iterator[Document]:
     Parameters
     ----------
     path
-        A file as `JsonlWriter` writes it, or with the form ``[name, doc]`` on each line.
+        A file as `JsonlWriter` and bluesky's ``JSONLinesWriter`` write it, with the form ``[name,
+        doc]`` on each line as suitcase-jsonl writes it, or one array of documents, each on a line
+        of its own, as bluesky's ``JSONWriter`` writes it.
 
     Yields
     ------
@@ -188,7 +190,7 @@ def read_jsonl(path: str | Path) -> Iterator[Document]:
                     raise FileFormatError(
                         f"{path}: line {number} is longer than {MAX_LINE_BYTES} bytes"
                     )
-                if not line.strip():
+                if line.strip() in (b"", b"[", b"]"):
                     continue
                 try:
                     document = _document(line)
@@ -207,7 +209,8 @@ def read_jsonl(path: str | Path) -> Iterator[Document]:
 
 
 def _document(line: bytes) -> Any:
-    item = json.loads(line.decode())
+    # In an array of documents all lines but the last one end in a comma.
+    item = json.loads(line.decode().rstrip().removesuffix(","))
     return (item.get("name"), item.get("doc")) if isinstance(item, dict) else item
 
 

@@ -1,10 +1,33 @@
-"""Map runs of other programs as row documents, so that the analysis can read them too.
+"""Runs of other programs as row documents, so that the analysis can read them too.
 
-An adapter is a generator from documents to documents. For example, ``replay(adapt_grid_scan(
-documents(run), {"Fe": "xs_fe"}, dwell_ms=100))`` enhances a run that knows nothing of this package.
+`adapted` is a generator from documents to documents: ``replay(adapted(documents(run)))`` enhances
+a run that knows nothing of this package, if one of the `RUN_READERS` recognises it.
 """
 
-from xrf_sr_plans.maps.adapters.grid_scan import adapt_grid_scan
-from xrf_sr_plans.maps.adapters.row_events import adapt_row_events
+from xrf_sr_plans.maps.adapters.adapted import (
+    RUN_READERS,
+    RunReader,
+    adapt_grid_scan,
+    adapt_row_events,
+    adapted,
+    is_ours,
+    read_run,
+    run_reader,
+)
+from xrf_sr_plans.maps.adapters.adapted_map import AdaptedMap
+from xrf_sr_plans.maps.adapters.assets import Assets
+from xrf_sr_plans.maps.adapters.options import RunOptions
 
-__all__ = ["adapt_grid_scan", "adapt_row_events"]
+__all__ = [
+    "RUN_READERS",
+    "AdaptedMap",
+    "Assets",
+    "RunOptions",
+    "RunReader",
+    "adapt_grid_scan",
+    "adapt_row_events",
+    "adapted",
+    "is_ours",
+    "read_run",
+    "run_reader",
+]

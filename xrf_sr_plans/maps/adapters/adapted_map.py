@@ -1,6 +1,6 @@
 """Map runs of other programs, row by row, and the documents that the analysis reads of them.
 
-Both adapters fill an `AdaptedMap` with rows and let it yield the documents.
+Every reader returns an `AdaptedMap`, which yields the documents.
 """
 
 from __future__ import annotations
@@ -8,17 +8,19 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.errors import AssemblyError
-from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
+from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.value_units import value_unit
-from xrf_sr_plans.maps.well_formed import checked
-from xrf_sr_plans.measurement import Sampling
+from xrf_sr_plans.measurement import Factor, Sampling
+
+if TYPE_CHECKING:
+    from xrf_sr_plans.maps.adapters.placed_lines import PlacedMap
 
 Document = tuple[str, dict[str, Any]]
 """The name of a document ("start", "event", ...) and the document itself."""
@@ -40,6 +42,8 @@ class FlownRow:
         Detected photons [element, frame]; NaN where a frame is missing.
     i0
         Flux monitor [frame]; NaN where unknown.
+    live_time
+        Live time in s [frame]; NaN where unknown.
     fast_um, slow_um
         Measured position of each frame [frame], in um; NaN where unknown.
     direction
@@ -52,6 +56,7 @@ class FlownRow:
 
     counts: np.ndarray
     i0: np.ndarray
+    live_time: np.ndarray
     fast_um: np.ndarray
     slow_um: np.ndarray
     direction: int
@@ -67,7 +72,7 @@ class FlownRow:
 
 @dataclass
 class AdaptedMap:
-    """A map run of another program while its rows are being collected.
+    """A map run of another program, as it is handed to the analysis.
 
     Parameters
     ----------
@@ -79,16 +84,18 @@ class AdaptedMap:
         Element names, in the order of the rows' counts.
     dwell_ms
         Time at each pixel.
-    sampling
-        How a pixel was measured: "fly", "area" or "point".
+    sampling, fast_pixels
+        How a pixel was measured, and pixels per distance of two rows where it is "rows".
     analysis
         What the analysis is to do with the map.
     channels
-        Which channels the run has besides the counts: "i0", "fast_um", "slow_um". One that it
-        doesn't have is left out of the documents; one that says nothing there is named in the
-        result.
+        Which channels the run has besides the counts: "i0", "live_time", "fast_um", "slow_um". One
+        that it doesn't have is left out of the documents; one that says nothing there is named in
+        the result.
     rows
-        The rows so far, by index along the slow axis.
+        The rows by index along the slow axis.
+    notes
+        What is odd about the run.
     """
 
     start: Mapping[str, Any]
@@ -96,9 +103,63 @@ class AdaptedMap:
     elements: Sequence[str]
     dwell_ms: float
     sampling: Sampling
-    analysis: schema.AnalysisRequest | None
-    channels: Sequence[str] = ("i0", "fast_um", "slow_um")
-    rows: dict[int, FlownRow] = field(default_factory=dict)
+    fast_pixels: Factor
+    analysis: schema.AnalysisRequest
+    channels: Sequence[str]
+    rows: Mapping[int, FlownRow]
+    notes: Sequence[str] = ()
+
+    @classmethod
+    def of(
+        cls,
+        start: Mapping[str, Any],
+        placed: PlacedMap,
+        elements: Sequence[str],
+        dwell_ms: float,
+        analysis: schema.AnalysisRequest | None,
+        keys: Mapping[str, str | None],
+        notes: Sequence[str] = (),
+    ) -> AdaptedMap:
+        """Return the map whose frames were placed.
+
+        Parameters
+        ----------
+        start
+            Start document of the run.
+        placed
+            The frames in their places.
+        elements
+            Element names, in the order of the counts.
+        dwell_ms
+            Time at each pixel.
+        analysis
+            What the analysis is to do; None: its defaults, with the factor of the rows' pixels.
+        keys
+            The data key of each channel besides the counts; None: there is none.
+        notes
+            What is odd about the run, besides the places of its frames.
+        """
+        if analysis is None:
+            factor = placed.fast_pixels if placed.sampling == "rows" else 2
+            analysis = schema.AnalysisRequest(factor=factor)
+        # Which reading is that of the fast axis of a map that was turned is not in its key.
+        roles = [
+            role
+            for role in ("i0", "live_time", "fast_um", "slow_um")
+            if keys.get(role) is not None or role in ("fast_um", "slow_um")
+        ]
+        return cls(
+            start,
+            placed.grid,
+            list(elements),
+            dwell_ms,
+            placed.sampling,
+            placed.fast_pixels,
+            analysis,
+            [role for role in roles if _says_something(placed, role)],
+            placed.rows,
+            [*notes, *placed.notes],
+        )
 
     def documents(self, stop: Mapping[str, Any] | None) -> Iterator[Document]:
         """Yield the run as row documents, between its own start and stop documents.
@@ -112,10 +173,12 @@ class AdaptedMap:
             purpose="map",
             grid=self.grid.to_dict(),
             elements=list(self.elements),
-            step_um=self.grid.fast.step_um,
+            step_um=self.grid.fast.step_um * self.fast_pixels,
+            fast_pixels=self.fast_pixels,
             dwell_ms=self.dwell_ms,
             sampling=self.sampling,
             analysis=self.analysis,
+            notes=list(self.notes),
         )
         yield "start", {**self.start, "xrf_sr": metadata.to_dict()}
         descriptor = self._descriptor()
@@ -183,88 +246,6 @@ class AdaptedMap:
         }
 
 
-def axis_between(name: str, first_um: float, last_um: float, num: int) -> AxisGrid:
-    """Return the axis whose outermost pixels are centered on two positions.
-
-    Parameters
-    ----------
-    name
-        Name of the axis.
-    first_um, last_um
-        Centers of the first and the last pixel, in either order.
-    num
-        Number of pixels. A single pixel is centered on the lower position and 1 um wide.
-
-    Raises
-    ------
-    AssemblyError
-        There is no pixel.
-    GridError
-        The positions are not finite, or the same for several pixels.
-    """
-    if num < 1:
-        raise AssemblyError(f"axis {name!r} has {num} pixels; at least 1 is needed")
-    step = abs(last_um - first_um) / (num - 1) if num > 1 else 1.0
-    return AxisGrid(name, min(first_um, last_um), step, num)
-
-
-def without_pages(documents: Iterator[Document]) -> Iterator[Document]:
-    """Yield documents with every event page taken apart into its events.
-
-    Raises
-    ------
-    AssemblyError
-        A document lacks what every reader relies on.
-    """
-    for name, doc in checked(documents):
-        if name != "event_page":
-            yield name, doc
-            continue
-        for place in range(len(doc["seq_num"])):
-            event = {key: doc[key][place] for key in ("uid", "seq_num", "time")}
-            data = {key: values[place] for key, values in doc["data"].items()}
-            yield "event", {**event, "descriptor": doc["descriptor"], "data": data}
-
-
-def numbers(data: Mapping[str, Any], key: str, num: int | None = None) -> np.ndarray:
-    """Return the values of a data key as floats [frame].
-
-    Parameters
-    ----------
-    data
-        The data of an event.
-    key
-        The data key.
-    num
-        Number of frames: more are cut off, missing ones are NaN. The values of several detector
-        elements, in an array with one axis of this length, are added up. None: all values.
-
-    Raises
-    ------
-    AssemblyError
-        The key isn't there, or holds no numbers (an external array that was not filled), or an
-        array of which no single axis has one number a frame.
-    """
-    if key not in data:
-        raise AssemblyError(f"no data key {key!r}; there are {', '.join(data)}")
-    try:
-        values = np.asarray(data[key], dtype=float)
-    except (TypeError, ValueError) as error:
-        raise AssemblyError(f"{key!r} holds no numbers (is it filled?): {error}") from error
-    if num is None:
-        return values.ravel()
-    if values.ndim > 1:
-        of_frames = [axis for axis, length in enumerate(values.shape) if length == num]
-        if len(of_frames) != 1:
-            raise AssemblyError(
-                f"{key!r} has the shape {values.shape}; one axis of {num} frames is needed"
-            )
-        others = tuple(axis for axis in range(values.ndim) if axis != of_frames[0])
-        values = values.sum(axis=others)
-    values = values.ravel()
-    return np.pad(values[:num], (0, max(num - values.size, 0)), constant_values=np.nan)
-
-
 def photons_per_value(
     descriptor: Mapping[str, Any], keys: Sequence[str], dwell_ms: float, owner: str
 ) -> np.ndarray:
@@ -306,29 +287,8 @@ def photons_per_value(
     return np.array(scales)
 
 
-def total(data: Mapping[str, Any], key: str) -> float:
-    """Return the value of a data key; the values of several detector elements are added up.
-
-    Raises
-    ------
-    AssemblyError
-        See `numbers`; or the key holds no value at all.
-    """
-    values = numbers(data, key)
-    if not values.size:
-        raise AssemblyError(f"{key!r} is empty; a number is needed")
-    return float(values.sum())
-
-
-def single(data: Mapping[str, Any], key: str) -> float:
-    """Return the only value of a data key.
-
-    Raises
-    ------
-    AssemblyError
-        See `numbers`; or the key holds another number of values than one.
-    """
-    values = numbers(data, key)
-    if values.size != 1:
-        raise AssemblyError(f"{key!r} has {values.size} values; one position is needed")
-    return float(values[0])
+def _says_something(placed: PlacedMap, role: str) -> bool:
+    """Return whether a channel has a value in any row, or was not left out on purpose."""
+    if role not in ("fast_um", "slow_um"):
+        return True
+    return any(np.isfinite(getattr(row, role)).any() for row in placed.rows.values())

@@ -1,0 +1,284 @@
+"""Arrays that documents refer to, read by the libraries of the field.
+
+There are two generations of references. A ``datum`` in the place of a value is filled by
+event-model's `Filler`, with the handlers that are installed (area-detector-handlers and others
+announce theirs as entry points ``databroker.handlers``). A ``stream_resource`` is read by the
+consolidators of bluesky-tiled-plugins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+
+from xrf_sr_plans.errors import AssemblyError, MissingExtraError, in_words
+from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream
+
+EXTRA = "documents"
+"""Name of the extra with the libraries that read what documents refer to."""
+
+
+@dataclass(frozen=True)
+class Assets:
+    """Where and how the arrays are read that documents refer to.
+
+    Parameters
+    ----------
+    handlers
+        Handler class by ``spec`` of a resource, before those that are installed.
+    root_map
+        Folder that stands for the ``root`` of a resource on this machine, by that root.
+    roots
+        Folders inside which files may be read; None: anywhere.
+    """
+
+    handlers: Mapping[str, Any] = field(default_factory=dict)
+    root_map: Mapping[str, str] = field(default_factory=dict)
+    roots: Sequence[str | Path] | None = None
+
+    def check(self, path: str | Path, owner: str) -> None:
+        """Refuse a file outside of the folders that may be read.
+
+        Raises
+        ------
+        AssemblyError
+            The file, links followed, is in none of `roots`.
+        """
+        if self.roots is None:
+            return
+        real = Path(path).resolve()
+        if not any(real.is_relative_to(Path(root).resolve()) for root in self.roots):
+            allowed = ", ".join(str(root) for root in self.roots) or "none"
+            raise AssemblyError(f"{owner} is in {real}; files may be read in: {allowed}")
+
+
+class Hdf5Columns:
+    """Handler of HDF5 files that hold a data set for each column, as SRX's fly scans leave them.
+
+    Parameters
+    ----------
+    path
+        The file.
+    frame_per_point
+        Frames of an event; None: an event has all frames of the file.
+    """
+
+    def __init__(self, path: str, frame_per_point: int | None = None, **_others: Any) -> None:
+        self._path = path
+        self._frames = frame_per_point
+
+    def __call__(self, column: str, point_number: int | None = None, **_others: Any) -> np.ndarray:
+        """Return the values of one column [frame, ...]."""
+        import h5py
+
+        with h5py.File(self._path, "r") as file:
+            values = file[column]
+            if self._frames is None or point_number is None:
+                return values[()]
+            first = point_number * self._frames
+            return values[first : first + self._frames]
+
+
+def fill(run: ForeignRun, stream: Stream, keys: Collection[str], assets: Assets) -> None:
+    """Put the arrays of some data keys into the events of a stream, where datum ids stand.
+
+    Raises
+    ------
+    AssemblyError
+        A file can't be read, may not be read, or there is no handler for it.
+    """
+    todo = {
+        number: {key: False for key in keys if isinstance(event["data"].get(key), str)}
+        for number, event in stream.events.items()
+    }
+    if not any(todo.values()):
+        return
+    from event_model import Filler
+
+    where = f"{run.owner}, stream {stream.name!r}"
+    resources, kwargs = _resources(run)
+    ids = {str(stream.events[number]["data"][key]): key for number in todo for key in todo[number]}
+    used = {kwargs[one][0] for one in ids if one in kwargs}
+    for uid in used & set(resources):
+        resource = resources[uid]
+        root = str(resource.get("root") or "")
+        path = Path(assets.root_map.get(root, root)) / str(resource.get("resource_path", ""))
+        assets.check(path, f"{where}: a file")
+    handlers = {
+        str(resources[uid].get("spec")): _handler(
+            str(resources[uid].get("spec")),
+            any("column" in given for owner, given in kwargs.values() if owner == uid),
+            assets,
+        )
+        for uid in used & set(resources)
+    }
+    filler = Filler(
+        {spec: one for spec, one in handlers.items() if one is not None},
+        root_map=dict(assets.root_map),
+        inplace=False,
+        retry_intervals=[],
+    )
+    for descriptor in stream.descriptors.values():
+        filler("descriptor", dict(descriptor))
+    for name, doc in run.assets:
+        filler(name, doc)
+    for number, filled in todo.items():
+        event = stream.events[number]
+        for key in filled:
+            one = {"uid": "", **event, "filled": {key: False}}
+            try:
+                event["data"][key] = filler("event", one)[1]["data"][key]
+            except Exception as error:
+                said = _words(error, str(event["data"][key]), kwargs, resources, handlers)
+                raise AssemblyError(f"{where}, data key {key!r}: is not filled; {said}") from error
+
+
+def _resources(
+    run: ForeignRun,
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, tuple[str, Mapping[str, Any]]]]:
+    """Return the resources by uid, and of each datum its resource and its arguments, by id."""
+    resources: dict[str, Mapping[str, Any]] = {}
+    datums: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for name, doc in run.assets:
+        if name == "resource":
+            resources[str(doc.get("uid"))] = doc
+        elif name == "datum":
+            datums[str(doc.get("datum_id"))] = (
+                str(doc.get("resource")), doc.get("datum_kwargs") or {}
+            )  # fmt: skip
+        else:
+            columns = doc.get("datum_kwargs") or {}
+            for place, one in enumerate(doc.get("datum_id") or ()):
+                given = {key: values[place] for key, values in columns.items()}
+                datums[str(one)] = (str(doc.get("resource")), given)
+    return resources, datums
+
+
+def _handler(spec: str, has_columns: bool, assets: Assets) -> Any:
+    """Return the handler class for a spec; None where there is none."""
+    if spec in assets.handlers:
+        return assets.handlers[spec]
+    if has_columns:
+        return Hdf5Columns
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group="databroker.handlers"):
+        if entry.name == spec:
+            return entry.load()
+    return None
+
+
+def _words(
+    error: Exception,
+    datum_id: str,
+    datums: Mapping[str, tuple[str, Mapping[str, Any]]],
+    resources: Mapping[str, Mapping[str, Any]],
+    handlers: Mapping[str, Any],
+) -> str:
+    resource = resources.get(datums.get(datum_id, ("", {}))[0])
+    if resource is None:
+        return f"{datum_id[:60]!r} is no number, and of no file that the run names"
+    spec = str(resource.get("spec"))
+    if handlers.get(spec) is None:
+        return (
+            f"there is no handler for files of the spec {spec!r}; give handlers={{{spec!r}: ...}},"
+            f" or pip install 'xrf-sr-plans[{EXTRA}]'"
+        )
+    path = f"{resource.get('root', '')}/{resource.get('resource_path', '')}"
+    return f"the file {path}: {in_words(error)}"
+
+
+def streamed(
+    run: ForeignRun, stream: Stream, key: str, assets: Assets
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the values of a data key that lie in files beside the stream's events.
+
+    Returns
+    -------
+    tuple of ndarray, or None
+        The values [frame, ...] and the number of each frame [frame], from 0; None where no file
+        is named for the key.
+
+    Raises
+    ------
+    AssemblyError
+        The files can't be read, may not be read, or hold less than the documents say.
+    MissingExtraError
+        bluesky-tiled-plugins or tiled is not installed.
+    """
+    resources = [
+        doc
+        for uid, doc in run.stream_resources.items()
+        if doc.get("data_key") == key and uid in stream.data
+    ]
+    if not resources:
+        return None
+    where = f"{run.owner}, stream {stream.name!r}, data key {key!r}"
+    try:
+        from bluesky_tiled_plugins.writing.consolidators import consolidator_factory
+    except ImportError as error:
+        raise MissingExtraError(f"reading {where}", EXTRA) from error
+    parts, numbers = [], []
+    for resource in resources:
+        datums = sorted(stream.data[str(resource["uid"])], key=lambda doc: doc["indices"]["start"])
+        path = _path_of(resource, where)
+        assets.check(path, where)
+        try:
+            values = _read(consolidator_factory, resource, stream, datums)
+        except Exception as error:
+            raise AssemblyError(f"{where}: can't be read from {path}: {in_words(error)}") from error
+        for datum in datums:
+            first, last = int(datum["indices"]["start"]), int(datum["indices"]["stop"])
+            if not 0 <= first <= last <= len(values):
+                raise AssemblyError(
+                    f"{where}: {path} holds {len(values)} frames; {first} to {last} are referred to"
+                )
+            parts.append(values[first:last])
+            numbers.append(_numbers(datum, first, last))
+    return np.concatenate(parts), np.concatenate(numbers)
+
+
+def _read(
+    factory: Any,
+    resource: Mapping[str, Any],
+    stream: Stream,
+    datums: Sequence[Mapping[str, Any]],
+) -> np.ndarray:
+    descriptor = next(
+        one for one in stream.descriptors.values() if resource["data_key"] in one["data_keys"]
+    )
+    consolidator = factory(dict(resource), dict(descriptor))
+    reached = 0
+    for datum in datums:
+        start = int(datum["indices"]["start"])
+        if start > reached:
+            # Consolidators count frames; without this they would cut the file short by a gap.
+            gap = {"indices": {"start": reached, "stop": start}}
+            consolidator.consume_stream_datum({**datum, **gap, "seq_nums": {"start": 0, "stop": 0}})
+        consolidator.consume_stream_datum({"seq_nums": {"start": 0, "stop": 0}, **datum})
+        reached = max(reached, int(datum["indices"]["stop"]))
+    values = np.asarray(consolidator.init_adapter().read())
+    # Several arrays of a frame can lie one behind the other along the first axis.
+    frames = max(1, reached)
+    if values.shape[0] != reached and values.shape[0] % frames == 0 and reached:
+        values = values.reshape(reached, -1, *values.shape[1:])
+    return values
+
+
+def _numbers(datum: Mapping[str, Any], first: int, last: int) -> np.ndarray:
+    """Return the number of each frame of a datum, from 0: by its event where the datum says it."""
+    seq_nums = datum.get("seq_nums") or {}
+    begin, end = int(seq_nums.get("start", 0)), int(seq_nums.get("stop", 0))
+    return np.arange(begin - 1, end - 1) if end - begin == last - first else np.arange(first, last)
+
+
+def _path_of(resource: Mapping[str, Any], where: str) -> Path:
+    uri = urlparse(str(resource.get("uri")))
+    if uri.scheme != "file":
+        raise AssemblyError(f"{where}: is in {resource.get('uri')!r}; a file:// URI is needed")
+    return Path(unquote(uri.path))

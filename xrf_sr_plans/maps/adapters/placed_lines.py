@@ -1,0 +1,413 @@
+"""The shared step *place*: every frame of a map by its readings on both axes.
+
+The frames of a fly scan belong together in lines, and a line lies where the median of its slow
+readings is; the frames of a step scan are placed one by one. Without readings the order decides,
+as far as it can: which line is missing is not in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from xrf_sr_plans.errors import AssemblyError
+from xrf_sr_plans.maps.adapters.adapted_map import FlownRow
+from xrf_sr_plans.maps.adapters.lattice import (
+    Lattice,
+    SaidAxis,
+    lattice_of,
+    line_lattice,
+    line_slope,
+    step_between,
+    unit_by_step,
+)
+from xrf_sr_plans.maps.encoders import place_row
+from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid, check_size
+from xrf_sr_plans.measurement import Factor, Sampling
+
+_ROWS: tuple[Factor, ...] = (2, 4)
+_ROWS_TOLERANCE = 0.01
+
+
+@dataclass
+class Line:
+    """Frames that were taken one after the other while the slow axis stood still.
+
+    Parameters
+    ----------
+    number
+        Number of the line, from 0, by the order of acquisition.
+    order
+        Number of each frame in its line [frame], from 0.
+    counts
+        Detected photons [element, frame].
+    fast, slow
+        Readings of the axes [frame]; NaN where unknown.
+    i0, live_time
+        Readings of the monitor and the live time in s [frame]; NaN where unknown.
+    time
+        When it was finished, in seconds since 1970.
+    """
+
+    number: int
+    order: np.ndarray
+    counts: np.ndarray
+    fast: np.ndarray
+    slow: np.ndarray
+    i0: np.ndarray
+    live_time: np.ndarray
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class SaidScan:
+    """A scan as its start document announces it.
+
+    Parameters
+    ----------
+    fast, slow
+        Its axes.
+    snake
+        Whether every other line is announced to run the other way.
+    is_flown
+        Whether the fast axis moves while frames are taken: frames belong to lines.
+    has_units
+        Whether the units of the readings of the fast and the slow axis are known. Else they are
+        those in which the announced step is found.
+    is_finished
+        Whether the run ended well, so that every line should be there.
+    lines_are_numbered
+        Whether a line that is missing leaves a gap in the numbers of the lines.
+    """
+
+    fast: SaidAxis
+    slow: SaidAxis
+    snake: bool
+    is_flown: bool
+    has_units: tuple[bool, bool] = (True, True)
+    is_finished: bool = False
+    lines_are_numbered: bool = False
+
+
+@dataclass(frozen=True)
+class PlacedMap:
+    """A map as it was measured.
+
+    Parameters
+    ----------
+    grid
+        Its pixels.
+    rows
+        Its rows by index along the slow axis.
+    sampling, fast_pixels
+        How a pixel was measured, and pixels per distance of two rows where it is "rows".
+    notes
+        What is odd about it.
+    """
+
+    grid: ScanGrid
+    rows: dict[int, FlownRow]
+    sampling: Sampling
+    fast_pixels: Factor = 1
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Work:
+    """What `placed` knows so far."""
+
+    said: SaidScan
+    lines: list[Line]
+    owner: str
+    notes: list[str] = field(default_factory=list)
+
+
+def placed(said: SaidScan, lines: Sequence[Line], n_elements: int, owner: str) -> PlacedMap:
+    """Return the map of some lines.
+
+    Parameters
+    ----------
+    said
+        The scan as announced.
+    lines
+        Its lines in the order of acquisition, with readings in um where the unit is known.
+    n_elements
+        Number of elements.
+    owner
+        Whose map it is, for messages.
+
+    Raises
+    ------
+    AssemblyError
+        The readings lie on no lattice, or nothing says which line is missing.
+    GridError
+        The map has more counts than are held in memory.
+    """
+    check_size(ScanGrid(said.fast.grid, said.slow.grid), n_elements)
+    work = _Work(said, [replace(line) for line in lines], owner)
+    _settle_units(work)
+    map_of = _flown if said.is_flown else _stepped
+    grid, rows = map_of(work)
+    if _is_upright(said):
+        return _turned(said, grid, rows, work.notes)
+    sampling, fast_pixels = _sampling(said, grid)
+    return PlacedMap(grid, rows, sampling, fast_pixels, tuple(work.notes))
+
+
+def _settle_units(work: _Work) -> None:
+    """Bring readings of unknown units into um, or leave them out where they are in no such unit."""
+    said = work.said
+    if not said.has_units[0]:
+        slopes = [line_slope(line.order, line.fast) for line in work.lines]
+        steps = [abs(slope) for slope in slopes if slope]
+        measured = float(np.median(steps)) if steps and said.fast.num > 1 else None
+        _scale(work, "fast", said.fast, measured)
+    if not said.has_units[1]:
+        medians = np.array([_median(line.slow) for line in work.lines])
+        measured = step_between(medians) if said.slow.num > 1 else None
+        _scale(work, "slow", said.slow, measured)
+
+
+def _scale(work: _Work, role: str, axis: SaidAxis, measured: float | None) -> None:
+    values = np.concatenate([getattr(line, role) for line in work.lines] or [np.empty(0)])
+    if not np.isfinite(values).any():
+        return
+    # What stands still has no step. Whoever assembles the map judges that.
+    unit_um = unit_by_step(measured, axis.step_um) if axis.num > 1 and measured else 1.0
+    if unit_um is None:
+        work.notes.append(
+            f"the readings of {axis.name} are in no unit of length that fits the announced step of"
+            f" {abs(axis.step_um):.4g} um: left out"
+        )
+    for line in work.lines:
+        scaled = getattr(line, role) * (np.nan if unit_um is None else unit_um)
+        setattr(line, role, scaled)
+
+
+def _median(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else np.nan
+
+
+def _flown(work: _Work) -> tuple[ScanGrid, dict[int, FlownRow]]:
+    """Place whole lines, and leave the places of their frames to their readings."""
+    said, lines = work.said, work.lines
+    slow, row_of = _slow_axis(work)
+    # Whatever the number of an event: the way of a row changes with the row.
+    turns = [at if said.slow.is_up else said.slow.num - 1 - at for at in row_of]
+    fast, ups = _fast_axis(work, [said.snake and turn % 2 == 1 for turn in turns])
+    width = max([int(line.order.max(initial=-1)) + 1 for line in lines] + [fast.num])
+    rows: dict[int, FlownRow] = {}
+    for line, index, is_up in zip(lines, row_of, ups, strict=True):
+        if not 0 <= index < slow.num:
+            continue
+        before = rows.get(index)
+        rows[index] = FlownRow(
+            counts=_filled(line.counts, line.order, width),
+            i0=_filled(line.i0, line.order, width),
+            live_time=_filled(line.live_time, line.order, width),
+            fast_um=_filled(line.fast, line.order, width),
+            slow_um=_filled(line.slow, line.order, width),
+            direction=1 if is_up else -1,
+            attempt=0 if before is None else before.attempt + 1,
+            time=line.time,
+        )
+    if len({index for index in row_of if index >= 0}) < sum(index >= 0 for index in row_of):
+        work.notes.append("rows were flown more than once: the latest counts")
+    return ScanGrid(fast, slow, said.snake), rows
+
+
+def _fast_axis(work: _Work, backward: Sequence[bool]) -> tuple[AxisGrid, list[bool]]:
+    """Return the fast axis, and whether each line ran from low to high."""
+    said, lines = work.said, work.lines
+    announced = [said.fast.is_up != is_backward for is_backward in backward]
+    found = line_lattice(
+        said.fast,
+        [(line.order, line.fast, is_up) for line, is_up in zip(lines, announced, strict=True)],
+    )
+    if found is None:
+        return said.fast.grid, announced
+    lattice, ups = found
+    return _checked_origin(work, "fast", said.fast, lattice, said.has_units[0]), ups
+
+
+def _slow_axis(work: _Work) -> tuple[AxisGrid, list[int]]:
+    """Return the slow axis, and the row of each line; -1 where it is none."""
+    said, lines = work.said, work.lines
+    medians = np.array([_median(line.slow) for line in lines])
+    numbers = np.array([line.number for line in lines], dtype=int)
+    lattice = lattice_of(said.slow, medians, numbers) if lines else None
+    by_number = said.slow.index(numbers, said.slow.is_up)
+    stands_still = lattice is not None and len(lines) > 2 and np.ptp(lattice.index) == 0
+    if lattice is not None and not stands_still:
+        grid = _checked_origin(work, "slow", said.slow, lattice, said.has_units[1])
+        # A line without readings is where the lines around it leave room for it.
+        shift = int(np.median((lattice.index - by_number)[lattice.index >= 0]))
+        row_of = np.where(np.isfinite(medians), lattice.index, by_number + shift)
+        return grid, row_of.tolist()
+    if np.isfinite(medians).any() and not said.has_units[1] and not stands_still:
+        work.notes.append(f"the readings of {said.slow.name} lie on no lattice: left out")
+        for line in lines:
+            line.slow = np.full(line.slow.size, np.nan)
+    if 0 < len(lines) < said.slow.num and said.is_finished and not said.lines_are_numbered:
+        raise AssemblyError(
+            f"{work.owner}: {len(lines)} of {said.slow.num} rows are there, and no readings of"
+            f" {said.slow.name!r} that say which; give slow_key"
+        )
+    return said.slow.grid, by_number.tolist()
+
+
+def _checked_origin(
+    work: _Work, role: str, axis: SaidAxis, lattice: Lattice, has_unit: bool
+) -> AxisGrid:
+    """Return the axis by its readings, or as announced where encoders count from elsewhere.
+
+    Encoders of unknown unit may have an origin of their own. If they put the map where none of it
+    was announced, they count for where frames are within it, not for where it is.
+    """
+    said = axis.grid
+    away_um = lattice.grid.start_um - said.start_um
+    if has_unit or abs(away_um) < said.step_um * said.num:
+        if lattice.note:
+            work.notes.append(lattice.note)
+        return lattice.grid
+    for line in work.lines:
+        setattr(line, role, getattr(line, role) - away_um)
+    work.notes.append(
+        f"{axis.name}: the readings are {away_um:+.6g} um from where the map was announced, as of"
+        " an encoder with another origin: the announced place is taken"
+    )
+    return replace(lattice.grid, start_um=said.start_um)
+
+
+def _stepped(work: _Work) -> tuple[ScanGrid, dict[int, FlownRow]]:
+    """Place the frames of a step scan one by one."""
+    said, lines = work.said, work.lines
+    number = np.concatenate([np.full(line.order.size, line.number) for line in lines])
+    order = np.concatenate([line.order for line in lines])
+    backward = (number % 2 == 1) & said.snake
+    # The announced way of each frame along its line.
+    nominal = np.where(backward, said.fast.num - 1 - order, order)
+    fast = _step_axis(work, "fast", said.fast, nominal)
+    slow = _step_axis(work, "slow", said.slow, number)
+    is_up = said.fast.is_up != (said.snake & (np.arange(said.slow.num) % 2 == 1))
+    rows: dict[int, FlownRow] = {}
+    places = np.cumsum([0, *[line.order.size for line in lines]])
+    for place, line in enumerate(lines):
+        part = slice(places[place], places[place + 1])
+        forward = bool(is_up[line.number % said.slow.num])
+        for frame, (x, y) in enumerate(
+            zip(fast.index[part].tolist(), slow.index[part].tolist(), strict=True)
+        ):
+            if x < 0 or y < 0:
+                continue
+            row = rows.setdefault(y, _empty_row(len(line.counts), said.fast.num, forward))
+            at = x if row.direction > 0 else said.fast.num - 1 - x
+            row.counts[:, at] = line.counts[:, frame]
+            for role, values in _channels(line).items():
+                getattr(row, role)[at] = values[frame]
+            row.time = line.time
+    return ScanGrid(fast.grid, slow.grid, said.snake), rows
+
+
+def _step_axis(work: _Work, role: str, axis: SaidAxis, order: np.ndarray) -> Lattice:
+    readings = np.concatenate([getattr(line, role) for line in work.lines])
+    by_order = axis.index(order, axis.is_up)
+    on_grid = np.where((by_order >= 0) & (by_order < axis.num), by_order, -1)
+    if not np.isfinite(readings).any():
+        return Lattice(axis.grid, on_grid)
+    lattice = lattice_of(axis, readings, order)
+    if lattice is None:
+        raise AssemblyError(
+            f"{work.owner}: the positions of {axis.name!r} are not {axis.num} equally spaced ones,"
+            f" {abs(axis.step_um):.4g} um apart"
+        )
+    if lattice.note:
+        work.notes.append(lattice.note)
+    index = np.where(np.isfinite(readings), lattice.index, on_grid)
+    return replace(lattice, index=index)
+
+
+def _channels(line: Line) -> dict[str, np.ndarray]:
+    return {"fast_um": line.fast, "slow_um": line.slow, "i0": line.i0, "live_time": line.live_time}
+
+
+def _empty_row(n_elements: int, num: int, forward: bool) -> FlownRow:
+    nothing = np.full(num, np.nan)
+    return FlownRow(
+        counts=np.full((n_elements, num), np.nan),
+        i0=nothing.copy(),
+        live_time=nothing.copy(),
+        fast_um=nothing.copy(),
+        slow_um=nothing.copy(),
+        direction=1 if forward else -1,
+    )
+
+
+def _filled(values: np.ndarray, order: np.ndarray, width: int) -> np.ndarray:
+    """Return values [..., frame] at their place in a line of `width` frames, NaN elsewhere."""
+    out = np.full((*values.shape[:-1], width), np.nan)
+    out[..., order] = values
+    return out
+
+
+def _sampling(said: SaidScan, grid: ScanGrid) -> tuple[Sampling, Factor]:
+    if not said.is_flown:
+        return "point", 1
+    for pixels in _ROWS:
+        if _is_rows(grid, pixels):
+            return "rows", pixels
+    return "fly", 1
+
+
+def _is_rows(grid: ScanGrid, pixels: int) -> bool:
+    if grid.slow.num < 2 or grid.fast.num < 2:
+        return False
+    return abs(pixels * grid.fast.step_um / grid.slow.step_um - 1) < _ROWS_TOLERANCE
+
+
+def _is_upright(said: SaidScan) -> bool:
+    """Return whether the fast axis is the sample's y and the slow one its x, by their names."""
+    fast, slow = (_letter(axis.name) for axis in (said.fast, said.slow))
+    return (fast, slow) in (("y", "x"), ("y", "z"))
+
+
+def _letter(name: str) -> str:
+    """Return the last letter of a motor's name that stands for an axis: "x" of nano_stage_sx."""
+    word = re.sub(r"(?:[_.-]?(?:user_?)?(?:readback|setpoint|val|rbv))+$", "", name.lower())
+    word = re.sub(r"[^a-z]+$", "", word)
+    return word[-1:] if word[-1:] in "xyz" else ""
+
+
+def _turned(
+    said: SaidScan, grid: ScanGrid, rows: dict[int, FlownRow], notes: list[str]
+) -> PlacedMap:
+    """Return a map that was scanned column by column, so that its x is the sample's x.
+
+    A fly scan averages along y then, which no sampling of ours says: it counts as the average over
+    the area of a pixel. Rows of finer pixels stay as they were flown.
+    """
+    sampling, fast_pixels = _sampling(said, grid)
+    if sampling == "rows":
+        note = f"{grid.fast.name} is the fast axis: x of this map is {grid.fast.name}"
+        return PlacedMap(grid, rows, sampling, fast_pixels, (*notes, note))
+    columns = grid.shape[0]
+    n_elements = max((len(row.counts) for row in rows.values()), default=0)
+    across = ScanGrid(fast=grid.slow, slow=grid.fast)
+    turned = (
+        {y: _empty_row(n_elements, columns, True) for y in range(grid.fast.num)} if rows else {}
+    )
+    for x, row in rows.items():
+        index = place_row(row.fast_um, grid.fast, row.direction).x
+        for frame in np.flatnonzero((index >= 0) & (index < grid.fast.num)).tolist():
+            to = turned[int(index[frame])]
+            to.counts[:, x] = row.counts[:, frame]
+            to.i0[x], to.live_time[x] = row.i0[frame], row.live_time[frame]
+            to.fast_um[x], to.slow_um[x] = row.slow_um[frame], row.fast_um[frame]
+            to.time = max(to.time, row.time)
+    if sampling == "fly":
+        notes = [*notes, f"flown along {grid.fast.name}: pixels count as averages over their area"]
+    return PlacedMap(across, turned, "area" if sampling == "fly" else sampling, 1, tuple(notes))
