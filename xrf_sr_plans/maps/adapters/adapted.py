@@ -33,12 +33,14 @@ from xrf_sr_plans.schema import AnalysisRequest, Document
 
 logger = logging.getLogger(__name__)
 
+OURS = "xrf-sr"
+"""Name of the reader of this package's own runs, which pass as they are."""
 OnRefused = Callable[[str, XrfSrError], None]
 """Takes the uid of a run that can't be read, and why."""
 
 
 @dataclass(frozen=True)
-class RunReader:
+class RunKind:
     """One kind of run.
 
     Parameters
@@ -59,22 +61,22 @@ class RunReader:
     read: Callable[[ForeignRun, RunOptions], AdaptedMap]
 
 
-RUN_READERS: tuple[RunReader, ...] = (
-    RunReader("hxn", "fly scans of HXN, one event a map", is_hxn, read_hxn),
-    RunReader("srx", "fly scans of SRX, one event a row", is_srx, read_srx),
-    RunReader("tes", "fly scans of TES, one event a row", is_tes, read_tes),
-    RunReader(
+RUN_KINDS: tuple[RunKind, ...] = (
+    RunKind("hxn", "fly scans of HXN, one event a map", is_hxn, read_hxn),
+    RunKind("srx", "fly scans of SRX, one event a row", is_srx, read_srx),
+    RunKind("tes", "fly scans of TES, one event a row", is_tes, read_tes),
+    RunKind(
         "grid_scan",
         "grid scans of bluesky, haven and ophyd-async, one event or frame a pixel",
         is_pixel_grid,
         read_pixel_grid,
     ),
-    RunReader("scan", "other scans, which are refused by name", is_other_scan, read_other_scan),
+    RunKind("scan", "other scans, which are refused by name", is_other_scan, read_other_scan),
 )
 """All kinds of runs that are told apart, the more particular ones first."""
 
 
-def run_reader(name: str) -> RunReader:
+def run_kind(name: str) -> RunKind:
     """Return the reader of that name.
 
     Raises
@@ -82,10 +84,10 @@ def run_reader(name: str) -> RunReader:
     ConfigError
         There is none.
     """
-    for reader in RUN_READERS:
+    for reader in RUN_KINDS:
         if reader.name == name:
             return reader
-    known = ", ".join(reader.name for reader in RUN_READERS)
+    known = ", ".join(reader.name for reader in RUN_KINDS)
     raise ConfigError(f"no reader {name!r} of runs; there are {known}")
 
 
@@ -104,7 +106,7 @@ def read_run(
     documents
         The documents of the run.
     reader
-        Name of the reader; None: the first of `RUN_READERS` that recognises the run.
+        Name of the reader; None: the first of `RUN_KINDS` that recognises the run.
     options
         What the documents don't say.
 
@@ -118,8 +120,8 @@ def read_run(
     with in_our_words("no run that can be read", AssemblyError):
         run = documents if isinstance(documents, ForeignRun) else foreign_run(documents)
         if reader is not None:
-            return run_reader(reader).read(run, options)
-        for one in RUN_READERS:
+            return run_kind(reader).read(run, options)
+        for one in RUN_KINDS:
             if one.matches(run):
                 return one.read(run, options)
         raise AssemblyError(unrecognised(run))
@@ -127,7 +129,7 @@ def read_run(
 
 def unrecognised(run: ForeignRun) -> str:
     """Return the sentence that refuses a run of none of the known kinds."""
-    known = "; ".join(f"{reader.name} ({reader.what})" for reader in RUN_READERS[:-1])
+    known = "; ".join(f"{reader.name} ({reader.what})" for reader in RUN_KINDS[:-1])
     streams = ", ".join(repr(name) for name in run.streams) or "no streams"
     return f"{run.owner}: plan {run.plan_name!r} with {streams} is no map of a known kind: {known}"
 
@@ -185,8 +187,11 @@ def adapted(
         channels, dwell_ms, i0_key, live_time_key, fast_key, slow_key, stream, um_per_unit,
         analysis, Assets(handlers or {}, root_map or {}, roots),
     )  # fmt: skip
+    if reader == OURS:
+        yield from documents
+        return
     if reader is not None:
-        run_reader(reader)
+        run_kind(reader)
     yield from _Adapting(reader, options, on_refused).documents(documents)
 
 
@@ -232,7 +237,7 @@ class _Adapting:
         try:
             with in_our_words(f"run {uid}", AssemblyError):
                 run = foreign_run(held)
-                is_known = self._reader or any(one.matches(run) for one in RUN_READERS)
+                is_known = self._reader or any(one.matches(run) for one in RUN_KINDS)
             if not is_known:
                 self._unknown = self._unknown or AssemblyError(unrecognised(run))
                 logger.warning("%s", unrecognised(run))
@@ -288,7 +293,7 @@ def _one(
     """Yield one run as row documents, by one of some readers: the first that recognises it."""
     with in_our_words("no run that can be read", AssemblyError):
         run = foreign_run(documents)
-        known = [one for one in RUN_READERS if one.name in readers and one.matches(run)]
+        known = [one for one in RUN_KINDS if one.name in readers and one.matches(run)]
         name = known[0].name if known else readers[0]
         adapted_map = read_run(run, name, options)
     yield from adapted_map.documents(run.stop)

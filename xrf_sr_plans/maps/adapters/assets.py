@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlparse
 
 import numpy as np
 
-from xrf_sr_plans.errors import AssemblyError, MissingExtraError, in_words
+from xrf_sr_plans.errors import AssemblyError, FileFormatError, MissingExtraError, in_words
 from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream
 
 EXTRA = "documents"
@@ -34,7 +34,9 @@ class Assets:
     root_map
         Folder that stands for the ``root`` of a resource on this machine, by that root.
     roots
-        Folders inside which files may be read; None: anywhere.
+        Folders in or below which files must lie that documents name; None: those of the environment
+        variable ``XRF_SR_READ_ROOTS``, and anywhere where it isn't set. Whoever reads documents of
+        unknown origin gives the folders, if need be none at all.
     """
 
     handlers: Mapping[str, Any] = field(default_factory=dict)
@@ -49,12 +51,16 @@ class Assets:
         AssemblyError
             The file, links followed, is in none of `roots`.
         """
-        if self.roots is None:
+        # The registry of readers knows the readers of runs; so not when this module is imported.
+        from xrf_sr_plans.maps.readers.roots import configured_roots, inside_roots
+
+        roots = self.roots if self.roots is not None else configured_roots() or None
+        if roots is None:
             return
-        real = Path(path).resolve()
-        if not any(real.is_relative_to(Path(root).resolve()) for root in self.roots):
-            allowed = ", ".join(str(root) for root in self.roots) or "none"
-            raise AssemblyError(f"{owner} is in {real}; files may be read in: {allowed}")
+        try:
+            inside_roots(path, owner, roots)
+        except FileFormatError as error:
+            raise AssemblyError(str(error)) from error
 
 
 class Hdf5Columns:
@@ -108,7 +114,7 @@ def fill(run: ForeignRun, stream: Stream, keys: Collection[str], assets: Assets)
         resource = resources[uid]
         root = str(resource.get("root") or "")
         path = Path(assets.root_map.get(root, root)) / str(resource.get("resource_path", ""))
-        assets.check(path, f"{where}: a file")
+        assets.check(path, where)
     handlers = {
         str(resources[uid].get("spec")): _handler(
             str(resources[uid].get("spec")),

@@ -42,7 +42,8 @@ from xrf_sr_plans.maps.adapters.row_values import (
     photons_of,
     split,
 )
-from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream
+from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream, listed
+from xrf_sr_plans.maps.grid import ScanGrid, check_size
 from xrf_sr_plans.maps.units import um_per_unit, unit_name
 
 _HXN_TYPES = ("2D_FLY_PANDA", "FIP_2D_FLY")
@@ -95,10 +96,8 @@ def is_tes(run: ForeignRun) -> bool:
     )
 
 
-def _inputs(run: ForeignRun) -> Sequence[Any]:
-    inputs = run.scan.get("scan_input")
-    is_list = isinstance(inputs, Sequence | np.ndarray) and not isinstance(inputs, str)
-    return inputs if is_list else ()
+def _inputs(run: ForeignRun) -> list[Any]:
+    return listed(run.scan.get("scan_input"))
 
 
 def read_srx(run: ForeignRun, options: RunOptions) -> AdaptedMap:
@@ -271,6 +270,7 @@ def _map_of_rows(
     fast, slow = announced.fast, announced.slow
     where = f"{run.owner}, stream {stream.name!r}"
     channels = chosen_channels(stream, options, run.owner, but=(*encoders, *monitors))
+    check_size(ScanGrid(fast.grid, slow.grid), len(channels))
     photons = photons_of(stream, channels, announced.dwell_ms, run.owner)
     if not stream.events:
         raise AssemblyError(f"{where}: has no events")

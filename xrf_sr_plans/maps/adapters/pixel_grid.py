@@ -27,7 +27,8 @@ from xrf_sr_plans.maps.adapters.row_values import (
     monitor_key,
     photons_of,
 )
-from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream
+from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream, listed
+from xrf_sr_plans.maps.grid import ScanGrid, check_size
 
 STEP_PLANS = ("grid_scan", "rel_grid_scan", "list_grid_scan", "rel_list_grid_scan")
 """Names of the plans of bluesky that are read."""
@@ -61,10 +62,8 @@ def read_other_scan(run: ForeignRun, _options: RunOptions) -> AdaptedMap:
     )
 
 
-def _shape(run: ForeignRun) -> Sequence[Any]:
-    shape = run.start.get("shape")
-    is_list = isinstance(shape, Sequence | np.ndarray) and not isinstance(shape, str)
-    return shape if is_list else ()
+def _shape(run: ForeignRun) -> list[Any]:
+    return listed(run.start.get("shape"))
 
 
 def read_pixel_grid(run: ForeignRun, options: RunOptions) -> AdaptedMap:
@@ -87,6 +86,7 @@ def read_pixel_grid(run: ForeignRun, options: RunOptions) -> AdaptedMap:
     fields = _position_fields(run, options)
     scales, notes = _scales(run, fields, options)
     slow, fast = _said_axes(run, scales)
+    check_size(ScanGrid(fast.grid, slow.grid), len(channels))
     is_flown = "fly" in run.plan_name
     i0_key = monitor_key(_all_keys(run, stream), options.i0_key, ("i0", "I0"), run.owner)
     frames = _Frames(run, options)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.well_formed import checked
 from xrf_sr_plans.schema import Document
@@ -136,8 +138,8 @@ def foreign_run(documents: Iterable[Document]) -> ForeignRun:
             owners[doc["uid"]] = stream
         elif name in ("event", "event_page"):
             stream = owners.get(doc["descriptor"])
-            for event in _events(name, doc) if stream is not None else ():
-                stream.events[int(event["seq_num"])] = event
+            if stream is not None:
+                stream.events |= {int(event["seq_num"]): event for event in _events(name, doc)}
         elif name in _ASSETS:
             run.assets.append((name, doc))
         elif name == "stream_resource":
@@ -147,6 +149,13 @@ def foreign_run(documents: Iterable[Document]) -> ForeignRun:
             if stream is not None:
                 stream.data.setdefault(str(doc.get("stream_resource")), []).append(doc)
     return run
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a list, tuple or one-dimensional array as a list; anything else as an empty one."""
+    if isinstance(value, np.ndarray):
+        return value.tolist() if value.ndim == 1 else []
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _events(name: str, doc: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xrf_sr_plans.errors import AssemblyError, ConfigError
+from xrf_sr_plans.maps.adapters import OURS, RUN_KINDS, RunKind, adapted
+from xrf_sr_plans.maps.adapters.runs import ForeignRun
 from xrf_sr_plans.maps.files import FILE_READERS, FileReader
 from xrf_sr_plans.maps.files.read import file_reader
 from xrf_sr_plans.maps.files.reader import head_of
@@ -17,13 +20,23 @@ def _is_ours(start: Mapping[str, Any], descriptors: Sequence[Mapping[str, Any]])
     return isinstance(start.get("xrf_sr"), Mapping)
 
 
+def _of_others(kind: RunKind) -> RunReader:
+    return RunReader(
+        kind.name,
+        kind.what,
+        lambda start, descriptors: kind.matches(ForeignRun(start)),
+        partial(adapted, reader=kind.name),
+    )
+
+
 RUN_READERS: tuple[RunReader, ...] = (
     RunReader(
-        "xrf-sr",
+        OURS,
         "run of this package, one event a row",
         _is_ours,
         lambda documents, **known: iter(documents),
     ),
+    *(_of_others(kind) for kind in RUN_KINDS),
 )
 """Every kind of run; the first one that matches reads it. Ours are passed on as they are."""
 
