@@ -1,11 +1,13 @@
 """Damaged documents and files: whether anything crashes, hangs or becomes silently wrong.
 
-    python benchmarks/mutations.py [--documents 10000] [--files 10000] [--seed 0] [--json OUT]
+    python benchmarks/mutations.py [--documents 10000] [--files 10000] [--foreign 10000]
+        [--seed 0] [--json OUT]
 
 Documents of whole runs (a survey with its rescan and result, a pair, single maps with and without
 event pages, scans of other programs) are damaged, lost, doubled, moved and exchanged, and all that
 reads documents is fed with them. Files of every format that is read are damaged byte by byte and
-member by member, and read. Every case follows from the seed and its number. Counted are
+member by member, and read. Runs of other beamlines are damaged and read (`mutation_foreign`). Every
+case follows from the seed and its number. Counted are
 
 - crashes: the process that reads died;
 - foreign exceptions: any that is not an error of this package, and any at all from what takes live
@@ -139,7 +141,24 @@ def file_cases(seed: int, corpus: Any) -> Callable[[int, bool], Outcome]:
     return case
 
 
-MAKERS = {"documents": document_cases, "files": file_cases}
+def foreign_cases(seed: int, corpus: Any) -> Callable[[int, bool], Outcome]:
+    """Return what carries out one case of a damaged run of another beamline."""
+    import mutation_foreign
+
+    folder = Path(tempfile.mkdtemp(prefix="mutations-"))
+    case_of = mutation_foreign.case_of(seed, mutation_foreign.families(folder))
+
+    def case(number: int, _as_users: bool) -> Outcome:
+        try:
+            label, wrong, frames = case_of(number)
+        except Exception as error:  # noqa: BLE001 - what this benchmark looks for
+            return Outcome("raised", [("adapted", "foreign", where(error))])
+        return Outcome(label, [(label, "wrong rows", words) for words in wrong], frames)
+
+    return case
+
+
+MAKERS = {"documents": document_cases, "files": file_cases, "foreign": foreign_cases}
 
 
 def work(pipe: Connection, kind: str, seed: int, corpus: Any) -> None:
@@ -297,6 +316,7 @@ def main() -> None:
     )
     parser.add_argument("--documents", type=int, default=10_000)
     parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--foreign", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, default=None)
@@ -306,12 +326,17 @@ def main() -> None:
     import mutation_streams
 
     logging.disable(logging.WARNING)
-    corpus = mutation_streams.streams()
+    corpus = mutation_streams.streams() if options.documents or options.files else []
     tables = {}
+    asked = (
+        ("documents", options.documents),
+        ("files", options.files),
+        ("foreign", options.foreign),
+    )
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         # Processes that are killed leave their files behind.
         os.environ["TMPDIR"] = folder
-        for kind, cases in (("documents", options.documents), ("files", options.files)):
+        for kind, cases in asked:
             tables[kind] = Pool(kind, options.seed, corpus, options.processes).run(cases)
     kinds = ("crash", "foreign", "hang", "wrong rows", "silent")
     print(f"{'':10}{'cases':>8}" + "".join(f"{kind:>12}" for kind in kinds) + f"{'slowest':>9} s")

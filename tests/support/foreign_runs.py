@@ -305,6 +305,44 @@ def hxn_run(
     return writer.stop()
 
 
+def grid_run(
+    *, of: Field = FIELD, relative: bool = False, lost: Collection[int] = (), snake: bool = True
+) -> list[Document]:
+    """Return bluesky's `grid_scan`, an event a pixel, as its plan writes it.
+
+    Parameters
+    ----------
+    lost
+        Frames whose events are missing, by their number from 0.
+    """
+    x_um, y_um = (of.x.mean(), of.y.mean()) if relative else (0.0, 0.0)
+    extents = [[float(axis[0] - at), float(axis[-1] - at)]
+               for axis, at in ((of.y, y_um), (of.x, x_um))]  # fmt: skip
+    writer = Writer(
+        {
+            "plan_name": "rel_grid_scan" if relative else "grid_scan",
+            "plan_pattern": "outer_product", "shape": [of.ny, of.nx], "extents": extents,
+            "motors": ["samy", "samx"], "snaking": [False, snake], "num_points": of.nx * of.ny,
+            "hints": {"gridding": "rectilinear",
+                      "dimensions": [[["samy"], "primary"], [["samx"], "primary"]]},
+        }
+    )  # fmt: skip
+    number = {"source": "s", "dtype": "number", "shape": []}
+    motors = {key: {**number, "units": "um"} for key in ("samy", "samx")}
+    counters = dict.fromkeys((*(f"xs_{element}" for element in ELEMENTS), "i0"), number)
+    described = writer.stream("primary", {**motors, **counters})
+    for frame in range(of.nx * of.ny):
+        row, place = divmod(frame, of.nx)
+        column = of.nx - 1 - place if snake and row % 2 else place
+        if frame in lost:
+            continue
+        data: dict[str, Any] = {"samy": float(of.y[row]), "samx": float(of.x[column]), "i0": 1e5}
+        for element, counts in zip(ELEMENTS, of.counts, strict=True):
+            data[f"xs_{element}"] = float(counts[row, column])
+        writer.event(described, data, frame + 1, 10.0 + frame)
+    return writer.stop()
+
+
 def haven_run(
     folder: Path, *, of: Field = FIELD, lost: range = range(0), snake: bool = True
 ) -> list[Document]:
