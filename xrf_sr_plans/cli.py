@@ -32,6 +32,8 @@ _FACTOR_HELP = f"How many times finer than the map itself: {alternatives(FACTORS
 _MODEL_HELP = "Name of a model or a weights file; without it, the default model."
 _SAMPLING_HELP = f"What a pixel averages over: {alternatives(SAMPLINGS)}."
 _PROBE_HELP = "Full width at half maximum of the probe, in um."
+_READER_HELP = "Name of the reader (see `xrf-sr readers`); without it, what the file looks like."
+_AXIS_UNIT_HELP = "Unit of the positions in the file; replaces what the file says."
 _SEED_HELP = "Seed of the random noise."
 
 
@@ -116,7 +118,7 @@ def demo(
 @app.command()
 def evaluate(
     files: Annotated[
-        list[Path], typer.Argument(help="Files of the kinds npz, MAPS, PyXRF or NeXus.")
+        list[Path], typer.Argument(help="Files with maps, of any kind that `xrf-sr readers` lists.")
     ],
     factor: Annotated[int, typer.Option(help=_FACTOR_HELP)] = 2,
     counts: Annotated[
@@ -127,6 +129,8 @@ def evaluate(
     sampling: Annotated[str, typer.Option(help=_SAMPLING_HELP)] = "fly",
     seed: Annotated[int, typer.Option(help=_SEED_HELP)] = 0,
     model: Annotated[str | None, typer.Option(help=_MODEL_HELP)] = None,
+    reader: Annotated[str | None, typer.Option(help=_READER_HELP)] = None,
+    axis_unit: Annotated[str | None, typer.Option(help=_AXIS_UNIT_HELP)] = None,
     json_out: JsonOut = None,
 ) -> None:
     """Degrade measured maps, enhance them again, and compare with other methods."""
@@ -143,6 +147,8 @@ def evaluate(
             sampling=checked_sampling(sampling),
             seed=seed,
             model=model,
+            reader=reader,
+            axis_unit=axis_unit,
         )
         for path in files
     ]
@@ -155,7 +161,9 @@ def evaluate(
 
 @app.command()
 def enhance(
-    file: Annotated[Path, typer.Argument(help="File with counts (npz, MAPS, PyXRF or NeXus).")],
+    file: Annotated[
+        Path, typer.Argument(help="File with counts, of any kind that `xrf-sr readers` lists.")
+    ],
     factor: Annotated[int, typer.Option(help=_FACTOR_HELP)] = 2,
     probe_um: Annotated[float | None, typer.Option(help=_PROBE_HELP)] = None,
     step_um: Annotated[
@@ -170,6 +178,8 @@ def enhance(
     units: Annotated[
         str | None, typer.Option(help="Unit of the values; replaces what the file gives.")
     ] = None,
+    reader: Annotated[str | None, typer.Option(help=_READER_HELP)] = None,
+    axis_unit: Annotated[str | None, typer.Option(help=_AXIS_UNIT_HELP)] = None,
     out: Annotated[
         Path | None, typer.Option(help="HDF5 file to write; default: beside the input.")
     ] = None,
@@ -178,33 +188,49 @@ def enhance(
     _check_place("--out", out)
     from rich.console import Console
 
-    from xrf_sr_plans.maps.files import as_photons, read_maps
+    from xrf_sr_plans.maps.files import as_photons
+    from xrf_sr_plans.maps.readers import ReadOptions, monitor_of, placed_counts, read_map
     from xrf_sr_plans.sr.predict import enhance as enhance_counts
     from xrf_sr_plans.store.export import write_enhanced
 
-    measured = as_photons(read_maps(file, step_um=step_um), dwell_ms=dwell_ms, units=units)
-    for note in measured.meta.get("notes", ()):
-        Console(stderr=True).print(f"{file}: {note}", soft_wrap=True)
-    step = measured.pixel_size_um
-    if not step > 0:
-        raise ConfigError(f"{file}: the step is {step} um; the file doesn't say it: give --step-um")
-    if sampling == "rows" and step_um is None:
-        # A file gives the length of a pixel, of which a step along a row has several.
-        step *= factor
+    wanted = checked_sampling(sampling)
+    row_pixels = factor if wanted == "rows" else 1
+    # The step of rows is their distance, of which a pixel along them is a part.
+    options = ReadOptions(
+        step_um=None if step_um is None else step_um / row_pixels,
+        step_y_um=step_um,
+        axis_unit=axis_unit,
+    )
+    read = read_map(file, reader=reader, options=options)
+    measured = as_photons(read, dwell_ms=dwell_ms, units=units)
+    for note in measured.notes:
+        Console(stderr=True).print(f"{file}: {note}", soft_wrap=True, markup=False)
+    counts = placed_counts(measured, row_pixels)
     enhanced = enhance_counts(
-        measured.maps,
+        counts,
         elements=measured.elements,
         factor=factor,
-        step_um=step,
+        step_um=row_pixels * counts.attrs["step_um"],
         probe_fwhm_um=probe_um,
-        sampling=checked_sampling(sampling),
-        i0=measured.meta.get("exposure"),
+        sampling=wanted,
+        i0=monitor_of(measured),
         dwell_ms=dwell_ms,
     )
     target = out or file.with_name(f"{file.stem}_x{factor}.h5")
     was = measured.meta["was"]
     write_enhanced(enhanced, target, units=was.units, photons=was.photons)
     Console().print(str(target), soft_wrap=True)
+
+
+@app.command()
+def readers() -> None:
+    """List what maps are read from, and what `--reader` calls it."""
+    from rich.console import Console
+
+    from xrf_sr_plans.maps.readers import readers_in_words
+
+    for line in readers_in_words():
+        Console().print(line, soft_wrap=True, markup=False)
 
 
 @app.command()

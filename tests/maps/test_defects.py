@@ -196,7 +196,7 @@ def test_empty_columns_at_an_end_of_the_rows_are_unmeasured(number, first) -> No
     assert list(found.bad_columns) == columns
     assert found.mask.sum() == 3 * 48 * number
     assert (
-        f"column {', '.join(map(str, columns))}: next to nothing in all elements"
+        f"column {', '.join(map(str, columns))}: nothing in all elements"
         in (found.notes[0])
     )
 
@@ -229,6 +229,11 @@ def test_the_edges_of_a_sample_are_no_bad_columns() -> None:
     assert find_defects(rng.poisson(200 * sample() * dim).astype(float)).notes == ()
     half = np.select([x < 45, x == 45], [1.0, 0.5], 0.0)
     assert find_defects(rng.poisson(200 * sample() * half).astype(float)).notes == ()
+    # The same, whatever the background and however bright the sample.
+    for level, background in ((5, 0.05), (50, 0.02), (500, 0.1), (500, 2)):
+        for end in (45, 46, 47):
+            expected = level * sample() * (x < end) + background
+            assert find_defects(rng.poisson(expected).astype(float)).bad_columns == ()
     # One element ends, and one begins, in the last column.
     counts = counted(200)
     counts[0, :, 47], counts[1, :, 46:] = 0, 20 * counts[1, :, 46:]

@@ -108,6 +108,9 @@ def degraded(
     ]
     if not known:
         notes.append("the file gives no pixel size: one pixel counts as 1 um")
+    step_y = file.pixel_size_y_um
+    if known and abs(step_y - pixel) > 0.01 * pixel:
+        notes.append(f"pixels are {pixel:g} x {step_y:g} um: lengths are told along x")
     return DegradedMap(
         file.elements,
         np.where(missing, np.nan, truth * scale),

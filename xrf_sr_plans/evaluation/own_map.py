@@ -24,7 +24,7 @@ from xrf_sr_plans.evaluation.table import (
     render,
     to_json,
 )
-from xrf_sr_plans.maps.files import read_maps
+from xrf_sr_plans.maps.readers import ReadOptions, read_map
 from xrf_sr_plans.measurement import Measurement, Sampling
 from xrf_sr_plans.metrics.bias import count_bias, reduced_chi2, worst_ratio_bias
 from xrf_sr_plans.metrics.image import foreground, psnr_db, ssim
@@ -58,8 +58,10 @@ def evaluate_file(
     seed: int = 0,
     methods: Sequence[str] | None = None,
     model: str | None = None,
+    reader: str | None = None,
+    axis_unit: str | None = None,
 ) -> EvaluationTable:
-    """Evaluate all methods on a measured map (npz, MAPS, PyXRF or NeXus file).
+    """Evaluate all methods on a measured map, in a file of any kind that is read.
 
     Parameters
     ----------
@@ -77,6 +79,10 @@ def evaluate_file(
         ``xrf-sr``; None: all. Bicubic of the squares always runs.
     model
         For ``xrf-sr``: as in `enhance`.
+    reader
+        Name of the reader; None: the first one that matches the file.
+    axis_unit
+        Unit of the positions in the file; None: what the file says.
 
     Raises
     ------
@@ -85,7 +91,7 @@ def evaluate_file(
     ConfigError
         An unknown method, an impossible factor or count, or too small a map.
     """
-    file = read_maps(path)
+    file = read_map(path, reader=reader, options=ReadOptions(axis_unit=axis_unit))
     return evaluate(
         degraded(file, factor, counts, probe_um, sampling, seed),
         path=str(path),

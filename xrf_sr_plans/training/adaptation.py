@@ -23,7 +23,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("training", "train") from error
 
-from xrf_sr_plans.maps.files import read_maps
+from xrf_sr_plans.maps.readers import read_map
 from xrf_sr_plans.measurement import Factor, Sampling, alternatives
 from xrf_sr_plans.sr.registry import ModelCard, load_network, model_path, read_card, write_card
 from xrf_sr_plans.sr.tiled_inference import Network
@@ -130,7 +130,7 @@ def adapt(config: AdaptationConfig) -> Adapted:
         config.units,
         config.fast_pixels,
     )
-    fine = [clean(read_maps(file).maps) for file in config.fine]
+    fine = [clean(read_map(file).maps) for file in config.fine]
     if config.threads:
         torch.set_num_threads(config.threads)
     network = load_network(path, card)

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from xrf_sr_plans.errors import ConfigError
-from xrf_sr_plans.maps.files import as_photons, read_maps
+from xrf_sr_plans.maps.files import as_photons
+from xrf_sr_plans.maps.readers import read_map
 from xrf_sr_plans.measurement import Measurement, Sampling, checked_sampling
 from xrf_sr_plans.physics.operators import forward_matrices, measure_again
 from xrf_sr_plans.sr.prepare import prepare
@@ -149,7 +150,7 @@ def read_coarse_maps(
         raise ConfigError("no coarse maps: name a file at least (--maps FILE)")
     maps = []
     for path in files:
-        file = as_photons(read_maps(path), dwell_ms=dwell_ms, units=units)
+        file = as_photons(read_map(path), dwell_ms=dwell_ms, units=units)
         if probe_um is not None and not file.pixel_size_um > 0:
             raise ConfigError(f"{path}: probe_um is {probe_um}, but the file doesn't say its step")
         step_um = file.pixel_size_um * fast_pixels

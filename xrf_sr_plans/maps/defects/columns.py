@@ -70,7 +70,7 @@ def _bad_last(counts: np.ndarray, may_end: bool) -> tuple[int, str]:
         last = counts[:, :, -number:]
         good, before = counts[:, :, -number - 1], counts[:, :, -number - 2]
         if may_end and _ends_abruptly(last, good, before):
-            return number, "next to nothing in all elements, beside a column that counts"
+            return number, "nothing in all elements, beside a column that counts"
         if _is_constant(last, good) and has_noise(counts[:, :, :-number]):
             return number, "the same value in all rows"
     for number in range(MOST_COLUMNS, 0, -1):
@@ -87,6 +87,10 @@ def _bad_last(counts: np.ndarray, may_end: bool) -> tuple[int, str]:
 def _ends_abruptly(last: np.ndarray, good: np.ndarray, before: np.ndarray) -> bool:
     """Return whether columns are empty where the column beside them shows no edge at all."""
     expected, further = joint(good), joint(before)
+    if np.nansum(np.abs(last)) > 0:
+        # What was never read out holds nothing at all. A few photons are a background, beyond the
+        # edge of a sample that was measured.
+        return False
     if not all(is_empty(column, expected) for column in np.moveaxis(joint(last), -1, 0)):
         return False
     # At an edge that isn't parallel to the columns, or not between two of them, the column beside

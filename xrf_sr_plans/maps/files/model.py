@@ -282,7 +282,7 @@ def _placed(
 def _steps(place: Placed, options: ReadOptions) -> tuple[float, float]:
     """Return the steps along x and y in um; that along y is x's where it is unknown."""
     if options.step_um is not None:
-        return options.step_um, options.step_um
+        return options.step_um, options.step_y_um or options.step_um
     step_x, step_y = place.step_x_um, place.step_y_um
     return step_x, step_x if np.isnan(step_y) else step_y
 
@@ -290,8 +290,8 @@ def _steps(place: Placed, options: ReadOptions) -> tuple[float, float]:
 def _centers(place: Placed, options: ReadOptions) -> tuple[np.ndarray | None, np.ndarray | None]:
     if options.step_um is None:
         return place.x_um, place.y_um
-    n_rows, n_columns = place.shape
-    return options.step_um * np.arange(n_columns), options.step_um * np.arange(n_rows)
+    step_x, step_y = _steps(place, options)
+    return step_x * np.arange(place.shape[1]), step_y * np.arange(place.shape[0])
 
 
 def _nothing_measured(maps: np.ndarray, unplaced: np.ndarray) -> tuple[np.ndarray, list[str]]:

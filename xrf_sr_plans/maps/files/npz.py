@@ -151,4 +151,6 @@ def _pixel_sizes_um(stored: np.ndarray, path: Path) -> dict[str, float]:
             raise FileFormatError(
                 f"{path}: 'pixel_size_um' is {size_um}; it must be finite and above 0"
             )
-    return {"y": float(sizes_um[0]), "x": float(sizes_um[-1])}
+    # A single size is that along x. Rows of pixels may lie further apart than pixels are long.
+    both = {"y": float(sizes_um[0]), "x": float(sizes_um[-1])}
+    return both if sizes_um.size == 2 else {"x": both["x"]}

@@ -17,8 +17,10 @@ class ReadOptions:
     Parameters
     ----------
     step_um
-        Step of the scan along both axes; the positions in the file count only for their direction
-        then. None: the file counts.
+        Step of the scan along both axes, in um; the positions in the file count only for their
+        direction then. None: the file counts.
+    step_y_um
+        Step along y, where `step_um` is only that along x.
     axis_unit
         Unit of the positions, which replaces what the file says; None: the file counts.
     elements
@@ -35,13 +37,16 @@ class ReadOptions:
     """
 
     step_um: float | None = None
+    step_y_um: float | None = None
     axis_unit: str | None = None
     elements: tuple[str, ...] = ()
     energy_kev: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.step_um is not None and not 0 < self.step_um < math.inf:
-            raise ConfigError(f"step_um is {self.step_um}; it must be finite and above 0")
+        for name in ("step_um", "step_y_um"):
+            step_um = getattr(self, name)
+            if step_um is not None and not 0 < step_um < math.inf:
+                raise ConfigError(f"{name} is {step_um}; it must be finite and above 0")
         if self.axis_unit is not None:
             um_per_unit(self.axis_unit, "axis_unit", missing_um=None)
         if self.energy_kev is not None and not (
@@ -61,8 +66,9 @@ class ReadOptions:
         """Return options that were written by `to_dict`."""
         energy = known["energy_kev"]
         return cls(
-            known["step_um"],
-            known["axis_unit"],
-            tuple(known["elements"]),
-            None if energy is None else (float(energy[0]), float(energy[1])),
+            step_um=known["step_um"],
+            step_y_um=known["step_y_um"],
+            axis_unit=known["axis_unit"],
+            elements=tuple(known["elements"]),
+            energy_kev=None if energy is None else (float(energy[0]), float(energy[1])),
         )

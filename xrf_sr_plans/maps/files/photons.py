@@ -19,6 +19,9 @@ from xrf_sr_plans.maps.value_units import ValueUnit, value_unit
 LONGEST_DWELL_MS = 1e7
 """Dwell time of a pixel above which the unit must be wrong: nearly three hours."""
 
+SAME_TIME = 0.02
+"""Relative spread of the times of pixels, up to which they count as the same."""
+
 
 @dataclass(frozen=True, eq=False)
 class Was:
@@ -103,6 +106,9 @@ def as_photons(
         exposure = seconds if seconds.ndim else None
         photons = np.where(np.isnan(per_s), 1.0, per_s * float(np.nanmedian(seconds)))
         notes.append(f"{_which(each, file.elements, 'rate')} turned into photons by {source}")
+    elif dwell_ms is None and (times := _times_that_differ(file)) is not None:
+        exposure = times
+        notes.append("pixels were counted for different times: compared by them")
     was = Was(tuple(unit.name or "photons" for unit in each), photons)
     meta = {**file.meta, "units": "photons", "notes": notes, "was": was}
     if exposure is not None:
@@ -164,6 +170,19 @@ def _seconds(
         f" doesn't say how long each pixel was counted{says_nothing}: give the dwell time"
         " (--dwell-ms; dwell_ms)"
     )
+
+
+def _times_that_differ(file: MapsFile) -> np.ndarray | None:
+    """Return how long each pixel was counted [row, column], where that is not the same for all."""
+    if file.live_time is None or np.ndim(file.live_time.seconds) != 2:
+        return None
+    seconds = np.asarray(file.live_time.seconds, dtype=float)
+    seconds = np.where((seconds > 0) & (seconds <= LONGEST_DWELL_MS / 1e3), seconds, np.nan)
+    measured = np.isfinite(file.maps).any(axis=0)
+    known = seconds[measured & np.isfinite(seconds)]
+    if known.size < 0.9 * max(np.count_nonzero(measured), 1):
+        return None
+    return seconds if np.std(known) > SAME_TIME * np.mean(known) else None
 
 
 def _shown_by_steps(file: MapsFile, each: Sequence[ValueUnit]) -> float | None:

@@ -13,7 +13,7 @@ from xrf_sr_plans.maps.readers.registry import (
 )
 from xrf_sr_plans.maps.readers.roots import inside_roots
 from xrf_sr_plans.maps.readers.run_reader import RunReader
-from xrf_sr_plans.maps.readers.source import read_map
+from xrf_sr_plans.maps.readers.source import monitor_of, placed_counts, read_map
 
 __all__ = [
     "READERS",
@@ -21,6 +21,8 @@ __all__ = [
     "ReadOptions",
     "RunReader",
     "inside_roots",
+    "monitor_of",
+    "placed_counts",
     "read_map",
     "reader_of_file",
     "reader_of_run",

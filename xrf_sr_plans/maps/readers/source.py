@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import xarray as xr
+
+from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.files import MapsFile, ReadOptions
+from xrf_sr_plans.maps.files.photons import SAME_TIME
 from xrf_sr_plans.maps.readers.registry import reader_of_file
 
 
@@ -31,3 +36,66 @@ def read_map(
     """
     path = Path(path)
     return reader_of_file(path, reader).read(path, options or ReadOptions())
+
+
+def placed_counts(file: MapsFile, row_pixels: int = 1) -> xr.DataArray:
+    """Return the values of a map that was read (element, y, x), with its place on the stage.
+
+    Its attribute ``step_um`` is the length of a pixel along x.
+
+    Parameters
+    ----------
+    file
+        What `read_map` returned. Where it doesn't know the place of an axis, pixels count from 0
+        on, in steps that follow from those along the other axis.
+    row_pixels
+        How many pixels of a row make up the distance of two rows: 1 for squares.
+
+    Raises
+    ------
+    ConfigError
+        The file says no step at all, or its rows lie at another distance.
+    """
+    path = file.meta.get("path", "the map")
+    known = {"x": file.pixel_size_um, "y": file.pixel_size_y_um}
+    if file.y_um is None:
+        known["y"] = known["x"] * row_pixels
+    if not known["x"] > 0:
+        known["x"] = known["y"] / row_pixels
+    if not known["x"] > 0:
+        raise ConfigError(
+            f"{path}: the step is {known['x']} um; the file doesn't say it: give --step-um"
+        )
+    if row_pixels > 1 and abs(known["y"] - row_pixels * known["x"]) > 0.05 * known["y"]:
+        raise ConfigError(
+            f"{path}: its rows are {known['y']:g} um apart and its pixels {known['x']:g} um long;"
+            f" rows of {row_pixels} pixels a step would be {row_pixels * known['x']:g} um apart"
+        )
+    listed = {"y": file.y_um, "x": file.x_um}
+    um = {"units": "um"}
+    coords = {}
+    for name, num in zip("yx", file.maps.shape[1:], strict=True):
+        centers = listed[name]
+        coords[name] = (name, known[name] * np.arange(num) if centers is None else centers, um)
+    return xr.DataArray(
+        file.maps,
+        dims=("element", "y", "x"),
+        coords={"element": list(file.elements), **coords},
+        attrs={"step_um": known["x"]},
+    )
+
+
+def monitor_of(file: MapsFile) -> np.ndarray | None:
+    """Return what counts of a map that was read are divided by [row, column]; None: nothing.
+
+    Where pixels were counted for different times, it is those. Else it is the flux monitor.
+
+    Parameters
+    ----------
+    file
+        What `as_photons` returned.
+    """
+    times = file.meta.get("exposure")
+    if times is not None and np.nanstd(times) > SAME_TIME * np.nanmean(times):
+        return np.asarray(times)
+    return file.i0 if file.i0 is not None else times
