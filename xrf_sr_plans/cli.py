@@ -191,7 +191,7 @@ def enhance(
     from xrf_sr_plans.maps.files import as_photons
     from xrf_sr_plans.maps.readers import ReadOptions, monitor_of, placed_counts, read_map
     from xrf_sr_plans.sr.predict import enhance as enhance_counts
-    from xrf_sr_plans.store.export import write_enhanced
+    from xrf_sr_plans.store.exports import write_enhanced
 
     wanted = checked_sampling(sampling)
     row_pixels = factor if wanted == "rows" else 1

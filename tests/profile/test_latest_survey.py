@@ -101,8 +101,10 @@ def test_a_survey_is_taken_home_as_one_map(latest_and_session, tmp_path: Path):
     assert again.placements == made.placements
     path = latest.export(tmp_path / "survey.h5")
     with h5py.File(path) as file:
-        group = file[file.attrs["default"]]
-        group = group[group.attrs["default"]]
+        entry = file[file.attrs["default"]]
+        plot = entry[entry.attrs["default"]]
+        np.testing.assert_array_equal(plot[plot.attrs["signal"]][:], made.value.values[0])
+        group = entry["composite"]
         assert group.attrs["NX_class"] == "NXdata"
         assert list(group.attrs["axes"]) == ["element", "y", "x"]
         signal = group[group.attrs["signal"]]

@@ -17,7 +17,7 @@ from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.review.picture import SurveyView, draw_survey
 from xrf_sr_plans.review.record import SurveyRecord, left_out, read_survey, regions_of
 from xrf_sr_plans.rois.forecast import Forecast
-from xrf_sr_plans.store.export import write_composite
+from xrf_sr_plans.store.exports import write_composite
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class LatestSurvey:
         return self._with_enhanced_maps().composite()
 
     def export(self, path: Path | str = "survey.h5") -> Path:
-        """Save that map with its error bars as a NeXus HDF5 file (`store.export`).
+        """Save that map with its error bars as a NeXus HDF5 file (`store.exports`).
 
         Parameters
         ----------

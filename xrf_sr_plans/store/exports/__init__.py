@@ -1,0 +1,10 @@
+"""Maps as files that other programs open: NeXus, MAPS, PyXRF and OME-TIFF.
+
+Each module writes one layout. All of them are given an `ExportedMap`, which is the same for
+measured maps, enhanced ones and the composite map of a survey. `export_map` is the door to them.
+"""
+
+from xrf_sr_plans.store.exports.formats import FORMATS, export_map, format_for
+from xrf_sr_plans.store.exports.nexus import write_composite, write_enhanced
+
+__all__ = ["FORMATS", "export_map", "format_for", "write_composite", "write_enhanced"]
