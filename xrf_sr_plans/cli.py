@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import xrf_sr_plans
-from xrf_sr_plans.errors import ConfigError, XrfSrError
+from xrf_sr_plans.errors import ConfigError, FileFormatError, XrfSrError
 from xrf_sr_plans.measurement import (
     FACTORS,
     SAMPLINGS,
@@ -231,6 +231,37 @@ def readers() -> None:
 
     for line in readers_in_words():
         Console().print(line, soft_wrap=True, markup=False)
+
+
+@app.command()
+def export(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="JSON-lines files of runs: surveys, results, composites."),
+    ],
+    format: Annotated[
+        str,
+        typer.Option(help="Layout of the files: 'nexus', 'maps', 'pyxrf' or 'ome-tiff'."),
+    ] = "nexus",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the new files; default: beside each input.")
+    ] = None,
+) -> None:
+    """Save the maps in stored runs for silx, PyMca, NeXpy, MAPS, PyXRF or Fiji."""
+    from rich.console import Console
+
+    from xrf_sr_plans.store.exports import export_runs
+    from xrf_sr_plans.store.jsonl import read_jsonl
+
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        written = 0
+        for path in export_runs(read_jsonl(file), out or file.parent, format):
+            written += 1
+            Console().print(str(path), soft_wrap=True)
+        if not written:
+            raise FileFormatError(f"{file}: holds no run with a map, so there is nothing to export")
 
 
 @app.command()

@@ -141,8 +141,10 @@ def test_names_that_nexus_does_not_allow_are_changed_and_stay_apart() -> None:
 @pytest.mark.parametrize("name", ["map.h5", "map.maps.h5", "map.pyxrf.h5"])
 def test_our_own_readers_find_values_positions_and_units(name: str, tmp_path: Path) -> None:
     maps = enhanced()
-    found = read_layouts(export_map(maps, tmp_path / name), name, None, lambda values: None)
+    found = read_layouts(export_map(maps, tmp_path / name), name)
     assert list(found.elements) == ELEMENTS
+    np.testing.assert_allclose(found.x_um, X_UM)
+    np.testing.assert_allclose(found.y_um, Y_UM)
     assert found.pixel_size_um == pytest.approx(1.5)
     assert found.meta["pixel_size_y_um"] == pytest.approx(1.5)
     assert found.meta["notes"] == []
@@ -153,7 +155,7 @@ def test_our_own_readers_find_values_positions_and_units(name: str, tmp_path: Pa
 @pytest.mark.parametrize("name", ["map.h5", "map.maps.h5", "map.pyxrf.h5"])
 def test_rows_keep_their_oblong_pixels(name: str, tmp_path: Path) -> None:
     maps = measured_rows()
-    found = read_layouts(export_map(maps, tmp_path / name), name, None, lambda values: None)
+    found = read_layouts(export_map(maps, tmp_path / name), name)
     assert (found.pixel_size_um, found.meta["pixel_size_y_um"]) == pytest.approx((1.5, 3.0))
     assert found.maps.shape == (3, 6, 20)
 

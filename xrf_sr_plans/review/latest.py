@@ -17,7 +17,7 @@ from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.review.picture import SurveyView, draw_survey
 from xrf_sr_plans.review.record import SurveyRecord, left_out, read_survey, regions_of
 from xrf_sr_plans.rois.forecast import Forecast
-from xrf_sr_plans.store.exports import write_composite
+from xrf_sr_plans.store.exports import comparisons, export_map, format_for
 
 logger = logging.getLogger(__name__)
 
@@ -137,13 +137,18 @@ class LatestSurvey:
         """
         return self._with_enhanced_maps().composite()
 
-    def export(self, path: Path | str = "survey.h5") -> Path:
-        """Save that map with its error bars as a NeXus HDF5 file (`store.exports`).
+    def export(self, path: Path | str = "survey.h5", format: str | None = None) -> Path:
+        """Save that map with its error bars for other programs (`store.exports`).
+
+        A NeXus file also says how the fine maps compared with what had been predicted.
 
         Parameters
         ----------
         path
             File name. The folder must exist, and an existing file is replaced.
+        format
+            ``nexus``, ``maps``, ``pyxrf`` or ``ome-tiff``; None: what the ending of `path` stands
+            for.
 
         Returns
         -------
@@ -153,11 +158,16 @@ class LatestSurvey:
         Raises
         ------
         RefusedError
-            As in `composite`.
+            As in `composite`, or there is no such format.
         OSError
             The file can't be written.
         """
-        return write_composite(self.composite(), path)
+        # Refused before the map is made.
+        format = format_for(path, format)
+        composite = self.composite()
+        with self._lock:
+            documents = [(name, doc) for _, name, doc in self._documents]
+        return export_map(composite, path, format, verification=list(comparisons(documents)))
 
     def _with_enhanced_maps(self) -> SurveyRecord:
         record = self.record

@@ -6,5 +6,16 @@ measured maps, enhanced ones and the composite map of a survey. `export_map` is 
 
 from xrf_sr_plans.store.exports.formats import FORMATS, export_map, format_for
 from xrf_sr_plans.store.exports.nexus import write_composite, write_enhanced
+from xrf_sr_plans.store.exports.runs import comparisons, export_runs
+from xrf_sr_plans.store.exports.verification import write_verification
 
-__all__ = ["FORMATS", "export_map", "format_for", "write_composite", "write_enhanced"]
+__all__ = [
+    "FORMATS",
+    "comparisons",
+    "export_map",
+    "export_runs",
+    "format_for",
+    "write_composite",
+    "write_enhanced",
+    "write_verification",
+]

@@ -48,6 +48,8 @@ class ExportedMap:
         Photons that a value of 1 is in that unit (element,).
     attributes
         All that is known about the map.
+    verification
+        How fine maps compared with what had been predicted, as in `write_verification`.
     """
 
     kind: str
@@ -61,6 +63,7 @@ class ExportedMap:
     units: tuple[str, ...]
     photons: np.ndarray
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    verification: Sequence[Mapping[str, Any]] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -141,7 +144,11 @@ def is_photons(array: np.ndarray) -> bool:
 
 
 def exported_map(
-    maps: AnyMap, *, units: Sequence[str] = (), photons: np.ndarray | None = None
+    maps: AnyMap,
+    *,
+    units: Sequence[str] = (),
+    photons: np.ndarray | None = None,
+    verification: Sequence[Mapping[str, Any]] = (),
 ) -> ExportedMap:
     """Return what is to be written of a map.
 
@@ -153,6 +160,8 @@ def exported_map(
         Unit in which to tell the values of each element; none: photons.
     photons
         Photons of a value of 1 in that unit (element,); None: one.
+    verification
+        How fine maps compared with what had been predicted.
 
     Raises
     ------
@@ -186,6 +195,7 @@ def exported_map(
         units=units,
         photons=per_unit,
         attributes=dict(maps.dataset.attrs),
+        verification=tuple(verification),
     )
 
 

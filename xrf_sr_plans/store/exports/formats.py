@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,7 @@ def export_map(
     *,
     units: Sequence[str] = (),
     photons: np.ndarray | None = None,
+    verification: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Save measured maps, enhanced maps or a composite map for other programs.
 
@@ -83,6 +85,9 @@ def export_map(
         photons per measured pixel.
     photons
         Photons of a value of 1 in that unit (element,); None: one.
+    verification
+        How fine maps compared with what had been predicted, which NeXus files take in; see
+        `write_verification`.
 
     Returns
     -------
@@ -99,4 +104,5 @@ def export_map(
         The file can't be written.
     """
     chosen = FORMATS[format_for(path, format)]
-    return chosen.write(exported_map(maps, units=units, photons=photons), path)
+    exported = exported_map(maps, units=units, photons=photons, verification=verification)
+    return chosen.write(exported, path)

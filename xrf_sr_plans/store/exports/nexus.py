@@ -7,6 +7,7 @@ Where everything is (https://manual.nexusformat.org, NXdata and NXprocess)::
       Fe, Zn ...               NXdata, all arrays of one element
       enhanced                 NXdata, the same arrays of all elements as (element, y, x)
       process                  NXprocess: model, settings, source, notes
+      verification             NXdata: what fine maps said of the predictions, where there are any
 
 The map of an element is stored once, as an array (y, x) of its own, because viewers open an array
 of two dimensions as an image and one of three as they please. All other places only point to it.
@@ -30,6 +31,14 @@ from xrf_sr_plans.store.exports.exported_map import (
     is_photons,
     program_version,
 )
+from xrf_sr_plans.store.exports.nexus_parts import (
+    new_entry,
+    text_array,
+    write_columns,
+    write_note,
+    write_parameters,
+)
+from xrf_sr_plans.store.exports.verification import write_table
 from xrf_sr_plans.store.exports.whole_file import whole_hdf5
 
 if TYPE_CHECKING:
@@ -77,7 +86,9 @@ def write_enhanced(
     return write_nexus(exported_map(enhanced, units=units, photons=photons), path)
 
 
-def write_composite(composite: CompositeMap, path: Path | str) -> Path:
+def write_composite(
+    composite: CompositeMap, path: Path | str, *, verification: Sequence[Mapping[str, Any]] = ()
+) -> Path:
     """Save the composite map of a survey as a NeXus file; see `write_nexus`.
 
     Its flag ``measured`` says where the value was measured finely, and ``source`` in which of the
@@ -89,6 +100,8 @@ def write_composite(composite: CompositeMap, path: Path | str) -> Path:
         The map.
     path
         File name, usually with the suffix ``.h5`` or ``.nxs``. The folder must exist.
+    verification
+        How its fine maps compared with what had been predicted; see `write_verification`.
 
     Returns
     -------
@@ -100,7 +113,7 @@ def write_composite(composite: CompositeMap, path: Path | str) -> Path:
     OSError
         The file can't be written.
     """
-    return write_nexus(exported_map(composite), path)
+    return write_nexus(exported_map(composite, verification=verification), path)
 
 
 def write_nexus(exported: ExportedMap, path: Path | str) -> Path:
@@ -129,31 +142,12 @@ def write_nexus(exported: ExportedMap, path: Path | str) -> Path:
         entry = new_entry(file, Path(path).name, exported.title, default="maps")
         _write_elements(entry, exported)
         _write_stack(entry, exported)
-        write_process(entry, exported)
+        _write_process(entry, exported)
+        if exported.verification:
+            write_table(entry, exported.verification)
         # Programs that were written for files without an entry find the arrays here.
         file[exported.kind] = _soft_link(f"/entry/{exported.kind}")
     return Path(path)
-
-
-def new_entry(file: h5py.File, name: str, title: str, *, default: str) -> h5py.Group:
-    """Return the NXentry of a new file, whose `default` group is what viewers plot."""
-    import h5py
-
-    file.attrs.update(
-        {
-            "NX_class": "NXroot",
-            "default": "entry",
-            "file_name": name,
-            "creator": "xrf-sr-plans",
-            "creator_version": program_version(),
-            "HDF5_Version": h5py.version.hdf5_version,
-            "h5py_version": h5py.version.version,
-        }
-    )
-    entry = file.create_group("entry")
-    entry.attrs.update({"NX_class": "NXentry", "default": default})
-    entry["title"] = title
-    return entry
 
 
 def group_names(elements: Iterable[str]) -> list[str]:
@@ -233,7 +227,7 @@ def _write_stack(entry: h5py.Group, exported: ExportedMap) -> None:
             "title": exported.title,
         }
     )
-    group.create_dataset("element", data=np.array(exported.elements, dtype="S"))
+    group.create_dataset("element", data=text_array(exported.elements))
     _write_axes(group, exported)
     different = list(dict.fromkeys(exported.units))
     for name in exported.planes:
@@ -253,72 +247,24 @@ def _write_stack(entry: h5py.Group, exported: ExportedMap) -> None:
         group.attrs["attributes_json"] = everything
     if "rescan_uids" in exported.attributes:
         uids = exported.attributes["rescan_uids"] or []
-        group.create_dataset("rescan_uids", data=np.array(list(map(str, uids)), dtype="S"))
+        group.create_dataset("rescan_uids", data=text_array(uids))
 
 
-def write_process(entry: h5py.Group, exported: ExportedMap) -> None:
+def _write_process(entry: h5py.Group, exported: ExportedMap) -> None:
     """Write by what and from what a map was made, as an NXprocess."""
     process = entry.create_group("process")
     process.attrs["NX_class"] = "NXprocess"
     process["program"] = "xrf-sr-plans"
     process["version"] = program_version()
     process["sequence_index"] = 1
-    _parameters(process, "model", exported.model.items())
-    _parameters(process, "settings", exported.settings())
-    _parameters(process, "source", exported.source())
+    write_parameters(process, "model", exported.model.items())
+    write_parameters(process, "settings", exported.settings())
+    write_parameters(process, "source", exported.source())
     if exported.attributes.get("placements"):
-        _columns(process, "placements", exported.attributes["placements"])
+        write_columns(process, "placements", exported.attributes["placements"])
     write_note(process, "notes", "text/plain", "\n".join(exported.notes))
     everything = json.dumps(dict(exported.attributes), default=str)
     write_note(process, "attributes", "application/json", everything)
-
-
-def write_note(parent: h5py.Group, name: str, kind: str, text: str) -> None:
-    """Write a text of any length as an NXnote."""
-    note = parent.create_group(name)
-    note.attrs["NX_class"] = "NXnote"
-    note["type"] = kind
-    note["data"] = text
-
-
-def _parameters(parent: h5py.Group, name: str, values: Iterable[tuple[str, Any]]) -> None:
-    group = parent.create_group(name)
-    group.attrs["NX_class"] = "NXparameters"
-    for key, value in values:
-        stored = group.create_dataset(str(key), data=_as_hdf5(value))
-        unit = {"_um": "um", "_ms": "ms", "_s": "s"}.get(f"_{key.rpartition('_')[2]}")
-        if unit and stored.dtype.kind in "fiu":
-            stored.attrs["units"] = unit
-
-
-def _columns(parent: h5py.Group, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the same keys as one array for each key."""
-    group = parent.create_group(name)
-    group.attrs["NX_class"] = "NXcollection"
-    for key in rows[0]:
-        column = [row.get(key) for row in rows]
-        if any(isinstance(value, str) for value in column):
-            group.create_dataset(key, data=_as_hdf5([str(value or "") for value in column]))
-            continue
-        stored = group.create_dataset(
-            key, data=np.array([np.nan if value is None else value for value in column])
-        )
-        if key.endswith("_um"):
-            stored.attrs["units"] = "um"
-
-
-def _as_hdf5(value: Any) -> Any:
-    """Return a value as HDF5 can hold it: a number, a text, a list of either, else as JSON."""
-    if isinstance(value, bool | np.bool_):
-        return int(value)
-    if isinstance(value, str | int | float | np.number):
-        return value
-    if isinstance(value, list | tuple):
-        if value and all(isinstance(part, str) for part in value):
-            return np.array([part.encode() for part in value])
-        if value and all(isinstance(part, int | float | np.number) for part in value):
-            return np.array(value)
-    return json.dumps(value, default=str)
 
 
 def _image(group: h5py.Group, name: str, array: np.ndarray) -> h5py.Dataset:
