@@ -12,7 +12,7 @@ from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.units import Unit
 from xrf_sr_plans.review.picture import SurveyView, draw_survey
 from xrf_sr_plans.schema import Documents, kind_of_run
-from xrf_sr_plans.store.export import write_composite, write_enhanced
+from xrf_sr_plans.store.exports import write_composite, write_enhanced
 from xrf_sr_plans.store.jsonl import JsonlWriter
 from xrf_sr_plans.store.ledger import file_name
 
