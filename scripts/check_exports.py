@@ -96,7 +96,8 @@ def nexusformat(folder: Path, name: str) -> str:
     """Let nexusformat, which NeXpy is made of, find the default plot."""
     import nexusformat.nexus as nx
 
-    data = nx.nxload(str(folder / f"{name}.h5")).plottable_data
+    root = nx.nxload(str(folder / f"{name}.h5"))
+    data = root.plottable_data
     assert data is not None, "no plottable data"
     assert data.is_plottable(), "not plottable"
     assert data.plot_rank == 2, f"a plot of {data.plot_rank} dimensions"
@@ -106,6 +107,10 @@ def nexusformat(folder: Path, name: str) -> str:
         assert axis.units == "um", axis.units
     if name != "rows":
         near(np.asarray(data.nxerrors.nxvalue) ** 2, pattern()[0], "errors")
+    # What NeXpy shows beside the plot, which reads every group.
+    assert "process:NXprocess" in root.tree
+    stack = root["entry"][kind_of(name)]
+    near(stack.nxsignal.nxvalue, pattern(rows_of(name)), "all elements")
     return f"plots {data.nxsignal.nxname} in {data.nxsignal.units}"
 
 

@@ -145,8 +145,9 @@ def write_nexus(exported: ExportedMap, path: Path | str) -> Path:
         _write_process(entry, exported)
         if exported.verification:
             write_table(entry, exported.verification)
-        # Programs that were written for files without an entry find the arrays here.
-        file[exported.kind] = _soft_link(f"/entry/{exported.kind}")
+        # Scripts for files without an entry find the arrays here. A soft link would do, but for
+        # nexusformat, which can't follow one to virtual arrays.
+        file[exported.kind] = entry[exported.kind]
     return Path(path)
 
 
@@ -303,9 +304,3 @@ def _long_name(element: str, name: str, unit: str, array: np.ndarray) -> str:
         "source": " number of the rescan, 0: estimated",
     }.get(name, f" {name}")
     return f"{element}{what} ({unit})" if is_photons(array) else f"{element}{what}"
-
-
-def _soft_link(path: str) -> Any:
-    import h5py
-
-    return h5py.SoftLink(path)
