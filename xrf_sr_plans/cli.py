@@ -170,7 +170,10 @@ def enhance(
         float | None,
         typer.Option(help="Step of the scan in um, of rows their distance; replaces the file's."),
     ] = None,
-    sampling: Annotated[str, typer.Option(help=_SAMPLING_HELP)] = "fly",
+    sampling: Annotated[
+        str | None,
+        typer.Option(help=f"{_SAMPLING_HELP} Without it, what a run says, and fly for files."),
+    ] = None,
     dwell_ms: Annotated[
         float | None,
         typer.Option(help="Time at each pixel in ms, which makes photons of counts per second."),
@@ -189,19 +192,21 @@ def enhance(
     from rich.console import Console
 
     from xrf_sr_plans.maps.files import as_photons
-    from xrf_sr_plans.maps.readers import ReadOptions, monitor_of, placed_counts, read_map
+    from xrf_sr_plans.maps.readers import ReadOptions, monitor_of, placed_counts
     from xrf_sr_plans.sr.predict import enhance as enhance_counts
     from xrf_sr_plans.store.exports import write_enhanced
+    from xrf_sr_plans.store.map_source import read_any_map
 
-    wanted = checked_sampling(sampling)
-    row_pixels = factor if wanted == "rows" else 1
+    asked = None if sampling is None else checked_sampling(sampling)
     # The step of rows is their distance, of which a pixel along them is a part.
     options = ReadOptions(
-        step_um=None if step_um is None else step_um / row_pixels,
+        step_um=step_um if step_um is None or asked != "rows" else step_um / factor,
         step_y_um=step_um,
         axis_unit=axis_unit,
     )
-    read = read_map(file, reader=reader, options=options)
+    read = read_any_map(file, reader=reader, options=options)
+    wanted = asked or checked_sampling(read.meta.get("sampling", "fly"))
+    row_pixels = factor if wanted == "rows" else 1
     measured = as_photons(read, dwell_ms=dwell_ms, units=units)
     for note in measured.notes:
         Console(stderr=True).print(f"{file}: {note}", soft_wrap=True, markup=False)
@@ -214,7 +219,7 @@ def enhance(
         probe_fwhm_um=probe_um,
         sampling=wanted,
         i0=monitor_of(measured),
-        dwell_ms=dwell_ms,
+        dwell_ms=dwell_ms or measured.meta.get("dwell_ms"),
     )
     target = out or file.with_name(f"{file.stem}_x{factor}.h5")
     was = measured.meta["was"]

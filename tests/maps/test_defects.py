@@ -195,10 +195,7 @@ def test_empty_columns_at_an_end_of_the_rows_are_unmeasured(number, first) -> No
     found = find_defects(counts, NAMES)
     assert list(found.bad_columns) == columns
     assert found.mask.sum() == 3 * 48 * number
-    assert (
-        f"column {', '.join(map(str, columns))}: nothing in all elements"
-        in (found.notes[0])
-    )
+    assert f"column {', '.join(map(str, columns))}: nothing in all elements" in (found.notes[0])
 
 
 def test_columns_with_one_number_copies_and_multiples_are_unmeasured() -> None:

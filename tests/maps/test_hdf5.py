@@ -280,3 +280,16 @@ def test_a_whole_file_takes_less_than_half_a_second_more_than_before(tmp_path):
         seconds.append(time.monotonic() - began)
     # Twice as much as allowed, since the machine may be busy with other tests.
     assert min(seconds) < 1.0
+
+
+def test_links_lead_below_configured_folders_too(tmp_path, monkeypatch):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "fits").mkdir()
+    with h5py.File(tmp_path / "raw" / "scan.h5", "w") as file:
+        file["x"] = COUNTS
+    path = maps_file(tmp_path / "fits", linked(str(tmp_path / "raw" / "scan.h5")))
+    monkeypatch.delenv("XRF_SR_READ_ROOTS", raising=False)
+    with pytest.raises(FileFormatError, match="or below a folder in XRF_SR_READ_ROOTS"):
+        read_maps(path)
+    monkeypatch.setenv("XRF_SR_READ_ROOTS", str(tmp_path / "raw"))
+    np.testing.assert_array_equal(read_maps(path).maps, COUNTS)

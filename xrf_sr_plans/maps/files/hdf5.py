@@ -1,9 +1,9 @@
 """`Hdf5File`: an HDF5 file that anybody may have written, or damaged, read with care.
 
 * A file may refer to others: by external links, external storage and virtual data sets. These are
-  read if they are named relative to the folder of the file and lie there or below, symbolic links
-  followed, and refused otherwise. A file from elsewhere thus can't show what only its reader may
-  read.
+  read if they are named relative to the folder of the file and lie there or below, or if they lie
+  below a configured folder (`roots`), symbolic links followed, and refused otherwise. A file from
+  elsewhere thus can't show what only its reader may read.
 * What a data set or an attribute declares is checked before memory is taken for it: the number of
   values, the size of a text, the size of a chunk, and all of it against the bytes that are stored.
 
@@ -25,6 +25,7 @@ import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError, MissingExtraError
 from xrf_sr_plans.maps.files.npz_archive import INFLATION, MAX_BYTES, MAX_VALUES
+from xrf_sr_plans.maps.files.roots import ROOTS_VARIABLE, configured_roots
 
 MAX_TEXTS = 4096
 """Largest number of names, or of values of an attribute."""
@@ -70,6 +71,7 @@ class Hdf5File:
         path = path.resolve()
         self.shown = shown
         self._folder = path.parent
+        self._roots = [root.resolve() for root in configured_roots()]
         self._before = before
         self._others: dict[Path, h5py.File] = {}
         before(0)
@@ -231,13 +233,15 @@ class Hdf5File:
         try:
             path = (folder / name).resolve()
             is_inside = not Path(name).is_absolute() and path.is_relative_to(self._folder)
+            is_inside = is_inside or any(path.is_relative_to(root) for root in self._roots)
             is_there = path.is_file()
         except (ValueError, OSError, RuntimeError) as error:
             raise FileFormatError(f"{self.shown}: refers to {name!r}: {error}") from error
         if not is_inside:
             raise FileFormatError(
                 f"{self.shown}: refers to {name!r}; other files are read only if they are named"
-                " relative to the folder of this file and lie in it"
+                " relative to the folder of this file and lie in it, or below a folder in"
+                f" {ROOTS_VARIABLE}"
             )
         if not is_there:
             raise FileFormatError(f"{self.shown}: refers to {name!r}, which is no file")

@@ -59,7 +59,7 @@ def read_npz(path: Path, options: ReadOptions | None = None) -> MapsFile:
         units=_units(arrays),
         live_time=_live_time(arrays),
         i0=_numbers(arrays, "i0"),
-        meta={"reader": "npz", **texts},
+        meta={"reader": "npz", "one_size": _is_one_size(arrays), **texts},
     )
 
 
@@ -110,6 +110,12 @@ def _axes(arrays: dict[str, np.ndarray], shape: tuple[int, ...], path: Path) -> 
     return axes
 
 
+def _is_one_size(arrays: dict[str, np.ndarray]) -> bool:
+    """Return whether one size was given for both axes, although rows may lie further apart."""
+    stored = arrays.get("pixel_size_um")
+    return stored is not None and stored.size == 1 and "y_um" not in arrays
+
+
 def _numbers(arrays: dict[str, np.ndarray], name: str) -> np.ndarray | None:
     found = arrays.get(name)
     return found.astype(float) if found is not None and found.dtype.kind in "fiu" else None
@@ -151,6 +157,4 @@ def _pixel_sizes_um(stored: np.ndarray, path: Path) -> dict[str, float]:
             raise FileFormatError(
                 f"{path}: 'pixel_size_um' is {size_um}; it must be finite and above 0"
             )
-    # A single size is that along x. Rows of pixels may lie further apart than pixels are long.
-    both = {"y": float(sizes_um[0]), "x": float(sizes_um[-1])}
-    return both if sizes_um.size == 2 else {"x": both["x"]}
+    return {"y": float(sizes_um[0]), "x": float(sizes_um[-1])}

@@ -58,7 +58,10 @@ def placed_counts(file: MapsFile, row_pixels: int = 1) -> xr.DataArray:
     """
     path = file.meta.get("path", "the map")
     known = {"x": file.pixel_size_um, "y": file.pixel_size_y_um}
-    if file.y_um is None:
+    listed = {"y": file.y_um, "x": file.x_um}
+    if row_pixels > 1 and file.meta.get("one_size"):
+        listed["y"] = None
+    if listed["y"] is None:
         known["y"] = known["x"] * row_pixels
     if not known["x"] > 0:
         known["x"] = known["y"] / row_pixels
@@ -71,7 +74,6 @@ def placed_counts(file: MapsFile, row_pixels: int = 1) -> xr.DataArray:
             f"{path}: its rows are {known['y']:g} um apart and its pixels {known['x']:g} um long;"
             f" rows of {row_pixels} pixels a step would be {row_pixels * known['x']:g} um apart"
         )
-    listed = {"y": file.y_um, "x": file.x_um}
     um = {"units": "um"}
     coords = {}
     for name, num in zip("yx", file.maps.shape[1:], strict=True):
