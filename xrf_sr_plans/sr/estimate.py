@@ -17,6 +17,7 @@ from xrf_sr_plans.sr.bicubic import baseline_of, is_smoothed
 from xrf_sr_plans.sr.doubtful_pixels import run_without_doubts
 from xrf_sr_plans.sr.evidence import evidence
 from xrf_sr_plans.sr.intervals import Calibration, Regime, intervals, restated
+from xrf_sr_plans.sr.kriging import kriging_choice
 from xrf_sr_plans.sr.prepare import Prepared, without_background
 from xrf_sr_plans.sr.scale import Scale, per_coarse_pixel
 from xrf_sr_plans.sr.threads import for_each
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 STRIP_PIXELS = 2**16
 """Fine pixels whose intervals are computed together, few enough for the processor's cache."""
+LinearChoice = tuple[np.ndarray | None, np.ndarray | None]
+"""Of each element the width of the smoothing and the covariance of kriging; None: not chosen."""
 IN_PHOTONS = ("estimate", "sigma", "lower", "upper", "baseline")
 """The fields that are in photons per measured pixel."""
 SUMMED = "rows summed to squares: the model reads no rows"
@@ -59,9 +62,10 @@ def estimate(
     scale = Scale.of(per_coarse_pixel(counts, measurement))
     wanted = network.smooths or is_smoothed(measurement)
     widths = chosen_widths(counts, measurement) if wanted else None
+    covariances = kriging_choice(counts, measurement) if network.smooths else None
 
     def run(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return run_network(part, scale, measurement, network, device, widths)
+        return run_network(part, scale, measurement, network, device, (widths, covariances))
 
     stabilised, sigma = run(counts)
     run_without_doubts(
@@ -201,7 +205,7 @@ def run_network(
     measurement: Measurement,
     network: Any,
     device: str | None,
-    widths: np.ndarray | None = None,
+    linear: LinearChoice = (None, None),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the network's stabilised estimate and its sigma, float32 (element, Y, X).
 
@@ -219,9 +223,9 @@ def run_network(
         One of `sr.registry.ARCHITECTURES`.
     device
         As in `enhance`.
-    widths
-        `physics.smoothing.chosen_widths` of the whole map, if `counts` are a part of it; None:
-        they are chosen where the network wants to know them.
+    linear
+        `physics.smoothing.chosen_widths` and `sr.kriging.kriging_choice` of the whole map, if
+        `counts` are a part of it; None: they are chosen where the network wants to know them.
 
     Raises
     ------
@@ -245,9 +249,11 @@ def run_network(
             f"{type(network).__name__} reads maps of factor {known}, not"
             f" {reading_name(measurement.reading)}"
         )
-    if widths is None and network.smooths:
-        widths = chosen_widths(counts, measurement)
+    widths, covariances = linear
+    if network.smooths:
+        widths = chosen_widths(counts, measurement) if widths is None else widths
+        covariances = kriging_choice(counts, measurement) if covariances is None else covariances
     where = _device(device)
-    smoothing = None if widths is None else widths[None]
-    conditions = conditions_of(scale.low[None], scale.span[None], [measurement], smoothing)
+    told = [None if choice is None else choice[None] for choice in (widths, covariances)]
+    conditions = conditions_of(scale.low[None], scale.span[None], [measurement], *told)
     return run_tiled(network.to(where), counts, conditions, measurement.factor, where)

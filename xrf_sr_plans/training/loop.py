@@ -38,6 +38,8 @@ from xrf_sr_plans.training.simulated_pairs import Samples, random_batch
 from xrf_sr_plans.training.training_config import OURS, TrainingConfig
 
 log = logging.getLogger(__name__)
+ADDED = ("shared", "kriged")
+"""Parts that begin without an effect, so that a network without them can be gone on with."""
 
 
 class _Batches(Dataset[dict[str, Any]]):
@@ -175,11 +177,16 @@ def save_weights(network: torch.nn.Module, path: Path) -> None:
 
 
 def _begin_with(network: torch.nn.Module, path: Path) -> None:
+    """Fill in weights; parts that a smaller network of the kind has not stay as they are."""
     try:
-        network.load_state_dict(load_file(path))
+        state = load_file(path)
+        missing, unknown = network.load_state_dict(state, strict=False)
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"start={path}: no weights of such a network ({reason})") from error
+    wrong = [*unknown, *(name for name in missing if name.split(".")[0] not in ADDED)]
+    if wrong:
+        raise ConfigError(f"start={path}: no weights of such a network ({wrong[0]})")
 
 
 def train(config: TrainingConfig) -> Path:

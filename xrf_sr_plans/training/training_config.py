@@ -47,6 +47,9 @@ class TrainingConfig(BaseModel):
     blocks: int = Field(default=5, ge=1, le=64)
     mix_width: int = Field(default=16, ge=1, le=256)
     """Features that an element shows the others (`set` only)."""
+    shared_filters: int = Field(default=48, ge=0, le=256)
+    """Filters of the trunk that a map has once for all its elements (`folded` only); 0: none."""
+    shared_blocks: int = Field(default=6, ge=1, le=64)
     n_phantoms: int = Field(default=960, ge=1, le=10**6)
     phantom_px: int = Field(default=192, ge=64, le=4096)
     n_validation: int = Field(default=16, ge=1, le=10**5)
