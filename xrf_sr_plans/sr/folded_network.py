@@ -65,7 +65,7 @@ class FoldedNetworkConfig:
     """Dilations of the convolutions by which a sigma sees further than the estimate."""
     shared_filters: int = 0
     """Filters of the trunk that a map has once, whatever the number of its elements; 0: none."""
-    shared_blocks: int = 6
+    shared_blocks: int = 4
     shared_before: tuple[int, ...] = (1, 3)
     """Blocks before which each element is given what the shared trunk found."""
     kriges: bool = False

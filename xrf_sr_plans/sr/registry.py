@@ -48,7 +48,7 @@ class Architecture(BaseModel):
     """
     shared_filters: int = Field(default=0, ge=0, le=256)
     """Filters of the trunk that a map has once for all its elements, for the kind `folded`."""
-    shared_blocks: int = Field(default=6, ge=1, le=64)
+    shared_blocks: int = Field(default=4, ge=1, le=64)
     kriges: bool = False
     """Whether kriging has a say in what the network corrects, for the kind `folded`."""
     elements: int = Field(default=1, ge=1, le=128)
