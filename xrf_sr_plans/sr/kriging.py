@@ -11,6 +11,7 @@ place.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -137,9 +138,7 @@ def kernels(chosen: int, factor: int, fast_pixels: int) -> np.ndarray:
     covariance = Covariance(1 - share, float(length), power, share)
     reach = REACH_STEPS, REACH_STEPS * fast_pixels
     places = [((row + 0.5) / factor - 0.5, 0.0) for row in range(factor)]
-    made = np.stack([weights(covariance, place, fast_pixels, reach) for place in places]).astype(
-        np.float32
-    )
+    made = weights(covariance, places, fast_pixels, reach).astype(np.float32)
     # Mirrored to the last bit, so that mirrored maps give mirrored results.
     made = (made + made[::-1, ::-1]) / 2
     made = (made + made[..., ::-1]) / 2
@@ -148,15 +147,18 @@ def kernels(chosen: int, factor: int, fast_pixels: int) -> np.ndarray:
 
 
 def weights(
-    covariance: Covariance, place: tuple[float, float], fast_pixels: int, reach: tuple[int, int]
+    covariance: Covariance,
+    places: Sequence[tuple[float, float]],
+    fast_pixels: int,
+    reach: tuple[int, int],
 ) -> np.ndarray:
-    """Return the weights, (2 reach + 1) along (y, x), of the pixels around a place.
+    """Return the weights of the pixels around some places.
 
     Parameters
     ----------
     covariance
         Of the map.
-    place
+    places
         (y, x) from the centre of the middle pixel, in coarse steps.
     fast_pixels
         Pixels per coarse step along x.
@@ -166,7 +168,7 @@ def weights(
     Returns
     -------
     np.ndarray
-        They sum to 1, and a linear ramp stays one.
+        (place, 2 reach + 1, 2 reach + 1). Those of a place sum to 1, and a linear ramp stays one.
     """
     y, x = (axis.ravel() for axis in np.mgrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1])
     at = np.column_stack([y, x / fast_pixels]).astype(float)
@@ -176,9 +178,10 @@ def weights(
     among = covariance(apart) / unit + (covariance.noise / unit + _JITTER) * np.eye(len(at))
     drift = np.column_stack([np.ones(len(at)), at])
     system = np.block([[among, drift], [drift.T, np.zeros((3, 3))]])
-    towards = covariance(np.hypot(*(at - place).T)) / unit
-    solved = linalg.solve(system, np.concatenate([towards, [1.0, *place]]), assume_a="sym")
-    return solved[: len(at)].reshape(2 * reach[0] + 1, 2 * reach[1] + 1)
+    towards = covariance(np.hypot(*(at[:, None] - np.array(places)[None]).T)).T / unit
+    known = np.column_stack([np.ones(len(places)), places]).T
+    solved = linalg.solve(system, np.concatenate([towards, known]), assume_a="sym")
+    return solved[: len(at)].T.reshape(len(places), 2 * reach[0] + 1, 2 * reach[1] + 1)
 
 
 def kriging(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
@@ -214,8 +217,12 @@ def _predicted(plane: np.ndarray, measurement: Measurement, covariance: Covarian
     (rows, columns), pixels = measurement.refinement, measurement.fast_pixels
     reach = REACH_STEPS, REACH_STEPS * pixels
     fine = np.empty((plane.shape[0] * rows, plane.shape[1] * columns))
-    for row, column in itertools.product(range(rows), range(columns)):
-        place = (row + 0.5) / rows - 0.5, ((column + 0.5) / columns - 0.5) / pixels
-        kernel = weights(covariance, place, pixels, reach)
+    within = list(itertools.product(range(rows), range(columns)))
+    places = [
+        ((row + 0.5) / rows - 0.5, ((column + 0.5) / columns - 0.5) / pixels)
+        for row, column in within
+    ]
+    of_places = weights(covariance, places, pixels, reach)
+    for (row, column), kernel in zip(within, of_places, strict=True):
         fine[row::rows, column::columns] = ndimage.correlate(plane, kernel, mode="nearest")
     return fine
