@@ -26,7 +26,7 @@ from xrf_sr_plans.sr.trust_mask import untrust
 if TYPE_CHECKING:
     import torch
 
-STRIP_PIXELS = 2**16
+STRIP_PIXELS = 2**14
 """Fine pixels whose intervals are computed together, few enough for the processor's cache."""
 LinearChoice = tuple[np.ndarray | None, np.ndarray | None]
 """Of each element the width of the smoothing and the covariance of kriging; None: not chosen."""
@@ -88,15 +88,16 @@ def estimate(
         only = slice(index, index + 1)
         views = {name: values[only] for name, values in fields.items()}
         own = None if widths is None else widths[only]
-        baseline = baseline_of(counts[only], measurement, own)
-        views["baseline"][:] = baseline * shrink[index]
+        single = counts[only].astype(np.float32)
+        baseline = baseline_of(single, measurement, own)
+        np.multiply(baseline, np.float32(shrink[index]), out=views["baseline"])
         of_one = (
-            counts[only],
+            single,
             ready.measured[only],
             scale.only(index),
             measurement,
             calibration,
-            shrink[index],
+            float(shrink[index]),
         )
         distances[index] = _finish(views, *of_one)
 
@@ -158,16 +159,18 @@ def _finish(
 ) -> float:
     """Fill the fields of one element but its baseline, each (1, Y, X), in place of the network's.
 
+    All of it is in single precision, `counts` too.
     The network's are in stabilised photons per coarse pixel, and so are the intervals made.
     Returns how far the element is from what the model was calibrated on (`intervals.restated`).
     """
     pixels = measurement.fast_pixels
-    projected = unstabilise(fields["estimate"].astype(float)) / pixels
+    projected = unstabilise(fields["estimate"])
+    projected /= pixels
     projected = consistency.project(counts, projected, measurement)
     chi2 = consistency.local_chi2(counts, projected, measurement)
     agrees = chi2 <= calibration.regime.worst_chi2
     fields["trusted"][:] = repeat(agrees, measurement.refinement)
-    fields["estimate"][:] = projected * shrink
+    np.multiply(projected, shrink, out=fields["estimate"])
     projected *= pixels
     law = calibration.law_of(measurement)
     known = np.empty((1, 0))
@@ -178,11 +181,11 @@ def _finish(
     rows = max(1, STRIP_PIXELS // projected.shape[2])
     for low in range(0, projected.shape[1], rows):
         strip = (slice(None), slice(low, low + rows))
-        part, sigma = projected[strip], fields["sigma"][strip].astype(float)
+        part, sigma = projected[strip], fields["sigma"][strip]
         ends = intervals(calibration, measurement, stabilise(part), sigma, scale, restate)
-        fields["sigma"][strip] = ends.sigma * back
-        fields["lower"][strip] = np.minimum(ends.lower, part) * back
-        fields["upper"][strip] = np.maximum(ends.upper, part) * back
+        np.multiply(ends.sigma, back, out=fields["sigma"][strip])
+        np.multiply(np.minimum(ends.lower, part), back, out=fields["lower"][strip])
+        np.multiply(np.maximum(ends.upper, part), back, out=fields["upper"][strip])
     return float(distance[0])
 
 
