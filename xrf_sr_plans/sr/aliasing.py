@@ -152,8 +152,8 @@ def _power(blocks: np.ndarray) -> np.ndarray:
     half = np.asarray(fft.rfft2(blocks, axes=(-2, -1)))
     power = np.empty(blocks.shape, dtype=blocks.dtype)
     first = power[..., : half.shape[-1]]
-    np.square(half.real, out=first)
-    first += np.square(half.imag)
+    np.square(np.real(half), out=first)
+    first += np.square(np.imag(half))
     # Their frequency along x is above 0 and has an opposite.
     power[..., half.shape[-1] :] = first[..., 1 : (width + 1) // 2]
     return power

@@ -29,6 +29,8 @@ SIZES_STEPS = (0.75, 1.5, 3.0)
 """Diameters that are told apart, in coarse steps; each twice the one before."""
 VISIBLE = 0.05
 """A blob lower than this share of the element's range is nothing that anybody would see."""
+ROUNDING = 1e-5
+"""Share of an element's brightest counts below which a height is the rounding of smoothed maps."""
 logger = logging.getLogger(__name__)
 
 NEVER = 1e6
@@ -155,9 +157,9 @@ def visible_blobs(estimate: np.ndarray, factor: int) -> tuple[np.ndarray, np.nda
     """
     plane = _on_half_steps(estimate, factor)
     level, size, height = blobs(plane)
-    spans = [np.ptp(quantiles(one, (0.01, 0.995))) for one in plane]
-    least = np.array(spans, dtype=plane.dtype)[:, None, None] * np.float32(VISIBLE)
-    return level, size, (level > 0) & (height >= least)
+    low, high = np.transpose([quantiles(one, (0.01, 0.995)) for one in plane])
+    least = np.maximum(VISIBLE * (high - low), ROUNDING * high).astype(plane.dtype)
+    return level, size, (level > 0) & (height >= least[:, None, None])
 
 
 def blobs(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
