@@ -275,7 +275,9 @@ def train(
         Path, typer.Option(help="Folder of the training run; a run found there is resumed.")
     ],
     recipe: Annotated[str, typer.Option(help="'ours' or 'notes' (the published recipe).")] = "ours",
-    architecture: Annotated[str, typer.Option(help="'set' (ours), 'notes' or 'srcnn'.")] = "set",
+    architecture: Annotated[
+        str, typer.Option(help="'folded' or 'set' (ours), 'notes' or 'srcnn'.")
+    ] = "folded",
     factor: Annotated[
         int | None, typer.Option(help=f"Factor of 'notes' and 'srcnn': {alternatives(FACTORS)}.")
     ] = None,

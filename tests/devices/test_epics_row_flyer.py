@@ -21,6 +21,7 @@ from xrf_sr_plans import schema
 from xrf_sr_plans.devices.sim.microscope import Microscope
 from xrf_sr_plans.devices.sim.sample import zagami
 from xrf_sr_plans.maps.assemble import MapBuilder
+from xrf_sr_plans.maps.grid import ScanGrid
 
 pytestmark = [
     pytest.mark.e2e,
@@ -168,6 +169,23 @@ def test_the_documents_assemble_to_a_complete_map(flights: dict[str, Any]) -> No
     np.testing.assert_allclose(maps.counts.values[:, 1], np.array(back["counts"])[:, ::-1])
 
 
+def test_rows_are_read_out_in_pixels_finer_than_they_are_apart(flights: dict[str, Any]) -> None:
+    """The map of `xrf_map`, 2 um apart, in pixels of 1 um, at their true places."""
+    rows = flights["rows"]
+    assert rows["error"] == ""
+    start = next(document for name, document in rows["documents"] if name == "start")
+    asked = start["xrf_sr"]
+    assert (asked["sampling"], asked["step_um"], asked["dwell_ms"]) == ("rows", 2.0, DWELL_MS)
+    grid = ScanGrid.from_dict(asked["grid"])
+    assert (grid.fast.num, grid.fast.step_um, grid.slow.num, grid.slow.step_um) == (16, 1, 4, 2)
+    assert [row["n_frames"] for row in rows["rows"]] == [16] * 4
+    for k, row in enumerate(rows["rows"]):
+        centres = grid.fast.centers_um[:: grid.direction(k)]
+        np.testing.assert_allclose(row["fast_um"], centres, atol=0.05)
+        np.testing.assert_allclose(row["slow_um"], grid.slow.centers_um[k], atol=1e-6)
+        assert np.isfinite(row["counts"]).all()
+
+
 @pytest.mark.parametrize(
     ("flight", "message"),
     [
@@ -181,7 +199,7 @@ def test_what_the_motor_record_forbids_is_refused_before_anything_moves(
     refused = flights[flight]
     assert re.match(message, refused["error"])
     assert refused["documents"] == []
-    assert refused["after"]["places"] == flights["whole"]["after"]["places"]
+    assert refused["after"]["places"] == flights["rows"]["after"]["places"]
 
 
 def test_a_pause_in_mid_row_stops_the_stage_and_costs_nothing_but_that_row(

@@ -11,6 +11,7 @@ from xrf_sr_plans.errors import QueryError
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.rois.evidence import evidence
 from xrf_sr_plans.rois.forecast import Forecast
 from xrf_sr_plans.rois.pick import pick_regions
 from xrf_sr_plans.schema import AnalysisRequest, RescanModel
@@ -216,6 +217,28 @@ def test_a_query_that_matches_most_of_the_map_is_told_and_proposes_nothing() -> 
     picked = pick_regions(maps, AnalysisRequest(find="not Fe"), source_uid="raw")
     assert picked.regions == ()
     assert picked.notes == ("'not Fe' matches 100% of the map: nothing to choose from it",)
+
+
+def test_a_query_below_one_photon_is_no_reason_to_give_up_the_map() -> None:
+    """Nearly everywhere as good as undecided is not the same as matching everywhere."""
+    fe = np.full(COARSE.refined(FACTOR).shape, 0.099)
+    fe[10:14, 20:26] = 6.0
+    maps = enhanced({"Fe": fe}, sigma=1.0)
+    picked = pick_regions(maps, AnalysisRequest(find="Fe > 0.1", rescans=SLOW), source_uid="raw")
+    assert picked.notes == ()
+    assert picked.regions
+
+
+def test_errors_of_four_sigmas_are_rare_but_happen() -> None:
+    maps = enhanced({"Fe": np.full(COARSE.refined(FACTOR).shape, 60.0)}, sigma=10.0)
+    one = evidence(maps, "Fe", two_classes=True)
+    shares = {away: float(one.probability_above(60.0 + 10 * away)[0, 0]) for away in (0, 1.645, 4)}
+    assert shares[0] == pytest.approx(0.5)
+    assert shares[1.645] == pytest.approx(0.05, abs=5e-4)
+    assert 1e-3 < shares[4] < 4e-3
+    # The quantiles that are drawn are those of the same distribution.
+    quantile = 1 - shares[4]
+    np.testing.assert_allclose(one.drawn(quantile), 100.0, rtol=1e-3)
 
 
 def test_more_regions_than_are_wanted_are_told() -> None:

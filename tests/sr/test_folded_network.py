@@ -14,12 +14,21 @@ from xrf_sr_plans.sr.folded_network import (  # noqa: E402
     FoldedNetwork,
     FoldedNetworkConfig,
 )
+from xrf_sr_plans.sr.kriging import KRIGED, kriging, kriging_choice  # noqa: E402
 from xrf_sr_plans.sr.network import conditions_of  # noqa: E402
 from xrf_sr_plans.sr.scale import Scale, per_coarse_pixel  # noqa: E402
 from xrf_sr_plans.sr.tiled_inference import run_tiled  # noqa: E402
 
 N_ELEMENTS = 3
-SMALL = FoldedNetworkConfig(filters=8, blocks=4, mix_width=4, sigma_filters=4)
+SMALL = FoldedNetworkConfig(
+    filters=8,
+    blocks=4,
+    mix_width=4,
+    sigma_filters=4,
+    shared_filters=12,
+    shared_blocks=2,
+    kriges=True,
+)
 
 
 def measurement_of(reading: tuple[int, int]) -> Measurement:
@@ -39,7 +48,8 @@ def noisy_counts(how: Measurement, rows: int = 18, columns: int = 22) -> np.ndar
 
 def known(counts: np.ndarray, how: Measurement):
     scale = Scale.of(per_coarse_pixel(counts, how))
-    return conditions_of(scale.low[None], scale.span[None], [how], chosen_widths(counts, how)[None])
+    linear = chosen_widths(counts, how)[None], kriging_choice(counts, how)[None]
+    return conditions_of(scale.low[None], scale.span[None], [how], *linear)
 
 
 def trained_looking(config: FoldedNetworkConfig = SMALL) -> FoldedNetwork:
@@ -78,6 +88,37 @@ def test_a_mirrored_map_gives_the_mirrored_result(reading, axes):
     # The network does more than its start, which is symmetric anyway.
     start = stabilise(how.fast_pixels * smoothed(counts, how))
     assert np.abs(made.stabilised[0].numpy() - start).max() > 1
+
+
+def test_with_the_whole_share_of_kriging_an_untrained_network_is_kriging():
+    how = measurement_of(KRIGED)
+    # So bright that it is all the same how the bias of stabilised counts is taken back.
+    counts = 1000 * noisy_counts(how, 40, 44)
+    network = FoldedNetwork(SMALL)
+    assert network.kriged is not None
+    torch.nn.init.ones_(network.kriged.share.bias)
+    with torch.inference_mode():
+        made = network(torch.tensor(counts[None]), known(counts, how), how.factor).stabilised[0]
+    expected = stabilise(how.fast_pixels * kriging(counts, how))
+    start = stabilise(how.fast_pixels * smoothed(counts, how))
+    # Noise of one part in the variance is rounded to one of a dozen levels.
+    apart = np.abs(made.numpy() - expected).mean()
+    assert apart < 0.3 * np.abs(start - expected).mean()
+
+
+def test_a_smaller_network_ends_where_a_larger_one_begins():
+    smaller = FoldedNetworkConfig(filters=8, blocks=4, mix_width=4, sigma_filters=4)
+    network, larger = trained_looking(smaller), FoldedNetwork(SMALL).eval()
+    larger.load_state_dict(network.state_dict(), strict=False)
+    for reading in READINGS:
+        how = measurement_of(reading)
+        counts = noisy_counts(how)
+        with torch.inference_mode():
+            made, same = (
+                one(torch.tensor(counts[None]), known(counts, how), how.factor).estimate
+                for one in (network, larger)
+            )
+        torch.testing.assert_close(same, made)
 
 
 def test_as_many_numbers_are_learnt_as_are_different():

@@ -24,6 +24,7 @@ from bluesky.utils import Msg, RunEngineInterrupted
 from support.sim_support import Documents, grid_of, row_request
 from xrf_sr_plans.devices.epics_flyer import EpicsRowFlyer
 from xrf_sr_plans.plans.fly_map import fly_map
+from xrf_sr_plans.plans.xrf_map import xrf_map
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "your-beamline.md"
 BLOCK = re.compile(r"^% flown by tests/support/epics_client.py\n```python\n(.*?)^```$", re.M | re.S)
@@ -119,6 +120,18 @@ def main(results: Path, ioc_pid: int) -> None:
     beamline = documented_beamline()
     flights = Flights(beamline)
     flights.fly("whole", fly_map(beamline, GRID, dwell_ms=DWELL_MS))
+    flights.fly(
+        "rows",
+        xrf_map(
+            beamline,
+            x_center_um=0.0,
+            y_center_um=0.0,
+            width_um=16.0,
+            height_um=8.0,
+            step_um=2.0,
+            dwell_ms=2 * DWELL_MS,
+        ),
+    )
     flights.fly(
         "beyond the limits",
         fly_map(beamline, grid_of(nx=12, ny=4, x_um=100.0, run_up_um=5.0), dwell_ms=DWELL_MS),

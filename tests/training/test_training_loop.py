@@ -161,6 +161,22 @@ def test_training_can_begin_with_weights_of_the_same_network_only(tmp_path):
         train(tiny(tmp_path / "text", start=tmp_path / "text.safetensors"))
 
 
+@pytest.mark.slow
+def test_a_network_without_the_shared_trunk_can_be_gone_on_with(tmp_path):
+    from xrf_sr_plans.training.loop import train
+
+    first = train(tiny(tmp_path / "first", shared_filters=0))
+    onwards = {"start": first, "shared_filters": 8, "shared_blocks": 1, "steps": 3}
+    # What is new learns at the learning rate, what was there at a billionth of it.
+    more = weights(train(tiny(tmp_path / "more", started_rate=1e-9, **onwards)))
+    for name, value in weights(first).items():
+        if not name.startswith("kriged."):
+            np.testing.assert_allclose(value, more[name], atol=1e-9)
+    new = {name: value for name, value in more.items() if name.startswith("shared.given.")}
+    assert new
+    assert any(np.abs(value).max() > 1e-5 for value in new.values())
+
+
 def test_training_goes_on_from_weights_at_the_command_line(tmp_path):
     from typer.testing import CliRunner
 

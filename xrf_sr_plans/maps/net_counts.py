@@ -68,7 +68,8 @@ def gross_counts(counts: np.ndarray, elements: Sequence[str]) -> GrossCounts:
     background = np.zeros(len(counts))
     notes: list[str] = []
     for index, (name, plane) in enumerate(zip(elements, counts, strict=True)):
-        negative = np.nan_to_num(plane, nan=0.0) < 0
+        # A NaN is not below 0.
+        negative = plane < 0
         if not negative.any():
             continue
         lost = _no_counts(plane, negative)

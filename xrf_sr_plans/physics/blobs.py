@@ -12,6 +12,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
+from xrf_sr_plans.physics.banded import gaussian_single
+
 
 @dataclass(frozen=True)
 class DiscFilter:
@@ -65,6 +67,8 @@ class DiscFilter:
         return self.heights(smooth, self.surroundings(maps, smooth))
 
     def _smoothed(self, maps: np.ndarray, sigma_px: float) -> np.ndarray:
+        if maps.dtype == np.float32:
+            return gaussian_single(maps, (sigma_px, sigma_px), self.truncate)
         sigmas = (*(0.0,) * (maps.ndim - 2), sigma_px, sigma_px)
         return ndimage.gaussian_filter(maps, sigmas, mode="nearest", truncate=self.truncate)
 
@@ -84,6 +88,20 @@ def _gain(disc_filter: DiscFilter) -> float:
 
 def is_peak(response: np.ndarray, window_px: int, threshold: float = 0.0) -> np.ndarray:
     """Return where maps (..., y, x) are above a threshold and highest in a square around (bool)."""
-    window = (*(1,) * (response.ndim - 2), window_px, window_px)
-    highest = ndimage.maximum_filter(response, size=window)
+    if window_px == 3:
+        highest = _highest_of_nine(response)
+    else:
+        window = (*(1,) * (response.ndim - 2), window_px, window_px)
+        highest = ndimage.maximum_filter(response, size=window)
     return (highest == response) & (response > threshold)
+
+
+def _highest_of_nine(maps: np.ndarray) -> np.ndarray:
+    """Return the largest of a pixel and its neighbours in maps (..., y, x)."""
+    tall = maps.copy()
+    np.maximum(tall[..., 1:, :], maps[..., :-1, :], out=tall[..., 1:, :])
+    np.maximum(tall[..., :-1, :], maps[..., 1:, :], out=tall[..., :-1, :])
+    whole = tall.copy()
+    np.maximum(whole[..., 1:], tall[..., :-1], out=whole[..., 1:])
+    np.maximum(whole[..., :-1], tall[..., 1:], out=whole[..., :-1])
+    return whole

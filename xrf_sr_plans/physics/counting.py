@@ -24,12 +24,20 @@ models work in photons."""
 
 def stabilise(counts: np.ndarray) -> np.ndarray:
     """Return ``2 sqrt(counts + 3/8)``, taking negative counts as zero."""
-    return 2.0 * np.sqrt(np.clip(counts, 0, None) + OFFSET)
+    made = np.asarray(np.maximum(counts, 0.0))
+    made += OFFSET
+    np.sqrt(made, out=made)
+    made *= 2.0
+    return made[()]
 
 
 def unstabilise(stabilised: np.ndarray) -> np.ndarray:
     """Return the algebraic inverse of `stabilise`, in counts; it is never below zero."""
-    return np.clip(np.square(np.clip(stabilised, 0, None)) / 4.0 - OFFSET, 0, None)
+    made = np.asarray(np.maximum(stabilised, 0.0))
+    np.square(made, out=made)
+    made /= 4.0
+    made -= OFFSET
+    return np.maximum(made, 0.0, out=made)[()]
 
 
 def unstabilise_mean(stabilised: np.ndarray) -> np.ndarray:

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
 
 from xrf_sr_plans.measurement import Measurement, Sampling
+from xrf_sr_plans.physics.banded import Banded, gaussian_single
 from xrf_sr_plans.physics.resample import block_mean
 from xrf_sr_plans.ranges import ZERO_OR_MORE, Range, check, range_flaws
 
@@ -200,10 +202,43 @@ def degrade(fine: np.ndarray, measurement: Measurement) -> np.ndarray:
     """Return the counts (..., y, x) that a fine map (..., Y, X) would give, without noise.
 
     The map is blurred by the probe that it is free of, then sampled at the coarse step. This is
-    the forward model; `operators.measure_again` is its linear form.
+    the forward model; `operators.measure_again` is its linear form. A map without gaps of whole
+    coarse pixels in float32 is computed in single precision, up to rounding the same.
     """
     fwhm_px = measurement.removed_probe_steps * measurement.factor
+    if np.asarray(fine).dtype == np.float32:
+        return _degrade_single(fine, fwhm_px, measurement)
     return coarsen(probe_blur(fine, 1.0, fwhm_px), measurement.factor, measurement.sampling)
+
+
+def _degrade_single(fine: np.ndarray, fwhm_px: float, measurement: Measurement) -> np.ndarray:
+    """Return `degrade` of a float32 map without gaps, as products with banded matrices."""
+    sigma_px = fwhm_px / FWHM_PER_SIGMA
+    fine = gaussian_single(fine, (sigma_px, sigma_px))
+    averages = AVERAGES[measurement.sampling]
+    for axis, step, mean in zip((-2, -1), measurement.refinement, averages, strict=True):
+        if step == 1:
+            continue
+        bands = _sampling_bands(fine.shape[axis] // step, step, mean)
+        fine = bands.along_y(fine) if axis == -2 else bands.along_x(fine)
+        if not mean:
+            # The interpolation undershoots beside bright pixels.
+            np.clip(fine, 0, None, out=fine)
+    return fine
+
+
+@lru_cache(maxsize=32)
+def _sampling_bands(num: int, factor: int, averages: bool) -> Banded:
+    """Return `sample_axis` for `num` coarse pixels as a banded matrix."""
+    first = factor * np.arange(num)[:, None]
+    if averages:
+        source = first + np.arange(factor)
+        return Banded.from_taps(source, np.full(source.shape, 1 / factor), np.float32)
+    if factor % 2:
+        return Banded.from_taps(first + factor // 2, np.ones(first.shape), np.float32)
+    shifts, weights = (np.array(column) for column in zip(*_HALF_WAY, strict=True))
+    source = np.clip(first + (factor - 1) // 2 + shifts, 0, factor * num - 1)
+    return Banded.from_taps(source, np.broadcast_to(weights, source.shape), np.float32)
 
 
 def shift_rows(maps: np.ndarray, shift_px: float, rows: int = 1) -> np.ndarray:

@@ -15,6 +15,8 @@ from typing import Literal
 
 import numpy as np
 
+from xrf_sr_plans.physics.banded import Banded
+
 Kernel = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
@@ -110,6 +112,28 @@ def upsample(
     return maps
 
 
+@lru_cache(maxsize=32)
+def _upsample_bands(num: int, factor: int, single: bool) -> Banded:
+    """Return bicubic interpolation along one axis, in single or double precision."""
+    return Banded.from_taps(*_taps(num, factor, "bicubic"), np.float32 if single else np.float64)
+
+
+def upsample_filled(maps: np.ndarray, factor: int | tuple[int, int]) -> np.ndarray:
+    """Return bicubic `upsample` of maps (..., y, x) without gaps, many times faster.
+
+    It is computed in single precision where the maps are float32, else in double, and differs from
+    `upsample` by rounding.
+    """
+    single = np.asarray(maps).dtype == np.float32
+    maps = np.asarray(maps, dtype=np.float32 if single else float)
+    along_y, along_x = (factor, factor) if isinstance(factor, int) else factor
+    if along_x > 1:
+        maps = _upsample_bands(maps.shape[-1], along_x, single).along_x(maps)
+    if along_y > 1:
+        maps = _upsample_bands(maps.shape[-2], along_y, single).along_y(maps)
+    return maps
+
+
 def block_mean(maps: np.ndarray, factor: int | tuple[int, int]) -> np.ndarray:
     """Average maps (..., y, x) over the `factor` x `factor` fine pixels of each coarse pixel.
 
@@ -125,7 +149,11 @@ def block_mean(maps: np.ndarray, factor: int | tuple[int, int]) -> np.ndarray:
 
 def repeat(maps: np.ndarray, factor: tuple[int, int]) -> np.ndarray:
     """Return maps (..., y, x) with each pixel repeated so many times along y and x."""
-    return maps.repeat(factor[0], axis=-2).repeat(factor[1], axis=-1)
+    *lead, height, width = np.shape(maps)
+    rows, columns = factor
+    made = np.empty((*lead, height, rows, width, columns), dtype=maps.dtype)
+    made[:] = maps[..., :, None, :, None]
+    return made.reshape(*lead, height * rows, width * columns)
 
 
 def fill_unmeasured(maps: np.ndarray) -> np.ndarray:

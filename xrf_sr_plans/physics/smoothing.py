@@ -17,6 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.physics.banded import Banded
 from xrf_sr_plans.physics.forward import AVERAGES, sample_axis
 from xrf_sr_plans.physics.resample import upsample_matrix
 
@@ -67,6 +68,25 @@ def _on_measured_grid(num: int, factor: int, fine_per_step: int, averages: bool)
     return made
 
 
+@lru_cache(maxsize=16)
+def _measured_again(
+    num: int, factor: int, fine_per_step: int, averages: bool
+) -> tuple[tuple[Banded, ...], np.ndarray]:
+    """Return `_on_measured_grid` in bands, and its diagonals (width, num)."""
+    made = _on_measured_grid(num, factor, fine_per_step, averages)
+    bands = tuple(Banded.of(matrix, np.float32) for matrix in made)
+    return bands, np.diagonal(made, axis1=-2, axis2=-1)
+
+
+@lru_cache(maxsize=16)
+def _smoothing_bands(num: int, factor: int, fine_per_step: int, single: bool) -> tuple[Banded, ...]:
+    """Return `smoothing_matrices` in bands, of single or double precision."""
+    dtype = np.float32 if single else np.float64
+    return tuple(
+        Banded.of(matrix, dtype) for matrix in smoothing_matrices(num, factor, fine_per_step)
+    )
+
+
 def chosen_widths(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
     """Return the index into `WIDTHS_STEPS` that is best for each map, as its own counts say.
 
@@ -83,16 +103,30 @@ def chosen_widths(counts: np.ndarray, measurement: Measurement) -> np.ndarray:
         Indices (...), integer.
     """
     flat = np.asarray(counts, dtype=np.float32).reshape(-1, *np.shape(counts)[-2:])
-    noise = np.clip(flat, 0, None)
     (rows, columns), averages = measurement.refinement, AVERAGES[measurement.sampling]
-    slow = _on_measured_grid(flat.shape[-2], rows, measurement.factor, averages[0])
-    fast = _on_measured_grid(flat.shape[-1], columns, measurement.factor, averages[1])
-    risks = []
-    for along_y, along_x in zip(slow, fast, strict=True):
-        left = along_y @ flat @ along_x.T - flat
-        own = np.diagonal(along_y) @ noise @ np.diagonal(along_x)
-        risks.append(np.square(left).sum(axis=(-2, -1), dtype=float) + 2.0 * own)
-    return np.argmin(risks, axis=0).reshape(np.shape(counts)[:-2])
+    slow = _measured_again(flat.shape[-2], rows, measurement.factor, averages[0])
+    fast = _measured_again(flat.shape[-1], columns, measurement.factor, averages[1])
+    # One map after the other: all that is done with it finds it in the processor's cache.
+    best = [_best_width(plane, slow, fast) for plane in flat]
+    return np.reshape(best, np.shape(counts)[:-2])
+
+
+def _best_width(
+    plane: np.ndarray,
+    slow: tuple[tuple[Banded, ...], np.ndarray],
+    fast: tuple[tuple[Banded, ...], np.ndarray],
+) -> int:
+    """Return the index of the width with the least risk for counts (y, x), single precision."""
+    (along_y, own_y), (along_x, own_x) = slow, fast
+    # What each width takes of a pixel's own noise, summed over the map, (width,).
+    own = np.sum(own_y @ np.clip(plane, 0, None) * own_x, axis=-1, dtype=float)
+    # The first width leaves the counts as they are.
+    risks = [2.0 * own[0]]
+    for index in range(1, len(own)):
+        left = along_x[index].along_x(along_y[index].along_y(plane))
+        left -= plane
+        risks.append(np.square(left, out=left).sum(dtype=float) + 2.0 * own[index])
+    return int(np.argmin(risks))
 
 
 def smoothed(
@@ -103,20 +137,23 @@ def smoothed(
     Parameters
     ----------
     counts
-        Photons per measured pixel, without gaps.
+        Photons per measured pixel, without gaps. Computed in single precision where they are
+        float32, else in double.
     measurement
         How they were measured.
     widths
         Index into `WIDTHS_STEPS` of each map (...); None: `chosen_widths`.
     """
     lead = np.shape(counts)[:-2]
-    flat = np.asarray(counts, dtype=float).reshape(-1, *np.shape(counts)[-2:])
+    single = np.asarray(counts).dtype == np.float32
+    flat = np.asarray(counts, dtype=np.float32 if single else float)
+    flat = flat.reshape(-1, *np.shape(counts)[-2:])
     widths = chosen_widths(counts, measurement) if widths is None else widths
     rows, columns = measurement.refinement
-    slow = smoothing_matrices(flat.shape[-2], rows, measurement.factor)
-    fast = smoothing_matrices(flat.shape[-1], columns, measurement.factor)
+    slow = _smoothing_bands(flat.shape[-2], rows, measurement.factor, single)
+    fast = _smoothing_bands(flat.shape[-1], columns, measurement.factor, single)
     made = [
-        slow[width] @ plane @ fast[width].T
+        fast[width].along_x(slow[width].along_y(plane))
         for plane, width in zip(flat, np.ravel(widths), strict=True)
     ]
-    return np.reshape(made, (*lead, slow.shape[1], fast.shape[1]))
+    return np.reshape(made, (*lead, slow[0].num, fast[0].num))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtri, stdtr, stdtrit
 from skimage.filters import apply_hysteresis_threshold, threshold_otsu
 
 from xrf_sr_plans.maps.elemental import EnhancedMaps
@@ -30,14 +30,22 @@ _MAD_TO_SIGMA = 1.4826
 _INTERVAL_SIGMAS = float(ndtri(0.95))
 """Half the width of a 90 % interval of a normal distribution, in standard deviations."""
 _LEAST_SIGMA = 1e-9
+TAIL_FREEDOM = 5.0
+"""Degrees of freedom of Student's distribution, whose tails are those of the errors.
+
+A normal distribution with the same 90 % interval would have 3e-5 of them beyond four standard
+deviations, where there are a few in a thousand (design samples of `benchmarks/beam_time.py`): a
+pixel that may well match would be given up.
+"""
+_TAIL_SCALE = float(stdtrit(TAIL_FREEDOM, 0.95)) / _INTERVAL_SIGMAS
 
 
 @dataclass(frozen=True, eq=False)
 class ElementEvidence:
     """What the map of one element says about each pixel; all arrays have the axes (y, x).
 
-    The photons per coarse pixel are distributed about `value` as two halves of normal
-    distributions, whose 90 % interval is the predicted one.
+    The photons per coarse pixel are distributed about `value` as two halves of Student's
+    distributions (`TAIL_FREEDOM`), whose 90 % interval is the predicted one.
 
     Parameters
     ----------
@@ -45,8 +53,8 @@ class ElementEvidence:
         Photons per coarse pixel: the estimate where the model is trusted, elsewhere the bicubic
         map of the measured counts. NaN where nothing was measured.
     below, above
-        Standard deviations of the half below and the half above `value`. Where the model is not
-        trusted, at least that of Poisson noise.
+        Standard deviations of normal distributions with the same interval below and above
+        `value`. Where the model is not trusted, at least that of Poisson noise.
     present
         Whether the element is there (bool).
     near
@@ -68,7 +76,8 @@ class ElementEvidence:
     def probability_above(self, photons: float) -> np.ndarray:
         """Return the probability that a pixel has more photons (y, x); 0 where unmeasured."""
         away = self.value - photons
-        return np.nan_to_num(ndtr(away / np.where(away > 0, self.below, self.above)))
+        sigmas = away / np.where(away > 0, self.below, self.above)
+        return np.nan_to_num(stdtr(TAIL_FREEDOM, _TAIL_SCALE * sigmas))
 
     def presence(self) -> np.ndarray:
         """Return the probability that the element is present at each pixel (y, x)."""
@@ -76,7 +85,7 @@ class ElementEvidence:
 
     def drawn(self, quantile: float) -> np.ndarray:
         """Return the photons (y, x) at one quantile of every pixel's distribution."""
-        sigmas = float(ndtri(quantile))
+        sigmas = float(stdtrit(TAIL_FREEDOM, quantile)) / _TAIL_SCALE
         return np.maximum(self.value + sigmas * (self.below if sigmas < 0 else self.above), 0.0)
 
 

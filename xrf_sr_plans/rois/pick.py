@@ -25,7 +25,8 @@ PAD_COARSE_PX = 0.5
 WIDE_PAD_COARSE_PX = 2.0
 """The same where the time for rescans is known, and suffices for that."""
 TOO_MUCH = 0.5
-"""Share of the map that a query matches beyond which nothing is proposed."""
+"""Share of the map that rather matches a query than not beyond which nothing is proposed. Pixels
+of which nothing can be told, as where the query asks for less than one photon, don't count."""
 MATCHES_FROM = 0.5
 """Probability from which a pixel counts for what is said about a region."""
 _DWELL_MS, _REGION_OVERHEAD_S = 10.0, 0.5
@@ -93,7 +94,7 @@ def pick_regions(enhanced: EnhancedMaps, request: AnalysisRequest, *, source_uid
     maps = {name: evidence(enhanced, name, two_classes=name in named) for name in enhanced.elements}
     probability = presence_probability(maps) if query is None else match_probability(query, maps)
     measured = np.any([np.isfinite(one.value) for one in maps.values()], axis=0)
-    share = float(probability[measured].mean()) if measured.any() else 0.0
+    share = float((probability[measured] > MATCHES_FROM).mean()) if measured.any() else 0.0
     if share > TOO_MUCH:
         what = f"{query.text!r} matches" if query else "what stands out is"
         return Picked((), (f"{what} {share:.0%} of the map: nothing to choose from it",))

@@ -8,8 +8,10 @@ regular. Where a few spatial frequencies hold most of the local structure, nothi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import fft
 
 from xrf_sr_plans.physics.counting import stabilise
@@ -36,6 +38,8 @@ LEAST_POWER = 150.0
 
 Noise alone reaches about half of it.
 """
+_WINDOWS = 64
+"""About so many windows are looked at together."""
 _NOISE_MEDIAN = 0.69
 """Median of an exponential distribution of mean 1, which is that of the power of noise."""
 
@@ -57,7 +61,9 @@ def regular(counts: np.ndarray, limit: float) -> np.ndarray:
     """
     is_regular = np.zeros(counts.shape, dtype=bool)
     for rows, columns, shares in regularity(counts):
-        is_regular[:, rows, columns] |= (shares > limit)[:, None, None]
+        found = shares > limit
+        if found.any():
+            is_regular[:, rows, columns] |= found[:, None, None]
     return is_regular
 
 
@@ -81,15 +87,21 @@ def regularity(counts: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
         return
     height, width = sides
     window = np.outer(*(np.hanning(side + 2)[1:-1] for side in sides)).astype(np.float32)
-    stabilised = stabilise(counts).astype(np.float32)
-    columns = list(_places(counts.shape[2], width))
-    for rows, top in _places(counts.shape[1], height):
-        strip = stabilised[:, top : top + height]
-        # The windows of this strip, (element, window, y, x).
-        blocks = np.stack([strip[..., left : left + width] for _, left in columns], axis=1)
-        shares = _shares(blocks, window)
-        for index, (inside, _) in enumerate(columns):
-            yield rows, inside, shares[:, index]
+    stabilised = stabilise(counts.astype(np.float32))
+    rows, columns = (
+        list(_places(length, side)) for length, side in zip(counts.shape[1:], sides, strict=True)
+    )
+    lefts = np.array([left for _, left in columns])
+    views = sliding_window_view(stabilised, (height, width), axis=(1, 2))
+    # As many strips of windows together as stay in the processor's cache.
+    some = max(1, _WINDOWS // (len(counts) * len(columns)))
+    for first in range(0, len(rows), some):
+        tops = np.array([top for _, top in rows[first : first + some]])
+        # (element, strip, window, y, x)
+        shares = _shares(views[:, tops[:, None], lefts], window)
+        for strip, (down, _) in enumerate(rows[first : first + some]):
+            for index, (along, _) in enumerate(columns):
+                yield down, along, shares[:, strip, index]
 
 
 def _places(side: int, window: int) -> Iterator[tuple[slice, int]]:
@@ -109,20 +121,56 @@ def _places(side: int, window: int) -> Iterator[tuple[slice, int]]:
 def _shares(blocks: np.ndarray, window: np.ndarray) -> np.ndarray:
     """Return which share few frequencies hold of blocks (..., y, x) of stabilized counts."""
     height, width = window.shape
-    mean = (blocks * window).sum(axis=(-2, -1), keepdims=True) / window.sum()
-    spectrum = np.asarray(fft.fft2((blocks - mean) * window, axes=(-2, -1)))
+    weighted = blocks * window
+    mean = weighted.sum(axis=(-2, -1), keepdims=True) / window.sum()
+    weighted -= mean * window
     # Power (..., y frequency, x frequency). White noise of variance 1 has the mean power 1.
-    power = np.square(np.abs(spectrum)) / np.square(window).sum()
+    power = _power(weighted) / np.float32(np.square(window).sum())
+    flat = power.reshape(*power.shape[:-2], -1)
     # Below about one count the noise of stabilized counts is smaller than 1.
-    noise = np.median(power, axis=(-2, -1), keepdims=True) / _NOISE_MEDIAN
-    power -= np.minimum(noise, 1.0)
-    # Frequency of each bin in periods per `WINDOW`.
-    speed = np.hypot(fft.fftfreq(height)[:, None], fft.fftfreq(width)) * WINDOW
+    noise = _medians(flat) / np.float32(_NOISE_MEDIAN)
+    flat -= np.minimum(noise, 1.0)[..., None]
+    slow, below = _slow_bins(height, width)
     # What has less than one period in the window is its mean and slope.
-    power[..., speed * min(height, width) < WINDOW] = 0.0
-    fast = power[..., speed >= SLOWEST]
-    strong = np.partition(fast, -STRONGEST, axis=-1)[..., -STRONGEST:].sum(axis=-1)
+    flat[..., slow] = 0.0
+    total = flat.sum(axis=-1)
+    # No pattern: taken for less than any other bin.
+    flat[..., below] = -np.inf
+    strong = np.sort(flat, axis=-1)[..., -STRONGEST:].sum(axis=-1)
     # What the noise alone adds up to by chance. Half of the bins of a real block are independent.
     spread = np.sqrt(2 * 3.78 * height * width)
-    whole = np.maximum(power.sum(axis=(-2, -1)), strong) + spread
+    whole = np.maximum(total, strong) + spread
     return np.where(strong > LEAST_POWER, strong / whole, 0.0) * min(height, width) / WINDOW
+
+
+def _power(blocks: np.ndarray) -> np.ndarray:
+    """Return the square of the Fourier transform of blocks (..., y, x), bins in any order.
+
+    That of a bin and of the opposite one are the same, so that half of them are computed.
+    """
+    width = blocks.shape[-1]
+    half = np.asarray(fft.rfft2(blocks, axes=(-2, -1)))
+    power = np.empty(blocks.shape, dtype=blocks.dtype)
+    first = power[..., : half.shape[-1]]
+    np.square(np.real(half), out=first)
+    first += np.square(np.imag(half))
+    # Their frequency along x is above 0 and has an opposite.
+    power[..., half.shape[-1] :] = first[..., 1 : (width + 1) // 2]
+    return power
+
+
+def _medians(values: np.ndarray) -> np.ndarray:
+    """Return the medians along the last axis: a whole sort is quicker than looking for them."""
+    number = values.shape[-1]
+    return np.sort(values, axis=-1)[..., (number - 1) // 2 : number // 2 + 1].mean(axis=-1)
+
+
+@lru_cache(maxsize=16)
+def _slow_bins(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bins of `_power` that are mean and slope, and those below `SLOWEST`."""
+    along_x = np.arange(width // 2 + 1)
+    along_x = np.concatenate([along_x, along_x[1 : (width + 1) // 2]]) / width
+    # Frequency of each bin in periods per `WINDOW`.
+    speed = np.hypot(fft.fftfreq(height)[:, None], along_x).ravel() * WINDOW
+    slow = np.flatnonzero(speed * min(height, width) < WINDOW)
+    return slow, np.flatnonzero(speed < SLOWEST)

@@ -7,7 +7,7 @@ import numpy as np
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.measurement import SAME_GRID, Measurement
 from xrf_sr_plans.physics.counting import NORMAL_90
-from xrf_sr_plans.physics.resample import upsample
+from xrf_sr_plans.physics.resample import upsample, upsample_filled
 from xrf_sr_plans.physics.smoothing import smoothed
 from xrf_sr_plans.sr.prepare import (
     prepare_maps,
@@ -47,11 +47,11 @@ def baseline_of(
     Returns
     -------
     np.ndarray
-        Photons per measured pixel, nowhere negative.
+        Photons per measured pixel, nowhere negative; float32 where the counts are, else float64.
     """
     if is_smoothed(measurement):
         return np.clip(smoothed(counts, measurement, widths), 0, None)
-    return np.clip(upsample(counts, measurement.refinement), 0, None)
+    return np.clip(upsample_filled(counts, measurement.refinement), 0, None)
 
 
 def bicubic_sigma(

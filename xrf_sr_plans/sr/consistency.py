@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.forward import degrade
-from xrf_sr_plans.physics.resample import repeat, upsample
+from xrf_sr_plans.physics.quantiles import quantiles
+from xrf_sr_plans.physics.resample import upsample_filled
 
 CONTRADICTION = 4.0
 """Standard deviations of counting noise by which a pixel may differ from the estimate."""
@@ -46,16 +47,35 @@ def project(counts: np.ndarray, estimate: np.ndarray, measurement: Measurement) 
     expected = degrade(estimate, measurement)
     scale = np.sqrt(expected + 0.5)
     residual = (counts - expected) / scale
-    excess = np.sign(residual) * np.clip(np.abs(residual) - CONTRADICTION, 0, None)
-    if excess.any():
-        back = repeat(excess * scale, measurement.refinement)
-        estimate = np.clip(estimate + back, 0, None)
+    contradicts = np.nonzero(np.abs(residual) > CONTRADICTION)
+    if contradicts[0].size:
+        size = residual[contradicts]
+        excess = np.sign(size) * (np.abs(size) - CONTRADICTION) * scale[contradicts]
+        estimate = _given_back(estimate, contradicts, excess, measurement.refinement)
         expected = degrade(estimate, measurement)
     estimate = _reconciled(counts, estimate, expected, measurement)
-    total, measured = estimate.mean(axis=(-2, -1)), counts.mean(axis=(-2, -1))
+    total, measured = (maps.mean(axis=(-2, -1), dtype=float) for maps in (estimate, counts))
     rescale = np.divide(measured, total, out=np.ones_like(total), where=total > 0)
     rescale = np.clip(rescale, 1 - LARGEST_RESCALE, 1 + LARGEST_RESCALE)
-    return estimate * rescale[:, None, None]
+    return estimate * rescale[:, None, None].astype(estimate.dtype)
+
+
+def _given_back(
+    estimate: np.ndarray,
+    places: tuple[np.ndarray, ...],
+    photons: np.ndarray,
+    refinement: tuple[int, int],
+) -> np.ndarray:
+    """Return an estimate with photons per measured pixel added to the blocks of a few of them."""
+    rows, columns = refinement
+    made = np.array(estimate, order="C")
+    # (element, measured y, fine y within it, measured x, fine x within it), a view.
+    n_elements, height, width = made.shape
+    blocks = made.reshape(n_elements, height // rows, rows, width // columns, columns)
+    element, y, x = places
+    changed = blocks[element, y, :, x, :] + photons[:, None, None]
+    blocks[element, y, :, x, :] = np.clip(changed, 0, None)
+    return made
 
 
 def _reconciled(
@@ -71,11 +91,13 @@ def _reconciled(
     for number in range(ROUNDS):
         left = counts - expected
         chi2 = _local_mean(np.square(left) / (expected + 0.5), 5, measurement)
-        # The share, 0 to 1, of each measured pixel's residual that is no noise.
-        weight = np.clip(1 - WORST_CHI2 / np.maximum(chi2, 1e-9), 0, None)
-        if (weight > 0).mean() < LEAST_SHARE:
+        if np.count_nonzero(chi2 > WORST_CHI2) < LEAST_SHARE * chi2.size:
             break
-        estimate = np.clip(estimate + upsample(weight * left, measurement.refinement), 0, None)
+        # The share, 0 to 1, of each measured pixel's residual that is no noise.
+        left *= np.clip(1 - WORST_CHI2 / np.maximum(chi2, 1e-9), 0, None)
+        moved = upsample_filled(left, measurement.refinement)
+        moved += estimate
+        estimate = np.clip(moved, 0, None, out=moved)
         if number + 1 < ROUNDS:
             expected = degrade(estimate, measurement)
     return estimate
@@ -96,7 +118,8 @@ def local_chi2(
     """
     expected = degrade(estimate, measurement)
     # The robust range of each element's expected counts, (element, 1, 1).
-    span = np.ptp(np.quantile(expected, (0.01, 0.99), axis=(-2, -1)), axis=0)[:, None, None]
+    spans = [np.ptp(quantiles(plane, (0.01, 0.99))) for plane in expected]
+    span = np.array(spans, dtype=expected.dtype)[:, None, None]
     residual = (counts - expected) / np.sqrt(expected + 0.5 + (tolerance * span) ** 2)
     return _local_mean(np.square(residual), size, measurement)
 

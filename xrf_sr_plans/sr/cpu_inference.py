@@ -19,6 +19,7 @@ from xrf_sr_plans.sr.flips import FlipConv
 from xrf_sr_plans.sr.folded_network import (
     LEAK,
     FoldedNetwork,
+    condition_vector,
     decode,
     film_of,
     network_key,
@@ -55,18 +56,29 @@ class Elementwise:
         self._heads: list[Any] = [network.heads[key], network.sigma_heads[key]]
         # A ModuleList says of its members only that they are modules.
         self._blocks: list[Any] = list(network.blocks)
-        used = (self._stem, network.blocks, network.mixes, *self._heads)
+        self._shared: Any = network.shared
+        self._kriged: Any = network.kriged
+        parts = (self._stem, network.blocks, network.mixes, self._shared, self._kriged)
         self._cast = {
             conv: self._weights(*conv.whole())
-            for part in used
+            for part in (*parts, *self._heads)
+            if part is not None
             for conv in part.modules()
             if isinstance(conv, FlipConv)
         }
-        film = film_of(network, conditions, factor)
+        self._hidden = network.condition(condition_vector(conditions, factor))
+        film = film_of(network, self._hidden)
         self._modulated = [
             [self._modulate(block.first, *both) for both in film[:, index]]
             for index, block in enumerate(self._blocks)
         ]
+        self._shared_modulated: list[Weights] = []
+        if self._shared is not None:
+            of_map = self._shared.modulation(self._hidden, len(self._hidden))[0]
+            self._shared_modulated = [
+                self._modulate(block.first, *both)
+                for block, both in zip(self._shared.blocks, of_map, strict=True)
+            ]
 
     def __call__(self, counts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield stabilised estimate and sigma, (Y, X), of each element of counts (element, y, x).
@@ -74,32 +86,57 @@ class Elementwise:
         The map may be a part of the one that the conditions are of.
         """
         network, known = self._network, self._conditions
-        starts = [
-            smoothed_start(plane[None, None], widths[None, None], self._factor, self._pixels)
-            for plane, widths in zip(counts, known.smoothing[0], strict=True)
-        ]
-        features = [self._begin(plane, start, k) for k, (plane, start) in _numbered(counts, starts)]
+        begun = [self._begin(plane, index) for index, plane in enumerate(counts)]
+        starts, features = [start for start, _ in begun], [own for _, own in begun]
+        shared = None
         for index, block in enumerate(self._blocks):
+            if self._shared is not None and str(index) in self._shared.given:
+                shared = self._trunk(features) if shared is None else shared
+                given = self._convolve(self._shared.given[str(index)], shared)
+                for own in features:
+                    own.add_(given)
             if str(index) in network.mixes:
                 self._mix(network.mixes[str(index)], features)
-            for own, (weight, bias) in zip(features, self._modulated[index], strict=True):
-                inner = functional.conv2d(own, weight, bias, padding=block.first.padding)
-                own.add_(self._convolve(block.second, functional.leaky_relu_(inner, LEAK)))
+            for own, weights in zip(features, self._modulated[index], strict=True):
+                self._run_block(block, weights, own)
         for index, start in enumerate(starts):
             own, features[index] = features[index], features[index][:0]
             made = (head(own, self._convolve).float() for head in self._heads)
             stabilised, sigma = decode(start, known.span[:, index, None, None, None], *made)
             yield stabilised[0, 0], sigma[0, 0]
 
-    def _begin(self, plane: Tensor, start: Tensor, index: int) -> Tensor:
-        """Return the first features of one element, (1, feature, y, x)."""
-        low, span = (
-            values[:, index, None, None, None]
-            for values in (self._conditions.low, self._conditions.span)
+    def _begin(self, plane: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """Return what is corrected, (1, 1, Y, X), and the first features, (1, feature, y, x)."""
+        only = slice(index, index + 1)
+        known = Conditions(
+            *(values[:, only] if values.ndim > 1 else values for values in self._conditions)
         )
-        planes = stem_planes(plane[None, None], start, low, span, self._factor, self._pixels)
-        planes = planes.to(self._dtype).contiguous(memory_format=torch.channels_last)
-        return self._convolve(self._stem, planes)
+        low, span = known.low[..., None, None], known.span[..., None, None]
+        counts, reading = plane[None, None], (self._factor, self._pixels)
+        start = smoothed_start(counts, known.smoothing, *reading)
+        start, differs = self._network.with_kriging(
+            counts, start, known, self._hidden[only], reading
+        )
+        planes = stem_planes(counts, start, low, span, *reading)
+        features = self._convolve(self._stem, self._as_cast(planes))
+        if differs is not None:
+            features.add_(self._convolve(self._kriged.stem, self._as_cast(differs)))
+        return start, features
+
+    def _as_cast(self, planes: Tensor) -> Tensor:
+        return planes.to(self._dtype).contiguous(memory_format=torch.channels_last)
+
+    def _run_block(self, block: Any, modulated: Weights, features: Tensor) -> None:
+        """Add, in place, what a residual block finds."""
+        inner = functional.conv2d(features, *modulated, padding=block.first.padding)
+        features.add_(self._convolve(block.second, functional.leaky_relu_(inner, LEAK)))
+
+    def _trunk(self, features: list[Tensor]) -> Tensor:
+        """Return what the map has once for all elements, (1, feature, y, x)."""
+        found = self._convolve(self._shared.entry, self._pooled(self._shared, features))
+        for block, weights in zip(self._shared.blocks, self._shared_modulated, strict=True):
+            self._run_block(block, weights, found)
+        return found
 
     def _weights(self, weight: Tensor, bias: Tensor) -> Weights:
         weight = weight.to(self._dtype).contiguous(memory_format=torch.channels_last)
@@ -118,17 +155,16 @@ class Elementwise:
 
     def _mix(self, mix: Any, features: list[Tensor]) -> None:
         """Let the elements see the mean and maximum of each other's features, in place."""
-        total = largest = torch.zeros(())
-        for index, own in enumerate(features):
-            shown = self._convolve(mix.value, own).relu_()
-            shown.mul_(self._convolve(mix.gate, own).sigmoid_())
-            total = total + shown.float()
-            largest = torch.maximum(largest, shown) if index else shown
-        pooled = torch.cat([(total / len(features)).to(self._dtype), largest], dim=1)
-        seen = self._convolve(mix.seen, pooled)
+        seen = self._convolve(mix.seen, self._pooled(mix, features))
         for own in features:
             own.add_(self._convolve(mix.own, functional.leaky_relu(own, LEAK)).add_(seen))
 
-
-def _numbered(*sequences: Any) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    return enumerate(zip(*sequences, strict=True))
+    def _pooled(self, shows: Any, features: list[Tensor]) -> Tensor:
+        """Return mean and maximum over the elements of what each of them shows."""
+        total = largest = torch.zeros(())
+        for index, own in enumerate(features):
+            shown = self._convolve(shows.value, own).relu_()
+            shown.mul_(self._convolve(shows.gate, own).sigmoid_())
+            total = total + shown.float()
+            largest = torch.maximum(largest, shown) if index else shown
+        return torch.cat([(total / len(features)).to(self._dtype), largest], dim=1)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from xrf_sr_plans.physics.quantiles import smallest
+
 TOLERANCE = 0.05
 """Error that matters, relative to the element's range."""
 MOST_DOUBTED = 0.1
@@ -22,11 +24,13 @@ def doubt(estimate: np.ndarray, baseline: np.ndarray, sigma: np.ndarray, span: f
     It is sigma relative to the element's range `span` (in photons, like all the rest), and more
     where the baseline may be better.
     """
+    doubts = np.asarray(sigma / span)
     changed = np.abs(estimate - baseline) > TOLERANCE * span
-    return sigma / span * (1 + WEIGHT_OF_CHANGE * changed)
+    np.multiply(doubts, 1 + WEIGHT_OF_CHANGE, out=doubts, where=changed)
+    return doubts
 
 
 def doubted(doubts: np.ndarray, limit: float) -> np.ndarray:
     """Return where the doubts of an element (Y, X) are above a limit: the worst `MOST_DOUBTED`."""
     last = doubts.size - int(MOST_DOUBTED * doubts.size) - 1
-    return doubts > max(limit, float(np.partition(doubts, last, axis=None)[last]))
+    return doubts > max(limit, smallest(doubts, last))

@@ -17,6 +17,7 @@ from xrf_sr_plans.sr.bicubic import baseline_of, is_smoothed
 from xrf_sr_plans.sr.doubtful_pixels import run_without_doubts
 from xrf_sr_plans.sr.evidence import evidence
 from xrf_sr_plans.sr.intervals import Calibration, Regime, intervals, restated
+from xrf_sr_plans.sr.kriging import kriging_choice
 from xrf_sr_plans.sr.prepare import Prepared, without_background
 from xrf_sr_plans.sr.scale import Scale, per_coarse_pixel
 from xrf_sr_plans.sr.threads import for_each
@@ -25,8 +26,10 @@ from xrf_sr_plans.sr.trust_mask import untrust
 if TYPE_CHECKING:
     import torch
 
-STRIP_PIXELS = 2**16
+STRIP_PIXELS = 2**14
 """Fine pixels whose intervals are computed together, few enough for the processor's cache."""
+LinearChoice = tuple[np.ndarray | None, np.ndarray | None]
+"""Of each element the width of the smoothing and the covariance of kriging; None: not chosen."""
 IN_PHOTONS = ("estimate", "sigma", "lower", "upper", "baseline")
 """The fields that are in photons per measured pixel."""
 SUMMED = "rows summed to squares: the model reads no rows"
@@ -59,9 +62,10 @@ def estimate(
     scale = Scale.of(per_coarse_pixel(counts, measurement))
     wanted = network.smooths or is_smoothed(measurement)
     widths = chosen_widths(counts, measurement) if wanted else None
+    covariances = kriging_choice(counts, measurement) if network.smooths else None
 
     def run(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return run_network(part, scale, measurement, network, device, widths)
+        return run_network(part, scale, measurement, network, device, (widths, covariances))
 
     stabilised, sigma = run(counts)
     run_without_doubts(
@@ -84,15 +88,16 @@ def estimate(
         only = slice(index, index + 1)
         views = {name: values[only] for name, values in fields.items()}
         own = None if widths is None else widths[only]
-        baseline = baseline_of(counts[only], measurement, own)
-        views["baseline"][:] = baseline * shrink[index]
+        single = counts[only].astype(np.float32)
+        baseline = baseline_of(single, measurement, own)
+        np.multiply(baseline, np.float32(shrink[index]), out=views["baseline"])
         of_one = (
-            counts[only],
+            single,
             ready.measured[only],
             scale.only(index),
             measurement,
             calibration,
-            shrink[index],
+            float(shrink[index]),
         )
         distances[index] = _finish(views, *of_one)
 
@@ -154,16 +159,18 @@ def _finish(
 ) -> float:
     """Fill the fields of one element but its baseline, each (1, Y, X), in place of the network's.
 
+    All of it is in single precision, `counts` too.
     The network's are in stabilised photons per coarse pixel, and so are the intervals made.
     Returns how far the element is from what the model was calibrated on (`intervals.restated`).
     """
     pixels = measurement.fast_pixels
-    projected = unstabilise(fields["estimate"].astype(float)) / pixels
+    projected = unstabilise(fields["estimate"])
+    projected /= pixels
     projected = consistency.project(counts, projected, measurement)
     chi2 = consistency.local_chi2(counts, projected, measurement)
     agrees = chi2 <= calibration.regime.worst_chi2
     fields["trusted"][:] = repeat(agrees, measurement.refinement)
-    fields["estimate"][:] = projected * shrink
+    np.multiply(projected, shrink, out=fields["estimate"])
     projected *= pixels
     law = calibration.law_of(measurement)
     known = np.empty((1, 0))
@@ -174,11 +181,11 @@ def _finish(
     rows = max(1, STRIP_PIXELS // projected.shape[2])
     for low in range(0, projected.shape[1], rows):
         strip = (slice(None), slice(low, low + rows))
-        part, sigma = projected[strip], fields["sigma"][strip].astype(float)
+        part, sigma = projected[strip], fields["sigma"][strip]
         ends = intervals(calibration, measurement, stabilise(part), sigma, scale, restate)
-        fields["sigma"][strip] = ends.sigma * back
-        fields["lower"][strip] = np.minimum(ends.lower, part) * back
-        fields["upper"][strip] = np.maximum(ends.upper, part) * back
+        np.multiply(ends.sigma, back, out=fields["sigma"][strip])
+        np.multiply(np.minimum(ends.lower, part), back, out=fields["lower"][strip])
+        np.multiply(np.maximum(ends.upper, part), back, out=fields["upper"][strip])
     return float(distance[0])
 
 
@@ -201,7 +208,7 @@ def run_network(
     measurement: Measurement,
     network: Any,
     device: str | None,
-    widths: np.ndarray | None = None,
+    linear: LinearChoice = (None, None),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the network's stabilised estimate and its sigma, float32 (element, Y, X).
 
@@ -219,9 +226,9 @@ def run_network(
         One of `sr.registry.ARCHITECTURES`.
     device
         As in `enhance`.
-    widths
-        `physics.smoothing.chosen_widths` of the whole map, if `counts` are a part of it; None:
-        they are chosen where the network wants to know them.
+    linear
+        `physics.smoothing.chosen_widths` and `sr.kriging.kriging_choice` of the whole map, if
+        `counts` are a part of it; None: they are chosen where the network wants to know them.
 
     Raises
     ------
@@ -245,9 +252,11 @@ def run_network(
             f"{type(network).__name__} reads maps of factor {known}, not"
             f" {reading_name(measurement.reading)}"
         )
-    if widths is None and network.smooths:
-        widths = chosen_widths(counts, measurement)
+    widths, covariances = linear
+    if network.smooths:
+        widths = chosen_widths(counts, measurement) if widths is None else widths
+        covariances = kriging_choice(counts, measurement) if covariances is None else covariances
     where = _device(device)
-    smoothing = None if widths is None else widths[None]
-    conditions = conditions_of(scale.low[None], scale.span[None], [measurement], smoothing)
+    told = [None if choice is None else choice[None] for choice in (widths, covariances)]
+    conditions = conditions_of(scale.low[None], scale.span[None], [measurement], *told)
     return run_tiled(network.to(where), counts, conditions, measurement.factor, where)

@@ -12,6 +12,7 @@ to be stretched (`SigmaLaw`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -110,21 +111,31 @@ def _half_way(
     length = stabilised.shape[axis]
     if length <= 2 * gap:
         return np.zeros(len(stabilised))
-    index = np.arange(length)
+    around = [(0, 0)] * stabilised.ndim
+    around[axis] = (3 * gap, 3 * gap)
+    # Beyond the border the last value continues.
+    padded = np.pad(stabilised, around, mode="edge")
+    padded_known = None if known is None else np.pad(known > 0, around, mode="edge")
     left = np.array(stabilised, dtype=np.float32)
     counted = None if known is None else known > 0
     for weight, shift in zip(MIDDLE, (-3, -1, 1, 3), strict=True):
-        places = np.clip(index + shift * gap, 0, length - 1)
-        left -= weight * np.take(stabilised, places, axis)
-        if known is not None and counted is not None:
-            counted = counted & (np.take(known, places, axis) > 0)
+        beside = _part(axis, (3 + shift) * gap, length)
+        left -= np.float32(weight) * padded[beside]
+        if padded_known is not None and counted is not None:
+            counted = counted & padded_known[beside]
     noise *= 1 + sum(weight**2 for weight in MIDDLE)
-    square = np.square(left)
+    square = np.square(left, out=left)
     if counted is None:
         return square.mean(axis=(-2, -1), dtype=float) - noise
     number = counted.sum(axis=(-2, -1))
     total = np.where(counted, square, 0).sum(axis=(-2, -1), dtype=float)
     return np.where(number > 0, total / np.maximum(number, 1) - noise, 0.0)
+
+
+def _part(axis: int, first: int, length: int) -> tuple[slice | EllipsisType, ...]:
+    """Return the index of `length` lines from the `first` on, along y (-2) or x (-1)."""
+    part = slice(first, first + length)
+    return (..., part, slice(None)) if axis == -2 else (..., part)
 
 
 def _stride(counts: np.ndarray) -> int:

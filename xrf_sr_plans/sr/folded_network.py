@@ -2,12 +2,14 @@
 
 The pixels that a fly scan was read out in within one coarse step become channels of one coarse
 pixel (as in K. Zhang et al., FFDNet, IEEE Trans. Image Process. 27 (2018) 4608, arXiv
-1710.04026), so that rows cost what squares do. Every element runs through the same trunk, and at
-two depths sees the mean and the maximum of what all elements found (M. Zaheer et al., Deep
-Sets, NeurIPS 2017, arXiv 1703.06114). What is known about the measurement modulates every block
-(E. Perez et al., FiLM, AAAI 2018, arXiv 1709.07871). The heads end in PixelShuffle (W. Shi et
-al., CVPR 2016, arXiv 1609.05158). The network corrects, in stabilised counts, the best Gaussian
-treatment of the map (`physics.smoothing`): with zero heads it *is* that.
+1710.04026), so that rows cost what squares do. Every element runs through the same light trunk,
+and at two depths sees the mean and the maximum of what all elements found (M. Zaheer et al., Deep
+Sets, NeurIPS 2017, arXiv 1703.06114); there it is also given what a second trunk makes of them,
+which a map has once. What is known about the measurement modulates every block (E. Perez et al.,
+FiLM, AAAI 2018, arXiv 1709.07871). The heads end in PixelShuffle (W. Shi et al., CVPR 2016, arXiv
+1609.05158). The network corrects, in stabilised counts, the best Gaussian treatment of the map
+(`physics.smoothing`), into which kriging is mixed where rows lie far apart: with zero heads it
+*is* that.
 
 Imports torch: import this module lazily.
 """
@@ -18,13 +20,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xrf_sr_plans.measurement import FACTORS, READINGS, SAMPLINGS
+from xrf_sr_plans.measurement import FACTORS, READINGS, SAMPLINGS, Reading
 from xrf_sr_plans.physics.smoothing import WIDTHS_STEPS, smoothing_matrices
 from xrf_sr_plans.sr.flips import MIRRORINGS, FlipConv, Layout, folded, joined, versions
+from xrf_sr_plans.sr.kriging import KRIGED, REACH_STEPS, kernels
 from xrf_sr_plans.sr.network import (
     Conditions,
     Prediction,
@@ -59,6 +63,13 @@ class FoldedNetworkConfig:
     sigma_filters: int = 16
     sigma_dilations: tuple[int, ...] = (2, 4)
     """Dilations of the convolutions by which a sigma sees further than the estimate."""
+    shared_filters: int = 0
+    """Filters of the trunk that a map has once, whatever the number of its elements; 0: none."""
+    shared_blocks: int = 4
+    shared_before: tuple[int, ...] = (1, 3)
+    """Blocks before which each element is given what the shared trunk found."""
+    kriges: bool = False
+    """Whether kriging has a say in what is corrected where it is ahead (`KRIGED`)."""
 
 
 def _leaky(features: Tensor) -> Tensor:
@@ -101,6 +112,41 @@ class _Mix(nn.Module):
         return features + (own + seen[:, None]).flatten(0, 1)
 
 
+class _Shared(nn.Module):
+    """What a map has once for all elements: a trunk that sees the mean and maximum of them."""
+
+    def __init__(self, layout: Layout, config: FoldedNetworkConfig) -> None:
+        super().__init__()
+        own = versions(config.shared_filters // 4)
+        self.value = FlipConv(layout, own, 1)
+        self.gate = FlipConv(layout, own, 1)
+        self.entry = FlipConv(joined(own, own), own, 1)
+        self.film = nn.Linear(64, config.shared_blocks * 2 * (config.shared_filters // 4))
+        self.blocks = nn.ModuleList([_Block(own) for _ in range(config.shared_blocks)])
+        self.given = nn.ModuleDict(
+            {str(k): FlipConv(own, layout, 1) for k in config.shared_before if k < config.blocks}
+        )
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+        for conv in self.given.values():
+            nn.init.zeros_(conv.weight)  # type: ignore[arg-type]
+
+    def modulation(self, hidden: Tensor, n_elements: int) -> Tensor:
+        """Return what modulates the blocks of each map, (map, block, scale or shift, feature)."""
+        of_map = hidden.unflatten(0, (-1, n_elements)).mean(1)
+        return _for_all_versions(self.film(of_map), len(self.blocks))
+
+    def forward(self, features: Tensor, n_elements: int, hidden: Tensor) -> Tensor:
+        """Return features of each map, (map, feature, y, x)."""
+        shown = functional.relu(self.value(features)) * torch.sigmoid(self.gate(features))
+        sets = shown.unflatten(0, (-1, n_elements))
+        found = self.entry(torch.cat([sets.mean(1), sets.amax(1)], dim=1))
+        film = self.modulation(hidden, n_elements)[..., None, None]
+        for index, block in enumerate(self.blocks):
+            found = block(found, film[:, index, 0], film[:, index, 1])
+        return found
+
+
 class _Head(nn.Module):
     """Turns features into one fine plane. With `dilations` it sees a wider surrounding."""
 
@@ -129,6 +175,18 @@ class _Head(nn.Module):
         return self.shuffle(convolve(self.out, _leaky(seen)))
 
 
+class _Kriged(nn.Module):
+    """What is made of kriging where it is ahead of interpolation."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.share = nn.Linear(64, 1)
+        self.stem = FlipConv(folded(*KRIGED), layout)
+        nn.init.zeros_(self.share.weight)
+        nn.init.zeros_(self.share.bias)
+        nn.init.zeros_(self.stem.weight)
+
+
 class FoldedNetwork(nn.Module):
     """Super-resolve counts (batch, element, y, x) of rows or squares by 1, 2 or 4."""
 
@@ -149,6 +207,8 @@ class FoldedNetwork(nn.Module):
         self.mixes = nn.ModuleDict(
             {str(k): _Mix(layout, config.mix_width) for k in config.mix_before if k < config.blocks}
         )
+        self.shared = _Shared(layout, config) if config.shared_filters else None
+        self.kriged = _Kriged(layout) if config.kriges else None
         self.heads, self.sigma_heads = nn.ModuleDict(), nn.ModuleDict()
         for factor, pixels in READINGS:
             key = network_key(factor, pixels)
@@ -162,20 +222,33 @@ class FoldedNetwork(nn.Module):
     @property
     def reach(self) -> int:
         """Coarse pixels around an output pixel that it depends on."""
+        shared = 2 * self.config.shared_blocks if self.config.shared_filters else 0
         own = 1 + 2 * self.config.blocks + 2 + sum(self.config.sigma_dilations)
-        return own + LARGEST_REACH_STEPS
+        return own + shared + LARGEST_REACH_STEPS
 
     def forward(self, counts: Tensor, conditions: Conditions, factor: int) -> Prediction:
         """Return the estimate on the fine grid, in photons per coarse pixel."""
         pixels = fast_pixels_in(conditions, factor)
         span, low = conditions.span[..., None, None], conditions.low[..., None, None]
         start = smoothed_start(counts, conditions.smoothing, factor, pixels)
+        hidden = self.condition(condition_vector(conditions, factor))
+        start, differs = self.with_kriging(counts, start, conditions, hidden, (factor, pixels))
         planes = stem_planes(counts, start, low, span, factor, pixels)
         features = self.stems[str(pixels)](planes)
-        film = film_of(self, conditions, factor)[..., None, None]
+        if differs is not None and self.kriged is not None:
+            features = features + self.kriged.stem(differs)
+        film = film_of(self, hidden)[..., None, None]
+        n_elements = counts.shape[1]
+        shared = None
         for index, block in enumerate(self.blocks):
+            if self.shared is not None and str(index) in self.shared.given:
+                if shared is None:
+                    shared = self.shared(features, n_elements, hidden)
+                given = self.shared.given[str(index)](shared)
+                sets = features.unflatten(0, (-1, n_elements))
+                features = (sets + given[:, None]).flatten(0, 1)
             if str(index) in self.mixes:
-                features = self.mixes[str(index)](features, counts.shape[1])
+                features = self.mixes[str(index)](features, n_elements)
             features = block(features, film[:, index, 0], film[:, index, 1])
         key = network_key(factor, pixels)
         correction = self.heads[key](features).float()
@@ -183,16 +256,71 @@ class FoldedNetwork(nn.Module):
         stabilised, sigma = decode(start, span, correction, log_sigma)
         return Prediction(unstabilise_tensor(stabilised), stabilised, sigma)
 
+    def with_kriging(
+        self,
+        counts: Tensor,
+        start: Tensor,
+        conditions: Conditions,
+        hidden: Tensor,
+        reading: Reading,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the start with kriging's share in it, and how much kriging differs.
+
+        The difference is folded into coarse pixels, (batch * element, channel, y, x), in units of
+        the span; None where kriging has no say.
+        """
+        if self.kriged is None or reading != KRIGED:
+            return start, None
+        with torch.autocast(counts.device.type, enabled=False):
+            differs = kriged(counts, conditions.covariance, reading) - start
+            share = self.kriged.share(hidden.float()).view(*start.shape[:2], 1, 1)
+            relative = differs / conditions.span[..., None, None]
+            return start + share * differs, fold(relative.flatten(0, 1), KRIGED)
+
+
+def fold(planes: Tensor, block: tuple[int, int]) -> Tensor:
+    """Return planes (plane, Y, X) with blocks of pixels as channels, (plane, channel, y, x)."""
+    rows, columns = block
+    return (
+        planes.unflatten(-1, (-1, columns))
+        .unflatten(-3, (-1, rows))
+        .permute(0, 2, 4, 1, 3)
+        .flatten(1, 2)
+    )
+
+
+def kriged(counts: Tensor, covariance: Tensor, reading: Reading) -> Tensor:
+    """Return what kriging makes of rows, in stabilised photons per coarse pixel, (..., Y, X)."""
+    factor, pixels = reading
+    planes = stabilise_tensor(counts.float().flatten(0, 1))
+    weights = _kernels(tuple(covariance.flatten().tolist()), factor, pixels).to(counts.device)
+    padding = (REACH_STEPS * pixels,) * 2 + (REACH_STEPS,) * 2
+    padded = functional.pad(planes[:, None], padding, mode="replicate")
+    made = functional.conv2d(padded.movedim(1, 0), weights, groups=len(planes))
+    fine = made[0].unflatten(0, (len(planes), factor)).transpose(1, 2).flatten(1, 2)
+    # Stabilised counts of a measured pixel become those of a coarse one.
+    return stabilise_tensor(pixels * unstabilise_tensor(fine)).unflatten(0, counts.shape[:2])
+
+
+@lru_cache(maxsize=64)
+def _kernels(chosen: tuple[int, ...], factor: int, pixels: int) -> Tensor:
+    made = np.concatenate([kernels(max(number, 0), factor, pixels) for number in chosen])
+    return torch.from_numpy(made)[:, None]
+
 
 def network_key(factor: int, pixels: int) -> str:
     """Return the name of the heads for a factor and measured pixels per coarse step."""
     return f"{factor}x{pixels}"
 
 
-def film_of(network: FoldedNetwork, conditions: Conditions, factor: int) -> Tensor:
+def film_of(network: FoldedNetwork, hidden: Tensor) -> Tensor:
     """Return what modulates the features, (map and element, block, scale or shift, feature)."""
-    film = network.film(network.condition(condition_vector(conditions, factor)))
-    film = film.unflatten(1, (network.config.blocks, 2, 1, -1))
+    return _for_all_versions(network.film(hidden), network.config.blocks)
+
+
+def _for_all_versions(film: Tensor, blocks: int) -> Tensor:
+    """Return modulations (map, block, scale or shift, feature), as numbers side by side are."""
+    film = film.unflatten(1, (blocks, 2, 1, -1))
     # The same for the four versions of a feature.
     return film.expand(-1, -1, -1, MIRRORINGS, -1).flatten(3)
 

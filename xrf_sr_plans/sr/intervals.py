@@ -61,6 +61,7 @@ would exclude.
 """
 MOST_ELEMENTS = 30
 """Intervals were found to hold with so many elements (`benchmarks/hallucination.py`)."""
+_LEAST_SIGMA = 1e-30
 N_GROUPS = (len(ROUGHNESS_EDGES) + 1, len(DOSE_EDGES) + 1, len(BRIGHTNESS_EDGES) + 1)
 
 
@@ -207,8 +208,12 @@ class Restated:
 
     def __call__(self, sigma: np.ndarray) -> np.ndarray:
         """Return the sigmas (element, Y, X) restated."""
-        level = np.exp(self.level)[:, None, None]
-        return level * (sigma / level) ** self.contrast * self.stretch[:, None, None]
+        # level * (sigma / level) ** contrast * stretch, in as few passes as there can be.
+        constant = (1 - self.contrast) * self.level + np.log(self.stretch)
+        made = np.log(np.maximum(sigma, _LEAST_SIGMA))
+        made *= self.contrast
+        made += constant[:, None, None].astype(made.dtype)
+        return np.exp(made, out=made)
 
 
 def restated(
@@ -243,13 +248,22 @@ def groups(stabilised: np.ndarray, scale: Scale) -> np.ndarray:
     """Return the (flat) group of each pixel of stabilised maps (element, y, x)."""
     element = np.digitize(scale.roughness, ROUGHNESS_EDGES) * N_GROUPS[1]
     element = (element + np.digitize(scale.span, DOSE_EDGES)) * N_GROUPS[2]
-    relative = (stabilised - scale.low[:, None, None]) / scale.span[:, None, None]
-    return element[:, None, None] + np.digitize(relative, BRIGHTNESS_EDGES)
+    low, span = (_beside(stabilised, values) for values in (scale.low, scale.span))
+    relative = (stabilised - low) / span
+    brightness = np.zeros(relative.shape, dtype=np.int8)
+    for edge in BRIGHTNESS_EDGES:
+        brightness += relative >= edge
+    return element[:, None, None] + brightness
+
+
+def _beside(maps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return values (element,) that broadcast against maps (element, y, x), of their precision."""
+    return values[:, None, None].astype(maps.dtype)
 
 
 def bounded(sigma: np.ndarray, scale: Scale) -> np.ndarray:
     """Cut the network's sigma (element, y, x) at `LARGEST_SIGMA` of each element's range."""
-    return np.minimum(sigma, LARGEST_SIGMA * scale.span[:, None, None])
+    return np.minimum(sigma, _beside(sigma, LARGEST_SIGMA * scale.span))
 
 
 def intervals(
@@ -262,28 +276,29 @@ def intervals(
 ) -> Intervals:
     """Return calibrated intervals in counts, from the stabilised estimate and the network's sigma.
 
-    All arrays are (element, Y, X) on the fine grid, of photons per coarse pixel. `restate` is that
-    of the whole maps.
+    All arrays are (element, Y, X) on the fine grid, of photons per coarse pixel, and computed in
+    the precision of the estimate. `restate` is that of the whole maps.
     """
     stretch = calibration.stretch(measurement, scale.fill)
     sigma = bounded(sigma, scale)
-    sigma = (sigma if restate is None else restate(sigma)) * stretch[:, None, None]
-    below, above = (table.ravel() for table in calibration.tables(measurement))
+    sigma = (sigma if restate is None else restate(sigma)) * _beside(sigma, stretch)
     group = groups(stabilised, scale)
-    down, up = below[group] * sigma, above[group] * sigma
-    spread = (down + up) / (2 * NORMAL_90)
-    # Second order of z**2 / 4: matters where z is comparable with its sigma.
-    root = np.sqrt(unstabilise(stabilised) + OFFSET)
+    down, up = (
+        np.take(table.ravel().astype(sigma.dtype), group)
+        for table in calibration.tables(measurement)
+    )
+    down *= sigma
+    up *= sigma
+    spread = down + up
+    spread *= 0.5 / NORMAL_90
     lower = unstabilise(stabilised - down)
     if restate is not None:
         # Whether a dark area holds a little or nothing no sigma can tell.
-        brightest = unstabilise(scale.low + scale.span)[:, None, None]
-        lower = np.where(lower < NOTHING * brightest, 0.0, lower)
-    return Intervals(
-        lower,
-        unstabilise(stabilised + up),
-        np.sqrt((root * spread) ** 2 + spread**4 / 8),
-    )
+        lower[lower < _beside(lower, NOTHING * unstabilise(scale.low + scale.span))] = 0.0
+    # Second order of z**2 / 4: matters where z is comparable with its sigma.
+    variance = np.square(spread)
+    variance *= unstabilise(stabilised) + OFFSET + variance / 8
+    return Intervals(lower, unstabilise(stabilised + up), np.sqrt(variance, out=variance))
 
 
 def to_json(calibration: Calibration) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class Conditions(NamedTuple):
     """Index into `SAMPLINGS`."""
     smoothing: Tensor
     """Index into `physics.smoothing.WIDTHS_STEPS` of what each element needs."""
+    covariance: Tensor
+    """Which covariance fits each element best (`sr.kriging.chosen_covariances`), -1: unknown."""
 
 
 def conditions_of(
@@ -70,6 +72,7 @@ def conditions_of(
     span: ArrayLike,
     measurements: Sequence[Measurement],
     smoothing: ArrayLike | None = None,
+    covariance: ArrayLike | None = None,
 ) -> Conditions:
     """Return what a network is told about a batch of maps.
 
@@ -82,6 +85,8 @@ def conditions_of(
     smoothing
         (map, element) indices of `physics.smoothing.chosen_widths`; None: nothing is smoothed,
         which is all the same to networks that don't look at it.
+    covariance
+        (map, element) numbers of `sr.kriging.chosen_covariances`; None: unknown.
     """
 
     def single(values: Any) -> Tensor:
@@ -97,6 +102,9 @@ def conditions_of(
         sampling=torch.tensor([SAMPLINGS.index(_flown(one)) for one in measurements]),
         smoothing=torch.as_tensor(
             np.zeros(np.shape(low)) if smoothing is None else np.asarray(smoothing)
+        ).long(),
+        covariance=torch.as_tensor(
+            np.full(np.shape(low), -1) if covariance is None else np.asarray(covariance)
         ).long(),
     )
 

@@ -46,6 +46,11 @@ class Architecture(BaseModel):
 
     Older cards don't name it.
     """
+    shared_filters: int = Field(default=0, ge=0, le=256)
+    """Filters of the trunk that a map has once for all its elements, for the kind `folded`."""
+    shared_blocks: int = Field(default=4, ge=1, le=64)
+    kriges: bool = False
+    """Whether kriging has a say in what the network corrects, for the kind `folded`."""
     elements: int = Field(default=1, ge=1, le=128)
     """The fixed number of elements, for the kind `notes` only."""
     scale: int = Field(default=2, ge=1, le=4)
@@ -208,6 +213,9 @@ def build(architecture: Architecture) -> Network:
                 architecture.blocks,
                 mix_width=architecture.mix_width,
                 sigma_dilations=architecture.sigma_dilations,
+                shared_filters=architecture.shared_filters,
+                shared_blocks=architecture.shared_blocks,
+                kriges=architecture.kriges,
             )
         )
     if architecture.kind == "set":

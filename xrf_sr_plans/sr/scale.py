@@ -8,6 +8,7 @@ import numpy as np
 
 from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.counting import NORMAL_QUARTILE, stabilise
+from xrf_sr_plans.physics.quantiles import quantiles
 
 SMALLEST_RANGE = 4.0
 """Range (in standard deviations of the noise) below which a map counts as noise."""
@@ -45,10 +46,11 @@ class Scale:
         """Take it from gap-free counts (..., y, x): range from the 1 % and 99.5 % quantiles."""
         stabilised = stabilise(counts)
         flat = stabilised.reshape(*counts.shape[:-2], -1)
-        low, high = np.quantile(flat, (0.01, 0.995), axis=-1)
+        low, high = _quantiles(flat, (0.01, 0.995))
         span = np.maximum(high - low, SMALLEST_RANGE)
-        spread = np.sqrt(np.clip(flat.var(axis=-1) - 1, 0, None))
-        return cls(low, span, spread / span, _roughness(stabilised))
+        variance = flat.var(axis=-1)
+        spread = np.sqrt(np.clip(variance - 1, 0, None))
+        return cls(low, span, spread / span, _roughness(stabilised, variance))
 
     def only(self, index: int) -> Scale:
         """Return that of one element, still with an element axis."""
@@ -56,7 +58,14 @@ class Scale:
         return Scale(self.low[one], self.span[one], self.fill[one], self.roughness[one])
 
 
-def _roughness(stabilised: np.ndarray) -> np.ndarray:
+def _quantiles(flat: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
+    """Return quantiles of maps (..., pixel), (share, ...)."""
+    lead = flat.shape[:-1]
+    found = [quantiles(one, shares) for one in flat.reshape(-1, flat.shape[-1])]
+    return np.stack(found, axis=-1).reshape(len(shares), *lead)
+
+
+def _roughness(stabilised: np.ndarray, variance: np.ndarray) -> np.ndarray:
     lead = stabilised.shape[:-2]
     parts = [
         np.abs(np.diff(stabilised, 2, axis=axis)).reshape(*lead, -1)
@@ -67,6 +76,6 @@ def _roughness(stabilised: np.ndarray) -> np.ndarray:
         return np.zeros(lead)
     # The upper quartile, not the mean: a few edges on a smooth map don't make it rough. White
     # noise of unit variance has second differences of variance 1 + 4 + 1.
-    typical = np.quantile(np.concatenate(parts, -1), 0.75, axis=-1) / NORMAL_QUARTILE
+    typical = _quantiles(np.concatenate(parts, -1), (0.75,))[0] / NORMAL_QUARTILE
     excess = np.clip(np.square(typical) / 6 - 1, 0, None)
-    return excess / np.clip(stabilised.var(axis=(-2, -1)) - 1, 0.3, None)
+    return excess / np.clip(variance - 1, 0.3, None)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from xrf_sr_plans.errors import ModelError
 from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.blobs import DiscFilter, is_peak
+from xrf_sr_plans.physics.quantiles import quantiles
 from xrf_sr_plans.physics.resample import block_mean, repeat, upsample
 from xrf_sr_plans.sr.intervals import table_key
 from xrf_sr_plans.sr.model_files import read_sealed, write_sealed
@@ -28,6 +29,8 @@ SIZES_STEPS = (0.75, 1.5, 3.0)
 """Diameters that are told apart, in coarse steps; each twice the one before."""
 VISIBLE = 0.05
 """A blob lower than this share of the element's range is nothing that anybody would see."""
+ROUNDING = 1e-5
+"""Share of an element's brightest counts below which a height is the rounding of smoothed maps."""
 logger = logging.getLogger(__name__)
 
 NEVER = 1e6
@@ -136,13 +139,15 @@ def doubtful(estimate: np.ndarray, factor: int, limits: Sequence[float]) -> np.n
     level, size, seen = visible_blobs(estimate, factor)
     bad = seen & (level < np.asarray(limits)[size])
     marked = np.zeros(bad.shape, dtype=bool)
+    centres = np.nonzero(bad)
+    sizes = size[centres]
     for index, diameter in enumerate(SIZES_STEPS):
         disc = _disc((diameter / 2 + 0.25) * _PX_PER_STEP)
-        _stamp(marked, np.nonzero(bad & (size == index)), disc)
+        _stamp(marked, tuple(indices[sizes == index] for indices in centres), disc)
     if factor < _PX_PER_STEP:
         return block_mean(marked, _PX_PER_STEP // factor) > 0
     times = factor // _PX_PER_STEP
-    return repeat(marked, (times, times))
+    return marked if times == 1 else repeat(marked, (times, times))
 
 
 def visible_blobs(estimate: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -152,8 +157,9 @@ def visible_blobs(estimate: np.ndarray, factor: int) -> tuple[np.ndarray, np.nda
     """
     plane = _on_half_steps(estimate, factor)
     level, size, height = blobs(plane)
-    low, high = np.quantile(plane, (0.01, 0.995), axis=(1, 2))
-    return level, size, (level > 0) & (height >= VISIBLE * (high - low)[:, None, None])
+    low, high = np.transpose([quantiles(one, (0.01, 0.995)) for one in plane])
+    least = np.maximum(VISIBLE * (high - low), ROUNDING * high).astype(plane.dtype)
+    return level, size, (level > 0) & (height >= least[:, None, None])
 
 
 def blobs(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -174,7 +180,10 @@ def blobs(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         wide = disc.surroundings(plane, smooth)
         heights = disc.heights(smooth, wide)
         area = math.pi * diameter**2 / 4
-        stands_out = heights * np.sqrt(area / np.maximum(wide, _LEAST_BACKGROUND))
+        stands_out = np.maximum(wide, _LEAST_BACKGROUND)
+        np.divide(area, stands_out, out=stands_out)
+        np.sqrt(stands_out, out=stands_out)
+        stands_out *= heights
         better = stands_out > level
         for best, new in ((level, stands_out), (height, heights), (size, index)):
             np.copyto(best, new, where=better)
@@ -198,7 +207,9 @@ def _stamp(marked: np.ndarray, centres: tuple[np.ndarray, ...], disc: np.ndarray
 def _on_half_steps(estimate: np.ndarray, factor: int) -> np.ndarray:
     if factor < _PX_PER_STEP:
         return np.clip(upsample(estimate, _PX_PER_STEP // factor), 0, None).astype(np.float32)
-    return block_mean(estimate, factor // _PX_PER_STEP).astype(np.float32)
+    if factor > _PX_PER_STEP:
+        estimate = block_mean(estimate, factor // _PX_PER_STEP)
+    return estimate.astype(np.float32, copy=False)
 
 
 @lru_cache(maxsize=8)

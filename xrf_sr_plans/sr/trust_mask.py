@@ -8,6 +8,7 @@ import numpy as np
 
 from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.counting import NORMAL_90
+from xrf_sr_plans.physics.quantiles import quantiles
 from xrf_sr_plans.physics.resample import repeat
 from xrf_sr_plans.sr.aliasing import regular
 from xrf_sr_plans.sr.bicubic import bicubic_sigma, is_smoothed
@@ -94,7 +95,9 @@ def _pixels(
     limits = blob_limits(regime.blobs, measurement)
     if limits is not None and trusted.any():
         # What stands out of the noise is judged in photons per coarse pixel.
-        in_coarse = fields["estimate"][index : index + 1] * measurement.fast_pixels
+        in_coarse = fields["estimate"][index : index + 1]
+        if measurement.fast_pixels > 1:
+            in_coarse = in_coarse * measurement.fast_pixels
         faint = doubtful(in_coarse, measurement.factor, limits)[0]
         marks.append(("features too faint for their size", faint))
     if regime.regularity is not None and trusted.any():
@@ -107,11 +110,16 @@ def _pixels(
             fields[key][index] for key in ("estimate", "baseline", "sigma")
         )
         coarse = per_coarse_pixel(ready.counts[index], measurement) / measurement.fast_pixels
-        span = max(float(np.ptp(np.quantile(coarse, (0.01, 0.995)))), 1e-9)
+        span = max(float(np.ptp(quantiles(coarse, (0.01, 0.995)))), 1e-9)
         unsure = doubted(doubt(estimate, baseline, sigma, span), regime.largest_doubt)
-        fields["doubtful"][index] = unsure & ~np.logical_or.reduce([mark for _, mark in marks])
+        otherwise = marks[0][1].copy()
+        for _, mark in marks[1:]:
+            otherwise |= mark
+        np.greater(unsure, otherwise, out=fields["doubtful"][index])
         marks.append(("likeliest to be far off, or worse than the baseline", unsure))
     for reason, mark in marks:
-        if mark.any():
-            yield f"{element}: {100 * float(mark.mean()):.1f} % untrusted: {reason}"
-            trusted &= ~mark
+        number = int(np.count_nonzero(mark))
+        if number:
+            yield f"{element}: {100 * number / mark.size:.1f} % untrusted: {reason}"
+            # Trusted, and not marked.
+            np.greater(trusted, mark, out=trusted)

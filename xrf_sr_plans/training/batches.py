@@ -22,7 +22,9 @@ def batch_tensors(batch: Batch) -> dict[str, Any]:
 
     Under `factor` is the batch's factor, an int.
     """
-    conditions = conditions_of(batch.low, batch.span, batch.measurements, batch.smoothing)
+    conditions = conditions_of(
+        batch.low, batch.span, batch.measurements, batch.smoothing, batch.covariance
+    )
     return {
         "counts": torch.from_numpy(batch.counts),
         "truth": torch.from_numpy(batch.truth),

@@ -38,6 +38,8 @@ from xrf_sr_plans.training.simulated_pairs import Samples, random_batch
 from xrf_sr_plans.training.training_config import OURS, TrainingConfig
 
 log = logging.getLogger(__name__)
+ADDED = ("shared", "kriged")
+"""Parts that begin without an effect, so that a network without them can be gone on with."""
 
 
 class _Batches(Dataset[dict[str, Any]]):
@@ -133,8 +135,7 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return Adam with warm-up and a cosine down to 1 % of the learning rate."""
-        learning = [p for p in self.network.parameters() if p.requires_grad]
-        optimiser = torch.optim.Adam(learning, self.config.learning_rate)
+        optimiser = torch.optim.Adam(self._parameter_groups(), self.config.learning_rate)
         warm, steps = self.config.warmup_steps, self.config.steps
 
         def rate(step: int) -> float:
@@ -148,6 +149,16 @@ class TrainingModule(lightning.LightningModule):
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Return what is learnt, with its learning rate: most of it, and the parts `ADDED`."""
+        rate = self.config.learning_rate
+        groups: dict[bool, list[Any]] = {True: [], False: []}
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                groups[name.split(".")[0] in ADDED].append(parameter)
+        rates = {True: rate, False: rate * self.config.started_rate}
+        return [{"params": group, "lr": rates[new]} for new, group in groups.items() if group]
 
     def on_train_epoch_end(self) -> None:
         """Write the weights as they are, so that a killed run leaves something usable."""
@@ -175,11 +186,15 @@ def save_weights(network: torch.nn.Module, path: Path) -> None:
 
 
 def _begin_with(network: torch.nn.Module, path: Path) -> None:
+    """Fill in weights; parts that a smaller network of the kind has not stay as they are."""
     try:
-        network.load_state_dict(load_file(path))
+        missing, unknown = network.load_state_dict(load_file(path), strict=False)
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"start={path}: no weights of such a network ({reason})") from error
+    wrong = [*unknown, *(name for name in missing if name.split(".")[0] not in ADDED)]
+    if wrong:
+        raise ConfigError(f"start={path}: no weights of such a network ({wrong[0]})")
 
 
 def train(config: TrainingConfig) -> Path:

@@ -29,6 +29,7 @@ from xrf_sr_plans.physics.forward import (
     shift_rows,
 )
 from xrf_sr_plans.physics.smoothing import chosen_widths
+from xrf_sr_plans.sr.kriging import kriging_choice
 from xrf_sr_plans.sr.scale import Scale, per_coarse_pixel
 from xrf_sr_plans.training.phantoms import ALL_FAMILIES, phantom
 
@@ -230,8 +231,8 @@ class Batch:
     """Pairs of one factor and one number of elements, stacked, in single precision.
 
     Either all or none are rows. `counts` are (map, element, y, x), `truth` (map, element, Y, X);
-    `low` and `span`, those of `Scale`, and `smoothing`, that of `chosen_widths`, are (map,
-    element); `measurements` has one of each map.
+    `low` and `span`, those of `Scale`, `smoothing`, that of `chosen_widths`, and `covariance`, that
+    of `kriging_choice`, are (map, element); `measurements` has one of each map.
     """
 
     counts: np.ndarray
@@ -239,6 +240,7 @@ class Batch:
     low: np.ndarray
     span: np.ndarray
     smoothing: np.ndarray
+    covariance: np.ndarray
     measurements: tuple[Measurement, ...]
 
     @property
@@ -260,6 +262,7 @@ def make_batch(pairs: Sequence[Pair]) -> Batch:
         scale.low.astype(single),
         scale.span.astype(single),
         np.stack(widths),
+        np.stack([kriging_choice(pair.counts, pair.measurement) for pair in pairs]),
         measurements,
     )
 

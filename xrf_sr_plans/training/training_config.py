@@ -47,6 +47,9 @@ class TrainingConfig(BaseModel):
     blocks: int = Field(default=5, ge=1, le=64)
     mix_width: int = Field(default=16, ge=1, le=256)
     """Features that an element shows the others (`set` only)."""
+    shared_filters: int = Field(default=32, ge=0, le=256)
+    """Filters of the trunk that a map has once for all its elements (`folded` only); 0: none."""
+    shared_blocks: int = Field(default=4, ge=1, le=64)
     n_phantoms: int = Field(default=960, ge=1, le=10**6)
     phantom_px: int = Field(default=192, ge=64, le=4096)
     n_validation: int = Field(default=16, ge=1, le=10**5)
@@ -56,7 +59,11 @@ class TrainingConfig(BaseModel):
     smooth_share: float = Field(default=0.15, ge=0, le=1)
     """Share of the crops that are blurred. Most real maps are that smooth at low counts."""
     start: Path | None = None
-    """Weights of the same architecture to begin with. None stands for random ones."""
+    """Weights of the same architecture to begin with, or of one without the shared trunk. None
+    stands for random ones."""
+    started_rate: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
+    """Share of the learning rate for all but the shared trunk and kriging's share, which are new
+    where `start` has none."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"

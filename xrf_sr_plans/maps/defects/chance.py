@@ -28,8 +28,15 @@ _SIGMAS = 4.0
 
 def joint(counts: np.ndarray) -> np.ndarray:
     """Return the photons of all elements together (y, x), NaN where no element has a value."""
-    known = np.isfinite(counts).any(axis=0)
-    return np.where(known, np.nansum(np.clip(counts, 0, None), axis=0), np.nan)
+    # fmax takes the 0 beside a NaN.
+    photons = np.fmax(counts, 0).sum(axis=0)
+    known = np.zeros(counts.shape[1:], dtype=bool)
+    for plane in counts:
+        known |= np.isfinite(plane)
+        if known.all():
+            return photons
+    photons[~known] = np.nan
+    return photons
 
 
 def is_empty(line: np.ndarray, expected: np.ndarray) -> bool:
@@ -41,6 +48,18 @@ def is_empty(line: np.ndarray, expected: np.ndarray) -> bool:
         and int((expected[known] > 0).sum()) >= LEAST_PIXELS
         and float(line[known].sum()) <= NEXT_TO_NOTHING * total
     )
+
+
+def may_be_empty(lines: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return which lines (line, pixel) `is_empty` has to look at, bool (line,).
+
+    It asks of all lines at once what each of them has to fulfil in any case.
+    """
+    known = np.isfinite(lines) & np.isfinite(expected)
+    counted = np.where(known, lines, 0).sum(axis=1)
+    total = np.where(known, expected, 0).sum(axis=1)
+    # Whatever the order in which they are summed.
+    return counted <= 1.01 * NEXT_TO_NOTHING * total
 
 
 def same(first: np.ndarray, second: np.ndarray) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from xrf_sr_plans.maps.defects.chance import (
     has_noise,
     is_empty,
     joint,
+    may_be_empty,
     no_chance,
     same,
 )
@@ -56,9 +56,9 @@ def _has_such_edges(counts: np.ndarray) -> bool:
     near an end of the rows too.
     """
     columns = joint(counts[:, :, MOST_COLUMNS:-MOST_COLUMNS]).T
-    return any(
-        is_empty(first, second) or is_empty(second, first) for first, second in pairwise(columns)
-    )
+    first, second = columns[:-1], columns[1:]
+    places = np.flatnonzero(may_be_empty(first, second) | may_be_empty(second, first))
+    return any(is_empty(first[k], second[k]) or is_empty(second[k], first[k]) for k in places)
 
 
 def _bad_last(counts: np.ndarray, may_end: bool) -> tuple[int, str]:

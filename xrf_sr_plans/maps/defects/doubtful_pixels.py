@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
-from xrf_sr_plans.maps.defects.hot_pixels import LEAST_HOT, MOST_HOT, RING, has_tail, has_trace
+from xrf_sr_plans.maps.defects.hot_pixels import (
+    LEAST_HOT,
+    MOST_HOT,
+    has_tail,
+    has_trace,
+    highest_neighbours,
+)
 
 BRIGHTER = 3.0
 """How many times the photons of each of its eight neighbours a doubtful pixel has at least."""
@@ -36,10 +41,10 @@ def doubtful_pixels(counts: np.ndarray) -> list[Place]:
         filled = np.where(np.isfinite(plane), plane, -np.inf)
         if filled.max() < LEAST_HOT:
             continue
-        highest = ndimage.maximum_filter(filled, footprint=RING, mode="constant", cval=-np.inf)
-        far = filled >= np.maximum(LEAST_HOT, BRIGHTER * np.clip(highest, 1.0, None))
+        highest = np.clip(highest_neighbours(filled), 1.0, None)
+        far = filled >= np.maximum(LEAST_HOT, BRIGHTER * highest)
         places = [(int(row), int(column)) for row, column in np.argwhere(far)]
-        if len(places) > MOST_DOUBTFUL * plane.size:
+        if not places or len(places) > MOST_DOUBTFUL * plane.size:
             continue
         others = np.where(far, np.nan, plane)
         cap = float(np.nanmax(others)) if np.isfinite(others).any() else 0.0

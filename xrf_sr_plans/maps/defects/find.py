@@ -110,14 +110,15 @@ def find_defects(
     columns = bad_columns(counts, notes)
     mask[:, :, columns] = True
     # (element, row, column) without the columns that are bad already.
-    inner = np.delete(counts, columns, axis=2)
+    inner = np.delete(counts, columns, axis=2) if columns else counts
     dead = dead_rows(inner, notes)
     doubled = doubled_rows(inner, dead, notes)
     mask[:, dead + doubled] = True
+    left = _without(counts, mask)
     hot = [
         (index, row, column)
         for index in range(len(counts))
-        for row, column in hot_pixels(np.where(mask, np.nan, counts), index, probe_steps)
+        for row, column in hot_pixels(left, index, probe_steps)
     ]
     for index, row, column in hot:
         mask[index, row, column] = True
@@ -126,7 +127,7 @@ def find_defects(
             f" {counts[index, row, column]:g} photons, the highest other has"
             f" {_highest(counts[index], mask[index]):g}: taken as unmeasured"
         )
-    sound = np.where(mask, np.nan, counts)
+    sound = _without(counts, mask)
     doubtful = doubtful_pixels(sound)
     return Defects(
         mask,
@@ -138,6 +139,11 @@ def find_defects(
         tuple(doubtful),
         tuple(doubts(doubtful, sound, names, probe_steps)),
     )
+
+
+def _without(counts: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return counts (element, y, x) with NaN where `mask` is True."""
+    return np.where(mask, np.nan, counts) if mask.any() else counts
 
 
 def _highest(plane: np.ndarray, hidden: np.ndarray) -> float:

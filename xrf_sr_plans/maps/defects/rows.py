@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xrf_sr_plans.maps.defects.chance import has_noise, is_empty, joint, no_chance, same
+from xrf_sr_plans.maps.defects.chance import (
+    has_noise,
+    is_empty,
+    joint,
+    may_be_empty,
+    no_chance,
+    same,
+)
 from xrf_sr_plans.physics.counting import stabilise
 
 FITS_BETTER = 0.5
@@ -18,9 +25,10 @@ def dead_rows(counts: np.ndarray, notes: list[str]) -> list[int]:
     """Return the rows without counts between rows that count."""
     photons = joint(counts)
     found = []
-    for row in range(1, len(photons) - 1):
-        # What is expected at least, pixel by pixel.
-        expected = np.minimum(photons[row - 1], photons[row + 1])
+    # What is expected at least, pixel by pixel, of all rows but the first and the last.
+    beside = np.minimum(photons[:-2], photons[2:])
+    for row in np.flatnonzero(may_be_empty(photons[1:-1], beside)).tolist():
+        row, expected = row + 1, beside[row]
         if is_empty(photons[row], expected):
             found.append(row)
             notes.append(
