@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from mutating import Rng, Subject, mutated_bytes, mutated_json, mutated_tree, pick
 from mutation_hdf5 import COUNTS, hdf5_subjects
+from mutation_images import image_subjects
 from mutation_streams import NO_NETWORK, Stream
 
 from xrf_sr_plans.callbacks.replay import replay
@@ -42,6 +43,7 @@ def subjects(folder: Path, corpus: list[Stream]) -> list[Subject]:
     return [
         *hdf5_subjects(folder),
         npz_subject(folder),
+        *image_subjects(folder),
         *(lines_subject(folder, stream) for stream in corpus[:4]),
         *pair_subjects(folder),
         prediction_subject(folder),

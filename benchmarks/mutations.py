@@ -15,7 +15,8 @@ case follows from the seed and its number. Counted are
 - hangs: more than 10 s of processor time for one case, or more than a minute by the clock, since
   the machine may be busy with other things (15 s where libhdf5 hangs or crashes);
 - wrong rows: of an undamaged row in a run whose start document and descriptors are undamaged, the
-  map holds something else than without the damage;
+  map holds something else than without the damage; of a damaged file, values that stand at the
+  places of others, or under the name of another element;
 - silent: the analysis was asked for a map whose start and stop documents came, and tells nothing.
 
 The cases run in processes with a watchdog. HDF5 files are read there by the function that users'
@@ -121,6 +122,7 @@ def file_cases(seed: int, corpus: Any) -> Callable[[int, bool], Outcome]:
     """Return what carries out one case of a damaged file."""
     import mutation_files
     import mutation_hdf5
+    import mutation_images
 
     from xrf_sr_plans.errors import XrfSrError
 
@@ -131,11 +133,13 @@ def file_cases(seed: int, corpus: Any) -> Callable[[int, bool], Outcome]:
         subject, content = mutation_files.mutate(rng, known)
         as_users |= subject.is_hdf5 and number % mutation_hdf5.PUBLIC_EVERY == 0
         try:
-            subject.read(content, as_users)
+            found = subject.read(content, as_users)
         except XrfSrError:
             return Outcome(f"{subject.name}: refused")
         except Exception as error:  # noqa: BLE001 - what this benchmark looks for
             return Outcome(f"{subject.name}: raised", [(subject.name, "foreign", where(error))])
+        if wrong := mutation_images.wrong_map(found):
+            return Outcome(f"{subject.name}: read", [(subject.name, "wrong rows", wrong)])
         return Outcome(f"{subject.name}: read")
 
     return case

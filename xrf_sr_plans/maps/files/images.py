@@ -30,6 +30,9 @@ from xrf_sr_plans.maps.files.model import (
 from xrf_sr_plans.maps.files.npz_archive import MAX_VALUES
 from xrf_sr_plans.maps.files.options import ReadOptions
 
+MAX_EDF_BYTES = 2**30
+"""Largest size of an EDF file in bytes."""
+
 _MAX_JSON_BYTES = 2**22
 _ENDINGS = (".tif", ".tiff", ".edf")
 # PyMca puts an s before the element where an image holds the uncertainties of another one.
@@ -302,7 +305,11 @@ def _edf(path: Path, before: Callable[[int], None]) -> Image:
         from fabio.edfimage import EdfImage
     except ImportError as error:
         raise MissingExtraError(f"reading {path.name}", "files") from error
-    before(path.stat().st_size)
+    size = path.stat().st_size
+    if size > MAX_EDF_BYTES:
+        raise FileFormatError(f"{path}: an EDF file of {size} bytes; at most {MAX_EDF_BYTES}")
+    before(size)
+    _check_blocks(path.read_bytes(), path.name)
     image = EdfImage().read(str(path))
     planes, names = [], []
     for number in range(image.nframes):
@@ -310,11 +317,35 @@ def _edf(path: Path, before: Callable[[int], None]) -> Image:
         data = np.asarray(frame.data)
         if data.ndim != 2 or data.dtype.kind not in "fiu":
             raise FileFormatError(f"{path}: an EDF image of the shape {data.shape}")
+        declared = str(frame.header.get("Size", data.nbytes)).strip()
+        if declared != str(data.nbytes) and "Compression" not in frame.header:
+            raise FileFormatError(
+                f"{path}: damaged EDF file: an image of {declared} bytes for {data.shape} values"
+            )
         planes.append(data)
         names.append(str(frame.header.get("Title", frame.header.get("title", ""))).strip())
     if not planes or len({plane.shape for plane in planes}) > 1:
         raise FileFormatError(f"{path}: EDF images of no or several sizes")
     return Image(np.stack(planes), tuple(names))
+
+
+def _check_blocks(content: bytes, shown: str) -> None:
+    """Refuse an EDF file whose headers and images don't fill it exactly.
+
+    A file that lost bytes, or has too many, would be read with all values moved.
+    """
+    at = 0
+    while at < len(content.rstrip(b"\0")):
+        end = content.find(b"}\n", at)
+        header = content[at : end + 2]
+        size = re.search(rb"(?:^|[;\s])Size\s*=\s*(\d{1,12})\s*;", header)
+        if end < 0 or not header.lstrip().startswith(b"{") or size is None:
+            raise FileFormatError(f"{shown}: damaged EDF file: no header at byte {at}")
+        at = end + 2 + int(size[1])
+    if at > len(content):
+        raise FileFormatError(
+            f"{shown}: damaged EDF file: {len(content)} bytes, where its headers name {at}"
+        )
 
 
 def is_tiff(path: Path, head: bytes) -> bool:
