@@ -223,7 +223,7 @@ def enhance(
     )
     target = out or file.with_name(f"{file.stem}_x{factor}.h5")
     was = measured.meta["was"]
-    write_enhanced(enhanced, target, units=was.units, photons=was.photons)
+    write_enhanced(enhanced, target, units=was.units, photons=was.photons, source_file=file)
     Console().print(str(target), soft_wrap=True)
 
 

@@ -116,6 +116,9 @@ def test_a_survey_is_taken_home_as_one_map(latest_and_session, tmp_path: Path):
         assert group["x"].attrs["units"] == "um"
         assert [uid.decode() for uid in group["rescan_uids"]] == composite.rescan_uids
         assert json.loads(group.attrs["attributes_json"])["placements"]
+        verified = {uid.decode() for uid in entry["verification/fine_uid"]}
+        assert verified == set(composite.rescan_uids)
+        assert np.isfinite(entry["verification/coverage_90"][:]).all()
 
 
 def test_a_fine_map_that_comes_later_is_in_the_map_too(latest_and_session):

@@ -98,6 +98,14 @@ def test_a_nexus_file_says_by_what_and_from_what_it_was_made(tmp_path: Path) -> 
         assert json.loads(process["attributes/data"][()])["model"] == MODEL
 
 
+def test_a_map_of_a_file_names_the_file(tmp_path: Path) -> None:
+    maps = enhanced(source_uid="")
+    path = export_map(maps, tmp_path / "map.h5", source_file="scans/one.h5")
+    with h5py.File(path) as file:
+        assert file["entry/process/source/source_file"].asstr()[()] == "scans/one.h5"
+        assert file["entry/title"].asstr()[()].endswith("super-resolved 2 times, of one.h5")
+
+
 def test_a_composite_says_which_rescan_each_pixel_is_from(tmp_path: Path) -> None:
     maps = composite()
     with h5py.File(export_map(maps, tmp_path / "survey.h5")) as file:

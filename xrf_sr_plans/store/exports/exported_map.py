@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from xrf_sr_plans.maps.value_units import value_unit
 AnyMap = ElementalMaps | EnhancedMaps | CompositeMap
 
 _MODEL = "model"
-_SOURCE = ("source_uid", "result_uid", "survey_uid", "tile_uids", "rescan_uids")
+_SOURCE = ("source_file", "source_uid", "result_uid", "survey_uid", "tile_uids", "rescan_uids")
 _TEXTS = ("notes", "data_notes")
 _OTHERS = ("placements", "forecast")
 
@@ -79,7 +80,8 @@ class ExportedMap:
             "composite": "composite map: measured where it was rescanned, else estimated",
         }[self.kind]
         uid = self.attributes.get("source_uid") or self.attributes.get("survey_uid")
-        return f"{words}, of {str(uid)[:8]}" if uid else words
+        source = str(uid)[:8] if uid else Path(self.attributes.get("source_file") or "").name
+        return f"{words}, of {source}" if source else words
 
     @property
     def dwell_s(self) -> float | None:
@@ -149,6 +151,7 @@ def exported_map(
     units: Sequence[str] = (),
     photons: np.ndarray | None = None,
     verification: Sequence[Mapping[str, Any]] = (),
+    source_file: Path | str | None = None,
 ) -> ExportedMap:
     """Return what is to be written of a map.
 
@@ -162,6 +165,8 @@ def exported_map(
         Photons of a value of 1 in that unit (element,); None: one.
     verification
         How fine maps compared with what had been predicted.
+    source_file
+        The file that the map was made from; None: it was made from runs.
 
     Raises
     ------
@@ -177,6 +182,9 @@ def exported_map(
             f"{len(elements)} elements, but {len(units)} units and photons of the shape"
             f" {per_unit.shape}; one of each is needed for each element"
         )
+    attributes = dict(maps.dataset.attrs)
+    if source_file is not None:
+        attributes["source_file"] = str(source_file)
     arrays = {str(name): array for name, array in maps.dataset.data_vars.items()}
     return ExportedMap(
         kind=kind,
@@ -194,7 +202,7 @@ def exported_map(
         y_um=np.asarray(maps.dataset["y"].values, dtype=float),
         units=units,
         photons=per_unit,
-        attributes=dict(maps.dataset.attrs),
+        attributes=attributes,
         verification=tuple(verification),
     )
 

@@ -67,6 +67,7 @@ def export_map(
     units: Sequence[str] = (),
     photons: np.ndarray | None = None,
     verification: Sequence[Mapping[str, Any]] = (),
+    source_file: Path | str | None = None,
 ) -> Path:
     """Save measured maps, enhanced maps or a composite map for other programs.
 
@@ -88,6 +89,8 @@ def export_map(
     verification
         How fine maps compared with what had been predicted, which NeXus files take in; see
         `write_verification`.
+    source_file
+        The file that the map was made from; None: it was made from runs.
 
     Returns
     -------
@@ -104,5 +107,7 @@ def export_map(
         The file can't be written.
     """
     chosen = FORMATS[format_for(path, format)]
-    exported = exported_map(maps, units=units, photons=photons, verification=verification)
+    exported = exported_map(
+        maps, units=units, photons=photons, verification=verification, source_file=source_file
+    )
     return chosen.write(exported, path)

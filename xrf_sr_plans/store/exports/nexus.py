@@ -59,6 +59,7 @@ def write_enhanced(
     *,
     units: Sequence[str] = (),
     photons: np.ndarray | None = None,
+    source_file: Path | str | None = None,
 ) -> Path:
     """Save an enhanced map as a NeXus file; see `write_nexus`.
 
@@ -72,6 +73,8 @@ def write_enhanced(
         Unit of the values of each element in the file; none: photons per measured pixel.
     photons
         Photons that a value of 1 is in that unit (element,); None: one.
+    source_file
+        The file that the map was made from; None: it was made from runs.
 
     Returns
     -------
@@ -83,7 +86,8 @@ def write_enhanced(
     OSError
         The file can't be written.
     """
-    return write_nexus(exported_map(enhanced, units=units, photons=photons), path)
+    exported = exported_map(enhanced, units=units, photons=photons, source_file=source_file)
+    return write_nexus(exported, path)
 
 
 def write_composite(

@@ -19,6 +19,9 @@ import numpy as np
 from xrf_sr_plans.store.exports.exported_map import ExportedMap, is_photons, program_version
 from xrf_sr_plans.store.exports.whole_file import whole_bytes
 
+_LARGEST_CLASSIC = 2**31
+"""Bytes above which a file has the offsets of BigTIFF, as others end at 4 GiB."""
+
 
 def write_ome_tiff(exported: ExportedMap, path: Path | str) -> Path:
     """Save a map as an OME-TIFF; an existing file is replaced.
@@ -45,7 +48,11 @@ def write_ome_tiff(exported: ExportedMap, path: Path | str) -> Path:
 
     flags = [name for name, array in exported.planes.items() if not is_photons(array)]
     arrays = [exported.signal, *filter(None, [exported.error]), *flags]
-    with whole_bytes(path) as memory, TiffWriter(memory, ome=True) as tiff:
+    size = sum(exported.planes[name].nbytes for name in arrays)
+    with (
+        whole_bytes(path) as memory,
+        TiffWriter(memory, ome=True, bigtiff=size > _LARGEST_CLASSIC) as tiff,
+    ):
         for name in arrays:
             stack = exported.in_units(name)
             if is_photons(stack):
