@@ -47,6 +47,8 @@ PLAN_OF_KIND = {
 
 STREAM_ROWS = "primary"
 STREAM_LOST_ROWS = "lost_rows"
+STREAM_SCAN_FILE = "scan_file"
+"""The file that the rows of a map were read from, where somebody else's plan has flown it."""
 STREAM_ENHANCED = "enhanced"
 STREAM_PREVIEW = "preview"
 STREAM_REGIONS = "regions"

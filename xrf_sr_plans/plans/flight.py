@@ -12,12 +12,14 @@ from bluesky.utils import FailedStatus, MsgGenerator, RunEngineControlException
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.axes import AxisFacts
+from xrf_sr_plans.devices.map_protocols import HasMapPlan
 from xrf_sr_plans.devices.protocols import HasRowPlan, RowRequest
 from xrf_sr_plans.errors import FlightError, LeftUnsafeError, in_words
 from xrf_sr_plans.plans.map_run import FlightProgress, MapRun
 from xrf_sr_plans.plans.plan_record import PlanRecord, record_event
 from xrf_sr_plans.plans.safeguard import Safeguard, all_in_turn, stop_all, velocity_signal
 from xrf_sr_plans.plans.single_run import Ending, ended_by
+from xrf_sr_plans.plans.whole_map import fly_whole
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Flight:
         self._unsafe = ""
         self._slow = slow
         self._map_key = uuid.uuid4().hex
-        self._groups: list[str] = []
+        self.groups: list[str] = []
         self._lost_row = PlanRecord(
             f"{run.beamline.flyer.name}_lost", {"row": 0, "attempts": 0, "reason": ""}
         )
@@ -85,6 +87,9 @@ class Flight:
         velocity = velocity_signal(self.beamline.fast)
         if velocity is not None:
             self.guard.velocity = yield from bps.rd(velocity, default_value=None)
+        if isinstance(self.beamline.flyer, HasMapPlan):
+            yield from fly_whole(self, self.beamline.flyer, LOST_IN_SUCCESSION)
+            return
         in_succession = 0
         for row in range(self.run.grid.slow.num):
             reason = yield from self._row(row)
@@ -109,23 +114,39 @@ class Flight:
                 # What broke because of a pause was not the row's fault.
                 if interruptions == self.guard.interruptions:
                     failures.append(reason)
-                yield from self._recover()
+                yield from self.recover()
             else:
                 self.rows_s.append(time.monotonic() - started)
                 return ""
-        self.lost.append(row)
-        logger.error("row %d is left missing after %d attempts", row, len(failures))
-        values = {"row": row, "attempts": len(failures), "reason": failures[-1]}
-        yield from record_event(self._lost_row, schema.STREAM_LOST_ROWS, values)
+        yield from self.lose_row(row, len(failures), failures[-1])
         return failures[-1]
+
+    def lose_row(self, row: int, attempts: int, reason: str) -> MsgGenerator[None]:
+        """Note that a row is left missing."""
+        self.lost.append(row)
+        logger.error("row %d is left missing after %d attempts", row, attempts)
+        values = {"row": row, "attempts": attempts, "reason": reason}
+        yield from record_event(self._lost_row, schema.STREAM_LOST_ROWS, values)
+
+    def check_carriers(self) -> None:
+        """Make sure that the axes which carry the stage are where they were.
+
+        Raises
+        ------
+        FlightError
+            Somebody has moved one of them.
+        """
+        moved = [flaw for carrier in self.run.carriers if (flaw := carrier.flaw())]
+        if moved:
+            raise FlightError("; ".join(moved))
 
     def _attempt(self, row: int) -> MsgGenerator[None]:
         """Fly a row once, from one checkpoint to the next: a pause repeats this row only."""
-        flyer, request = self.beamline.flyer, self._row_request(row)
+        flyer, request = self.beamline.flyer, self.row_request(row)
         patience = self.beamline.time_model.timeout_s
         row_s = self.beamline.time_model.row_s(request["num"], request["dwell_ms"])
         group = f"row-{uuid.uuid4().hex[:8]}"
-        preparing, starting, flying = self._groups = [f"{group}-{step}" for step in range(3)]
+        preparing, starting, flying = self.groups = [f"{group}-{step}" for step in range(3)]
         yield from bps.checkpoint()
         yield from bps.mv(
             self.beamline.slow,
@@ -144,9 +165,7 @@ class Flight:
             yield from bps.complete(flyer, group=flying)
             yield from bps.wait(flying, timeout=patience(row_s))
         # Here and not before the row: after a pause only messages are repeated, not this code.
-        moved = [flaw for carrier in self.run.carriers if (flaw := carrier.flaw())]
-        if moved:
-            raise FlightError("; ".join(moved))
+        self.check_carriers()
         collected = yield from bps.collect(self.beamline.flyer)
         empty = collected is not None and not list(collected)
         if not empty:
@@ -157,7 +176,8 @@ class Flight:
                 f"{self.beamline.flyer.name} completed row {row} but has nothing to collect"
             )
 
-    def _row_request(self, row: int) -> RowRequest:
+    def row_request(self, row: int) -> RowRequest:
+        """Return where a row is to be, in um of the axes that fly it."""
         grid, placement = self.run.grid, self.run.placement
         direction = grid.direction(row)
         ends = grid.fast.start_um, grid.fast.stop_um
@@ -190,13 +210,13 @@ class Flight:
         first_um = max(abs(edge - self._slow.position_um) for edge in (slow.low_um, slow.high_um))
         return max(first_um, slow.high_um - slow.low_um) / velocity
 
-    def _recover(self) -> MsgGenerator[None]:
+    def recover(self) -> MsgGenerator[None]:
         """Bring a hung flyer and the axes to rest, and let late failures pass."""
         yield from stop_all(self.beamline.flyer, self.beamline.slow)
         timeout = min(_SETTLE_S, self.beamline.time_model.grace_s)
         waits = [
             lambda group=group: bps.wait(group, timeout=timeout, error_on_timeout=False)
-            for group in self._groups
+            for group in self.groups
         ]
         yield from all_in_turn(*waits, bps.checkpoint)
 

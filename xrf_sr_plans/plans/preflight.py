@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from xrf_sr_plans.devices.axes import AxisFacts, axis_facts
+from xrf_sr_plans.devices.map_protocols import HasMapPlan
 from xrf_sr_plans.devices.protocols import Beamline, HasRowPlan, RowTimeModel
 from xrf_sr_plans.errors import BudgetError, ConfigError, LimitsError, QueryError, RefusedError
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
@@ -177,6 +178,16 @@ def allowed_box(beamline: Beamline, facts: AxisFacts, *, is_fast: bool) -> Box |
 def is_stepping(beamline: Beamline) -> bool:
     """Return whether rows are stepped, so that neither run-up nor fly velocity matters."""
     return isinstance(beamline.flyer, HasRowPlan)
+
+
+def why_squares_only(beamline: Beamline) -> str:
+    """Return in words why pixels have to be square, or "" where they needn't be."""
+    flyer = beamline.flyer
+    if is_stepping(beamline):
+        return f"{flyer.name!r} steps its rows: only flown ones are read out finely"
+    if isinstance(flyer, HasMapPlan) and flyer.squares_only:
+        return f"the plan of {flyer.name!r} takes the same step along both axes"
+    return ""
 
 
 def run_up_um(beamline: Beamline, facts: AxisFacts, step_um: float, dwell_ms: float) -> float:

@@ -91,8 +91,7 @@ def chosen_row_pixels(
     if not numbers:
         return SQUARES
     step_um = squares[0].fast.step_um
-    if preflight.is_stepping(beamline):
-        text = f"{beamline.flyer.name!r} steps its rows: only flown ones are read out finely"
+    if text := preflight.why_squares_only(beamline):
         return _squares(asked, [Problem(ConfigError, text)])
     if preflight.speed_problems(beamline, axis_facts(beamline.fast), step_um, step_dwell_ms):
         # Not even squares can be flown, which is told in the words of what was asked for.

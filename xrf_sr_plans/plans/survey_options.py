@@ -288,7 +288,7 @@ def ways_of(
     On the grid of the result there are squares only. Stepped maps are square, too; rows of them
     are refused later, in words, where they are asked for.
     """
-    squares_only = preflight.is_stepping(beamline)
+    squares_only = bool(preflight.why_squares_only(beamline))
     for way in WAYS:
         as_asked = sampling in (None, way.sampling) or way.factor == SAME_GRID
         possible = way.sampling == "squares" or not squares_only or sampling == "rows"
