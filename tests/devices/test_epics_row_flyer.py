@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 
 from support.epics_client import DWELL_MS, GRID
+from support.epics_servers import ca_environment, simulated_ioc
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.sim.microscope import Microscope
 from xrf_sr_plans.devices.sim.sample import zagami
@@ -34,54 +33,12 @@ pytestmark = [
 CLIENT = ["-m", "support.epics_client"]
 
 
-def free_port() -> int:
-    """Return a port that is free for TCP and UDP."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            try:
-                udp.bind(tcp.getsockname())
-            except OSError:
-                continue
-            return tcp.getsockname()[1]
-
-
-def ca_environment() -> dict[str, str]:
-    """Return an environment in which nobody but our own two processes is heard."""
-    server, repeater = str(free_port()), str(free_port())
-    others = {name: value for name, value in os.environ.items() if not name.startswith("EPICS_")}
-    return {
-        **others,
-        "OMP_NUM_THREADS": "1",
-        "EPICS_CA_ADDR_LIST": "127.0.0.1",
-        "EPICS_CA_AUTO_ADDR_LIST": "NO",
-        "EPICS_CA_SERVER_PORT": server,
-        "EPICS_CAS_SERVER_PORT": server,
-        "EPICS_CA_REPEATER_PORT": repeater,
-        "EPICS_CAS_BEACON_PORT": repeater,
-    }
-
-
 @pytest.fixture(scope="module")
 def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Fly everything once, in `epics_client`."""
     folder = tmp_path_factory.mktemp("epics")
     environment, results = ca_environment(), folder / "results.json"
-    with (folder / "ioc.log").open("wb") as log:
-        ioc = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "xrf_sr_plans.devices.ioc",
-                "--prefix",
-                "xrfsim:",
-                "--same-noise",
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        )
-    try:
+    with simulated_ioc(folder / "ioc.log", environment, "--same-noise") as ioc:
         client = subprocess.run(
             [sys.executable, *CLIENT, str(results), str(ioc.pid)],
             cwd=Path(__file__).parents[1],
@@ -94,9 +51,6 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
         assert results.exists(), f"{client.stdout}\n{client.stderr}\n{log_of_ioc}"
         assert "Traceback" not in log_of_ioc
         yield json.loads(results.read_text())
-    finally:
-        ioc.kill()
-        ioc.wait(10)
 
 
 def stop_document(flight: dict[str, Any]) -> dict[str, Any]:

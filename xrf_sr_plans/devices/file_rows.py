@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -48,6 +49,7 @@ def rows_of_file(
     dwell_ms: float,
     units: str | None = None,
     bad_columns: tuple[int, int] = (0, 0),
+    fast: Literal["x", "y"] = "x",
 ) -> FileRows:
     """Return the rows of a map, each placed by the positions that the file has.
 
@@ -72,6 +74,8 @@ def rows_of_file(
         Unit of the values where the user knows better than the file.
     bad_columns
         How many columns at the low and the high end of the file's fast axis say nothing.
+    fast
+        Which axis of the file runs along the rows.
 
     Raises
     ------
@@ -86,7 +90,7 @@ def rows_of_file(
             f"{path}: no channel {', '.join(map(repr, absent))}; there are"
             f" {', '.join(file.elements)}"
         )
-    file, live_time_s = _photons(file, dwell_ms, units)
+    file, live_time_s = _photons(file if fast == "x" else _turned(file), dwell_ms, units)
     row_of = _rows_asked(file, grid, rows, path)
     columns, fast_um = _columns_asked(file, grid.fast, path)
     counts = file.maps[[file.elements.index(channel) for channel in elements.values()]].copy()
@@ -105,7 +109,8 @@ def rows_of_file(
         if line is None or here is None or not np.isfinite(here).any():
             missing[index] = f"not in {path}" if line is None else f"empty in {path}"
             continue
-        if not np.isfinite(here).any(axis=0)[~bad[columns]].all() or columns.size < request["num"]:
+        seen: np.ndarray = np.asarray(np.isfinite(here).any(axis=0))
+        if not seen[~bad[columns]].all() or columns.size < request["num"]:
             partly.append(index)
         frames[index] = RowFrames(
             here,
@@ -124,6 +129,22 @@ def rows_of_file(
     if file.x_um is None or file.y_um is None:
         notes.append("the file has no positions along an axis: order places its frames")
     return FileRows(frames, missing, tuple(notes))
+
+
+def _turned(file: MapsFile) -> MapsFile:
+    """Return a file with its y along the rows; readers return x there, however it was flown."""
+    live, i0 = file.live_time, file.i0
+    if live is not None and live.seconds.ndim == 2:
+        live = replace(live, seconds=live.seconds.T)
+    return replace(
+        file,
+        maps=np.swapaxes(file.maps, 1, 2),
+        x_um=file.y_um,
+        y_um=file.x_um,
+        live_time=live,
+        i0=None if i0 is None else i0.T,
+        coverage=None if file.coverage is None else file.coverage.T,
+    )
 
 
 def _photons(file: MapsFile, dwell_ms: float, units: str | None) -> tuple[MapsFile, np.ndarray]:
@@ -196,4 +217,4 @@ def _where(file: MapsFile) -> str:
     def span(centers_um: np.ndarray | None) -> str:
         return "unknown" if centers_um is None else f"{centers_um[0]:g}..{centers_um[-1]:g} um"
 
-    return f"its columns lie at x {span(file.x_um)}, its rows at y {span(file.y_um)}"
+    return f"its columns lie at {span(file.x_um)}, its rows at {span(file.y_um)}"

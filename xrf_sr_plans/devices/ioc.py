@@ -4,7 +4,8 @@
 and ``m2`` (slow), and a fluorescence detector, ``xsp:``. All lengths are in mm. The detector works
 like an Xspress3 on position compare: once armed, it counts one frame for each pixel as the fast
 motor passes, and then it serves the row as waveforms. The physics is that of `devices.sim`, and
-time is real.
+time is real. With ``--scan-folder FOLDER`` there are scan records, too, which fly whole maps and
+save them as MDA files in the folder.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,8 @@ from xrf_sr_plans.errors import MissingExtraError
 try:
     from caproto import SkipWrite
     from caproto.server import PVGroup, SubGroup, pvproperty, run, template_arg_parser
+
+    from xrf_sr_plans.devices.ioc_scan_record import ScanRecords
 except ImportError as error:
     raise MissingExtraError("the simulated IOC", "epics") from error
 
@@ -293,11 +297,14 @@ class Microprobe(PVGroup):
     xsp = SubGroup(RowDetector, prefix="xsp:")
 
 
-def microprobe(prefix: str, microscope: Microscope) -> dict[str, Any]:
+def microprobe(
+    prefix: str, microscope: Microscope, scan_folder: Path | None = None
+) -> dict[str, Any]:
     """Return the PVs of an IOC by name.
 
     The detector has a region of interest for each element of the sample. The motors' limits are
-    the sample and 50 um around it.
+    the sample and 50 um around it. Where there is a `scan_folder`, scan records fly maps and save
+    them there.
     """
     elements = microscope.elements
     rois = {
@@ -312,7 +319,13 @@ def microprobe(prefix: str, microscope: Microscope) -> dict[str, Any]:
     ioc.xsp.microscope, ioc.xsp.slow_motor = microscope, ioc.m2
     ioc.xsp.rois = [getattr(ioc, f"roi{k}") for k in range(1, len(elements) + 1)]
     ioc.m1.on_move = ioc.xsp.moved
-    return ioc.pvdb
+    if scan_folder is None:
+        return ioc.pvdb
+    records = ScanRecords(prefix=prefix)
+    records.folder, records.elements = scan_folder, elements
+    records.fast_motor, records.slow_motor, records.detector = ioc.m1, ioc.m2, ioc.xsp
+    records.velocity_mm_s = _VELOCITY_MM_S
+    return {**ioc.pvdb, **records.pvdb}
 
 
 def main() -> None:
@@ -337,7 +350,12 @@ def main() -> None:
     parser.add_argument(
         "--same-noise", action="store_true", help="a row has the same photons in each map"
     )
+    parser.add_argument(
+        "--scan-folder", type=Path, help="folder of the scan records' files; none: no scan records"
+    )
     args = parser.parse_args()
+    if args.scan_folder is not None and not args.scan_folder.is_dir():
+        parser.error(f"--scan-folder: {args.scan_folder} is no folder")
     ioc_options, run_options = split_args(args)
     microscope = Microscope(
         SAMPLES[args.sample](),
@@ -345,7 +363,7 @@ def main() -> None:
         seed=args.seed,
         fresh_noise=not args.same_noise,
     )
-    run(microprobe(ioc_options["prefix"], microscope), **run_options)
+    run(microprobe(ioc_options["prefix"], microscope, args.scan_folder), **run_options)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import bluesky.plan_stubs as bps
 from bluesky.utils import MsgGenerator, NoReplayAllowed, ensure_generator
@@ -78,6 +78,8 @@ class OwnPlanFlyer(RowDevice):
     bad_columns
         How many columns at the low and at the high end of the fast axis of the file say nothing.
         A scan that flies as many more columns than it is asked for loses nothing by them.
+    fast
+        Which axis of the file is the fast axis of the beamline.
     squares_only
         Whether the plan takes the same step along both axes only.
     timeout_s
@@ -103,6 +105,7 @@ class OwnPlanFlyer(RowDevice):
         stop: Callable[[], object] | None = None,
         busy: Any = None,
         bad_columns: tuple[int, int] = (0, 0),
+        fast: Literal["x", "y"] = "x",
         squares_only: bool = False,
         timeout_s: float = 60.0,
         **kwargs: Any,
@@ -119,6 +122,7 @@ class OwnPlanFlyer(RowDevice):
             "" if isinstance(elements, Mapping) else doubled_names(elements),
             "" if stop is None or callable(stop) else f"stop is {stop!r:.80}; not a function",
             "" if can_ask else f"busy is {busy!r:.80}; it must be a signal or a function",
+            "" if fast in ("x", "y") else f"fast is {fast!r:.80}; it must be 'x' or 'y'",
             _COLUMNS.pair_flaw("bad_columns", bad_columns),
             ABOVE_ZERO.flaw("timeout_s", timeout_s),
         )
@@ -131,6 +135,7 @@ class OwnPlanFlyer(RowDevice):
         self._reader = reader
         self._options, self._units = options, units
         self._bad_columns = (int(bad_columns[0]), int(bad_columns[1]))
+        self._fast: Literal["x", "y"] = fast
         self._timeout_s = timeout_s
         self._request: WholeMapRequest | None = None
         self._before: dict[Path, Stamp] = {}
@@ -335,4 +340,5 @@ class OwnPlanFlyer(RowDevice):
             dwell_ms=request["dwell_ms"],
             units=self._units,
             bad_columns=self._bad_columns,
+            fast=self._fast,
         )
