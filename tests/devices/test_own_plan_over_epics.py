@@ -24,7 +24,7 @@ from xrf_sr_plans.maps.assemble import MapBuilder
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(
         not (importlib.util.find_spec("caproto") and importlib.util.find_spec("epics")),
         reason="needs the extra 'epics'",
@@ -46,7 +46,7 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=380,
+            timeout=580,
             env={**environment, "PYTHONPATH": path},
         )
         log_of_ioc = (folder / "ioc.log").read_text(errors="replace")

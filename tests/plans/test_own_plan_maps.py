@@ -304,7 +304,6 @@ def test_limits_refuse_the_map_before_the_plan_is_run(run_engine, recorder, plac
 
 def test_preview_tells_time_and_pixels_and_flies_nothing(place):
     design = preview(xrf_map, beamline=place.beamline, **MAP)
-    assert design.refusal is None
     assert design.allowed
     assert design.time_s == pytest.approx(5 * (6 * 0.01 + 0.2))
     assert place.record.scans == 0

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from bluesky.utils import Msg, RunEngineInterrupted
 from support.docs_pages import DOCS, blocks
 from support.sim_support import Documents, grid_of
 from xrf_sr_plans import start_session
+from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.plans.fly_map import fly_map
 
 PAGE = DOCS / "how-to" / "your-beamline.md"
@@ -29,14 +29,15 @@ DWELL_MS = 20.0
 SURVEY = {
     "x_center_um": 0.0,
     "y_center_um": 0.0,
-    "width_um": 40,
-    "height_um": 24,
+    "width_um": 32,
+    "height_um": 20,
     "step_um": 4,
     "dwell_ms": 40,
-    "factor": 4,
+    "factor": 2,
     "find": "Fe",
-    "max_regions": 2,
-    "budget_s": 120,
+    "max_regions": 1,
+    "budget_s": 30,
+    "analysis_timeout_s": 120,
 }
 
 
@@ -133,7 +134,8 @@ def main(results: Path) -> None:
             when_rows=lambda _: client.pv["AbortScans.PROC"].put(1),
         )
         run_engine = RunEngine({}, call_returns_result=True)
-        with start_session(run_engine, replace(beamline), in_process=True) as session:
+        settings = AnalysisSettings(threads=1)
+        with start_session(run_engine, beamline, settings=settings, in_process=True) as session:
             plan = session.plans["coarse_survey_with_sr"](**SURVEY)
             result = client.fly("survey", plan, run_engine)
         if result is not None:
