@@ -69,17 +69,14 @@ def test_a_name_that_leads_out_of_the_folder_is_not_followed(tmp_path):
         text_of(3.5)
 
 
-def test_a_file_has_settled_once_it_is_as_it_was_for_long_enough(tmp_path):
+def test_how_long_a_file_is_unchanged_counts_from_its_last_change(tmp_path):
     now_s = [0.0]
-    settling = Settling(1.0, lambda: now_s[0])
+    settling = Settling(lambda: now_s[0])
     path = tmp_path / "a"
-    assert not settling.has_settled(path, (1, 1))
-    now_s[0] = 0.9
-    assert not settling.has_settled(path, (2, 2)), "it has grown"
-    now_s[0] = 1.8
-    assert not settling.has_settled(path, (2, 2))
-    now_s[0] = 1.95
-    assert settling.has_settled(path, (2, 2))
+    found = []
+    for now_s[0], stamp in [(0.0, (1, 1)), (0.9, (1, 1)), (1.0, (2, 2)), (1.5, (2, 2))]:
+        found.append(settling.unchanged_s(path, stamp))
+    assert found == pytest.approx([0.0, 0.9, 0.0, 0.5])
 
 
 @pytest.mark.parametrize(

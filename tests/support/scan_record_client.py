@@ -21,6 +21,7 @@ from support.docs_pages import DOCS, blocks
 from support.sim_support import Documents, grid_of
 from xrf_sr_plans import start_session
 from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.devices.scan_file import text_of
 from xrf_sr_plans.plans.fly_map import fly_map
 
 PAGE = DOCS / "how-to" / "your-beamline.md"
@@ -99,7 +100,7 @@ class Client:
         time.sleep(0.5)
         return {
             "busy": self.pv["scan1.BUSY"].get(use_monitor=False),
-            "message": str(self.pv["scan1.SMSG"].get(use_monitor=False)),
+            "message": text_of(self.pv["scan1.SMSG"].get(use_monitor=False)),
             "velocity": self.beamline.fast.velocity.get(use_monitor=False),
         }
 

@@ -34,6 +34,9 @@ ScanPlan = Callable[[ScanGrid, float], MsgGenerator[Any]]
 """Somebody's plan for a whole map: takes the pixels, in um of the axes, and the dwell in ms."""
 
 _POLL_S = 0.1
+_PARTLY = 10
+"""How many times as long a file has to be unchanged that lacks rows, before no more are due."""
+
 _READING_S = 120.0
 """Longest time that reading one file takes, be it large and far away."""
 _COLUMNS = Range(0, 1000, whole=True)
@@ -216,8 +219,8 @@ class OwnPlanFlyer(RowDevice):
     def complete(self) -> Status:
         """Return a status that finishes when the file is written and read.
 
-        Where rows are still missing after the timeout, it finishes with those that are there, and
-        it fails where there is none.
+        Where rows are missing in a file that doesn't change any more, it finishes with those that
+        are there. It fails where there is none until the timeout.
         """
         self._in_scan = self._may_run = False
         status = Status(self)
@@ -289,27 +292,29 @@ class OwnPlanFlyer(RowDevice):
 
     def _read(self, job: Job) -> None:
         """Wait until the file is written and read it; make do with a part at the timeout."""
-        settling = Settling(self.file.settle_s)
+        settle_s, settling = self.file.settle_s, Settling()
         deadline = time.monotonic() + self._timeout_s
         reason, next_look = "it was not looked for", 0.0
 
-        def has_all_rows() -> bool:
+        def is_read() -> bool:
+            """Read the file where it is time to; return whether it has all that is to come."""
             nonlocal reason, next_look
             try:
                 path, stamp = self.file.written_since(self._before)
                 reason = f"{path} is still being written"
-                if settling.has_settled(path, stamp) and time.monotonic() >= next_look:
+                unchanged_s = settling.unchanged_s(path, stamp)
+                if unchanged_s >= settle_s and time.monotonic() >= next_look:
                     self._rows = self._rows_in(path)
-                    next_look = time.monotonic() + max(self.file.settle_s, _POLL_S)
-                    return not self._rows.missing
+                    next_look = time.monotonic() + max(settle_s, _POLL_S)
+                    return not self._rows.missing or unchanged_s >= _PARTLY * settle_s
             except (XrfSrError, OSError) as error:
                 reason = in_words(error)
-                next_look = time.monotonic() + max(self.file.settle_s, _POLL_S)
+                next_look = time.monotonic() + max(settle_s, _POLL_S)
             return False
 
         job.wait_until(
-            lambda: has_all_rows() or time.monotonic() > deadline,
-            2 * self._timeout_s + self.file.settle_s,
+            lambda: is_read() or time.monotonic() > deadline,
+            2 * self._timeout_s + settle_s,
             "the scan's file",
             _POLL_S,
         )

@@ -36,7 +36,8 @@ class ScanFile:
         Names the file in the folder where several are written: a signal, such as that of a PV of
         saveData, or a function without arguments. None: the newest file counts.
     settle_s
-        A file is complete once it hasn't changed for so many seconds.
+        A file is complete once it hasn't changed for so many seconds. One that lacks rows of the
+        map is waited for ten times as long.
 
     Raises
     ------
@@ -105,27 +106,24 @@ class ScanFile:
 
 
 class Settling:
-    """Watches a file until it hasn't changed for a while.
+    """Watches a file, and knows for how long it hasn't changed.
 
     Parameters
     ----------
-    settle_s
-        How long it must stay as it is, in s.
     now_s
         The clock, in s.
     """
 
-    def __init__(self, settle_s: float, now_s: Callable[[], float] = time.monotonic) -> None:
-        self._settle_s = settle_s
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
         self._seen: tuple[Path, Stamp] | None = None
         self._since_s = 0.0
 
-    def has_settled(self, path: Path, stamp: Stamp) -> bool:
-        """Return whether the file has looked like this for long enough."""
+    def unchanged_s(self, path: Path, stamp: Stamp) -> float:
+        """Return for how many seconds the file has looked like this."""
         if self._seen != (path, stamp):
             self._seen, self._since_s = (path, stamp), self._now_s()
-        return self._now_s() - self._since_s >= self._settle_s
+        return self._now_s() - self._since_s
 
 
 def stamp_of(path: Path) -> Stamp | None:
