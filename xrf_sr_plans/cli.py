@@ -22,6 +22,8 @@ from xrf_sr_plans.replays.commands import replay
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from xrf_sr_plans.maps.readers import ReadOptions
+
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
 app.command()(replay)
 
@@ -34,6 +36,8 @@ _SAMPLING_HELP = f"What a pixel averages over: {alternatives(SAMPLINGS)}."
 _PROBE_HELP = "Full width at half maximum of the probe, in um."
 _READER_HELP = "Name of the reader (see `xrf-sr readers`); without it, what the file looks like."
 _AXIS_UNIT_HELP = "Unit of the positions in the file; replaces what the file says."
+_ELEMENTS_HELP = "Elements, between commas, to cut out of a file of spectra: Fe,Zn,Pb_L."
+_ENERGY_HELP = "Energy of bin 0 and width of a bin of spectra in keV, such as 0,0.01."
 _SEED_HELP = "Seed of the random noise."
 
 
@@ -68,6 +72,31 @@ def _check_place(option: str, file: Path | None) -> None:
     missing = "" if folder.exists() else f"there is no folder {folder}"
     taken = f"{file} is a folder, where a file is needed" if file.is_dir() else ""
     check(option, missing or folder_flaw("its folder", folder), taken)
+
+
+def _read_options(
+    *, elements: str | None, energy_kev: str | None, axis_unit: str | None, **known: float | None
+) -> ReadOptions:
+    """Return what the user knows better than a file.
+
+    Raises
+    ------
+    ConfigError
+        A value that can't be.
+    """
+    from xrf_sr_plans.maps.readers import ReadOptions
+
+    names = tuple(name.strip() for name in (elements or "").split(",") if name.strip())
+    energies = None
+    if energy_kev is not None:
+        try:
+            offset, width = (float(part) for part in energy_kev.split(","))
+        except ValueError as error:
+            raise ConfigError(
+                f"--energy-kev is {energy_kev!r}; two numbers are needed, such as 0,0.01"
+            ) from error
+        energies = (offset, width)
+    return ReadOptions(axis_unit=axis_unit, elements=names, energy_kev=energies, **known)
 
 
 def _print_version(wanted: bool) -> None:
@@ -131,6 +160,8 @@ def evaluate(
     model: Annotated[str | None, typer.Option(help=_MODEL_HELP)] = None,
     reader: Annotated[str | None, typer.Option(help=_READER_HELP)] = None,
     axis_unit: Annotated[str | None, typer.Option(help=_AXIS_UNIT_HELP)] = None,
+    elements: Annotated[str | None, typer.Option(help=_ELEMENTS_HELP)] = None,
+    energy_kev: Annotated[str | None, typer.Option(help=_ENERGY_HELP)] = None,
     json_out: JsonOut = None,
 ) -> None:
     """Degrade measured maps, enhance them again, and compare with other methods."""
@@ -138,6 +169,7 @@ def evaluate(
     from xrf_sr_plans.evaluation.own_map import evaluate_file
     from xrf_sr_plans.evaluation.table import render, to_dict
 
+    options = _read_options(axis_unit=axis_unit, elements=elements, energy_kev=energy_kev)
     tables = [
         evaluate_file(
             path,
@@ -148,7 +180,7 @@ def evaluate(
             seed=seed,
             model=model,
             reader=reader,
-            axis_unit=axis_unit,
+            options=options,
         )
         for path in files
     ]
@@ -183,6 +215,8 @@ def enhance(
     ] = None,
     reader: Annotated[str | None, typer.Option(help=_READER_HELP)] = None,
     axis_unit: Annotated[str | None, typer.Option(help=_AXIS_UNIT_HELP)] = None,
+    elements: Annotated[str | None, typer.Option(help=_ELEMENTS_HELP)] = None,
+    energy_kev: Annotated[str | None, typer.Option(help=_ENERGY_HELP)] = None,
     out: Annotated[
         Path | None, typer.Option(help="HDF5 file to write; default: beside the input.")
     ] = None,
@@ -192,17 +226,19 @@ def enhance(
     from rich.console import Console
 
     from xrf_sr_plans.maps.files import as_photons
-    from xrf_sr_plans.maps.readers import ReadOptions, monitor_of, placed_counts
+    from xrf_sr_plans.maps.readers import monitor_of, placed_counts
     from xrf_sr_plans.sr.predict import enhance as enhance_counts
     from xrf_sr_plans.store.exports import write_enhanced
     from xrf_sr_plans.store.map_source import read_any_map
 
     asked = None if sampling is None else checked_sampling(sampling)
     # The step of rows is their distance, of which a pixel along them is a part.
-    options = ReadOptions(
+    options = _read_options(
         step_um=step_um if step_um is None or asked != "rows" else step_um / factor,
         step_y_um=step_um,
         axis_unit=axis_unit,
+        elements=elements,
+        energy_kev=energy_kev,
     )
     read = read_any_map(file, reader=reader, options=options)
     wanted = asked or checked_sampling(read.meta.get("sampling", "fly"))

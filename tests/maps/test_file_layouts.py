@@ -280,3 +280,65 @@ def test_monitors_are_no_elements():
 
     assert not any(map(is_element, ("I0", "I1", "i0", "It", "COMPTON", "s(Fe_K)", "K1")))
     assert all(map(is_element, ("I", "I_L", "I127", "Fe57", "Zn66", "K_K", "Pb L3", "As-Kα1")))
+
+
+BINS_KEV = 0.01 * np.arange(1200)
+
+
+def spectra():
+    """Spectra [bin, row, column] with the lines of iron and zinc, and nothing else."""
+    found = np.zeros((BINS_KEV.size, NY, NX))
+    found[640], found[641] = MAPS[0] * 0.5, MAPS[0] * 0.5
+    found[864] = MAPS[1]
+    return found
+
+
+OF_SPECTRA = ReadOptions(elements=("Fe", "Zn"))
+
+
+def test_spectra_are_cut_at_the_lines_of_elements_that_are_asked_for(tmp_path):
+    pytest.importorskip("xraydb", reason="the extra 'files' is not installed")
+
+    def fill(entry):
+        group = data_group(entry, "spectra", "data", ("y", "x", "energy"))
+        group["data"] = np.moveaxis(spectra(), 0, 2)
+        group["energy"] = BINS_KEV * 1e3
+        group["energy"].attrs["units"] = "eV"
+
+    path = nexus(tmp_path / "a.nxs", fill)
+    found = read_maps(path, options=OF_SPECTRA)
+    assert_is(found, MAPS[:2], NAMES[:2])
+    assert "lines that overlap are not separated" in found.notes[0]
+    with pytest.raises(FileFormatError, match=r"the line of Pb at 10\.551 keV lies outside"):
+        read_maps(
+            write_pyxrf_spectra(tmp_path / "b.h5"),
+            options=ReadOptions(elements=("Pb",), energy_kev=(0.0, 0.005)),
+        )
+
+
+def write_pyxrf_spectra(path):
+    write_pyxrf(path)
+    with h5py.File(path, "a") as file:
+        del file["xrfmap/detsum/xrf_fit"]
+        file["xrfmap/detsum/counts"] = np.moveaxis(spectra(), 0, 2)
+    return path
+
+
+def test_spectra_of_pyxrf_need_their_energies_from_the_user(tmp_path):
+    pytest.importorskip("xraydb", reason="the extra 'files' is not installed")
+    path = write_pyxrf_spectra(tmp_path / "a.h5")
+    with pytest.raises(FileFormatError, match="or name elements"):
+        read_maps(path)
+    with pytest.raises(FileFormatError, match=r"--energy-kev 0,0\.01"):
+        read_maps(path, options=OF_SPECTRA)
+    options = ReadOptions(elements=("Fe", "Zn_K"), energy_kev=(0.0, 0.01))
+    assert_is(read_maps(path, options=options), MAPS[:2], ("Fe", "Zn_K"))
+
+
+def test_spectra_of_maps_have_their_energies(tmp_path):
+    pytest.importorskip("xraydb", reason="the extra 'files' is not installed")
+    path = write_maps(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        del file["MAPS/XRF_Analyzed"]
+        file["MAPS/Spectra/mca_arr"], file["MAPS/Spectra/Energy"] = spectra(), BINS_KEV
+    assert_is(read_maps(path, options=OF_SPECTRA), MAPS[:2], NAMES[:2])

@@ -60,7 +60,7 @@ def evaluate_file(
     methods: Sequence[str] | None = None,
     model: str | None = None,
     reader: str | None = None,
-    axis_unit: str | None = None,
+    options: ReadOptions | None = None,
 ) -> EvaluationTable:
     """Evaluate all methods on a measured map, in a file of any kind that is read.
 
@@ -82,8 +82,8 @@ def evaluate_file(
         For ``xrf-sr``: as in `enhance`.
     reader
         Name of the reader; None: the first one that matches the file.
-    axis_unit
-        Unit of the positions in the file; None: what the file says.
+    options
+        What is known better than the file says: the unit of its positions, elements of spectra.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def evaluate_file(
     ConfigError
         An unknown method, an impossible factor or count, or too small a map.
     """
-    file = read_any_map(path, reader=reader, options=ReadOptions(axis_unit=axis_unit))
+    file = read_any_map(path, reader=reader, options=options)
     return evaluate(
         degraded(file, factor, counts, probe_um, sampling, seed),
         path=str(path),

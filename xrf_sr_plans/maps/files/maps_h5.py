@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.maps.files.hdf5 import Hdf5File, is_numbers, is_texts
 from xrf_sr_plans.maps.files.model import FileAxis, LiveTime, MapsFile, build
 from xrf_sr_plans.maps.files.options import ReadOptions
+from xrf_sr_plans.maps.files.spectra import NOTE, bins_kev, regions
 from xrf_sr_plans.maps.units import unit_name
 
 CANDIDATES = (
@@ -60,7 +62,7 @@ def read_maps_h5(file: Hdf5File, options: ReadOptions | None = None) -> MapsFile
             break
         notes.append(f"{values} holds nothing but zeros: left out")
     if maps is None:
-        return None
+        return _of_spectra(file, options or ReadOptions())
     axes, unit_notes = _axes(file, options or ReadOptions())
     return build(
         maps,
@@ -73,6 +75,41 @@ def read_maps_h5(file: Hdf5File, options: ReadOptions | None = None) -> MapsFile
         live_time=_live_time(file),
         i0=_i0(file),
         meta={"notes": [*notes, *unit_notes]},
+    )
+
+
+def _of_spectra(file: Hdf5File, options: ReadOptions) -> MapsFile | None:
+    """Return maps of the elements that are asked for, out of spectra that nobody fitted."""
+    spectra = file.find("MAPS/Spectra/mca_arr")
+    if not is_numbers(spectra) or spectra.ndim != 3:
+        return None
+    if not options.elements:
+        raise FileFormatError(
+            f"{file.shown}: spectra without maps (MAPS/Spectra/mca_arr): fit them in XRF-Maps"
+            " first, or name elements (--elements Fe,Zn) to have the counts around their lines"
+        )
+    counts, listed = file.numbers(spectra), file.find("MAPS/Spectra/Energy")
+    if options.energy_kev is not None:
+        energies = bins_kev(len(counts), options.energy_kev)
+    elif is_numbers(listed):
+        energies = np.ravel(file.numbers(listed))
+    else:
+        raise FileFormatError(
+            f"{file.shown}: the energies of its spectra are not in the file: give those of bin 0"
+            " and the width of a bin (--energy-kev 0,0.01)"
+        )
+    axes, unit_notes = _axes(file, options)
+    return build(
+        regions(counts, energies, options, file.shown),
+        options.elements,
+        layout="MAPS/Spectra/mca_arr",
+        path=file.shown,
+        axes=axes,
+        options=options,
+        units="counts",
+        live_time=_live_time(file),
+        i0=_i0(file),
+        meta={"notes": [NOTE, *unit_notes]},
     )
 
 

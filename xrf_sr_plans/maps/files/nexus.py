@@ -33,6 +33,7 @@ from xrf_sr_plans.maps.files.model import (
     is_element,
 )
 from xrf_sr_plans.maps.files.options import ReadOptions
+from xrf_sr_plans.maps.files.spectra import NOTE, bins_kev, regions
 from xrf_sr_plans.maps.units import unit_name
 from xrf_sr_plans.maps.value_units import seconds_per_unit
 
@@ -40,6 +41,7 @@ from xrf_sr_plans.maps.value_units import seconds_per_unit
 _TIMES = ("live_time", "count_time", "dwell_time", "real_time", "exposure_time")
 _ERRORS = re.compile(r"(^|_)(uncertaint|error|sigma|stdev|std_?dev|varianc)|_errors?$", re.I)
 _AMOUNTS = re.compile(r"fraction|concentration|density", re.I)
+_KEV = {"kev": 1.0, "ev": 1e-3}
 _RESIDUES = re.compile(r"residual|diagnostic|mask|weight|nfree|chisq", re.I)
 
 
@@ -100,8 +102,7 @@ def read_nexus(file: Hdf5File, options: ReadOptions | None = None) -> MapsFile |
     found = [maps for group in groups if (maps := _maps(file, group)) is not None]
     found = _side_by_side(found)
     if not found:
-        _refuse_spectra(file, groups)
-        return None
+        return _of_spectra(file, groups, options or ReadOptions())
     chosen = _chosen(file, found)
     others = [maps.where for maps in found if maps is not chosen]
     notes = []
@@ -223,16 +224,59 @@ def _side_by_side(found: Sequence[_Maps]) -> list[_Maps]:
     return kept
 
 
-def _refuse_spectra(file: Hdf5File, groups: Sequence[Any]) -> None:
-    """Refuse a file whose only data are spectra, in words that say so."""
+def _of_spectra(file: Hdf5File, groups: Sequence[Any], options: ReadOptions) -> MapsFile | None:
+    """Return maps of the elements that are asked for, out of spectra; None where there are none.
+
+    Raises
+    ------
+    FileFormatError
+        No elements are asked for, or no axis of the spectra is one of energies.
+    """
     for group in groups:
         for name, node in _signals(file, group).items():
-            if node.ndim > 2 or (node.ndim == 2 and not is_element(name)):
+            if node.ndim < 2 or (node.ndim == 2 and is_element(name)):
+                continue
+            axes = _axis_names(file, group, node)
+            place, energies = _energies(file, group, node, axes, options)
+            if place is None or not options.elements or node.ndim != 3:
                 raise FileFormatError(
                     f"{file.shown}: {group.name}/{name} has the shape {node.shape}, and no axis of"
                     " it lists elements: spectra, or maps without names, are no elemental maps;"
-                    " fit the spectra first"
+                    " fit the spectra first, or name elements (--elements Fe,Zn) where one axis"
+                    " is of energies"
                 )
+            counts = np.moveaxis(file.numbers(node), place, 0)
+            rest = tuple(axes[:place] + axes[place + 1 :])
+            maps = _Maps(group.name, options.elements, (node,), None, group, rest)
+            return build(
+                regions(counts, energies, options, file.shown),
+                options.elements,
+                layout=f"NXdata {group.name}",
+                path=file.shown,
+                axes=_axes(file, maps, counts.shape[1:]),
+                options=options,
+                units=unit_name(file.attribute(node, "units")) or "counts",
+                live_time=_live_time(file, group),
+                meta={"notes": [NOTE]},
+            )
+    return None
+
+
+def _energies(
+    file: Hdf5File, group: Any, node: Any, axes: Sequence[str], options: ReadOptions
+) -> tuple[int | None, np.ndarray]:
+    """Return which axis of spectra is that of energies, and these in keV."""
+    for place, name in enumerate(axes[: node.ndim]):
+        listed = file.find(name, group) if name else None
+        if not is_numbers(listed) or listed.shape != (node.shape[place],):
+            continue
+        scale = _KEV.get(unit_name(file.attribute(listed, "units")).lower())
+        if scale is not None:
+            return place, scale * file.numbers(listed)
+    if options.energy_kev is not None and node.ndim == 3:
+        # Spectra have more bins than maps rows, and are stored last.
+        return 2, bins_kev(node.shape[2], options.energy_kev)
+    return None, np.zeros(0)
 
 
 def _read(

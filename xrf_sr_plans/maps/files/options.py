@@ -26,6 +26,8 @@ class ReadOptions:
     elements
         Names of the elements whose lines are cut out of spectra (Fe, Pb_L); empty: what the file
         itself names.
+    lines_kev
+        Energy of the line of each of the elements, in keV; looked up where it is empty.
     energy_kev
         Energy of channel 0 and width of a channel, in keV, for spectra; None: the file counts.
 
@@ -40,6 +42,7 @@ class ReadOptions:
     step_y_um: float | None = None
     axis_unit: str | None = None
     elements: tuple[str, ...] = ()
+    lines_kev: tuple[float, ...] = ()
     energy_kev: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -70,5 +73,6 @@ class ReadOptions:
             step_y_um=known["step_y_um"],
             axis_unit=known["axis_unit"],
             elements=tuple(known["elements"]),
+            lines_kev=tuple(known["lines_kev"]),
             energy_kev=None if energy is None else (float(energy[0]), float(energy[1])),
         )

@@ -10,6 +10,7 @@ from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.maps.files.hdf5 import Hdf5File, is_numbers, is_texts
 from xrf_sr_plans.maps.files.model import FileAxis, LiveTime, MapsFile, build
 from xrf_sr_plans.maps.files.options import ReadOptions
+from xrf_sr_plans.maps.files.spectra import NOTE, bins_kev, regions
 from xrf_sr_plans.maps.units import unit_name
 
 _AXES = ("fast", "slow")
@@ -44,10 +45,7 @@ def read_pyxrf_h5(file: Hdf5File, options: ReadOptions | None = None) -> MapsFil
         if fits:
             break
     if not fits:
-        raise FileFormatError(
-            f"{file.shown}: PyXRF file without fitted maps: looked for xrfmap/detsum/xrf_fit,"
-            " xrf_roi and their names; fit the spectra in PyXRF first"
-        )
+        return _of_spectra(file, options or ReadOptions())
     chosen = ["detsum"] if "detsum" in fits else list(fits)
     maps = file.numbers(fits[chosen[0]][0])
     names = file.texts(fits[chosen[0]][1])
@@ -69,6 +67,36 @@ def read_pyxrf_h5(file: Hdf5File, options: ReadOptions | None = None) -> MapsFil
         units=_unit(file, fits[chosen[0]][0], maps),
         live_time=_dwell(file),
         i0=_i0(file),
+    )
+
+
+def _of_spectra(file: Hdf5File, options: ReadOptions) -> MapsFile:
+    """Return maps of the elements that are asked for, out of spectra that nobody fitted."""
+    spectra = file.find("xrfmap/detsum/counts")
+    if not is_numbers(spectra) or spectra.ndim != 3 or not options.elements:
+        raise FileFormatError(
+            f"{file.shown}: PyXRF file without fitted maps: looked for xrfmap/detsum/xrf_fit,"
+            " xrf_roi and their names; fit the spectra in PyXRF first, or name elements"
+            " (--elements Fe,Zn) to have the counts around their lines"
+        )
+    if options.energy_kev is None:
+        raise FileFormatError(
+            f"{file.shown}: the energies of its spectra are not in the file: give those of bin 0"
+            " and the width of a bin (--energy-kev 0,0.01)"
+        )
+    counts = np.moveaxis(file.numbers(spectra), 2, 0)
+    energies = bins_kev(len(counts), options.energy_kev)
+    return build(
+        regions(counts, energies, options, file.shown),
+        options.elements,
+        layout="xrfmap/detsum/counts",
+        path=file.shown,
+        axes=_axes(file),
+        options=options,
+        units="counts",
+        live_time=_dwell(file),
+        i0=_i0(file),
+        meta={"notes": [NOTE]},
     )
 
 

@@ -14,6 +14,7 @@ from xrf_sr_plans.maps.files.model import MapsFile
 from xrf_sr_plans.maps.files.npz import read_npz
 from xrf_sr_plans.maps.files.options import ReadOptions
 from xrf_sr_plans.maps.files.reader import FileReader, head_of
+from xrf_sr_plans.maps.files.spectra import with_lines
 from xrf_sr_plans.maps.files.table import is_table
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -29,7 +30,7 @@ def _is_hdf5(path: Path, head: bytes) -> bool:
 
 def _apart(name: str) -> Callable[[Path, ReadOptions], MapsFile]:
     def read(path: Path, options: ReadOptions) -> MapsFile:
-        return read_apart(path, name, options)
+        return read_apart(path, name, with_lines(options, str(path)))
 
     return read
 
