@@ -150,7 +150,11 @@ def foreign_cases(seed: int, corpus: Any) -> Callable[[int, bool], Outcome]:
     import mutation_foreign
 
     folder = Path(tempfile.mkdtemp(prefix="mutations-"))
-    case_of = mutation_foreign.case_of(seed, mutation_foreign.families(folder))
+    corpus = mutation_foreign.families(folder)
+    # Undamaged, and with what is imported only then.
+    for family in corpus:
+        mutation_foreign.assembled(family.documents, family)
+    case_of = mutation_foreign.case_of(seed, corpus)
 
     def case(number: int, _as_users: bool) -> Outcome:
         try:
@@ -214,6 +218,7 @@ class Pool:
         again: list[tuple[int, bool]] = []
         workers = [_Worker(self._context, self._task) for _ in range(self._size)]
         while True:
+            replaced = False
             for place, worker in enumerate(workers):
                 if worker.idle:
                     asked = again.pop() if again else next(todo, None)
@@ -224,8 +229,9 @@ class Pool:
                     again += self._died(worker, how)
                     worker.kill()
                     workers[place] = _Worker(self._context, self._task)
+                    replaced = True
             busy = [worker for worker in workers if not worker.idle]
-            if not busy and not again:
+            if not busy and not again and not replaced:
                 break
             for ready in wait([worker.pipe for worker in busy], timeout=0.2):
                 self._take(next(worker for worker in busy if worker.pipe is ready))

@@ -348,5 +348,7 @@ def test_the_dwell_time_is_taken_from_the_documents_or_from_the_times_of_the_eve
     docs = fly_grid_scan()
     maps = assembled(adapted(docs, channels={"Fe": "iron"}))
     assert any("no dwell time in the documents" in note for note in maps.attrs["notes"])
+    with pytest.raises(AssemblyError, match="'counts/s', which needs a dwell time"):
+        list(adapted(with_units(docs, "counts/s"), channels={"Fe": "iron"}))
     docs[0][1]["dwell_time"] = 0.25
     assert assembled(adapted(docs, channels={"Fe": "iron"})).attrs["dwell_ms"] == 250

@@ -17,6 +17,7 @@ from support.foreign_runs import (
     Field,
     assembled,
     assert_is,
+    grid_run,
     haven_run,
     hxn_run,
     srx_run,
@@ -255,3 +256,47 @@ def test_the_same_run_always_becomes_the_same_documents(tmp_path: Path) -> None:
     docs = srx_run(tmp_path)
     once, again = (list(adapted(docs, channels=ROI_CHANNELS)) for _ in range(2))
     assert re.sub(r"\bnan\b", "0", repr(once)) == re.sub(r"\bnan\b", "0", repr(again))
+
+
+def moved(docs: list[Document], change: dict[str, Any]) -> list[Document]:
+    """The documents with the readings of encoders changed, by data key."""
+    for name, doc in docs:
+        if name == "event":
+            for key, made in change.items():
+                doc["data"][key] = made(np.array(doc["data"][key])).tolist()
+    return docs
+
+
+def test_encoders_that_tremble_place_every_frame() -> None:
+    rng = np.random.default_rng(5)
+    tremble = {"inenc2_val": lambda x: x + rng.normal(0, 0.2, x.size),
+               "inenc3_val": lambda y: y + rng.normal(0, 0.5, y.size)}  # fmt: skip
+    maps = assembled(adapted(moved(hxn_run(), tremble)))
+    np.testing.assert_allclose(maps.counts.values, FIELD.counts)
+    np.testing.assert_allclose(maps.grid.fast.centers_um, FIELD.x, atol=0.1)
+
+
+def test_encoders_that_are_read_several_times_a_frame_are_averaged() -> None:
+    often = {key: lambda values: np.repeat(values, 10) for key in ("inenc2_val", "inenc3_val")}
+    assert_is(assembled(adapted(moved(hxn_run(), often))))
+
+
+def test_encoders_with_another_origin_tell_the_order_and_not_the_place() -> None:
+    away = {key: lambda values: values + 5000 for key in ("inenc2_val", "inenc3_val")}
+    maps = assembled(adapted(moved(hxn_run(), away)))
+    assert_is(maps)
+    assert any("another origin" in note for note in maps.attrs["notes"])
+
+
+def test_half_a_step_between_start_document_and_readings_is_half_a_step_of_the_map() -> None:
+    half = {"inenc2_val": lambda x: x + 0.5 * FIELD.dx_um}
+    maps = assembled(adapted(moved(hxn_run(), half)))
+    np.testing.assert_allclose(maps.grid.fast.centers_um, FIELD.x + 0.5 * FIELD.dx_um, atol=0.01)
+    np.testing.assert_allclose(maps.counts.values, FIELD.counts)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_grid_scans_that_lack_events_or_were_cut_off_have_holes(relative: bool) -> None:
+    docs = grid_run(relative=relative, lost={0, 5, *range(33, 77)})[:-1]
+    holes = [(0, slice(0, 1)), (0, slice(5, 6)), *((row, slice(None)) for row in range(3, 7))]
+    assert_is(assembled(adapted(docs, dwell_ms=50)), missing=holes)

@@ -8,7 +8,7 @@ consolidators of bluesky-tiled-plugins.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import numpy as np
 from xrf_sr_plans.errors import AssemblyError, FileFormatError, MissingExtraError, in_words
 from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream
 
+FRAMES_AT_ONCE = 1024
+"""Frames of a file that are in memory at a time; spectra of a whole map may be gigabytes."""
 EXTRA = "documents"
 """Name of the extra with the libraries that read what documents refer to."""
 
@@ -90,58 +92,117 @@ class Hdf5Columns:
             return values[first : first + self._frames]
 
 
-def fill(run: ForeignRun, stream: Stream, keys: Collection[str], assets: Assets) -> None:
-    """Put the arrays of some data keys into the events of a stream, where datum ids stand.
+class Filling:
+    """Reads the arrays that the events of a stream refer to, one event at a time.
+
+    Parameters
+    ----------
+    run
+        The run.
+    stream
+        One of its streams.
+    keys
+        The data keys whose arrays are wanted.
+    assets
+        Where and how they are read.
 
     Raises
     ------
     AssemblyError
-        A file can't be read, may not be read, or there is no handler for it.
+        A file may not be read.
     """
-    todo = {
-        number: {key: False for key in keys if isinstance(event["data"].get(key), str)}
-        for number, event in stream.events.items()
-    }
-    if not any(todo.values()):
-        return
-    from event_model import Filler
 
-    where = f"{run.owner}, stream {stream.name!r}"
-    resources, kwargs = _resources(run)
-    ids = {str(stream.events[number]["data"][key]): key for number in todo for key in todo[number]}
-    used = {kwargs[one][0] for one in ids if one in kwargs}
-    for uid in used & set(resources):
-        resource = resources[uid]
-        root = str(resource.get("root") or "")
-        path = Path(assets.root_map.get(root, root)) / str(resource.get("resource_path", ""))
-        assets.check(path, where)
-    handlers = {
-        str(resources[uid].get("spec")): _handler(
-            str(resources[uid].get("spec")),
-            any("column" in given for owner, given in kwargs.values() if owner == uid),
-            assets,
-        )
-        for uid in used & set(resources)
-    }
-    filler = Filler(
-        {spec: one for spec, one in handlers.items() if one is not None},
-        root_map=dict(assets.root_map),
-        inplace=False,
-        retry_intervals=[],
-    )
-    for descriptor in stream.descriptors.values():
-        filler("descriptor", dict(descriptor))
-    for name, doc in run.assets:
-        filler(name, doc)
-    for number, filled in todo.items():
-        event = stream.events[number]
-        for key in filled:
+    def __init__(
+        self, run: ForeignRun, stream: Stream, keys: Collection[str], assets: Assets
+    ) -> None:
+        self._where = f"{run.owner}, stream {stream.name!r}"
+        self._keys = tuple(keys)
+        self._filler: Any = None
+        self._resources, self._datums = _resources(run)
+        self._handlers: dict[str, Any] = {}
+        ids = {
+            str(event["data"][key])
+            for event in stream.events.values()
+            for key in _unfilled(event, keys)
+        }
+        if ids:
+            self._prepare(run, stream, ids, assets)
+
+    def data(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the data of an event with the arrays in it. The event stays as it is.
+
+        Raises
+        ------
+        AssemblyError
+            An array can't be read, or there is no handler for its file.
+        """
+        data = dict(event["data"])
+        for key in _unfilled(event, self._keys):
             one = {"uid": "", **event, "filled": {key: False}}
             try:
-                event["data"][key] = filler("event", one)[1]["data"][key]
+                data[key] = self._filler("event", one)[1]["data"][key]
             except Exception as error:
-                said = _words(error, str(event["data"][key]), kwargs, resources, handlers)
-                raise AssemblyError(f"{where}, data key {key!r}: is not filled; {said}") from error
+                said = self._in_words(error, str(event["data"][key]))
+                raise AssemblyError(
+                    f"{self._where}, data key {key!r}: is not filled; {said}"
+                ) from error
+        return data
+
+    def _prepare(
+        self, run: ForeignRun, stream: Stream, ids: Collection[str], assets: Assets
+    ) -> None:
+        from event_model import Filler
+
+        used = {self._datums[one][0] for one in ids if one in self._datums}
+        with_columns = {owner for owner, kwargs in self._datums.values() if "column" in kwargs}
+        for uid in used & set(self._resources):
+            resource = self._resources[uid]
+            root = str(resource.get("root") or "")
+            path = Path(assets.root_map.get(root, root)) / str(resource.get("resource_path", ""))
+            assets.check(path, self._where)
+            spec = str(resource.get("spec"))
+            if spec not in self._handlers:
+                self._handlers[spec] = _handler(spec, uid in with_columns, assets)
+        self._filler = Filler(
+            {spec: one for spec, one in self._handlers.items() if one is not None},
+            root_map=dict(assets.root_map),
+            inplace=False,
+            retry_intervals=[],
+        )
+        for descriptor in stream.descriptors.values():
+            self._filler("descriptor", dict(descriptor))
+        for name, doc in run.assets:
+            self._filler(name, doc)
+
+    def _in_words(self, error: Exception, datum_id: str) -> str:
+        resource = self._resources.get(self._datums.get(datum_id, ("", {}))[0])
+        if resource is None:
+            return f"{datum_id[:60]!r} is no number, and of no file that the run names"
+        spec = str(resource.get("spec"))
+        if self._handlers.get(spec) is None:
+            return (
+                f"there is no handler for files of the spec {spec!r}; give"
+                f" handlers={{{spec!r}: ...}}, or pip install 'xrf-sr-plans[{EXTRA}]'"
+            )
+        path = f"{resource.get('root', '')}/{resource.get('resource_path', '')}"
+        return f"the file {path}: {in_words(error)}"
+
+
+def fill(run: ForeignRun, stream: Stream, keys: Collection[str], assets: Assets) -> None:
+    """Put the arrays of data keys into all events of a stream, for keys whose arrays are small.
+
+    Raises
+    ------
+    AssemblyError
+        See `Filling`.
+    """
+    filling = Filling(run, stream, keys, assets)
+    for event in stream.events.values():
+        event["data"] = filling.data(event)
+
+
+def _unfilled(event: Mapping[str, Any], keys: Collection[str]) -> list[str]:
+    return [key for key in keys if isinstance(event["data"].get(key), str)]
 
 
 def _resources(
@@ -179,36 +240,16 @@ def _handler(spec: str, has_columns: bool, assets: Assets) -> Any:
     return None
 
 
-def _words(
-    error: Exception,
-    datum_id: str,
-    datums: Mapping[str, tuple[str, Mapping[str, Any]]],
-    resources: Mapping[str, Mapping[str, Any]],
-    handlers: Mapping[str, Any],
-) -> str:
-    resource = resources.get(datums.get(datum_id, ("", {}))[0])
-    if resource is None:
-        return f"{datum_id[:60]!r} is no number, and of no file that the run names"
-    spec = str(resource.get("spec"))
-    if handlers.get(spec) is None:
-        return (
-            f"there is no handler for files of the spec {spec!r}; give handlers={{{spec!r}: ...}},"
-            f" or pip install 'xrf-sr-plans[{EXTRA}]'"
-        )
-    path = f"{resource.get('root', '')}/{resource.get('resource_path', '')}"
-    return f"the file {path}: {in_words(error)}"
-
-
 def streamed(
     run: ForeignRun, stream: Stream, key: str, assets: Assets
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the values of a data key that lie in files beside the stream's events.
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the values of a data key that lie in files beside the stream's events, piece by piece.
 
-    Returns
-    -------
-    tuple of ndarray, or None
-        The values [frame, ...] and the number of each frame [frame], from 0; None where no file
-        is named for the key.
+    Yields
+    ------
+    tuple of ndarray
+        Values [frame, ...] and the number of each frame [frame], from 0. There is nothing where no
+        file is named for the key.
 
     Raises
     ------
@@ -223,38 +264,38 @@ def streamed(
         if doc.get("data_key") == key and uid in stream.data
     ]
     if not resources:
-        return None
+        return
     where = f"{run.owner}, stream {stream.name!r}, data key {key!r}"
     try:
         from bluesky_tiled_plugins.writing.consolidators import consolidator_factory
     except ImportError as error:
         raise MissingExtraError(f"reading {where}", EXTRA) from error
-    parts, numbers = [], []
     for resource in resources:
         datums = sorted(stream.data[str(resource["uid"])], key=lambda doc: doc["indices"]["start"])
         path = _path_of(resource, where)
         assets.check(path, where)
         try:
-            values = _read(consolidator_factory, resource, stream, datums)
+            adapter, frames = _adapter(consolidator_factory, resource, stream, datums)
+            for datum in datums:
+                first, last = int(datum["indices"]["start"]), int(datum["indices"]["stop"])
+                numbers = _numbers(datum, first, last)
+                for low in range(first, last, FRAMES_AT_ONCE):
+                    high = min(low + FRAMES_AT_ONCE, last)
+                    values = _frames(adapter, frames, low, high)
+                    yield values, numbers[low - first : high - first]
+        except AssemblyError as error:
+            raise AssemblyError(f"{where}: {path} {error}") from error
         except Exception as error:
             raise AssemblyError(f"{where}: can't be read from {path}: {in_words(error)}") from error
-        for datum in datums:
-            first, last = int(datum["indices"]["start"]), int(datum["indices"]["stop"])
-            if not 0 <= first <= last <= len(values):
-                raise AssemblyError(
-                    f"{where}: {path} holds {len(values)} frames; {first} to {last} are referred to"
-                )
-            parts.append(values[first:last])
-            numbers.append(_numbers(datum, first, last))
-    return np.concatenate(parts), np.concatenate(numbers)
 
 
-def _read(
+def _adapter(
     factory: Any,
     resource: Mapping[str, Any],
     stream: Stream,
     datums: Sequence[Mapping[str, Any]],
-) -> np.ndarray:
+) -> tuple[Any, int]:
+    """Return what reads the array of a resource, and the number of its frames."""
     descriptor = next(
         one for one in stream.descriptors.values() if resource["data_key"] in one["data_keys"]
     )
@@ -268,12 +309,22 @@ def _read(
             consolidator.consume_stream_datum({**datum, **gap, "seq_nums": {"start": 0, "stop": 0}})
         consolidator.consume_stream_datum({"seq_nums": {"start": 0, "stop": 0}, **datum})
         reached = max(reached, int(datum["indices"]["stop"]))
-    values = np.asarray(consolidator.init_adapter().read())
-    # Several arrays of a frame can lie one behind the other along the first axis.
-    frames = max(1, reached)
-    if values.shape[0] != reached and values.shape[0] % frames == 0 and reached:
-        values = values.reshape(reached, -1, *values.shape[1:])
-    return values
+    return consolidator.init_adapter(), reached
+
+
+def _frames(adapter: Any, frames: int, low: int, high: int) -> np.ndarray:
+    """Return the values of some frames [frame, ...]."""
+    from tiled.ndslice import NDSlice
+
+    length = int(adapter.structure().shape[0])
+    # Several arrays of a frame may lie one behind the other along the first axis.
+    each = length // frames if frames and length % frames == 0 else 1
+    if not 0 <= low <= high or each < 1 or high * each > length:
+        raise AssemblyError(f"holds {length} frames; {low} to {high} are referred to")
+    values = np.asarray(adapter.read(slice=NDSlice(slice(low * each, high * each))))
+    if len(values) != (high - low) * each:
+        raise AssemblyError(f"holds fewer frames than {high}, which are referred to")
+    return values.reshape(high - low, -1, *values.shape[1:]) if each > 1 else values
 
 
 def _numbers(datum: Mapping[str, Any], first: int, last: int) -> np.ndarray:

@@ -28,7 +28,7 @@ import numpy as np
 
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.adapters.adapted_map import AdaptedMap
-from xrf_sr_plans.maps.adapters.assets import fill
+from xrf_sr_plans.maps.adapters.assets import Filling
 from xrf_sr_plans.maps.adapters.lattice import SaidAxis, said_between
 from xrf_sr_plans.maps.adapters.options import RunOptions
 from xrf_sr_plans.maps.adapters.placed_lines import Line, SaidScan, placed
@@ -277,7 +277,7 @@ def _map_of_rows(
     fast_key, slow_key = encoder_keys(run, stream, options, fast, slow, encoders)
     i0_key = monitor_key(stream, options.i0_key, monitors, run.owner)
     keys = RowKeys(channels, i0_key, options.live_time_key, fast_key, slow_key)
-    fill(run, stream, keys.all, options.assets)
+    filling = Filling(run, stream, keys.all, options.assets)
     notes = left_out(channels, stream)
     lines: list[Line] = []
     if is_whole:
@@ -285,13 +285,15 @@ def _map_of_rows(
         if len(stream.events) > 1:
             notes.append(f"{len(stream.events)} events of whole maps: the last one counts")
         usual = fast.num * slow.num
-        whole = line_of(run, stream, event["data"], keys, 0, usual, photons, _time(event))
+        whole = line_of(run, stream, filling.data(event), keys, 0, usual, photons, _time(event))
         lines = split(whole, fast.num)
     else:
         for event in stream.in_order:
             number = int(event["seq_num"]) - 1
             lines.append(
-                line_of(run, stream, event["data"], keys, number, fast.num, photons, _time(event))
+                line_of(
+                    run, stream, filling.data(event), keys, number, fast.num, photons, _time(event)
+                )
             )
     has_units = _in_um(stream, lines, announced, keys, options)
     is_complete = is_whole or len(lines) >= slow.num or _has_gaps(lines)

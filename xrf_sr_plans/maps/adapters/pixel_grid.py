@@ -8,7 +8,7 @@ is; where it is, is said by its readings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps import units
 from xrf_sr_plans.maps.adapters.adapted_map import AdaptedMap
-from xrf_sr_plans.maps.adapters.assets import fill, streamed
+from xrf_sr_plans.maps.adapters.assets import Filling, streamed
 from xrf_sr_plans.maps.adapters.channels import Channel, Part, numbers, pixel_value
 from xrf_sr_plans.maps.adapters.lattice import SaidAxis, said_between
 from xrf_sr_plans.maps.adapters.options import RunOptions
@@ -102,7 +102,8 @@ def read_pixel_grid(run: ForeignRun, options: RunOptions) -> AdaptedMap:
         "live_time": frames.once(options.live_time_key),
     }
     dwell_ms, dwell_note = _dwell_ms(run, stream, options)
-    photons = _photons(run, channels, dwell_ms)
+    # An upper limit is good enough to tell how long rescans take, but no factor of counts.
+    photons = _photons(run, channels, np.nan if dwell_note else dwell_ms)
     table = np.stack(
         [
             np.sum([frames.column(counts[part]) for part in channel.parts], axis=0)
@@ -246,10 +247,7 @@ class _Frames:
         stream = _owner_of(self._run, part.key)
         owner = f"{self._run.owner}, stream {stream.name!r}, data key {part.key!r}"
         dims = stream.data_keys.get(part.key, {}).get("dims") or ()
-        found = {
-            number: pixel_value(value, part, dims, owner)
-            for number, value in self._values(stream, part.key).items()
-        }
+        found = self._values(stream, part.key, lambda value: pixel_value(value, part, dims, owner))
         self.numbers |= set(found)
         return found
 
@@ -264,9 +262,9 @@ class _Frames:
             ):
                 continue
             owner = f"{self._run.owner}, stream {stream.name!r}, data key {key!r}"
-            values = self._values(stream, key)
+            values = self._values(stream, key, lambda value, owner=owner: _single(value, owner))
             if values:
-                return {number: _single(value, owner) * scale for number, value in values.items()}
+                return {number: value * scale for number, value in values.items()}
         return {}
 
     def column(self, values: Mapping[int, float]) -> np.ndarray:
@@ -277,16 +275,22 @@ class _Frames:
         """Return whether a stream has a value for each frame; monitors have theirs at any time."""
         return bool(stream.data) or len(stream.events) == len(self.numbers)
 
-    def _values(self, stream: Stream, key: str) -> dict[int, Any]:
-        outside = streamed(self._run, stream, key, self._options.assets)
-        if outside is not None:
-            values, numbers_of = outside
-            return dict(zip(numbers_of.tolist(), values, strict=True))
-        fill(self._run, stream, (key,), self._options.assets)
-        found = {}
+    def _values(
+        self, stream: Stream, key: str, reduced: Callable[[Any], float]
+    ) -> dict[int, float]:
+        """Return what is made of the values of a data key, by frame."""
+        found: dict[int, float] = {}
+        for values, numbers_of in streamed(self._run, stream, key, self._options.assets):
+            found |= {
+                number: reduced(value)
+                for number, value in zip(numbers_of.tolist(), values, strict=True)
+            }
+        if found:
+            return found
+        filling = Filling(self._run, stream, (key,), self._options.assets)
         for seq_num, event in stream.events.items():
             if key in event["data"]:
-                found[seq_num - 1] = event["data"][key]
+                found[seq_num - 1] = reduced(filling.data(event)[key])
                 self.times[seq_num - 1] = float(event.get("time") or 0.0)
         missing = len(stream.events) - len(found)
         if missing and not found:
