@@ -54,7 +54,7 @@ def test_without_readings_of_the_slow_axis_nobody_knows_which_row_was_lost(tmp_p
             doc.get(part, {}).pop("enc2", None)
             doc.get(part, {}).pop("enc3", None)
         assert name
-    with pytest.raises(AssemblyError, match=r"6 of 7 rows are there.*nano_stage_sy.*slow_key"):
+    with pytest.raises(AssemblyError, match=r"6 rows came and 7 .*nano_stage_sy.*slow_key"):
         list(adapted(docs, channels=ROI_CHANNELS))
     # A run that was cut off lacks its last rows.
     maps = assembled(adapted(docs[:-1], channels=ROI_CHANNELS))
@@ -300,3 +300,14 @@ def test_grid_scans_that_lack_events_or_were_cut_off_have_holes(relative: bool) 
     docs = grid_run(relative=relative, lost={0, 5, *range(33, 77)})[:-1]
     holes = [(0, slice(0, 1)), (0, slice(5, 6)), *((row, slice(None)) for row in range(3, 7))]
     assert_is(assembled(adapted(docs, dwell_ms=50)), missing=holes)
+
+
+@pytest.mark.parametrize("lost", [{1, 3}, {0, 3}, {3, 6}, {0, 1, 2, 3}, {1, 2, 4, 5}])
+def test_rows_lie_where_their_encoder_says_whichever_others_are_lost(lost: set[int]) -> None:
+    docs = tes_run(lost=lost)
+    for name, doc in docs:
+        if name == "descriptor":
+            # Nobody says the unit.
+            doc["data_keys"].pop("xy_stage_y", None)
+    maps = assembled(adapted(docs, channels=ROI_CHANNELS))
+    assert_is(maps, missing=[(row, slice(None)) for row in lost])

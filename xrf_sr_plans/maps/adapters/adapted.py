@@ -242,7 +242,8 @@ class _Adapting:
                 self._unknown = self._unknown or AssemblyError(unrecognised(run))
                 logger.warning("%s", unrecognised(run))
                 return
-            found = list(read_run(run, self._reader, self._options).documents(stop))
+            with in_our_words(run.owner, AssemblyError):
+                found = list(read_run(run, self._reader, self._options).documents(stop))
         except XrfSrError as error:
             if self._on_refused is None:
                 raise
@@ -295,5 +296,5 @@ def _one(
         run = foreign_run(documents)
         known = [one for one in RUN_KINDS if one.name in readers and one.matches(run)]
         name = known[0].name if known else readers[0]
-        adapted_map = read_run(run, name, options)
-    yield from adapted_map.documents(run.stop)
+        found = list(read_run(run, name, options).documents(run.stop))
+    yield from found

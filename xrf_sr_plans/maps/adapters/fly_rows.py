@@ -296,7 +296,9 @@ def _map_of_rows(
                 )
             )
     has_units = _in_um(stream, lines, announced, keys, options)
-    is_complete = is_whole or len(lines) >= slow.num or _has_gaps(lines)
+    # Events that a store lost leave gaps in their numbers, rows that were never finished don't.
+    # Only if the last number is that of the last row, none is missing that leaves no gap.
+    is_numbered = is_whole or max(line.number for line in lines) == slow.num - 1
     said = SaidScan(
         fast,
         slow,
@@ -304,7 +306,7 @@ def _map_of_rows(
         is_flown=True,
         has_units=has_units,
         is_finished=(run.stop or {}).get("exit_status") == "success",
-        lines_are_numbered=is_complete,
+        lines_are_numbered=is_numbered,
     )
     found = placed(said, lines, len(channels), run.owner)
     return AdaptedMap.of(
@@ -325,11 +327,6 @@ def _map_of_rows(
 
 def _time(event: Mapping[str, Any]) -> float:
     return float(event.get("time") or 0.0)
-
-
-def _has_gaps(lines: Sequence[Line]) -> bool:
-    """Return whether the numbers of the lines leave some out."""
-    return bool(lines) and lines[-1].number >= len(lines)
 
 
 def _in_um(

@@ -249,12 +249,39 @@ def unit_by_step(measured: float | None, said_um: float) -> float | None:
     return unit if 1 / _SIMILAR <= ratios[unit] <= _SIMILAR else None
 
 
+def unit_by_places(places: np.ndarray, said: SaidAxis) -> float | None:
+    """Return the micrometers in the unit in which readings of some lines fit the announced axis.
+
+    Where lines were lost the readings of two neighbors are several steps apart.
+
+    Parameters
+    ----------
+    places
+        Reading of each line [line], in the order of acquisition; NaN: unknown.
+    said
+        The announced axis.
+    """
+    steps = _steps_between(places)
+    if not steps.size:
+        return None
+    for unit in _UNITS_UM:
+        ratios = steps * unit / abs(said.step_um)
+        off = np.abs(ratios - np.round(ratios))
+        if np.round(ratios.min()) >= 1 and ratios.max() < said.num and np.median(off) < _NEAR_STEPS:
+            return unit
+    return unit_by_step(float(np.median(steps)), said.step_um)
+
+
 def step_between(values: np.ndarray) -> float | None:
     """Return the usual distance between readings and the ones before them; None without any."""
+    steps = _steps_between(values)
+    return float(np.median(steps)) if steps.size else None
+
+
+def _steps_between(values: np.ndarray) -> np.ndarray:
     values = values[np.isfinite(values)]
     steps = np.abs(np.diff(values))
-    steps = steps[steps > 1e-9 * max(1.0, float(np.abs(values).max(initial=0.0)))]
-    return float(np.median(steps)) if steps.size else None
+    return steps[steps > 1e-9 * max(1.0, float(np.abs(values).max(initial=0.0)))]
 
 
 def _of_one_pixel(said: SaidAxis, readings_um: np.ndarray, known: np.ndarray) -> Lattice:

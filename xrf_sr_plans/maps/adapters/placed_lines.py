@@ -22,6 +22,7 @@ from xrf_sr_plans.maps.adapters.lattice import (
     line_lattice,
     line_slope,
     step_between,
+    unit_by_places,
     unit_by_step,
 )
 from xrf_sr_plans.maps.encoders import place_row
@@ -80,7 +81,7 @@ class SaidScan:
     is_finished
         Whether the run ended well, so that every line should be there.
     lines_are_numbered
-        Whether a line that is missing leaves a gap in the numbers of the lines.
+        Whether the number of a line is that of its row, also where other lines are missing.
     """
 
     fast: SaidAxis
@@ -163,20 +164,20 @@ def _settle_units(work: _Work) -> None:
     if not said.has_units[0]:
         slopes = [line_slope(line.order, line.fast) for line in work.lines]
         steps = [abs(slope) for slope in slopes if slope]
-        measured = float(np.median(steps)) if steps and said.fast.num > 1 else None
-        _scale(work, "fast", said.fast, measured)
+        # What stands still has no step. Whoever assembles the map judges that.
+        moves = bool(steps) and said.fast.num > 1
+        unit_um = unit_by_step(float(np.median(steps)), said.fast.step_um) if moves else 1.0
+        _scale(work, "fast", said.fast, unit_um)
     if not said.has_units[1]:
         medians = np.array([_median(line.slow) for line in work.lines])
-        measured = step_between(medians) if said.slow.num > 1 else None
-        _scale(work, "slow", said.slow, measured)
+        moves = said.slow.num > 1 and step_between(medians) is not None
+        _scale(work, "slow", said.slow, unit_by_places(medians, said.slow) if moves else 1.0)
 
 
-def _scale(work: _Work, role: str, axis: SaidAxis, measured: float | None) -> None:
+def _scale(work: _Work, role: str, axis: SaidAxis, unit_um: float | None) -> None:
     values = np.concatenate([getattr(line, role) for line in work.lines] or [np.empty(0)])
     if not np.isfinite(values).any():
         return
-    # What stands still has no step. Whoever assembles the map judges that.
-    unit_um = unit_by_step(measured, axis.step_um) if axis.num > 1 and measured else 1.0
     if unit_um is None:
         work.notes.append(
             f"the readings of {axis.name} are in no unit of length that fits the announced step of"
@@ -252,10 +253,10 @@ def _slow_axis(work: _Work) -> tuple[AxisGrid, list[int]]:
         work.notes.append(f"the readings of {said.slow.name} lie on no lattice: left out")
         for line in lines:
             line.slow = np.full(line.slow.size, np.nan)
-    if 0 < len(lines) < said.slow.num and said.is_finished and not said.lines_are_numbered:
+    if lines and said.is_finished and not said.lines_are_numbered:
         raise AssemblyError(
-            f"{work.owner}: {len(lines)} of {said.slow.num} rows are there, and no readings of"
-            f" {said.slow.name!r} that say which; give slow_key"
+            f"{work.owner}: {len(lines)} rows came and {said.slow.num} were announced, and no"
+            f" readings of {said.slow.name!r} say which is which; give slow_key"
         )
     return said.slow.grid, by_number.tolist()
 

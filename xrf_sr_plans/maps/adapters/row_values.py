@@ -19,7 +19,13 @@ from xrf_sr_plans.maps.adapters.channels import (
     guessed_channels,
     numbers,
 )
-from xrf_sr_plans.maps.adapters.lattice import SaidAxis, line_slope, step_between, unit_by_step
+from xrf_sr_plans.maps.adapters.lattice import (
+    SaidAxis,
+    line_slope,
+    step_between,
+    unit_by_places,
+    unit_by_step,
+)
 from xrf_sr_plans.maps.adapters.options import RunOptions
 from xrf_sr_plans.maps.adapters.placed_lines import Line
 from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream
@@ -180,7 +186,7 @@ def _moves_across(lines: list[np.ndarray], axis: SaidAxis) -> bool:
     step = step_between(medians)
     spread = [np.ptp(line[np.isfinite(line)]) for line in lines if np.isfinite(line).any()]
     still = step is not None and float(np.median(spread)) < step / 2
-    return still and unit_by_step(step, axis.step_um) is not None
+    return still and unit_by_places(medians, axis) is not None
 
 
 def photons_of(
