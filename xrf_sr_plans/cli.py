@@ -38,6 +38,7 @@ _READER_HELP = "Name of the reader (see `xrf-sr readers`); without it, what the 
 _AXIS_UNIT_HELP = "Unit of the positions in the file; replaces what the file says."
 _ELEMENTS_HELP = "Elements, between commas, to cut out of a file of spectra: Fe,Zn,Pb_L."
 _ENERGY_HELP = "Energy of bin 0 and width of a bin of spectra in keV, such as 0,0.01."
+_FORMAT_HELP = "Layout of what is written: 'nexus', 'maps', 'pyxrf' or 'ome-tiff'."
 _SEED_HELP = "Seed of the random noise."
 
 
@@ -218,7 +219,11 @@ def enhance(
     elements: Annotated[str | None, typer.Option(help=_ELEMENTS_HELP)] = None,
     energy_kev: Annotated[str | None, typer.Option(help=_ENERGY_HELP)] = None,
     out: Annotated[
-        Path | None, typer.Option(help="HDF5 file to write; default: beside the input.")
+        Path | None, typer.Option(help="File to write; default: beside the input.")
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help=f"{_FORMAT_HELP} Without it, what the ending of --out stands for."),
     ] = None,
 ) -> None:
     """Super-resolve a map of photons, and save the estimate, its interval and its trust."""
@@ -228,9 +233,11 @@ def enhance(
     from xrf_sr_plans.maps.files import as_photons
     from xrf_sr_plans.maps.readers import monitor_of, placed_counts
     from xrf_sr_plans.sr.predict import enhance as enhance_counts
-    from xrf_sr_plans.store.exports import write_enhanced
+    from xrf_sr_plans.store.exports import export_map, new_file
     from xrf_sr_plans.store.map_source import read_any_map
 
+    # What can't be written is refused before the work.
+    target, written_as = new_file(file, f"_x{factor}", out, format)
     asked = None if sampling is None else checked_sampling(sampling)
     # The step of rows is their distance, of which a pixel along them is a part.
     options = _read_options(
@@ -257,9 +264,8 @@ def enhance(
         i0=monitor_of(measured),
         dwell_ms=dwell_ms or measured.meta.get("dwell_ms"),
     )
-    target = out or file.with_name(f"{file.stem}_x{factor}.h5")
     was = measured.meta["was"]
-    write_enhanced(enhanced, target, units=was.units, photons=was.photons, source_file=file)
+    export_map(enhanced, target, written_as, units=was.units, photons=was.photons, source_file=file)
     Console().print(str(target), soft_wrap=True)
 
 
@@ -282,7 +288,7 @@ def export(
     ],
     format: Annotated[
         str,
-        typer.Option(help="Layout of the files: 'nexus', 'maps', 'pyxrf' or 'ome-tiff'."),
+        typer.Option(help=_FORMAT_HELP),
     ] = "nexus",
     out: Annotated[
         Path | None, typer.Option(help="Folder of the new files; default: beside each input.")

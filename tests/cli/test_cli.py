@@ -190,6 +190,19 @@ def test_a_file_without_pixel_size_is_enhanced_when_the_step_is_given(tmp_path: 
     assert (tmp_path / "map_x2.h5").exists()
 
 
+def test_an_enhanced_map_is_saved_for_another_program(tmp_path: Path) -> None:
+    file = tmp_path / "map.npz"
+    counts = np.random.default_rng(0).poisson(9.0, (1, 16, 16))
+    np.savez(file, maps=counts, elements=["Fe"], pixel_size_um=0.5, units="counts")
+    done = CliRunner().invoke(app, ["enhance", str(file), "--format", "maps", "--dwell-ms", "10"])
+    assert done.exit_code == 0, done.output
+    with h5py.File(tmp_path / "map_x2.maps.h5") as written:
+        assert written["MAPS/XRF_fits"].shape == (1, 32, 32)
+        np.testing.assert_allclose(np.diff(written["MAPS/x_axis"][:]) * 1e3, 0.25)
+    refused = CliRunner().invoke(app, ["enhance", str(file), "--format", "png"])
+    assert "format is 'png'" in str(refused.exception)
+
+
 def test_rates_are_enhanced_with_a_dwell_and_refused_without(tmp_path: Path) -> None:
     file, rng = tmp_path / "map.npz", np.random.default_rng(0)
     photons = rng.poisson(rng.gamma(2.0, 20.0, (1, 24, 24))) + rng.uniform(0, 0.3, (1, 24, 24))

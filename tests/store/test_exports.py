@@ -13,7 +13,7 @@ from support.maps_to_export import ELEMENTS, MODEL, composite, enhanced, measure
 from xrf_sr_plans.errors import ConfigError, GridError
 from xrf_sr_plans.maps.files import as_photons
 from xrf_sr_plans.maps.files.hdf5_layouts import read_layouts
-from xrf_sr_plans.store.exports import FORMATS, export_map, format_for, write_enhanced
+from xrf_sr_plans.store.exports import FORMATS, export_map, format_for, new_file, write_enhanced
 from xrf_sr_plans.store.exports.nexus import group_names
 
 X_UM = 1000.25 + 1.5 * np.arange(20)
@@ -235,6 +235,14 @@ def test_pyxrf_files_have_the_position_of_each_pixel(tmp_path: Path) -> None:
 def test_the_ending_stands_for_a_format(path: str, name: str) -> None:
     assert format_for(path) == name
     assert format_for("anything.dat", name) == name
+
+
+def test_a_new_file_lies_beside_its_source_unless_it_is_named() -> None:
+    source = Path("scans/one.mda")
+    assert new_file(source, "_x2") == (Path("scans/one_x2.h5"), "nexus")
+    assert new_file(source, "_x2", format="pyxrf") == (Path("scans/one_x2.pyxrf.h5"), "pyxrf")
+    assert new_file(source, "_x2", Path("a.ome.tif")) == (Path("a.ome.tif"), "ome-tiff")
+    assert new_file(source, "_x2", Path("a.h5"), "maps") == (Path("a.h5"), "maps")
 
 
 def test_other_formats_are_refused_with_those_that_there_are(tmp_path: Path) -> None:

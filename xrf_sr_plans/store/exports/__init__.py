@@ -4,7 +4,7 @@ Each module writes one layout. All of them are given an `ExportedMap`, which is 
 measured maps, enhanced ones and the composite map of a survey. `export_map` is the door to them.
 """
 
-from xrf_sr_plans.store.exports.formats import FORMATS, export_map, format_for
+from xrf_sr_plans.store.exports.formats import FORMATS, export_map, format_for, new_file
 from xrf_sr_plans.store.exports.nexus import write_composite, write_enhanced
 from xrf_sr_plans.store.exports.runs import comparisons, export_runs
 from xrf_sr_plans.store.exports.verification import write_verification
@@ -15,6 +15,7 @@ __all__ = [
     "export_map",
     "export_runs",
     "format_for",
+    "new_file",
     "write_composite",
     "write_enhanced",
     "write_verification",

@@ -28,7 +28,7 @@ class Format:
 
 
 FORMATS: Mapping[str, Format] = {
-    "nexus": Format(write_nexus, (".h5", ".nxs", ".hdf5", ".nx")),
+    "nexus": Format(write_nexus, (".h5", ".nxs", ".hdf5", ".hdf")),
     "maps": Format(write_maps_h5, (".maps.h5",)),
     "pyxrf": Format(write_pyxrf_h5, (".pyxrf.h5",)),
     "ome-tiff": Format(write_ome_tiff, (".ome.tif", ".ome.tiff", ".tif", ".tiff")),
@@ -57,6 +57,33 @@ def format_for(path: Path | str, name: str | None = None) -> str:
     raise ConfigError(
         f"{path}: the ending stands for no format; give one of {', '.join(endings)}, or the format"
     )
+
+
+def new_file(
+    source: Path, addition: str, out: Path | None = None, format: str | None = None
+) -> tuple[Path, str]:
+    """Return the file for a map that is made from another file, and its layout.
+
+    Parameters
+    ----------
+    source
+        The file that the map is made from.
+    addition
+        What the name of the new file has more than that of `source`.
+    out
+        The new file; None: beside `source`.
+    format
+        A name of `FORMATS`; None: what the ending of `out` stands for, else NeXus.
+
+    Raises
+    ------
+    ConfigError
+        There is no such format, or the ending of `out` stands for none.
+    """
+    if out is not None:
+        return out, format_for(out, format)
+    chosen = format_for("", format or "nexus")
+    return source.with_name(source.stem + addition + FORMATS[chosen].suffixes[0]), chosen
 
 
 def export_map(
