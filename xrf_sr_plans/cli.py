@@ -393,6 +393,47 @@ def _adapt(given: dict[str, object]) -> None:
         Console().print(line, soft_wrap=True)
 
 
+pairs_app = typer.Typer(no_args_is_help=True, help="Pairs of a coarse and a fine map of one area.")
+app.add_typer(pairs_app, name="pairs")
+
+
+@pairs_app.command("add")
+def add_to_pairs(
+    coarse: Annotated[Path, typer.Argument(help="File with the coarse map.")],
+    fine: Annotated[Path, typer.Argument(help="File with the fine map of the same area.")],
+    out: Annotated[Path, typer.Option(help="Folder of the pair store.")],
+    coarse_dwell_ms: Annotated[
+        float | None, typer.Option(help="Time at each coarse pixel in ms.")
+    ] = None,
+    fine_dwell_ms: Annotated[
+        float | None, typer.Option(help="Time at each fine pixel in ms.")
+    ] = None,
+    units: Annotated[
+        str | None, typer.Option(help="Unit of the values; replaces what the files give.")
+    ] = None,
+    reader: Annotated[str | None, typer.Option(help=_READER_HELP)] = None,
+    axis_unit: Annotated[str | None, typer.Option(help=_AXIS_UNIT_HELP)] = None,
+    elements: Annotated[str | None, typer.Option(help=_ELEMENTS_HELP)] = None,
+    energy_kev: Annotated[str | None, typer.Option(help=_ENERGY_HELP)] = None,
+) -> None:
+    """Store two maps of one area, each in a file of its own, as a pair to calibrate with."""
+    from rich.console import Console
+
+    from xrf_sr_plans.store.add_pair import add_pair
+
+    uid, displaced = add_pair(
+        coarse,
+        fine,
+        out,
+        reader=reader,
+        options=_read_options(axis_unit=axis_unit, elements=elements, energy_kev=energy_kev),
+        dwell_ms=(coarse_dwell_ms, fine_dwell_ms),
+        units=units,
+    )
+    words = f"displaced by {displaced.dx_um:.3g} um along x and {displaced.dy_um:.3g} um along y"
+    Console().print(f"pair {uid}: {words}", soft_wrap=True, markup=False)
+
+
 @app.command()
 def calibrate(
     pair_dirs: Annotated[list[Path], typer.Argument(help="Folders of pair stores.")],

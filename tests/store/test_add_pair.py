@@ -1,0 +1,83 @@
+"""Two files of one area become a pair whose pixels nest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from xrf_sr_plans.errors import ConfigError, FileFormatError
+from xrf_sr_plans.physics.resample import block_mean
+from xrf_sr_plans.store.add_pair import add_pair
+from xrf_sr_plans.store.pairs import PairStore
+
+STEP = 0.5
+Y, X = np.mgrid[:96, :128]
+FINE = np.stack([100 + 80 * np.sin(X / 7) * np.cos(Y / 5), 40 + 30 * np.cos((X + 2 * Y) / 9)])
+
+
+def write_fine(path: Path, shift_um: float = 0.0) -> Path:
+    np.savez(
+        path,
+        maps=FINE,
+        elements=["Fe", "Zn"],
+        units="counts",
+        dwell_ms=10.0,
+        x_um=200 + shift_um + STEP * np.arange(128),
+        y_um=-30 + STEP * np.arange(96),
+    )
+    return path
+
+
+def write_coarse(path: Path, factor: int = 2) -> Path:
+    """A PyXRF file in mm, whose x falls, of all but two coarse columns and the first row."""
+    step = factor * STEP
+    maps = block_mean(FINE, factor)[:, 1:, 2:]
+    x = 200 + (step - STEP) / 2 + step * np.arange(2, 128 // factor)
+    y = -30 + (step - STEP) / 2 + step * np.arange(1, 96 // factor)
+    with h5py.File(path, "w") as file:
+        metadata = file.create_group("xrfmap/scan_metadata")
+        metadata.attrs["param_fast_axis_units"] = "mm"
+        metadata.attrs["param_dwell"] = 0.02
+        file["xrfmap/detsum/xrf_fit"] = maps[::-1, :, ::-1]
+        file["xrfmap/detsum/xrf_fit_name"] = np.array([b"Zn_K", b"Fe_K"])
+        file["xrfmap/positions/pos"] = np.stack(np.meshgrid(x[::-1], y)) / 1e3
+        file["xrfmap/positions/name"] = np.array([b"x_pos", b"y_pos"])
+    return path
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_two_files_make_a_pair_whose_pixels_nest(tmp_path: Path, factor: int) -> None:
+    coarse, fine = write_coarse(tmp_path / "c.h5", factor), write_fine(tmp_path / "f.npz")
+    uid, displaced = add_pair(coarse, fine, tmp_path / "pairs")
+    (pair,) = PairStore(tmp_path / "pairs").pairs()
+    assert pair.pair_uid == uid
+    (stored,) = pair.coarse
+    assert stored.factor == factor
+    assert stored.maps.elements == pair.fine.maps.elements == ["Zn", "Fe"]
+    averaged = block_mean(pair.fine.maps.counts.values, factor)
+    np.testing.assert_allclose(averaged, stored.maps.counts.values)
+    grids = stored.maps.grid, pair.fine.maps.grid
+    for axis in ("fast", "slow"):
+        first, second = (getattr(grid, axis) for grid in grids)
+        np.testing.assert_allclose(first.edges_um[[0, -1]], second.edges_um[[0, -1]])
+    assert stored.maps.attrs["dwell_ms"] == pytest.approx(20)
+    assert abs(displaced.dx_um) < 0.05
+    # The same files are the same pair.
+    assert add_pair(coarse, fine, tmp_path / "pairs")[0] == uid
+    assert len(list(PairStore(tmp_path / "pairs").pairs())) == 1
+
+
+def test_files_that_make_no_pair_are_refused(tmp_path: Path) -> None:
+    fine = write_fine(tmp_path / "f.npz")
+    with pytest.raises(ConfigError, match=r"which is 1 times finer; pairs have 2 or 4"):
+        add_pair(fine, fine, tmp_path / "pairs")
+    far = write_fine(tmp_path / "far.npz", shift_um=1e3)
+    with pytest.raises(ConfigError, match="share 0 coarse pixels along x"):
+        add_pair(write_coarse(tmp_path / "c.h5"), far, tmp_path / "pairs")
+    np.savez(tmp_path / "bare.npz", maps=FINE, elements=["Fe", "Zn"])
+    with pytest.raises(FileFormatError, match="doesn't say where its pixels lie"):
+        add_pair(tmp_path / "bare.npz", fine, tmp_path / "pairs")
+    assert not (tmp_path / "pairs").exists()
