@@ -129,6 +129,20 @@ def test_spectra_are_not_summed_over_their_energies(tmp_path: Path) -> None:
         list(adapted(srx_run(tmp_path), channels={"Fe": "fluor[90:120]"}))
 
 
+def test_spectra_are_cut_at_the_lines_of_the_elements_where_the_energies_are_known(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("xraydb")
+    # Bins of 0.21 keV: the line of Fe is in bin 30, that of Ca in 17, where nothing is.
+    docs = srx_run(tmp_path)
+    maps = assembled(adapted(docs, channels={"Fe": "fluor"}, energy_kev=(0.1, 0.21)))
+    assert_is(maps, elements=["Fe"])
+    maps = assembled(adapted(docs, channels={"Ca": "fluor"}, energy_kev=(0.1, 0.21)))
+    assert (maps.counts.values == 0).all()
+    with pytest.raises(AssemblyError, match=r"'fluor': the line of Fe at 6\.40\d keV is outside"):
+        list(adapted(docs, channels={"Fe": "fluor"}, energy_kev=(0.0, 0.01)))
+
+
 def test_rows_of_tes_are_placed_by_their_centers_in_mm() -> None:
     assert_is(assembled(adapted(tes_run(), channels=ROI_CHANNELS)))
     maps = assembled(adapted(tes_run(lost={2, 6}), channels=ROI_CHANNELS))

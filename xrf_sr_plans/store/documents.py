@@ -7,11 +7,13 @@ import math
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.maps.files.roots import configured_roots
 from xrf_sr_plans.maps.well_formed import flaw
 from xrf_sr_plans.schema import Document
 from xrf_sr_plans.store.jsonl import read_jsonl
@@ -75,6 +77,22 @@ def documents(run: Any) -> Iterator[Document]:
                     f"document {position} of {label}: its lists are nested too deeply"
                 ) from error
             yield "event", event
+
+
+def roots_of(run: Any) -> tuple[Path, ...] | None:
+    """Return the folders in which documents of a source may name files; None: they may name any.
+
+    A file of documents can come from anywhere, and what it names is read only beside it and in the
+    configured folders. Catalogs and live documents are those of the beamline.
+
+    Parameters
+    ----------
+    run
+        As for `documents`.
+    """
+    if not isinstance(run, str | PathLike):
+        return None
+    return (Path(run).resolve().parent, *configured_roots())
 
 
 def _with_nan(event: Mapping[str, Any], numeric: set[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from xrf_sr_plans.maps.files.reader import head_of
 from xrf_sr_plans.maps.readers import RUN_READERS, MapsFile, ReadOptions, map_of_run, read_map
+from xrf_sr_plans.store.documents import roots_of
 from xrf_sr_plans.store.jsonl import read_jsonl
 
 
@@ -35,7 +36,7 @@ def read_any_map(
     path = Path(path)
     of_runs = {known.name for known in RUN_READERS}
     if reader in of_runs or (reader is None and _is_lines(path, head_of(path))):
-        return map_of_run(read_jsonl(path), path=str(path), reader=reader)
+        return map_of_run(read_jsonl(path), path=str(path), reader=reader, roots=roots_of(path))
     return read_map(path, reader=reader, options=options)
 
 

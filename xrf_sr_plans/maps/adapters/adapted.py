@@ -145,6 +145,7 @@ def adapted(
     fast_key: str | None = None,
     slow_key: str | None = None,
     stream: str | None = None,
+    energy_kev: tuple[float, float] | None = None,
     um_per_unit: float | None = None,
     analysis: AnalysisRequest | None = None,
     handlers: Mapping[str, Any] | None = None,
@@ -167,7 +168,7 @@ def adapted(
     channels
         The data key of each element's counts, or several data keys to be added up, by element;
         None: those that are named after elements. ``fluor[640:660]`` stands for bins of spectra.
-    dwell_ms, i0_key, live_time_key, fast_key, slow_key, stream, um_per_unit, analysis
+    dwell_ms, i0_key, live_time_key, fast_key, slow_key, stream, energy_kev, um_per_unit, analysis
         See `RunOptions`.
     handlers, root_map, roots
         See `Assets`.
@@ -184,8 +185,8 @@ def adapted(
         There is no reader of that name.
     """
     options = RunOptions(
-        channels, dwell_ms, i0_key, live_time_key, fast_key, slow_key, stream, um_per_unit,
-        analysis, Assets(handlers or {}, root_map or {}, roots),
+        channels, dwell_ms, i0_key, live_time_key, fast_key, slow_key, stream,
+        energy_kev, um_per_unit, analysis, Assets(handlers or {}, root_map or {}, roots),
     )  # fmt: skip
     if reader == OURS:
         yield from documents

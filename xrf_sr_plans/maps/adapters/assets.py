@@ -18,6 +18,7 @@ import numpy as np
 
 from xrf_sr_plans.errors import AssemblyError, FileFormatError, MissingExtraError, in_words
 from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream
+from xrf_sr_plans.maps.files.roots import configured_roots, inside_roots
 
 FRAMES_AT_ONCE = 1024
 """Frames of a file that are in memory at a time; spectra of a whole map may be gigabytes."""
@@ -53,9 +54,6 @@ class Assets:
         AssemblyError
             The file, links followed, is in none of `roots`.
         """
-        # The registry of readers knows the readers of runs; so not when this module is imported.
-        from xrf_sr_plans.maps.readers.roots import configured_roots, inside_roots
-
         roots = self.roots if self.roots is not None else configured_roots() or None
         if roots is None:
             return

@@ -27,6 +27,9 @@ class RunOptions:
         Data keys of the readings of the axes; None: as the kind of run has them.
     stream
         Name of the stream with the counts; None: as the kind of run has it.
+    energy_kev
+        Energy of the first bin of spectra and the width of a bin, in keV. Of a channel that names
+        spectra without bins those around the element's line are taken then.
     um_per_unit
         Micrometers in a unit of both axes, instead of the units that the documents give.
     analysis
@@ -42,6 +45,7 @@ class RunOptions:
     fast_key: str | None = None
     slow_key: str | None = None
     stream: str | None = None
+    energy_kev: tuple[float, float] | None = None
     um_per_unit: float | None = None
     analysis: AnalysisRequest | None = None
     assets: Assets = field(default_factory=Assets)

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from xrf_sr_plans.errors import AssemblyError
+from xrf_sr_plans.errors import AssemblyError, FileFormatError
 from xrf_sr_plans.maps.adapters.adapted_map import photons_per_value
 from xrf_sr_plans.maps.adapters.assets import fill
 from xrf_sr_plans.maps.adapters.channels import (
+    MOST_DETECTOR_ELEMENTS,
     Channel,
+    Part,
     channels_of,
     frame_values,
     guessed_channels,
@@ -28,7 +30,8 @@ from xrf_sr_plans.maps.adapters.lattice import (
 )
 from xrf_sr_plans.maps.adapters.options import RunOptions
 from xrf_sr_plans.maps.adapters.placed_lines import Line
-from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream
+from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream, listed
+from xrf_sr_plans.maps.files.spectra import HALF_WIDTH_KEV, bins_kev, line_kev
 
 _DETECTOR = re.compile(r"(?i)((?:ch|chan|channel|det|detector|elem|element)_?)\d+")
 _I0 = re.compile(r"(?:.*[_-])?i0", re.IGNORECASE)
@@ -77,7 +80,34 @@ def chosen_channels(
                 raise AssemblyError(
                     f"{where}: no data key {part.key!r}; there are {', '.join(there)}"
                 )
-    return channels
+    if options.energy_kev is None:
+        return channels
+    return [_at_line(channel, stream, options.energy_kev, where) for channel in channels]
+
+
+def _at_line(
+    channel: Channel, stream: Stream, energy_kev: tuple[float, float], where: str
+) -> Channel:
+    """Return a channel with the bins around the element's line where it names spectra only."""
+    parts = []
+    for part in channel.parts:
+        shape = listed(stream.data_keys.get(part.key, {}).get("shape"))
+        if part.bins is not None or not shape or int(shape[-1] or 0) <= MOST_DETECTOR_ELEMENTS:
+            parts.append(part)
+            continue
+        try:
+            line = line_kev(channel.element, f"{where}, data key {part.key!r}")
+        except FileFormatError as error:
+            raise AssemblyError(str(error)) from error
+        energies = bins_kev(int(shape[-1]), energy_kev)
+        inside = np.flatnonzero(np.abs(energies - line) <= HALF_WIDTH_KEV)
+        if not inside.size:
+            raise AssemblyError(
+                f"{where}, data key {part.key!r}: the line of {channel.element} at {line:.3f} keV"
+                f" is outside of its spectra, {energies[0]:.3f} to {energies[-1]:.3f} keV"
+            )
+        parts.append(Part(part.key, (int(inside[0]), int(inside[-1]) + 1)))
+    return Channel(channel.element, tuple(parts))
 
 
 def left_out(channels: Sequence[Channel], stream: Stream) -> list[str]:
