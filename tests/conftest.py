@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from bluesky import RunEngine
+
+# The shipped profile, which some tests start in processes of their own, must not keep their runs
+# in the home of whoever tests.
+os.environ.setdefault("XRF_SR_STORE", "off")
 
 
 @pytest.fixture(autouse=True)

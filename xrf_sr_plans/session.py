@@ -17,6 +17,7 @@ from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.plans.binding import bind_plans
 from xrf_sr_plans.schema import DocumentSink
+from xrf_sr_plans.store.run_store import RunStore, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,9 @@ class Session:
         The device whose readings are the results. A profile puts it into its namespace.
     plans
         The bound plans by name. A profile puts them into its namespace.
+    store
+        What keeps all runs, whose attribute ``catalog`` is the client of the catalog; None where
+        the session keeps nothing itself.
     """
 
     run_engine: RunEngine | None
@@ -46,21 +50,25 @@ class Session:
     link: AnalysisLink
     analysis: AnalysisDevice
     plans: Mapping[str, Callable[..., Any]]
+    store: RunStore | None = None
     _tokens: Sequence[int] = ()
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Unsubscribe from the RunEngine and end the analysis.
+        """Unsubscribe from the RunEngine, end the analysis, and close the store.
 
         Parameters
         ----------
         timeout_s
-            How long to wait, in seconds, for documents that are still being analyzed.
+            How long to wait, in seconds, for documents that are still being analyzed, and again
+            for what is still being stored.
         """
         atexit.unregister(self.close)
         if self.run_engine is not None:
             for token in self._tokens:
                 self.run_engine.unsubscribe(token)
         self.link.close(timeout_s)
+        if self.store is not None:
+            self.store.close(timeout_s)
 
     def __enter__(self) -> Session:
         return self
@@ -76,6 +84,7 @@ def start_session(
     settings: AnalysisSettings | None = None,
     in_process: bool = False,
     result_sinks: Sequence[DocumentSink] = (),
+    store: str | None = None,
 ) -> Session:
     """Start the analysis, subscribe it to the RunEngine, and bind the plans.
 
@@ -95,6 +104,10 @@ def start_session(
     result_sinks
         Each is called as ``sink(name, doc)`` with the documents of result runs, in a thread in
         which an exception is only logged.
+    store
+        Where all runs are kept, measured and analyzed ones: a folder, the address of a Tiled
+        server, or another place of `store.run_store.RunStore`. None or "off": this session keeps
+        nothing, as where the profile has a catalog of its own.
 
     Returns
     -------
@@ -109,15 +122,19 @@ def start_session(
     """
     settings = settings or AnalysisSettings.load()
     settings.check_places()
-    link = _link(settings, result_sinks, in_process=in_process)
+    kept = open_store(store)
+    sinks = [*result_sinks] if kept is None else [*result_sinks, kept]
+    link = _link(settings, sinks, in_process=in_process)
     analysis = AnalysisDevice(name="analysis", source=link)
     bound = replace(beamline, analysis=analysis)
-    tap = Tap(link)
+    subscribers = [Tap(link)] if kept is None else [Tap(link), kept]
+    if kept is not None:
+        logger.info("all runs are kept in %s (see session.store.catalog)", kept.where)
     if run_engine is None:
-        session = Session(None, bound, link, analysis, bind_plans(bound, [tap]))
+        session = Session(None, bound, link, analysis, bind_plans(bound, subscribers), kept)
     else:
-        token = run_engine.subscribe(tap)
-        session = Session(run_engine, bound, link, analysis, bind_plans(bound), (token,))
+        tokens = [run_engine.subscribe(subscriber) for subscriber in subscribers]
+        session = Session(run_engine, bound, link, analysis, bind_plans(bound), kept, tokens)
     atexit.register(session.close)
     return session
 

@@ -29,6 +29,7 @@ _prompt_handler = logging.StreamHandler(sys.stdout)
 _prompt_handler.setFormatter(logging.Formatter("\r%(message)s\x1b[K"))
 logging.getLogger("xrf_sr_plans").addHandler(_prompt_handler)
 logging.getLogger("xrf_sr_plans.plans").setLevel(logging.INFO)
+logging.getLogger("xrf_sr_plans.session").setLevel(logging.INFO)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

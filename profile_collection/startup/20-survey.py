@@ -9,6 +9,7 @@ from xrf_sr_plans.plans.survey_design import design_survey
 from xrf_sr_plans.queueing.rescan_queue import RescanQueue
 from xrf_sr_plans.review.latest import LatestSurvey
 from xrf_sr_plans.session import start_session
+from xrf_sr_plans.store.run_store import default_place
 
 rescan_queue = RescanQueue(name="rescan_queue")
 # print(latest_survey) lists the regions that were found, latest_survey.picture("survey.png")
@@ -22,6 +23,9 @@ xrf_session = start_session(
     replace(beamline, rescan_queue=rescan_queue),
     settings=AnalysisSettings.load(os.environ.get("XRF_SR_SETTINGS") or None),
     result_sinks=[latest_survey],
+    # Everything is kept: in a folder, or where XRF_SR_STORE says, such as http://host:8000,
+    # databroker:NAME or another folder; XRF_SR_STORE=off keeps nothing.
+    store=os.environ.get("XRF_SR_STORE") or default_place(),
 )
 analysis = xrf_session.analysis
 globals().update(xrf_session.plans)

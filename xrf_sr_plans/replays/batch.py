@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from xrf_sr_plans.config import folder_flaw
+from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.ranges import Range, check
 from xrf_sr_plans.replays.execute import executed
 from xrf_sr_plans.replays.journal import Journal
 from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.task import UnitReport, replay_unit
-from xrf_sr_plans.replays.units import selected
+from xrf_sr_plans.replays.units import Unit, selected
 
 _WORKERS = Range(1, 1024, whole=True)
 
@@ -55,12 +56,11 @@ class BatchReport:
 
 
 def replay_all(
-    sources: Iterable[str | Path],
+    sources: Iterable[Any],
     out: str | Path | None = None,
     options: ReplayOptions | None = None,
     *,
     where: Mapping[str, Any] | None = None,
-    map_files: Sequence[str] = (),
     workers: int = 1,
     dask: str = "",
     again: bool = False,
@@ -74,7 +74,8 @@ def replay_all(
     Parameters
     ----------
     sources
-        Files, folders, Tiled catalogs and databroker catalogs (`store.sources.places`).
+        Files, folders, Tiled catalogs and databroker catalogs (`store.sources.places`). Clients
+        of catalogs are taken, too, where no other process has to open them.
     out
         Folder of the results and the journal, which is made if need be. With None only the report
         is kept, and nothing is remembered.
@@ -82,8 +83,6 @@ def replay_all(
         What is asked of the runs; None: what they asked themselves.
     where
         What the start documents must hold (`store.sources.runs`).
-    map_files
-        Endings of the files in folders that hold maps.
     workers
         Number of processes on this machine.
     dask
@@ -98,13 +97,16 @@ def replay_all(
     ------
     ConfigError
         A source is nothing that could hold runs, `out` can't be written to, `workers` is not a
-        whole number above 0, or no scheduler answers.
+        whole number above 0, there is no such reader, or no scheduler answers.
     MissingExtraError
         Something is not installed.
     """
     check("replay", _WORKERS.flaw("workers", workers), folder_flaw("out", out) if out else "")
     options = options or ReplayOptions()
-    selection = selected(sources, options, where, map_files)
+    options.check()
+    selection = selected(sources, options, where, out)
+    if workers > 1 or dask:
+        _check_can_be_sent(selection.units)
     journal = None
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
@@ -138,3 +140,12 @@ def replay_all(
             journal.add(units[report.key], report)
         tell(report)
     return BatchReport(tuple(reports), tuple(earlier), failures, selection.left_alone)
+
+
+def _check_can_be_sent(units: Iterable[Unit]) -> None:
+    for run in (run for unit in units for run in unit.runs):
+        if run.place.kind == "object":
+            raise ConfigError(
+                f"{run.place.where}: other processes can't use this client; give the folder, the"
+                " address or the name of the catalog"
+            )

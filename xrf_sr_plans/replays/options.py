@@ -13,7 +13,10 @@ from pydantic import ValidationError
 from xrf_sr_plans.callbacks.result_run import package_versions
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.errors import XrfSrError
-from xrf_sr_plans.measurement import Factor
+from xrf_sr_plans.maps.files import FILE_READERS
+from xrf_sr_plans.maps.readers.registry import READERS, RUN_READERS
+from xrf_sr_plans.measurement import Factor, alternatives, not_allowed
+from xrf_sr_plans.ranges import check
 from xrf_sr_plans.schema import AnalysisRequest, kind_of_run
 
 
@@ -34,6 +37,28 @@ class ReplayOptions:
     """Whether a picture of each map is written."""
     maps: bool = True
     """Whether each enhanced map is written to an HDF5 file."""
+
+    @property
+    def file_reader(self) -> str | None:
+        """The reader of files that is meant; None: the first that recognises a file."""
+        return self.reader if self.reader in [one.name for one in FILE_READERS] else None
+
+    @property
+    def run_reader(self) -> str | None:
+        """The reader of runs that is meant; None: the first that recognises a run."""
+        return self.reader if self.reader in [one.name for one in RUN_READERS] else None
+
+    def check(self) -> None:
+        """Refuse a reader that isn't there.
+
+        Raises
+        ------
+        ConfigError
+            There is none of that name; the message lists them.
+        """
+        names = [one.name for one in READERS]
+        wrong = self.reader is not None and self.reader not in names
+        check("replay", not_allowed("reader", self.reader, alternatives(names)) if wrong else "")
 
     @property
     def for_replay(self) -> ReplayOptions:
@@ -86,7 +111,12 @@ class ReplayOptions:
 
     def why_not_foreign(self, start: Mapping[str, Any]) -> str:
         """Return in words why a run of other people is not replayed, or ""."""
-        return "not of this package"
+        if self.run_reader is not None:
+            return ""
+        known = next((one.name for one in RUN_READERS if one.matches(start, [])), "")
+        if known == "scan":
+            return "scans of other programs that are no grid scans"
+        return "" if known else "of other programs, and no maps that a reader knows (--reader)"
 
 
 def _model_checksum(model: str | None) -> str:

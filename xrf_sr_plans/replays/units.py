@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 _MEASURED = ("map", "outcomes")
 """Kinds of run that the analysis takes; the others are what it made, or what plans decided."""
 
+_NOTHING_TO_ENHANCE = "measured finely, or halves of pairs: nothing to enhance"
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -51,10 +53,10 @@ class Selection:
 
 
 def selected(
-    sources: Iterable[str | Path],
+    sources: Iterable[Any],
     options: ReplayOptions,
     where: Mapping[str, Any] | None = None,
-    map_files: Sequence[str] = (),
+    without: str | Path | None = None,
 ) -> Selection:
     """Return the units of all sources, in the order of the sources.
 
@@ -66,37 +68,55 @@ def selected(
         What is asked of the runs.
     where
         What the start documents must hold (`store.sources.runs`).
-    map_files
-        Endings of the files in folders that hold maps.
+    without
+        Folder that is left out of the folders, such as that of the results.
 
     Raises
     ------
     ConfigError
         A source is nothing that could hold runs.
     """
-    found: dict[tuple[str, str], list[StoredRun]] = {}
+    found: list[StoredRun] = []
     unreadable: dict[str, str] = {}
     left: dict[str, int] = {}
     for source in sources:
-        for place in places(source, map_files=map_files):
+        for place in places(source, without=without):
             try:
                 for run in runs(place, where):
                     if reason := why_left_alone(run, options):
                         left[reason] = left.get(reason, 0) + 1
                     else:
-                        # Sources that hold the same run twice, as a file and a catalog do, stay
-                        # apart.
-                        found.setdefault(_group(run), []).append(run)
+                        found.append(run)
             except XrfSrError as error:
                 unreadable[place.label] = in_words(error)
                 logger.warning("%s is left out: %s", place.label, in_words(error))
-    units = tuple(_unit(key, members) for key, members in found.items())
-    asking = tuple(unit for unit in units if any(_asks(run, options) for run in unit.runs))
-    for unit in units:
-        if unit not in asking:
-            reason = "measured finely, or halves of pairs: there is nothing to enhance"
-            left[reason] = left.get(reason, 0) + len(unit.runs)
+    asking = as_units(found, options)
+    taken = sum(len(unit.runs) for unit in asking)
+    if taken < len(found):
+        left[_NOTHING_TO_ENHANCE] = len(found) - taken
     return Selection(asking, unreadable, left)
+
+
+def as_units(
+    found: Iterable[StoredRun], options: ReplayOptions, *, surveys: bool = True
+) -> tuple[Unit, ...]:
+    """Return runs as units, without those in which there is nothing to enhance.
+
+    Parameters
+    ----------
+    found
+        The runs.
+    options
+        What is asked of them.
+    surveys
+        Whether the runs of a survey are one unit; else each run is one.
+    """
+    groups: dict[tuple[str, str], list[StoredRun]] = {}
+    for run in found:
+        # Places that hold the same run twice, as a file and a catalog do, stay apart.
+        groups.setdefault(_group(run) if surveys else (run.label, ""), []).append(run)
+    units = (_unit(group, members) for group, members in groups.items())
+    return tuple(unit for unit in units if any(_asks(run, options) for run in unit.runs))
 
 
 def why_left_alone(run: StoredRun, options: ReplayOptions) -> str:

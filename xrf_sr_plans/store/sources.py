@@ -10,7 +10,7 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,18 +19,22 @@ from urllib.parse import urlsplit, urlunsplit
 from xrf_sr_plans.errors import ConfigError, FileFormatError, MissingExtraError, in_words
 from xrf_sr_plans.schema import Document
 from xrf_sr_plans.store.documents import documents
+from xrf_sr_plans.store.embedded import RUNS_FILE, embedded_catalog
 from xrf_sr_plans.store.jsonl import read_jsonl
 
 logger = logging.getLogger(__name__)
 
-CATALOG_FILE = "catalog.db"
-"""File by which a folder is known to be an embedded Tiled catalog."""
 LINES = (".jsonl", ".jsonlines", ".ndjson")
 """Endings of files with documents."""
-_TILED, _BROKER = "tiled:", "databroker:"
-_SERVERS = ("http://", "https://")
+MAPS = (
+    *(".h5", ".hdf5", ".hdf", ".nxs", ".nx", ".npz", ".mda"),
+    *(".tif", ".tiff", ".edf", ".csv"),
+)
+"""Endings of files with maps. A file that is named itself may have any."""
+TILED, BROKER = "tiled:", "databroker:"
+SERVERS = ("http://", "https://")
 
-Kind = Literal["lines", "maps", "folder", "tiled", "databroker"]
+Kind = Literal["lines", "maps", "folder", "tiled", "databroker", "object"]
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,16 @@ class Place:
     kind: Kind
     """``lines``: a file of documents; ``maps``: a file of maps; ``folder``: an embedded Tiled
     catalog; ``tiled``: a server's address, or ``tiled:`` and the name of a profile;
-    ``databroker``: the name of a catalog."""
+    ``databroker``: the name of a catalog; ``object``: a catalog that is open in this process."""
     where: str
+    client: Any = field(default=None, compare=False, repr=False)
+    """The client of an ``object``."""
 
     @property
     def label(self) -> str:
         """Name for people and journals, without what an address has after a question mark."""
         if self.kind != "tiled":
-            return f"{_BROKER}{self.where}" if self.kind == "databroker" else self.where
+            return f"{BROKER}{self.where}" if self.kind == "databroker" else self.where
         return urlunsplit((*urlsplit(self.where)[:3], "", ""))
 
 
@@ -86,45 +92,55 @@ class StoredRun:
         yield from documents(run)
 
 
-def places(source: str | Path, *, map_files: Sequence[str] = ()) -> Iterator[Place]:
+def places(source: Any, *, without: str | Path | None = None) -> Iterator[Place]:
     """Yield what is meant by the name of a source.
 
     Parameters
     ----------
     source
         A file; a folder, which stands for the files in it and below it, or is an embedded Tiled
-        catalog; the address of a Tiled server or of a container in it; ``tiled:PROFILE``; or
-        ``databroker:CATALOG``.
-    map_files
-        Endings of the files that hold maps. In a folder, files with other endings are left out.
+        catalog; the address of a Tiled server or of a container in it; ``tiled:PROFILE``;
+        ``databroker:CATALOG``; or the client of a catalog, which stays in this process.
+    without
+        Folder that is left out where it lies in `source`, such as that of the results.
 
     Raises
     ------
     ConfigError
         It is none of these.
     """
+    if not isinstance(source, str | Path) and hasattr(source, "items"):
+        yield Place("object", f"{type(source).__name__} {id(source):x}", source)
+        return
     text = str(source)
-    if text.startswith(_SERVERS) or text.startswith(_TILED):
+    if text.startswith(SERVERS) or text.startswith(TILED):
         yield Place("tiled", text)
-    elif text.startswith(_BROKER):
-        yield Place("databroker", text.removeprefix(_BROKER))
+    elif text.startswith(BROKER):
+        yield Place("databroker", text.removeprefix(BROKER))
     elif (path := Path(text)).is_file():
         yield _file(path)
-    elif (path / CATALOG_FILE).is_file():
+    elif (path / RUNS_FILE).is_file():
         yield Place("folder", str(path))
     elif path.is_dir():
-        wanted = {*LINES, *map_files}
-        for file in sorted(path.rglob("*")):
-            below = file.relative_to(path).parts
-            if file.suffix.lower() in wanted and not any(part.startswith(".") for part in below):
-                if (file.parent / CATALOG_FILE).exists():
-                    continue
-                yield _file(file)
+        yield from _files(path, None if without is None else Path(without).absolute())
     else:
         raise ConfigError(
-            f"source {text!r}: no such file or folder; it may also be http(s)://…, {_TILED}PROFILE"
-            f" or {_BROKER}CATALOG"
+            f"source {text!r}: no such file or folder; it may also be http(s)://…, {TILED}PROFILE"
+            f" or {BROKER}CATALOG"
         )
+
+
+def _files(folder: Path, without: Path | None) -> Iterator[Place]:
+    """Yield the files in a folder and below it that hold runs or maps, by their names."""
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() not in (*LINES, *MAPS) or not file.is_file():
+            continue
+        # Names with a dot in front are of files that are being written, and of programs.
+        if any(part.startswith(".") for part in file.relative_to(folder).parts):
+            continue
+        if (file.parent / RUNS_FILE).exists() or (without and without in file.absolute().parents):
+            continue
+        yield _file(file)
 
 
 def _file(path: Path) -> Place:
@@ -209,8 +225,12 @@ def _first_start(path: str) -> Mapping[str, Any]:
 
 def _starts(catalog: Any, where: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield keys and start documents of the runs in a catalog, which may do part of the search."""
-    for key, run in _searched(catalog, where).items():
+    found = _searched(catalog, where)
+    for key, run in found.items():
         metadata = getattr(run, "metadata", None)
+        if isinstance(metadata, Mapping) and "start" not in metadata:
+            # Databroker 1 lists entries, of which a run has to be made first.
+            metadata = getattr(found[key], "metadata", None)
         start = metadata.get("start") if isinstance(metadata, Mapping) else None
         # Other nodes, such as the container of the maps, are no runs.
         if start:
@@ -240,6 +260,8 @@ def opened(place: Place) -> Any:
     MissingExtraError
         What opens it is not installed.
     """
+    if place.kind == "object":
+        return place.client
     try:
         return _opened(place)
     except (FileFormatError, MissingExtraError, ConfigError):
@@ -251,8 +273,6 @@ def opened(place: Place) -> Any:
 @functools.lru_cache(maxsize=8)
 def _opened(place: Place) -> Any:
     if place.kind == "folder":
-        from xrf_sr_plans.store.tiled import embedded_catalog
-
         return _STACK.enter_context(embedded_catalog(place.where))
     if place.kind == "databroker":
         return _broker_catalog(place.where)
@@ -260,8 +280,8 @@ def _opened(place: Place) -> Any:
         from tiled.client import from_profile, from_uri
     except ImportError as error:
         raise MissingExtraError("reading from Tiled", "tiled") from error
-    if place.where.startswith(_TILED):
-        return from_profile(place.where.removeprefix(_TILED))
+    if place.where.startswith(TILED):
+        return from_profile(place.where.removeprefix(TILED))
     return from_uri(place.where)
 
 

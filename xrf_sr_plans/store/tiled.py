@@ -1,28 +1,27 @@
-"""Runs in Tiled: an embedded catalog in a folder, and a writer that can't harm a scan.
+"""Runs in Tiled: a writer that can't harm a scan, and what stores later what Tiled missed.
 
-Tiled is imported inside the functions, because it belongs to the extra `tiled`. The embedded
-catalog needs the extra `tiled-server`.
+Tiled is imported inside the functions, because it belongs to the extra `tiled`.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
+import math
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from xrf_sr_plans.errors import FileFormatError, MissingExtraError, in_words
+from xrf_sr_plans.errors import FileBusyError, FileFormatError, MissingExtraError, in_words
 from xrf_sr_plans.schema import Documents, DocumentSink
 from xrf_sr_plans.store.background import BackgroundSink
 from xrf_sr_plans.store.documents import documents
+from xrf_sr_plans.store.embedded import embedded_catalog as embedded_catalog
 from xrf_sr_plans.store.jsonl import JsonlWriter
 from xrf_sr_plans.store.run_file import left_alone
 from xrf_sr_plans.store.unfinished import with_stops
@@ -35,56 +34,6 @@ _LOOK_S = 0.5
 """Interval in seconds at which a writer that is being closed checks that its server is there."""
 _KNOCK_S = 1.0
 """Longest time in seconds that such a check may take."""
-
-
-@contextmanager
-def embedded_catalog(folder: str | Path) -> Iterator[Any]:
-    """Open a Tiled catalog of bluesky runs in a folder, without a server or a port.
-
-    Parameters
-    ----------
-    folder
-        Folder of the catalog. A new catalog is made where there is none.
-
-    Yields
-    ------
-    tiled.client.container.Container
-        The client. Look-ups such as ``catalog[uid]`` and ``catalog[-1]``, and searches, work as
-        with a server.
-
-    Raises
-    ------
-    MissingExtraError
-        The server part of Tiled is not installed.
-    """
-    try:
-        from tiled.catalog import from_uri
-        from tiled.client import Context, from_context
-        from tiled.media_type_registration import default_serialization_registry
-        from tiled.server.app import build_app
-    except ImportError as error:
-        raise MissingExtraError("the embedded Tiled catalog", "tiled-server") from error
-    folder = Path(folder).absolute()
-    (folder / "data").mkdir(parents=True, exist_ok=True)
-    registry = copy.copy(default_serialization_registry)
-    _register_exporter(registry)
-    tree = from_uri(
-        f"sqlite:///{folder / 'catalog.db'}",
-        init_if_not_exists=True,
-        specs=[{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
-        writable_storage=[str(folder / "data"), f"sqlite:///{folder / 'tables.db'}"],
-    )
-    with Context.from_app(build_app(tree, serialization_registry=registry)) as context:
-        yield from_context(context)
-
-
-def _register_exporter(registry: Any) -> None:
-    """Make ``run.documents()`` work for other programs; `store.documents` doesn't need it."""
-    try:
-        from bluesky_tiled_plugins.exporters import json_seq_exporter
-    except ImportError:
-        return
-    registry.register("BlueskyRun", "application/json-seq", json_seq_exporter)
 
 
 def tiled_writer(client: Any) -> DocumentSink:
@@ -127,6 +76,8 @@ class SafeWriter:
         Keep the files of all runs, even of those that Tiled has.
     is_down
         Returns whether Tiled's server is known to be gone. It is asked only while closing.
+    store
+        What messages call the place that `write` writes to.
     """
 
     def __init__(
@@ -137,8 +88,10 @@ class SafeWriter:
         limit: int = 2000,
         keep_files: bool = False,
         is_down: Callable[[], bool] = lambda: False,
+        store: str = "Tiled",
     ) -> None:
         self._is_down = is_down
+        self._store = store
         # A file stays locked until Tiled has its run, or has refused it.
         self._files = JsonlWriter(folder, hold=True)
         self._keep = keep_files
@@ -192,7 +145,9 @@ class SafeWriter:
                 break
             stuck = self._to_tiled.waiting >= waiting
             if in_files and stuck and self._knows_it_is_down():
-                logger.error("Tiled's server is gone; what it didn't get is in %s", self.folder)
+                logger.error(
+                    "%s's server is gone; what it didn't get is in %s", self._store, self.folder
+                )
                 left_s = 0.0
                 break
         stored = self._to_tiled.close(left_s)
@@ -223,21 +178,27 @@ class SafeWriter:
             self._say_lost(uid)
             return
         if not in_tiled:
-            logger.error("run %s is not in Tiled; it is in %s", uid, self._files.path(uid))
+            logger.error(
+                "run %s is not in %s; it is in %s", uid, self._store, self._files.path(uid)
+            )
         elif not self._keep:
             self._files.delete(uid)
         elif not in_file:
-            logger.error("run %s is in Tiled; its file in %s is not complete", uid, self.folder)
+            logger.error(
+                "run %s is in %s; its file in %s is not complete", uid, self._store, self.folder
+            )
 
     def _say_lost(self, uid: str) -> None:
         self._lost.add(uid)
-        logger.error("run %s is neither in Tiled nor, as a whole, in %s", uid, self.folder)
+        logger.error(
+            "run %s is neither in %s nor, as a whole, in %s", uid, self._store, self.folder
+        )
 
     def _knows_it_is_down(self) -> bool:
         try:
             return self._is_down()
         except Exception:  # closing must not fail because of a question
-            logger.exception("it isn't known whether Tiled's server is there")
+            logger.exception("it isn't known whether %s's server is there", self._store)
             return False
 
 
@@ -259,11 +220,11 @@ def safe_writer(client: Any, backup: str | Path, **options: Any) -> SafeWriter:
         bluesky-tiled-plugins is not installed.
     """
     return SafeWriter(
-        tiled_writer(client), backup, **{"is_down": lambda: _is_down(client), **options}
+        tiled_writer(client), backup, **{"is_down": lambda: catalog_is_down(client), **options}
     )
 
 
-def _is_down(client: Any) -> bool:
+def catalog_is_down(client: Any) -> bool:
     """Return whether connections to the client's server are refused; False where it isn't known."""
     context = client.context
     if hasattr(context.http_client, "app"):
@@ -289,9 +250,17 @@ class Reingested:
     """Uids of the runs that are in Tiled now."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """The reason by file name, for files that could not be stored and were left where they are."""
+    busy: frozenset[str] = frozenset()
+    """Names of those among them that somebody is writing."""
 
 
-def reingest(client: Any, backup: str | Path, *, unfinished: bool = False) -> Reingested:
+def reingest(
+    client: Any,
+    backup: str | Path,
+    *,
+    unfinished: bool = False,
+    within_s: float = math.inf,
+) -> Reingested:
     """Write the runs in a backup folder to Tiled, and delete their files.
 
     A part of such a run that is in Tiled already is replaced, unless it has rows that the file
@@ -306,6 +275,8 @@ def reingest(client: Any, backup: str | Path, *, unfinished: bool = False) -> Re
     unfinished
         Also store runs without a stop document, whose session has died. They get a stop document
         with the exit status "abort".
+    within_s
+        No further file is begun after so many seconds.
 
     Returns
     -------
@@ -314,17 +285,25 @@ def reingest(client: Any, backup: str | Path, *, unfinished: bool = False) -> Re
     """
     stored: list[str] = []
     failed: dict[str, str] = {}
+    busy: set[str] = set()
+    deadline = time.monotonic() + within_s
     for path in sorted(Path(backup).glob("*.jsonl")):
+        if time.monotonic() > deadline:
+            break
         try:
             with left_alone(path):
                 uid = _store(client, path, unfinished)
                 path.unlink()
+        except FileBusyError as error:
+            logger.info("%s is not stored: %s", path, in_words(error))
+            failed[path.name] = str(error)
+            busy.add(path.name)
         except Exception as error:  # noqa: BLE001 - one bad file must not keep the others
             logger.warning("%s is not stored: %s", path, in_words(error))
             failed[path.name] = str(error)
         else:
             stored.append(uid)
-    return Reingested(tuple(stored), failed)
+    return Reingested(tuple(stored), failed, frozenset(busy))
 
 
 def _store(client: Any, path: Path, unfinished: bool) -> str:
