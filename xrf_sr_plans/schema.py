@@ -76,7 +76,7 @@ RESERVED_KEYS = frozenset(
         *("uid", "time", "command", "obj", "run"),
         # What says how the map was measured, to our readers, bluesky's callbacks or PyXRF.
         *("xrf_sr", "plan_args", "motors", "detectors", "shape", "num_points", "extents"),
-        *("snaking", "hints", "scan", "pair_uid"),
+        *("snaking", "hints", "scan", "pair_uid", "survey_uid"),
         # What only a result run has.
         "original_run_uid",
     }

@@ -70,5 +70,7 @@ def map_start(
             "snake": int(grid.snake),
             "detectors": [detector],
         },
+        # The same key as in the results, so that one search finds all runs of a survey.
+        **({} if metadata.survey_uid is None else {"survey_uid": metadata.survey_uid}),
         "xrf_sr": metadata.to_dict(),
     }

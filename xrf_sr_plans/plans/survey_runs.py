@@ -75,6 +75,7 @@ class SurveyRuns:
             "plan_args": user_input,
             "hints": dict(_HINTS),
             **(self.request.md or {}),
+            "survey_uid": self.uid,
             "xrf_sr": metadata,
         }
 
