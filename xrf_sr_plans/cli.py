@@ -17,7 +17,7 @@ from xrf_sr_plans.measurement import (
     checked_sampling,
     reading_name,
 )
-from xrf_sr_plans.replays.commands import replay
+from xrf_sr_plans.replays.commands import replay, watch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
 app.command()(replay)
+app.command()(watch)
 
 JsonOut = Annotated[Path | None, typer.Option("--json", help="JSON file to write the figures to.")]
 _TABLE_WIDTH = 160

@@ -47,19 +47,20 @@ def test_a_whole_survey_is_replayed_to_the_byte(tmp_path: Path) -> None:
     live = tmp_path / "live"
     engine = RunEngine({})
     engine.subscribe(JsonlWriter(tmp_path / "runs"))
-    with start_session(
+    session = start_session(
         engine,
         make_beamline("grains", clock="instant"),
         settings=AnalysisSettings(),
         in_process=True,
         result_sinks=[JsonlWriter(live)],
-    ) as session:
-        engine(
-            session.plans["coarse_survey_with_sr"](
-                width_um=36, height_um=16, step_um=2, dwell_ms=10, tile_um=20,
-                rescan="inline", budget_s=20,
-            )
-        )  # fmt: skip
+    )
+    engine(
+        session.plans["coarse_survey_with_sr"](
+            width_um=36, height_um=16, step_um=2, dwell_ms=10, tile_um=20,
+            rescan="inline", budget_s=20, analysis_timeout_s=200,
+        )
+    )  # fmt: skip
+    session.close(100)
     report = replay_all([tmp_path / "runs"], tmp_path / "out", QUICK)
     assert not report.failures
     (unit,) = report.reports

@@ -93,6 +93,44 @@ def replay(
         raise typer.Exit(1)
 
 
+def watch(
+    folder: Annotated[Path, typer.Argument(help="Folder in which files appear.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results and the journal.")],
+    find: FindOption = None,
+    factor: FactorOption = None,
+    model: ModelOption = None,
+    settings: SettingsOption = None,
+    reader: ReaderOption = None,
+    settle_s: Annotated[
+        float, typer.Option(help="Seconds without a change after which a file is finished.")
+    ] = 3.0,
+    poll: Annotated[
+        bool, typer.Option(help="Look all the time, as where another computer writes (NFS).")
+    ] = False,
+    pictures: PicturesOption = True,
+) -> None:
+    """Enhance the runs and files of a folder as they are finished, until Ctrl-C."""
+    from rich.console import Console
+
+    from xrf_sr_plans.replays.batch import BatchReport
+    from xrf_sr_plans.replays.watch import watch_folder
+
+    options = _options(find, factor, model, settings, reader, pictures)
+    failures: dict[str, str] = {}
+
+    def told(report: UnitReport) -> None:
+        print_report(report, Console())
+        for failure in report.failures:
+            failures[report.key] = failure
+            Console(stderr=True).print(f"{report.key}: {failure}", soft_wrap=True, markup=False)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        watch_folder(folder, out, options, settle_s=settle_s, poll=poll, told=told)
+    _print_summary(BatchReport(failures=failures), out)
+    if failures:
+        raise typer.Exit(1)
+
+
 def _options(
     find: str | None,
     factor: int | None,
@@ -116,10 +154,10 @@ def _options(
 
     if find is not None:
         parse_query(find)
-    changes = {} if model is None else {"model": model}
-    loaded = AnalysisSettings.load(settings, **changes)
+    loaded = AnalysisSettings.load(settings)
     if model is not None:
         model_path(model)
+        loaded = loaded.model_copy(update={"model": model})
     return ReplayOptions(
         settings=loaded,
         factor=None if factor is None else checked_factor(factor),

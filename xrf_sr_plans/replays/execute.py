@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 from xrf_sr_plans.errors import ConfigError, MissingExtraError, in_words
 from xrf_sr_plans.replays.task import UnitReport
@@ -124,7 +125,7 @@ def _on_dask(units: Sequence[Unit], work: Work, address: str) -> Iterator[UnitRe
         raise ConfigError(f"no Dask scheduler at {address!r}: {in_words(error)}") from error
     with client:
         waiting = deque(units)
-        running: dict[str, Unit] = {}
+        running: dict[Any, Unit] = {}
 
         def more() -> list[Future[UnitReport]]:
             sent = []

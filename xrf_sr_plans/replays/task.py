@@ -10,6 +10,8 @@ from typing import Any
 
 from xrf_sr_plans.callbacks.replay import Analyses, analyse
 from xrf_sr_plans.errors import in_words
+from xrf_sr_plans.maps.adapters import adapted
+from xrf_sr_plans.replays.from_file import documents_of_file
 from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.outputs import written
 from xrf_sr_plans.replays.units import Unit
@@ -89,7 +91,7 @@ def replay_unit(unit: Unit, options: ReplayOptions, out: str | None) -> UnitRepo
     reports: tuple[RunReport, ...] = ()
     error = ""
     try:
-        made = analyse(_documents(unit), options.settings, options.request_of)
+        made = analyse(_documents(unit, options), options.settings, options.request_of)
         files = {} if out is None else written(made, Path(out), options, unit)
         reports = _reports(made, files)
         if not reports:
@@ -99,9 +101,13 @@ def replay_unit(unit: Unit, options: ReplayOptions, out: str | None) -> UnitRepo
     return UnitReport(unit.key, reports, error, time.perf_counter() - began)
 
 
-def _documents(unit: Unit) -> Iterator[Document]:
+def _documents(unit: Unit, options: ReplayOptions) -> Iterator[Document]:
     for run in unit.runs:
-        yield from run.documents()
+        if run.place.kind == "maps":
+            yield from documents_of_file(run.place.where, options.file_reader)
+        else:
+            # A file that begins with a run of ours may hold runs of others as well.
+            yield from adapted(run.documents(), reader=options.run_reader)
 
 
 def _reports(made: Analyses, files: dict[str, list[str]]) -> tuple[RunReport, ...]:
