@@ -87,7 +87,10 @@ def test_runs_of_other_programs_are_replayed_or_left_alone(tmp_path: Path) -> No
     engine.subscribe(JsonlWriter(tmp_path / "runs"))
     (scan,) = engine(grid_scan([iron], slow, 0, 7, 8, fast, 0, 9, 10, True), exposure_time=0.1)
     engine(count([det]))
-    report = replay_all([tmp_path / "runs"], tmp_path / "out", QUICK)
+    unknown = replay_all([tmp_path / "runs"], tmp_path / "out", QUICK)
+    assert "the unit is missing" in next(iter(unknown.failures.values()))
+    told = ReplayOptions(axis_unit="um", pictures=False)
+    report = replay_all([tmp_path / "runs"], tmp_path / "out", told)
     assert not report.failures
     assert set(report.digests) == {scan}
     assert list(report.left_alone.values()) == [1]

@@ -67,18 +67,18 @@ def watched(folder: Path, out: Path, **options: Any) -> Iterator[dict[str, UnitR
         yield reports
     finally:
         stop.set()
-        thread.join(60)
+        thread.join(200)
         assert not thread.is_alive()
 
 
-def until(reports: dict[str, Any], name: str, timeout_s: float = 60) -> UnitReport:
+def until(reports: dict[str, Any], name: str, timeout_s: float = 240) -> UnitReport:
     deadline = time.monotonic() + timeout_s
     while name not in reports and time.monotonic() < deadline:
         time.sleep(0.05)
     return reports[name]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("poll", [False, True])
 def test_runs_are_enhanced_as_they_end(runs: Path, tmp_path: Path, poll: bool) -> None:
     folder = tmp_path / "watched"
@@ -103,7 +103,7 @@ def test_runs_are_enhanced_as_they_end(runs: Path, tmp_path: Path, poll: bool) -
     assert not again, "the journal knows them"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_half_written_file_is_read_once_it_is_whole(runs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "watched"
     folder.mkdir()

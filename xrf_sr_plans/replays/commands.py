@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,14 @@ ReaderOption = Annotated[
     str | None,
     typer.Option(help="Reader of files and of other people's runs; else, which recognises them."),
 ]
+DwellOption = Annotated[
+    float | None,
+    typer.Option(help="Time at each pixel in ms; replaces what files and others' runs say."),
+]
+AxisUnitOption = Annotated[
+    str | None,
+    typer.Option(help="Unit of positions, such as mm; replaces what files and others' runs say."),
+]
 PicturesOption = Annotated[bool, typer.Option(help="Whether to draw a picture of each map.")]
 
 
@@ -61,6 +70,8 @@ def replay(
     model: ModelOption = None,
     settings: SettingsOption = None,
     reader: ReaderOption = None,
+    dwell_ms: DwellOption = None,
+    axis_unit: AxisUnitOption = None,
     where: Annotated[
         list[str] | None,
         typer.Option(help="Only runs with KEY=VALUE in their start documents; repeatable."),
@@ -76,7 +87,10 @@ def replay(
     from xrf_sr_plans.replays.batch import replay_all
     from xrf_sr_plans.store.sources import parsed_where
 
-    options = _options(find, factor, model, settings, reader, pictures)
+    options = _options(find, factor, model, settings)
+    options = replace(
+        options, reader=reader, dwell_ms=dwell_ms, axis_unit=axis_unit, pictures=pictures
+    )
     with _shown_progress() as progress:
         report = replay_all(
             sources,
@@ -101,6 +115,8 @@ def watch(
     model: ModelOption = None,
     settings: SettingsOption = None,
     reader: ReaderOption = None,
+    dwell_ms: DwellOption = None,
+    axis_unit: AxisUnitOption = None,
     settle_s: Annotated[
         float, typer.Option(help="Seconds without a change after which a file is finished.")
     ] = 3.0,
@@ -115,7 +131,10 @@ def watch(
     from xrf_sr_plans.replays.batch import BatchReport
     from xrf_sr_plans.replays.watch import watch_folder
 
-    options = _options(find, factor, model, settings, reader, pictures)
+    options = _options(find, factor, model, settings)
+    options = replace(
+        options, reader=reader, dwell_ms=dwell_ms, axis_unit=axis_unit, pictures=pictures
+    )
     failures: dict[str, str] = {}
 
     def told(report: UnitReport) -> None:
@@ -136,10 +155,8 @@ def _options(
     factor: int | None,
     model: str | None,
     settings: Path | None,
-    reader: str | None,
-    pictures: bool,
 ) -> ReplayOptions:
-    """Return the checked options.
+    """Return the checked options of the analysis.
 
     Raises
     ------
@@ -162,8 +179,6 @@ def _options(
         settings=loaded,
         factor=None if factor is None else checked_factor(factor),
         find=find,
-        reader=reader,
-        pictures=pictures,
     )
 
 

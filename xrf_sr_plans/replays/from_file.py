@@ -13,7 +13,7 @@ import numpy as np
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.errors import FileFormatError
-from xrf_sr_plans.maps.files import MapsFile, as_photons
+from xrf_sr_plans.maps.files import MapsFile, ReadOptions, as_photons
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.maps.readers import read_map
 from xrf_sr_plans.measurement import COARSER_FACTORS, Factor, Sampling
@@ -26,7 +26,13 @@ _SAME = 0.02
 _UNKNOWN_DWELL_MS = 100.0
 
 
-def documents_of_file(path: str | Path, reader: str | None = None) -> Iterator[Document]:
+def documents_of_file(
+    path: str | Path,
+    reader: str | None = None,
+    *,
+    dwell_ms: float | None = None,
+    axis_unit: str | None = None,
+) -> Iterator[Document]:
     """Yield the map in a file as a run, one event a row.
 
     The same values at the same places give the same documents, whatever the file is called and
@@ -38,17 +44,22 @@ def documents_of_file(path: str | Path, reader: str | None = None) -> Iterator[D
         The file.
     reader
         Name of the reader; None: the first one that matches the file.
+    dwell_ms
+        Time at each pixel in ms; None: as the file says.
+    axis_unit
+        Unit of the positions; None: as the file says.
 
     Raises
     ------
     ConfigError
-        There is no reader of that name.
+        There is no reader of that name, or no such unit.
     FileFormatError
         The file can't be read, holds neither photons nor rates, or doesn't say where its pixels
         lie; or they are neither square nor 2 or 4 times as long as wide.
     """
-    measured = as_photons(read_map(path, reader=reader))
-    file = _placed(measured, str(path))
+    read = read_map(path, reader=reader, options=ReadOptions(axis_unit=axis_unit))
+    measured = as_photons(read, dwell_ms=dwell_ms)
+    file = _placed(measured, str(path), dwell_ms)
     uid = _uid(measured, file)
     yield "start", _start(uid, measured, file)
     descriptor = _descriptor(uid, measured, file)
@@ -95,7 +106,7 @@ class _Placed:
     notes: tuple[str, ...]
 
 
-def _placed(measured: MapsFile, path: str) -> _Placed:
+def _placed(measured: MapsFile, path: str, dwell_ms: float | None) -> _Placed:
     """Return where the pixels of a file lie and how they were measured."""
     if measured.x_um is None or measured.y_um is None:
         raise FileFormatError(
@@ -118,10 +129,12 @@ def _placed(measured: MapsFile, path: str) -> _Placed:
         live_s = np.broadcast_to(np.asarray(measured.live_time.seconds, float), (n_rows, n_columns))
     usable = None if live_s is None else live_s[np.isfinite(live_s) & (live_s > 0)]
     if usable is None or not usable.size:
-        dwell_ms, live_s = _UNKNOWN_DWELL_MS, None
-        notes.append(f"no dwell time in the file; rescans are reckoned with {dwell_ms:g} ms")
-    else:
+        live_s = None
+    elif dwell_ms is None:
         dwell_ms = float(np.median(usable)) * 1e3
+    if dwell_ms is None:
+        dwell_ms = _UNKNOWN_DWELL_MS
+        notes.append(f"no dwell time in the file; rescans are reckoned with {dwell_ms:g} ms")
     return _Placed(grid, sampling, fast_pixels, live_s, dwell_ms, tuple(notes))
 
 

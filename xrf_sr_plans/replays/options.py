@@ -14,10 +14,14 @@ from xrf_sr_plans.callbacks.result_run import package_versions
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.errors import XrfSrError
 from xrf_sr_plans.maps.files import FILE_READERS
+from xrf_sr_plans.maps.files.photons import LONGEST_DWELL_MS
 from xrf_sr_plans.maps.readers.registry import READERS, RUN_READERS
+from xrf_sr_plans.maps.units import um_per_unit
 from xrf_sr_plans.measurement import Factor, alternatives, not_allowed
-from xrf_sr_plans.ranges import check
+from xrf_sr_plans.ranges import Range, check
 from xrf_sr_plans.schema import AnalysisRequest, kind_of_run
+
+_DWELL_MS = Range(1e-6, LONGEST_DWELL_MS)
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class ReplayOptions:
     reader: str | None = None
     """Name of the reader of files and of other people's runs; None: the first that recognises
     them."""
+    dwell_ms: float | None = None
+    """Time at each pixel of files and other people's runs, in ms; None: as they say."""
+    axis_unit: str | None = None
+    """Unit of the positions in files and other people's runs, such as "mm"; None: as they say."""
     pictures: bool = True
     """Whether a picture of each map is written."""
     maps: bool = True
@@ -48,17 +56,27 @@ class ReplayOptions:
         """The reader of runs that is meant; None: the first that recognises a run."""
         return self.reader if self.reader in [one.name for one in RUN_READERS] else None
 
+    @property
+    def um_per_unit(self) -> float | None:
+        """Micrometers in `axis_unit`; None where it isn't given."""
+        return None if self.axis_unit is None else um_per_unit(self.axis_unit, "axis_unit")
+
     def check(self) -> None:
-        """Refuse a reader that isn't there.
+        """Refuse a reader that isn't there, a dwell that can't be, and an unknown unit.
 
         Raises
         ------
         ConfigError
-            There is none of that name; the message lists them.
+            One of them is not allowed; the message says what is.
         """
         names = [one.name for one in READERS]
         wrong = self.reader is not None and self.reader not in names
-        check("replay", not_allowed("reader", self.reader, alternatives(names)) if wrong else "")
+        check(
+            "replay",
+            not_allowed("reader", self.reader, alternatives(names)) if wrong else "",
+            "" if self.dwell_ms is None else _DWELL_MS.flaw("dwell_ms", self.dwell_ms),
+        )
+        _ = self.um_per_unit
 
     @property
     def for_replay(self) -> ReplayOptions:
@@ -73,7 +91,8 @@ class ReplayOptions:
             package_versions(),
             _model_checksum(self.settings.model),
             self.for_replay.settings.model_dump(mode="json"),
-            [self.factor, self.find, self.reader, self.pictures, self.maps],
+            [self.factor, self.find, self.reader, self.dwell_ms, self.axis_unit],
+            [self.pictures, self.maps],
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 

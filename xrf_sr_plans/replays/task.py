@@ -104,10 +104,20 @@ def replay_unit(unit: Unit, options: ReplayOptions, out: str | None) -> UnitRepo
 def _documents(unit: Unit, options: ReplayOptions) -> Iterator[Document]:
     for run in unit.runs:
         if run.place.kind == "maps":
-            yield from documents_of_file(run.place.where, options.file_reader)
+            yield from documents_of_file(
+                run.place.where,
+                options.file_reader,
+                dwell_ms=options.dwell_ms,
+                axis_unit=options.axis_unit,
+            )
         else:
             # A file that begins with a run of ours may hold runs of others as well.
-            yield from adapted(run.documents(), reader=options.run_reader)
+            yield from adapted(
+                run.documents(),
+                reader=options.run_reader,
+                dwell_ms=options.dwell_ms,
+                um_per_unit=options.um_per_unit,
+            )
 
 
 def _reports(made: Analyses, files: dict[str, list[str]]) -> tuple[RunReport, ...]:
