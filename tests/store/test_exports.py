@@ -11,8 +11,10 @@ import pytest
 
 from support.maps_to_export import ELEMENTS, MODEL, composite, enhanced, measured_rows
 from xrf_sr_plans.errors import ConfigError, GridError
+from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.files import as_photons
 from xrf_sr_plans.maps.files.hdf5_layouts import read_layouts
+from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.store.exports import FORMATS, export_map, format_for, new_file, write_enhanced
 from xrf_sr_plans.store.exports.nexus import group_names
 
@@ -265,6 +267,27 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(name: str, tmp_path, m
         export_map(enhanced(), path, name)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 7), (7, 1), (1, 1)])
+def test_small_and_empty_maps_are_written_too(name: str, rows: int, columns: int, tmp_path) -> None:
+    small = thin_grid(rows, columns)
+    nothing = np.full((1, rows, columns), np.nan)
+    maps = ElementalMaps.from_arrays(nothing, small, ["Fe Kα / total"])
+    path = export_map(maps, tmp_path / f"map{FORMATS[name].suffixes[0]}")
+    assert path.stat().st_size > 0
+    if name == "nexus":
+        with h5py.File(path) as file:
+            image = default_plot(file)["Fe_K_total"]
+            assert image.shape == (rows, columns)
+            assert image.attrs["long_name"] == "Fe Kα / total (photons)"
+
+
+def thin_grid(rows: int, columns: int) -> ScanGrid:
+    return ScanGrid.from_center(
+        x_center_um=0, y_center_um=0, width_um=columns, height_um=rows, step_um=1
+    )
 
 
 def test_a_pyxrf_file_stores_none_of_its_empty_spectra(tmp_path: Path) -> None:

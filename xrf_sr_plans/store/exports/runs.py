@@ -33,7 +33,8 @@ def export_runs(
     """Save every map in the documents of some runs, and every verification.
 
     Files are called after the kind of map and the uid of its run, such as
-    ``enhanced-1a2b3c4d.h5``. Existing ones are replaced.
+    ``enhanced-1a2b3c4d.h5``, with all of the uid where another file has that name. Existing ones
+    are replaced.
 
     Parameters
     ----------
@@ -61,6 +62,7 @@ def export_runs(
     """
     suffix = FORMATS[format_for("", format)].suffixes[0]
     runs: dict[str, list[Document]] = {}
+    stems: set[str] = set()
     index = RunIndex()
     for name, doc in documents:
         uid = index.run_of(name, doc)
@@ -71,6 +73,9 @@ def export_runs(
         if kind not in _NAMES:
             continue
         stem = f"{_NAMES[kind]}-{uid[:_UID_CHARACTERS]}"
+        if stem in stems:
+            stem = f"{_NAMES[kind]}-{uid}"
+        stems.add(stem)
         if kind == "verification":
             rows = list(comparisons(of_run))
             if rows:
