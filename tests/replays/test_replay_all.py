@@ -164,7 +164,7 @@ def test_the_ledger_of_live_runs_is_left_alone(runs: Path, tmp_path: Path) -> No
     assert not (tmp_path / "p").exists()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_two_processes_give_the_same_as_one(runs: Path, tmp_path: Path) -> None:
     one = replay_all([runs], tmp_path / "one", QUICK)
     two = replay_all([runs], tmp_path / "two", QUICK, workers=2)
@@ -182,7 +182,7 @@ def work(unit: Unit, bad: str, how: str) -> UnitReport:
     return UnitReport(unit.key)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_unit_that_kills_its_process_is_named_and_costs_no_other(runs: Path) -> None:
     units = selected([runs], QUICK).units
     assert len(units) == 3
@@ -194,7 +194,7 @@ def test_a_unit_that_kills_its_process_is_named_and_costs_no_other(runs: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_dask_cluster_gives_the_same_as_this_process(runs: Path, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     one = replay_all([runs], options=QUICK)

@@ -118,7 +118,10 @@ SHAPES: dict[str, tuple[Callable[[], Beamline], Callable[[Session], Any]]] = {
 
 
 def fly_corpus(
-    sinks: Sequence[Sink], result_sinks: Sequence[Sink] = (), shapes: Sequence[str] = ()
+    sinks: Sequence[Sink],
+    result_sinks: Sequence[Sink] = (),
+    shapes: Sequence[str] = (),
+    settings: AnalysisSettings | None = None,
 ) -> dict[str, list[str]]:
     """Fly all shapes, or some, and return the uids of their runs by the name of the shape."""
     flown: dict[str, list[str]] = {}
@@ -130,7 +133,7 @@ def fly_corpus(
         session = start_session(
             engine,
             make(),
-            settings=AnalysisSettings(),
+            settings=settings or AnalysisSettings(),
             in_process=True,
             result_sinks=result_sinks,
         )

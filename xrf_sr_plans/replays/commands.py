@@ -36,7 +36,7 @@ ModelOption = Annotated[
     typer.Option(help="Name of a model or a weights file; without it, the default model."),
 ]
 SettingsOption = Annotated[
-    Path | None, typer.Option(help="TOML file with settings in its table [analysis].")
+    Path | None, typer.Option(help="TOML file with settings in its table 'analysis'.")
 ]
 ReaderOption = Annotated[
     str | None,

@@ -16,6 +16,7 @@ from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.outputs import written
 from xrf_sr_plans.replays.units import Unit
 from xrf_sr_plans.schema import Document
+from xrf_sr_plans.store.documents import roots_of
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ def _documents(unit: Unit, options: ReplayOptions) -> Iterator[Document]:
                 reader=options.run_reader,
                 dwell_ms=options.dwell_ms,
                 um_per_unit=options.um_per_unit,
+                # A file can come from anywhere; a catalog is the beamline's own.
+                roots=roots_of(run.place.where) if run.place.kind == "lines" else None,
             )
 
 
