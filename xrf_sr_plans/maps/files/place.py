@@ -180,7 +180,7 @@ def _plane(
     if not enough:
         raise FileFormatError(
             f"{owner} positions have the shape {positions.shape}, the map has {shape[0]} rows and"
-            f" {shape[1]} columns"
+            f" {shape[1]} columns; give the step (--step-um) to read it without them"
         )
     if positions.ndim == 1:
         line = positions[: shape[along]]
@@ -226,7 +226,7 @@ def _across(plane: np.ndarray | None, shape: tuple[int, int], owner: str) -> _Ax
         if np.nanmax(plane, initial=-np.inf) > np.nanmin(plane, initial=np.inf):
             raise FileFormatError(
                 f"{owner} positions are not evenly spaced ({_shown(profile)}): no map that can be"
-                " read"
+                " read by them; if its frames are, give their step (--step-um)"
             )
         return _Axis(order, num, None, float("nan"), missing)
     start, step, places = fit
