@@ -86,14 +86,14 @@ def map_of(flight: dict[str, Any], start: dict[str, Any]) -> MapBuilder:
     return builder
 
 
-def deviation(maps: Any, shift_um: float = 0.0) -> float:
+def deviation(maps: Any, shift_um: float = 0.0, dwell_ms: float = DWELL_MS) -> float:
     """Return the mean square deviation from the expectation, in units of Poisson noise."""
     microscope = Microscope(zagami(), probe_fwhm_um=0.5)
     half = maps.grid.fast.step_um / 2
     x_um, found = maps.counts["x"].values + shift_um, []
     for k, y_um in enumerate(maps.counts["y"].values):
         rates = microscope.rates_cps(x_um - half, x_um + half, y_um)
-        expected = rates * DWELL_MS * 1e-3
+        expected = rates * dwell_ms * 1e-3
         found.append((maps.counts.values[:, k] - expected) ** 2 / np.maximum(expected, 1))
     return float(np.mean(found))
 
@@ -154,13 +154,14 @@ def test_a_survey_by_scan_records_is_enhanced_and_rescans_what_it_finds(flights)
     coarse = [one for one in starts if one.get("xrf_sr", {}).get("purpose") == "coarse"]
     fine = [one for one in starts if one.get("xrf_sr", {}).get("purpose") == "fine"]
     assert len(coarse) == 1
-    assert survey["regions"] == ["rescanned"] * len(fine)
+    assert survey["regions"] == ["rescanned"]
+    assert survey["analyses"] in (["done"], ["fallback"])
     assert fine
     # In rows: the records take a step along a row that isn't the one between rows.
     assert coarse[0]["xrf_sr"]["sampling"] == "rows"
     for start in [*coarse, *fine]:
         builder = map_of(survey, start)
         assert builder.complete
-        assert np.isfinite(builder.maps().counts.values).all()
+        assert deviation(builder.maps(), dwell_ms=start["xrf_sr"]["dwell_ms"]) < 10
     (grid,) = [one["xrf_sr"]["grid"] for one in coarse]
     assert grid["fast"]["step_um"] < grid["slow"]["step_um"]

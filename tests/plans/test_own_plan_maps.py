@@ -10,7 +10,9 @@ import bluesky.plans as bp
 import numpy as np
 import pytest
 from bluesky import RunEngine
+from bluesky.suspenders import SuspendBoolHigh
 from bluesky.utils import RunEngineInterrupted
+from ophyd import Signal
 
 from support.plan_support import (
     QUICK,
@@ -197,6 +199,31 @@ def test_without_a_file_the_map_fails_in_words_and_old_files_are_never_taken(
     assert place.is_safe
 
 
+def test_a_file_that_is_still_being_written_is_waited_for(run_engine, recorder, place):
+    whole_file = place.record.write
+
+    def in_two_halves(path: Any, *arrays: Any) -> None:
+        whole_file(path, *arrays)
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        later(0.4, lambda: path.write_bytes(content))
+
+    place.record.write = in_two_halves
+    run_engine(xrf_map(place.beamline, **MAP))
+    maps = recorder.builder(recorder.starts[0]).maps()
+    np.testing.assert_allclose(maps.counts.values, truth(maps), rtol=1e-9)
+
+
+def test_a_reader_that_fails_is_quoted(run_engine, tmp_path):
+    def broken(path: Any) -> Any:
+        raise KeyError("spectra")
+
+    place = Place(tmp_path, reader=broken)
+    with pytest.raises(FlightError, match=r"the reader failed: KeyError: 'spectra'"):
+        run_engine(xrf_map(place.beamline, **MAP))
+    assert place.is_safe
+
+
 def test_a_file_of_another_place_is_refused(run_engine, recorder, tmp_path):
     place = Place(tmp_path)
     flown = place.record.plan
@@ -281,6 +308,29 @@ def test_a_pause_in_mid_scan_aborts_it_and_the_map_is_flown_anew(run_engine, rec
     np.testing.assert_allclose(maps.counts.values, truth(maps), rtol=1e-9)
     assert place.record.scans == 2
     assert {event["data"]["xrf_attempt"] for event in recorder.events("primary")} == {1}
+    assert place.is_safe
+
+
+def test_a_suspender_that_trips_in_mid_scan_has_the_map_flown_anew(run_engine, recorder, place):
+    trip = Signal(name="trip", value=0)
+    run_engine.install_suspender(SuspendBoolHigh(trip))
+    place.record.row_s = 0.1
+    dark = []
+
+    def trip_once(row: int) -> None:
+        if row == 3 and not dark:
+            dark.append(row)
+            later(0, lambda: trip.put(1))
+            later(0.3, lambda: dark.append(place.microscope.shutter_open))
+            later(0.4, lambda: trip.put(0))
+
+    place.record.on_row = trip_once
+    result = run_engine(xrf_map(place.beamline, **MAP))
+    assert result.exit_status == "success"
+    assert dark == [3, False]
+    assert place.record.scans == 2
+    maps = recorder.builder(recorder.starts[0]).maps()
+    np.testing.assert_allclose(maps.counts.values, truth(maps), rtol=1e-9)
     assert place.is_safe
 
 

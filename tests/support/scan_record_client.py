@@ -35,9 +35,9 @@ SURVEY = {
     "step_um": 4,
     "dwell_ms": 40,
     "factor": 2,
-    "find": "Fe",
+    "find": "Fe > p80",
     "max_regions": 1,
-    "budget_s": 30,
+    "budget_s": 60,
     "analysis_timeout_s": 120,
 }
 
@@ -142,7 +142,7 @@ def main(results: Path) -> None:
         if result is not None:
             outcome = result.plan_result
             client.found["survey"]["regions"] = [one.disposition for one in outcome.regions]
-            client.found["survey"]["analyses"] = [repr(one) for one in outcome.analyses]
+            client.found["survey"]["analyses"] = [one.status for one in outcome.analyses]
     finally:
         results.write_text(json.dumps(client.found))
 

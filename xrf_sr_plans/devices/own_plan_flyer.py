@@ -21,7 +21,14 @@ from xrf_sr_plans.devices.protocols import RowRequest
 from xrf_sr_plans.devices.row_device import RowDevice
 from xrf_sr_plans.devices.rows import describe_row, row_event
 from xrf_sr_plans.devices.scan_file import ScanFile, Settling, Stamp, value_of
-from xrf_sr_plans.errors import ConfigError, FileFormatError, FlightError, XrfSrError, in_words
+from xrf_sr_plans.errors import (
+    ConfigError,
+    FileFormatError,
+    FlightError,
+    XrfSrError,
+    in_our_words,
+    in_words,
+)
 from xrf_sr_plans.maps.files import MapsFile, ReadOptions
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.readers import read_map
@@ -330,7 +337,8 @@ class OwnPlanFlyer(RowDevice):
         request = self._request
         assert request is not None
         if callable(self._reader):
-            file = self._reader(path)
+            with in_our_words(f"{path}: the reader failed", FileFormatError):
+                file = self._reader(path)
             if not isinstance(file, MapsFile):
                 raise FileFormatError(f"{path}: the reader returned {file!r:.80}, not a MapsFile")
         else:
