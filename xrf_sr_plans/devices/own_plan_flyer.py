@@ -117,7 +117,7 @@ class OwnPlanFlyer(RowDevice):
         bad_columns: tuple[int, int] = (0, 0),
         fast: Literal["x", "y"] = "x",
         squares_only: bool = False,
-        timeout_s: float = 60.0,
+        timeout_s: float = 120.0,
         **kwargs: Any,
     ) -> None:
         channels = (
