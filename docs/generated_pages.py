@@ -95,7 +95,13 @@ def command_line() -> str:
     from xrf_sr_plans.cli import app
 
     parts = []
-    for name, command in sorted(typer.main.get_command(app).commands.items()):  # type: ignore[attr-defined]
+    known = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    for name, group in list(known.items()):
+        # Such as `xrf-sr pairs add`.
+        for part, command in getattr(group, "commands", {}).items():
+            known[f"{name} {part}"] = command
+            known.pop(name, None)
+    for name, command in sorted(known.items()):
         rows = [_row(parameter) for parameter in command.params if parameter.name != "help"]
         text = (command.help or "").strip()
         parts += [f"## `xrf-sr {name}`", text, "| parameter | default | |\n|---|---|---|"]

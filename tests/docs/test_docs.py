@@ -129,7 +129,11 @@ def test_every_command_line_names_what_exists(page: Path) -> None:
                 del words[0]
             if words and Path(words[0]).name == "xrf-sr":
                 _, name, *rest = words
-                known = {option for one in commands[name].params for option in one.opts}
+                command = commands[name]
+                while hasattr(command, "commands"):
+                    name, *rest = rest
+                    command = command.commands[name]
+                known = {option for one in command.params for option in one.opts}
                 assert options(rest) <= known, line
             elif words[:1] == ["make"]:
                 assert {word for word in words[1:] if "=" not in word} <= targets, line
