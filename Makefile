@@ -39,17 +39,19 @@ docs: $(BIN)/.dev-stamp
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-# The weights that ship, from nothing: training of the trunk of each element, then of all with the
-# shared one, then calibration, trust boundary, figures, and what surveys are designed by.
+# The weights that ship, from nothing: training, then calibration, trust boundary and figures, and
+# what surveys are designed by; after it the network with a trunk that a map has once, gone on with.
 # make weights REAL=FOLDER; on a GPU or a CPU.
 RUN = out/weights
 weights: $(BIN)/.dev-stamp
 	@test -d "$(REAL)" || { echo "make weights REAL=FOLDER: a folder of measured maps is needed"; exit 2; }
 	$(BIN)/xrf-sr train --real-maps $(REAL) --out $(RUN)/light --set shared_filters=0
-	$(BIN)/xrf-sr train --real-maps $(REAL) --out $(RUN) --from $(RUN)/light/weights.safetensors \
-		--set steps=4400 --set warmup_steps=100 --set started_rate=0.3 --set real_share=0.45 --set seed=7
-	$(BIN)/python scripts/ship_model.py $(RUN) --before $(RUN)/light --real $(REAL) --per-family 3
+	$(BIN)/python scripts/ship_model.py $(RUN)/light --real $(REAL) --per-family 3
 	$(BIN)/python benchmarks/survey_design.py --write --real $(REAL)
+	$(BIN)/xrf-sr train --real-maps $(REAL) --out $(RUN)/shared --from $(RUN)/light/weights.safetensors \
+		--set steps=4400 --set warmup_steps=100 --set started_rate=0.3 --set real_share=0.45 --set seed=7
+	$(BIN)/python scripts/ship_model.py $(RUN)/shared --name folded-shared --before $(RUN)/light \
+		--real $(REAL) --per-family 3
 
 clean:
 	rm -rf build dist out $(VENV)
