@@ -18,9 +18,9 @@ from xrf_sr_plans.maps.adapters.channels import (
     Part,
     channels_of,
     frame_values,
-    guessed_channels,
     numbers,
 )
+from xrf_sr_plans.maps.adapters.element_keys import guessed_channels
 from xrf_sr_plans.maps.adapters.lattice import (
     SaidAxis,
     line_slope,
