@@ -13,6 +13,7 @@ from xrf_sr_plans.callbacks.result_run import AnalysedMap
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.errors import AnalysisError
+from xrf_sr_plans.maps.adapters.channels import ChannelKeys
 from xrf_sr_plans.schema import AnalysisRequest, Document, Documents, DocumentSink, kind_of_run
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,9 @@ def replay(
     request: AnalysisRequest | None = None,
     settings: AnalysisSettings | None = None,
     sinks: Iterable[DocumentSink] = (),
+    reader: str | None = None,
+    channels: Mapping[str, ChannelKeys] | None = None,
+    dwell_ms: float | None = None,
 ) -> Replay:
     """Analyze a stored map run as if it were being measured.
 
@@ -109,11 +113,15 @@ def replay(
         Settings of the analysis, such as the model; None stands for the built-in values.
     sinks
         Each is called as ``sink(name, doc)`` with the documents of the result run.
+    reader, channels, dwell_ms
+        What the documents of a run of another program don't say: who reads it, the data keys of
+        the elements, and the time at each pixel (see `maps.adapters.adapted`, which takes more).
 
     Raises
     ------
     AnalysisError
-        There is no run that asks for analysis among the documents.
+        There is no run that asks for analysis among the documents, or one of another program that
+        can't be read.
     FileFormatError
         `run` is neither a run nor a path of one, or the file is damaged.
 
@@ -123,9 +131,11 @@ def replay(
     the scan. The result's start document then says so in its ``notes``, and its summary in its
     reason.
     """
-    from xrf_sr_plans.store.documents import documents
+    from xrf_sr_plans.maps.adapters import adapted
+    from xrf_sr_plans.store.documents import documents, roots_of
 
-    made = analyse(documents(run), settings, lambda _: request)
+    readable = adapted(documents(run), reader, channels, dwell_ms=dwell_ms, roots=roots_of(run))
+    made = analyse(readable, settings, lambda _: request)
     if not made.of_maps:
         raise AnalysisError(f"{run!r:.200} holds no run that asks for analysis; give `request`")
     summary = made.of_maps[-1]
