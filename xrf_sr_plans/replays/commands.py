@@ -50,6 +50,9 @@ AxisUnitOption = Annotated[
     str | None,
     typer.Option(help="Unit of positions, such as mm; replaces what files and others' runs say."),
 ]
+FormatOption = Annotated[
+    str, typer.Option(help="Layout of the maps' files: nexus, maps, pyxrf or ome-tiff.")
+]
 PicturesOption = Annotated[bool, typer.Option(help="Whether to draw a picture of each map.")]
 
 
@@ -80,6 +83,7 @@ def replay(
     dask: Annotated[
         str, typer.Option(help="Address of the scheduler of a Dask cluster, tcp://host:8786.")
     ] = "",
+    format: FormatOption = "nexus",
     pictures: PicturesOption = True,
     again: Annotated[bool, typer.Option(help="Replay also what the journal says is done.")] = False,
 ) -> None:
@@ -89,7 +93,12 @@ def replay(
 
     options = _options(find, factor, model, settings)
     options = replace(
-        options, reader=reader, dwell_ms=dwell_ms, axis_unit=axis_unit, pictures=pictures
+        options,
+        reader=reader,
+        dwell_ms=dwell_ms,
+        axis_unit=axis_unit,
+        format=format,
+        pictures=pictures,
     )
     with _shown_progress() as progress:
         report = replay_all(
@@ -123,6 +132,7 @@ def watch(
     poll: Annotated[
         bool, typer.Option(help="Look all the time, as where another computer writes (NFS).")
     ] = False,
+    format: FormatOption = "nexus",
     pictures: PicturesOption = True,
 ) -> None:
     """Enhance the runs and files of a folder as they are finished, until Ctrl-C."""
@@ -133,7 +143,12 @@ def watch(
 
     options = _options(find, factor, model, settings)
     options = replace(
-        options, reader=reader, dwell_ms=dwell_ms, axis_unit=axis_unit, pictures=pictures
+        options,
+        reader=reader,
+        dwell_ms=dwell_ms,
+        axis_unit=axis_unit,
+        format=format,
+        pictures=pictures,
     )
     failures: dict[str, str] = {}
 

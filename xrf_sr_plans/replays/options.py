@@ -20,6 +20,7 @@ from xrf_sr_plans.maps.units import um_per_unit
 from xrf_sr_plans.measurement import Factor, alternatives, not_allowed
 from xrf_sr_plans.ranges import Range, check
 from xrf_sr_plans.schema import AnalysisRequest, kind_of_run
+from xrf_sr_plans.store.exports.formats import format_for
 
 _DWELL_MS = Range(1e-6, LONGEST_DWELL_MS)
 
@@ -44,7 +45,9 @@ class ReplayOptions:
     pictures: bool = True
     """Whether a picture of each map is written."""
     maps: bool = True
-    """Whether each enhanced map is written to an HDF5 file."""
+    """Whether each enhanced map is written to a file."""
+    format: str = "nexus"
+    """Layout of that file (`store.exports.FORMATS`)."""
 
     @property
     def file_reader(self) -> str | None:
@@ -62,7 +65,7 @@ class ReplayOptions:
         return None if self.axis_unit is None else um_per_unit(self.axis_unit, "axis_unit")
 
     def check(self) -> None:
-        """Refuse a reader that isn't there, a dwell that can't be, and an unknown unit.
+        """Refuse a reader, a format or a unit that isn't there, and a dwell that can't be.
 
         Raises
         ------
@@ -77,6 +80,7 @@ class ReplayOptions:
             "" if self.dwell_ms is None else _DWELL_MS.flaw("dwell_ms", self.dwell_ms),
         )
         _ = self.um_per_unit
+        format_for("", self.format)
 
     @property
     def for_replay(self) -> ReplayOptions:
@@ -92,7 +96,7 @@ class ReplayOptions:
             _model_checksum(self.settings.model),
             self.for_replay.settings.model_dump(mode="json"),
             [self.factor, self.find, self.reader, self.dwell_ms, self.axis_unit],
-            [self.pictures, self.maps],
+            [self.pictures, self.maps, self.format],
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 

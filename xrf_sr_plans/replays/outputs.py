@@ -12,7 +12,7 @@ from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.units import Unit
 from xrf_sr_plans.review.picture import SurveyView, draw_survey
 from xrf_sr_plans.schema import Documents, kind_of_run
-from xrf_sr_plans.store.exports import write_composite, write_enhanced
+from xrf_sr_plans.store.exports import FORMATS, export_map
 from xrf_sr_plans.store.jsonl import JsonlWriter
 from xrf_sr_plans.store.ledger import file_name
 
@@ -54,7 +54,7 @@ def written(made: Analyses, out: Path, options: ReplayOptions, unit: Unit) -> di
             path = writer.path(start["uid"])
             files.setdefault(str(start["original_run_uid"]), []).append(str(path.relative_to(out)))
             if options.maps and kind_of_run(start) == "composite":
-                _write_composite(run, out, files)
+                _write_composite(run, out, files, options.format)
     finally:
         writer.close()
     for analysed in made.maps:
@@ -88,8 +88,8 @@ def _write_map(analysed: AnalysedMap, stem: Path, options: ReplayOptions) -> lis
     assert analysed.enhanced is not None
     names = []
     if options.maps:
-        path = stem.with_name(f"{stem.name}.h5")
-        write_enhanced(analysed.enhanced, path)
+        path = stem.with_name(stem.name + FORMATS[options.format].suffixes[0])
+        export_map(analysed.enhanced, path, options.format)
         names.append(path.name)
     if options.pictures and analysed.maps is not None:
         view = SurveyView(
@@ -104,10 +104,11 @@ def _write_map(analysed: AnalysedMap, stem: Path, options: ReplayOptions) -> lis
     return names
 
 
-def _write_composite(run: Documents, out: Path, files: dict[str, list[str]]) -> None:
+def _write_composite(run: Documents, out: Path, files: dict[str, list[str]], format: str) -> None:
     from xrf_sr_plans.composite.from_documents import composite_from_documents
 
     start = run[0][1]
-    path = out / f"survey-{file_name(str(start['survey_uid']))}-{start['uid'][:8]}.h5"
-    write_composite(composite_from_documents(run), path)
+    name = f"survey-{file_name(str(start['survey_uid']))}-{start['uid'][:8]}"
+    path = out / (name + FORMATS[format].suffixes[0])
+    export_map(composite_from_documents(run), path, format)
     files[str(start["original_run_uid"])].append(path.name)
