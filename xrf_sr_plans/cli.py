@@ -77,7 +77,12 @@ def _check_place(option: str, file: Path | None) -> None:
 
 
 def _read_options(
-    *, elements: str | None, energy_kev: str | None, axis_unit: str | None, **known: float | None
+    *,
+    elements: str | None,
+    energy_kev: str | None,
+    axis_unit: str | None,
+    step_um: float | None = None,
+    step_y_um: float | None = None,
 ) -> ReadOptions:
     """Return what the user knows better than a file.
 
@@ -98,7 +103,13 @@ def _read_options(
                 f"--energy-kev is {energy_kev!r}; two numbers are needed, such as 0,0.01"
             ) from error
         energies = (offset, width)
-    return ReadOptions(axis_unit=axis_unit, elements=names, energy_kev=energies, **known)
+    return ReadOptions(
+        axis_unit=axis_unit,
+        elements=names,
+        energy_kev=energies,
+        step_um=step_um,
+        step_y_um=step_y_um,
+    )
 
 
 def _print_version(wanted: bool) -> None:

@@ -126,11 +126,11 @@ def _nested(
     """Return both maps, cut to the coarse pixels that the fine map covers."""
     cuts, grids = {}, {}
     for name in ("y", "x"):
-        positions = [getattr(file, f"{name}_um") for file in (coarse, fine)]
-        cuts[name], grids[name] = _shared(*positions, name, factor, names)
+        coarse_um, fine_um = (getattr(file, f"{name}_um") for file in (coarse, fine))
+        cuts[name], grids[name] = _shared(coarse_um, fine_um, name, factor, names)
     of_fine = {symbol(name) or name: index for index, name in enumerate(fine.elements)}
     chosen = [
-        (index, of_fine[symbol(name) or name], name)
+        (name, index, of_fine[symbol(name) or name])
         for index, name in enumerate(coarse.elements)
         if (symbol(name) or name) in of_fine
     ]
@@ -145,9 +145,9 @@ def _nested(
         monitor = monitor_of(file)
         made.append(
             ElementalMaps.from_arrays(
-                file.maps[[one[place] for one in chosen]][:, rows, columns],
+                file.maps[[one[1:][place] for one in chosen]][:, rows, columns],
                 ScanGrid(grids["x"][place], grids["y"][place], snake=False),
-                [symbol(name) or name for *_, name in chosen],
+                [symbol(name) or name for name, *_ in chosen],
                 i0=None if monitor is None else monitor[rows, columns],
                 source_uid=names[place],
                 dwell_ms=file.meta["dwell_ms"],

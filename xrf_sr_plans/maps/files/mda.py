@@ -197,12 +197,14 @@ def _scan(stream: _Xdr, most: int, before: Callable[[int], None]) -> MdaScan:
     positioners = [_positioner(stream) for _ in range(n_positioners)]
     detectors = [_detector(stream) for _ in range(n_detectors)]
     for _ in range(n_triggers):
-        stream.whole(), stream.text(), stream.real()
+        stream.whole()
+        stream.text()
+        stream.real()
     before(num * (n_positioners + n_detectors))
-    read = [
+    placed, counted = (
         tuple(MdaChannel(*known, stream.numbers(num, kind)[:done]) for known in channels)
         for channels, kind in ((positioners, ">f8"), (detectors, ">f4"))
-    ]
+    )
     inner: list[MdaScan | None] = []
     for offset in below:
         if offset <= 0:
@@ -210,7 +212,7 @@ def _scan(stream: _Xdr, most: int, before: Callable[[int], None]) -> MdaScan:
             continue
         stream.at = int(offset)
         inner.append(_scan(stream, rank - 1, before))
-    return MdaScan(rank, num, done, name, *read, tuple(inner))
+    return MdaScan(rank, num, done, name, placed, counted, tuple(inner))
 
 
 def _extra(stream: _Xdr) -> dict[str, str | np.ndarray]:

@@ -300,7 +300,7 @@ def _nothing_measured(maps: np.ndarray, unplaced: np.ndarray) -> tuple[np.ndarra
     Lost rows, and those that a scan never reached, are zeros in all channels. They are told from
     rows without an element by the rows beside them, most frames of which have something.
     """
-    empty = ~(np.abs(np.nan_to_num(maps)) > 0).any(axis=0)
+    empty: np.ndarray = ~np.any(np.abs(np.nan_to_num(maps)) > 0, axis=0)
     without = empty.all(axis=1)
     filled_up = np.zeros_like(empty)
     some = np.flatnonzero(~without)

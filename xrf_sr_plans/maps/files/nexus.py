@@ -190,7 +190,7 @@ def _maps(file: Hdf5File, group: Any) -> _Maps | None:
     if first.ndim == 3:
         for place, name in enumerate(axes[:3]):
             listed = file.find(name, group) if name else None
-            if is_texts(listed) and listed.size == first.shape[place]:
+            if listed is not None and is_texts(listed) and listed.size == first.shape[place]:
                 rest = tuple(axes[:place] + axes[place + 1 :])
                 return _Maps(group.name, tuple(file.texts(listed)), (first,), place, group, rest)
         return None
@@ -268,7 +268,7 @@ def _energies(
     """Return which axis of spectra is that of energies, and these in keV."""
     for place, name in enumerate(axes[: node.ndim]):
         listed = file.find(name, group) if name else None
-        if not is_numbers(listed) or listed.shape != (node.shape[place],):
+        if listed is None or not is_numbers(listed) or listed.shape != (node.shape[place],):
             continue
         scale = _KEV.get(unit_name(file.attribute(listed, "units")).lower())
         if scale is not None:
@@ -335,7 +335,7 @@ def _axes(file: Hdf5File, chosen: _Maps, shape: tuple[int, ...]) -> dict[str, Fi
     x_first = letters == ["x", "y"]
     found = {}
     for place, node in enumerate(nodes):
-        if not is_numbers(node) or node.ndim not in (1, 2):
+        if node is None or not is_numbers(node) or node.ndim not in (1, 2):
             continue
         positions = file.numbers(node)
         if positions.ndim == 1 and positions.size < shape[place]:

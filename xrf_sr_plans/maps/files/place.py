@@ -120,11 +120,13 @@ def placed(
         The positions are no even grid, or there are fewer of them than frames.
     """
     x, y = _plane(x_um, shape, 1, f"{owner}: x"), _plane(y_um, shape, 0, f"{owner}: y")
-    turned = x is not None and y is not None and _is_turned(x, y)
-    if turned:
-        x, y = x.T, y.T
-    across = _across(x, shape[::-1] if turned else shape, f"{owner}: x")
-    down = _across(None if y is None else y.T, shape if turned else shape[::-1], f"{owner}: y")
+    turned = False
+    along, other = shape, (shape[1], shape[0])
+    if x is not None and y is not None and _is_turned(x, y):
+        turned, x, y = True, x.T, y.T
+        along, other = other, along
+    across = _across(x, along, f"{owner}: x")
+    down = _across(None if y is None else y.T, other, f"{owner}: y")
     columns, rows = across.index, down.index.T
     n_rows, n_columns = down.num, across.num
     if n_rows * n_columns > _EMPTIEST * columns.size + 64:
