@@ -112,7 +112,7 @@ SHAPES: dict[str, tuple[Callable[[], Beamline], Callable[[Session], Any]]] = {
     "a map that asks for nothing": (_sim(), lambda session: session.plans["xrf_map"](
         width_um=16, height_um=12, step_um=1, dwell_ms=20)),
     "a pair": (_sim(), lambda session: session.plans["acquire_pair"](
-        width_um=12, height_um=8, fine_step_um=1, factor=2, fine_dwell_ms=10)),
+        width_um=12, height_um=8, fine_step_um=1, dwell_ms=10)),
 }  # fmt: skip
 """By name: what makes the beamline, and what makes the plan of its session."""
 
