@@ -49,7 +49,7 @@ weights: $(BIN)/.dev-stamp
 	$(BIN)/python scripts/ship_model.py $(RUN)/light --real $(REAL) --per-family 3
 	$(BIN)/python benchmarks/survey_design.py --write --real $(REAL)
 	$(BIN)/xrf-sr train --real-maps $(REAL) --out $(RUN)/shared --from $(RUN)/light/weights.safetensors \
-		--set steps=4400 --set warmup_steps=100 --set started_rate=0.3 --set real_share=0.45 --set seed=7
+		--set steps=4400 --set steps_per_epoch=400 --set warmup_steps=100 --set started_rate=0.3 --set real_share=0.45 --set seed=7
 	$(BIN)/python scripts/ship_model.py $(RUN)/shared --name folded-shared --before $(RUN)/light \
 		--real $(REAL) --per-family 3
 
