@@ -73,7 +73,7 @@ def test_what_can_be_in_no_start_document_is_refused(plan: str, md: Any, word: s
 def test_metadata_of_ones_own_are_in_every_run(plan: str) -> None:
     run_engine = RunEngine({})
     recorder = Recorder(run_engine)
-    md = {"sample": {"name": "x"}, "survey_uid": "mine", "purpose": "preview", "scale": np.ones(2)}
+    md = {"sample": {"name": "x"}, "survey_name": "mine", "purpose": "preview", "scale": np.ones(2)}
     run_engine(bind_plans(small_beamline())[plan](**GOOD_CALLS[plan], md=md))
     assert recorder.starts
     for start in recorder.starts:
