@@ -13,7 +13,7 @@ $(BIN)/.demo-stamp: pyproject.toml constraints.txt
 	touch $@
 
 $(BIN)/.dev-stamp: $(BIN)/.demo-stamp
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[sr,train,tiled-server,databroker,queue,epics,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[sr,train,tiled-server,databroker,queue,epics,files,documents,dask,watch,dev]'
 	touch $@
 
 demo: $(BIN)/.demo-stamp
