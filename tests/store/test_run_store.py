@@ -34,13 +34,14 @@ def feed(sink: Any, docs: Any) -> None:
         sink(name, doc)
 
 
+@pytest.mark.timeout(400)
 def test_a_session_keeps_its_survey_in_a_folder_from_which_it_is_replayed(tmp_path: Path) -> None:
     pytest.importorskip("tiled.server.app")
     folder, live = tmp_path / "my runs", []
     engine = RunEngine({})
     session = start_session(
         engine,
-        make_beamline("zagami", clock="instant"),
+        make_beamline("grains", clock="instant"),
         settings=AnalysisSettings(),
         in_process=True,
         result_sinks=[lambda name, doc: live.append((name, doc))],
@@ -48,8 +49,8 @@ def test_a_session_keeps_its_survey_in_a_folder_from_which_it_is_replayed(tmp_pa
     )
     engine(
         session.plans["coarse_survey_with_sr"](
-            width_um=20, height_um=16, step_um=2, dwell_ms=10, find="K", rescan="inline",
-            budget_s=10, analysis_timeout_s=200,
+            width_um=36, height_um=16, step_um=2, dwell_ms=10, rescan="inline",
+            budget_s=20, analysis_timeout_s=200,
         )
     )  # fmt: skip
     session.close(300)
