@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,8 @@ from bluesky import RunEngine
 # The shipped profile, which some tests start in processes of their own, must not keep their runs
 # in the home of whoever tests.
 os.environ.setdefault("XRF_SR_STORE", "off")
+# Nor may the proposals of their surveys.
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="xrf-sr-tests-")
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,8 @@ PLAN_PROPOSALS = "xrf_survey_proposals"
 """The run that records the analyses and the proposed regions, before any region is flown."""
 PLAN_OUTCOMES = "xrf_survey_outcomes"
 """The run that records what became of each region, after the last fine map."""
+PLAN_APPROVALS = "xrf_survey_approvals"
+"""A run that records what people decided about regions: who, when and why."""
 PLAN_RESULT = "xrf_super_resolution"
 PLAN_CHOICE = "xrf_survey_choice"
 """The run that records which regions were chosen on all tiles of a survey as one map."""
@@ -36,6 +38,7 @@ PLAN_COMPOSITE = "xrf_composite"
 PLAN_OF_KIND = {
     "map": PLAN_MAP,
     "proposals": PLAN_PROPOSALS,
+    "approvals": PLAN_APPROVALS,
     "outcomes": PLAN_OUTCOMES,
     "result": PLAN_RESULT,
     "preview": PLAN_RESULT,
@@ -61,12 +64,25 @@ Purpose = Literal["coarse", "fine", "pair_coarse", "pair_fine", "map"]
 PixelChoice = Literal["rows", "squares"]
 """How a map of coarse rows is read out: in pixels `factor` times shorter than the rows are apart,
 or in square ones."""
-RescanMode = Literal["inline", "queue", "propose"]
-"""What is done with the chosen regions: fly them at once, queue them, or only name them."""
-Disposition = Literal["rescanned", "queued", "proposed", "refused", "failed"]
-"""What became of a region."""
+RescanMode = Literal["inline", "ask", "queue", "propose"]
+"""What is done with the chosen regions: fly them at once, fly those that somebody approves, queue
+them, or only name them."""
+Undecided = Literal["propose", "approve", "deny"]
+"""What becomes of regions that nobody has decided on in time: they stay proposed and can be
+approved later, are flown, or are not flown."""
+Disposition = Literal["proposed", "approved", "denied", "rescanned", "queued", "refused", "failed"]
+"""What became of a region, or what a person has decided about it."""
 RunKind = Literal[
-    "map", "proposals", "outcomes", "result", "preview", "choice", "verification", "composite", ""
+    "map",
+    "proposals",
+    "approvals",
+    "outcomes",
+    "result",
+    "preview",
+    "choice",
+    "verification",
+    "composite",
+    "",
 ]
 """What a run is; "" for the runs of other people."""
 
@@ -95,7 +111,7 @@ def kind_of_run(start: Mapping[str, Any]) -> RunKind:
     metadata = start.get("xrf_sr")
     if isinstance(metadata, Mapping):
         purpose = metadata.get("purpose")
-        if purpose == "proposals" or purpose == "outcomes":
+        if purpose in ("proposals", "approvals", "outcomes"):
             return purpose
         return "map" if purpose in get_args(Purpose) and "grid" in metadata else ""
     # No user's metadata reach the runs that the analysis makes.

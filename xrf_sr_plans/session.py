@@ -10,6 +10,8 @@ from typing import Any
 
 from bluesky import RunEngine
 
+from xrf_sr_plans.approval.desk import ApprovalDesk
+from xrf_sr_plans.approval.folder import ApprovalFolder
 from xrf_sr_plans.callbacks.analysis_link import AnalysisLink
 from xrf_sr_plans.callbacks.tap import Tap
 from xrf_sr_plans.config import AnalysisSettings
@@ -17,7 +19,7 @@ from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.plans.binding import bind_plans
 from xrf_sr_plans.schema import DocumentSink
-from xrf_sr_plans.store.run_store import RunStore, open_store
+from xrf_sr_plans.store.run_store import OFF, RunStore, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ class Session:
     store
         What keeps all runs, whose attribute ``catalog`` is the client of the catalog; None where
         the session keeps nothing itself.
+    approvals
+        The desk at which people decide about regions; None where nobody can.
     """
 
     run_engine: RunEngine | None
@@ -51,6 +55,7 @@ class Session:
     analysis: AnalysisDevice
     plans: Mapping[str, Callable[..., Any]]
     store: RunStore | None = None
+    approvals: ApprovalDesk | None = None
     _tokens: Sequence[int] = ()
 
     def close(self, timeout_s: float = 10.0) -> None:
@@ -85,6 +90,7 @@ def start_session(
     in_process: bool = False,
     result_sinks: Sequence[DocumentSink] = (),
     store: str | None = None,
+    approvals: str | None = None,
 ) -> Session:
     """Start the analysis, subscribe it to the RunEngine, and bind the plans.
 
@@ -108,6 +114,9 @@ def start_session(
         Where all runs are kept, measured and analyzed ones: a folder, the address of a Tiled
         server, or another place of `store.run_store.RunStore`. None or "off": this session keeps
         nothing, as where the profile has a catalog of its own.
+    approvals
+        Folder in which regions wait for approval, which pages and other sessions of this machine
+        share. None: `approval.folder.default_approval_dir`; "off": nobody is asked.
 
     Returns
     -------
@@ -126,15 +135,18 @@ def start_session(
     sinks = [*result_sinks] if kept is None else [*result_sinks, kept]
     link = _link(settings, sinks, in_process=in_process)
     analysis = AnalysisDevice(name="analysis", source=link)
-    bound = replace(beamline, analysis=analysis)
+    desk = None
+    if approvals is None or approvals.strip().lower() != OFF:
+        desk = ApprovalDesk(ApprovalFolder(approvals))
+    bound = replace(beamline, analysis=analysis, approvals=desk)
     subscribers = [Tap(link)] if kept is None else [Tap(link), kept]
     if kept is not None:
         logger.info("all runs are kept in %s (see session.store.catalog)", kept.where)
     if run_engine is None:
-        session = Session(None, bound, link, analysis, bind_plans(bound, subscribers), kept)
+        session = Session(None, bound, link, analysis, bind_plans(bound, subscribers), kept, desk)
     else:
         tokens = [run_engine.subscribe(subscriber) for subscriber in subscribers]
-        session = Session(run_engine, bound, link, analysis, bind_plans(bound), kept, tokens)
+        session = Session(run_engine, bound, link, analysis, bind_plans(bound), kept, desk, tokens)
     atexit.register(session.close)
     return session
 

@@ -165,6 +165,12 @@ class Recorder:
                 found += list(event_model.unpack_event_page(doc))
         return [doc for doc in found if stream in (None, names[doc["descriptor"]])]
 
+    def purpose_of(self, event: dict) -> str:
+        """Return what the run of an event is for."""
+        runs = {doc["uid"]: doc["run_start"] for doc in self.of("descriptor")}
+        starts = {doc["uid"]: doc for doc in self.starts}
+        return starts[runs[event["descriptor"]]]["xrf_sr"]["purpose"]
+
     def map_starts(self) -> list[dict]:
         return [doc for doc in self.starts if doc["plan_name"] == "xrf_fly_map"]
 

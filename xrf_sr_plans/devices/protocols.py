@@ -161,6 +161,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "shutter": ("set",),
     "analysis": ("name", "set", "trigger"),
     "rescan_queue": ("name", "set", "read"),
+    "approvals": ("name", "set", "trigger", "read"),
 }
 """What plans use of each device; the axes and the flyer can't be None."""
 
@@ -320,6 +321,9 @@ class Beamline:
         How long a row takes.
     rescan_queue
         A `RescanQueue`, for surveys with ``rescan="queue"``.
+    approvals
+        An `ApprovalDesk`, through which surveys with ``rescan="ask"`` ask people; `start_session`
+        sees to it.
     fine
         The stage that flies the rescans; None: the axes that fly the surveys do.
     held
@@ -353,6 +357,7 @@ class Beamline:
     flux_ph_s: float | None = None
     time_model: RowTimeModel = field(default_factory=RowTimeModel)
     rescan_queue: SettableReadable | None = None
+    approvals: SettableReadable | None = None
     fine: FineStage | None = None
     held: tuple[HeldAxis, ...] = ()
 

@@ -48,6 +48,10 @@ class Region:
         Why no model was used; "" where one was.
     stage
         Positions of the other axes, by name, that the rectangle belongs to.
+    approval
+        Who approved it, from where, when (seconds since 1970) and why, by the keys ``who``,
+        ``via``, ``when`` and ``why``; where a person changed the rectangle, also ``replaces``, the
+        key that it had before. Empty where nobody was asked.
 
     Raises
     ------
@@ -69,6 +73,7 @@ class Region:
     model_sha256: str = ""
     fallback: str = ""
     stage: Mapping[str, float] = field(default_factory=dict)
+    approval: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         edges = (self.x_low_um, self.x_high_um, self.y_low_um, self.y_high_um)
@@ -91,6 +96,8 @@ class Region:
         if not _is_stage(self.stage):
             text = f"region: stage is {self.stage!r:.80}; it must be positions by name of the axis"
             raise GridError(text)
+        if not isinstance(self.approval, Mapping):
+            raise GridError(f"region: approval is {self.approval!r:.80}; it must be a mapping")
 
     @property
     def width_um(self) -> float:
@@ -125,9 +132,12 @@ class Region:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types; the inverse of `from_dict`.
 
-        What is unknown (NaN) is left out, because strict JSON can't hold it.
+        What is unknown (NaN) is left out, because strict JSON can't hold it, and so is the approval
+        of a region that nobody was asked about.
         """
         plain = {**asdict(self), "elements": list(self.elements), "stage": dict(self.stage)}
+        if not self.approval:
+            del plain["approval"]
         return {
             name: value
             for name, value in plain.items()

@@ -18,7 +18,7 @@ from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.maps.region_documents import region_columns, regions_from_json
 from xrf_sr_plans.plans.fine_maps import RegionOutcome
 from xrf_sr_plans.plans.flight import ROW_FAILURES
-from xrf_sr_plans.plans.plan_record import PlanRecord, record_event
+from xrf_sr_plans.plans.plan_record import PlanRecord, patient_read, record_event
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,6 @@ _GRACE_S = 15.0
 """Seconds beyond its own timeouts after which a results device counts as hung."""
 _FALLBACK_S = 30.0
 """Timeout of the bicubic result for results devices that don't tell theirs, in seconds."""
-_READ_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -111,14 +110,19 @@ class RegionLog:
         return tuple(self._outcomes.values())
 
     def note(self, outcome: RegionOutcome) -> None:
-        """Remember what became of a region."""
+        """Remember what became of a region; one with another rectangle takes its place."""
         logger.info("%s", outcome)
-        self._outcomes[outcome.region.key] = outcome
+        key, before = outcome.region.key, outcome.region.approval.get("replaces")
+        if before in self._outcomes and key not in self._outcomes:
+            self._outcomes = {
+                key if known == before else known: kept for known, kept in self._outcomes.items()
+            }
+        self._outcomes[key] = outcome
 
-    def settle(self, reason: str) -> None:
-        """Call every region "failed" for this reason that is still no more than proposed."""
+    def settle(self, reason: str, still: schema.Disposition = "proposed") -> None:
+        """Call every region "failed" for this reason that is still no more than that."""
         for key, outcome in self._outcomes.items():
-            if outcome.disposition == "proposed":
+            if outcome.disposition == still:
                 self._outcomes[key] = replace(outcome, disposition="failed", reason=reason)
 
     def recorded(self) -> MsgGenerator[None]:
@@ -140,6 +144,11 @@ _NOTHING_NOTED: dict[str, str | float] = {
     "y_low_um": 0.0,
     "y_high_um": 0.0,
     "json": "",
+    "decided_by": "",
+    "decided_at": 0.0,
+    "decided_via": "",
+    "decided_why": "",
+    "replaces": "",
 }
 
 
@@ -153,6 +162,11 @@ def _region_values(outcome: RegionOutcome) -> dict[str, str | float]:
         "run_uid": outcome.run_uid,
         **{name: columns[name] for name in _COLUMNS},
         "json": json.dumps(region.to_dict()),
+        "decided_by": str(region.approval.get("who", "")),
+        "decided_at": float(region.approval.get("when", 0.0)),
+        "decided_via": str(region.approval.get("via", "")),
+        "decided_why": str(region.approval.get("why", "")),
+        "replaces": str(region.approval.get("replaces", "")),
     }
 
 
@@ -186,18 +200,8 @@ def wait_for_analysis(device: Any, source_uid: str, timeout_s: float) -> MsgGene
         logger.error("no analysis of %s: %s", source_uid, reason)
         yield from bps.checkpoint()
         return TileAnalysis(source_uid, "failed", reason)
-    reading = yield from _reading(device)
+    reading = (yield from patient_read(device)) or {}
     return _tile_analysis(device.name, source_uid, reading)
-
-
-def _reading(device: Any) -> MsgGenerator[Mapping[str, Any]]:
-    # After a pause in the middle of it the message is repeated, but its answer gets lost.
-    for _ in range(_READ_ATTEMPTS):
-        reading = yield from bps.read(device)
-        if reading is not None:
-            break
-    yield from bps.checkpoint()
-    return reading or {}
 
 
 def _tile_analysis(name: str, source_uid: str, reading: Mapping[str, Any]) -> TileAnalysis:

@@ -329,6 +329,9 @@ def _survey_problems(beamline: Beamline, request: SurveyRequest) -> list[Problem
     if request.rescan == "queue" and beamline.rescan_queue is None:
         text = f"rescan is 'queue', but {beamline.name} has no rescan_queue to queue with"
         problems.append(Problem(ConfigError, text))
+    if request.rescan == "ask" and beamline.approvals is None:
+        text = f"rescan is 'ask', but {beamline.name} has no approvals to ask with"
+        problems.append(Problem(ConfigError, text))
     return problems
 
 
@@ -337,6 +340,9 @@ def _survey_notes(
 ) -> Iterable[str]:
     what = "whatever stands out" if request.find is None else f"what matches {request.find!r}"
     yield f"rescans ({request.rescan}) at {fine_step_um:g} um of {what}"
+    if request.rescan == "ask":
+        at_most = f"{request.approval_timeout_s:g} s"
+        yield f"somebody is asked for at most {at_most}; undecided then: {request.undecided}"
     if request.budget_s is not None:
         yield f"{max(request.budget_s - time_s, 0.0):.1f} s left for rescans"
     if beamline.analysis is None:

@@ -32,6 +32,7 @@ PARAMETER_RANGES: Mapping[str, Range] = MappingProxyType(
         "preview_every_rows": Range(0, 10_000_000, whole=True),
         "row_attempts": Range(1, 100, whole=True),
         "analysis_timeout_s": Range(1e-3, 86_400.0),
+        "approval_timeout_s": Range(1e-3, 604_800.0),
         "budget_s": Range(0.0, 1e8),
         "time_s": Range(1e-3, 1e8),
         "counts_per_s": Range(1e-3, 1e12),

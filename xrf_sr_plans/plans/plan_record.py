@@ -106,6 +106,23 @@ def record_event(record: PlanRecord, stream: str, values: Mapping[str, Any]) -> 
     yield from bps.checkpoint()
 
 
+_READ_ATTEMPTS = 3
+
+
+def patient_read(device: Any) -> MsgGenerator[Mapping[str, Any] | None]:
+    """Read a device between checkpoints, and once more where a pause came in the middle of it.
+
+    The message is then repeated, but its answer gets lost.
+    """
+    reading = None
+    for _ in range(_READ_ATTEMPTS):
+        reading = yield from bps.read(device)
+        if reading is not None:
+            break
+    yield from bps.checkpoint()
+    return reading
+
+
 def _drop(error: Exception) -> MsgGenerator[None]:
     """Drop an event that was begun, because the clean-up may have an event to emit itself."""
     try:

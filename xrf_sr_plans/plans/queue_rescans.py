@@ -15,11 +15,10 @@ from xrf_sr_plans.errors import in_words
 from xrf_sr_plans.maps.region import Region, Rescan
 from xrf_sr_plans.plans.fine_maps import FineMaps, RegionOutcome
 from xrf_sr_plans.plans.flight import ROW_FAILURES
+from xrf_sr_plans.queueing.items import rescan_item
 
 logger = logging.getLogger(__name__)
 
-PLAN_NAME = "rescan_regions"
-"""The plan that the queued items call."""
 _TIMEOUT_S = 120.0
 """Seconds for which the rescan queue is waited for."""
 _DISPOSITIONS = ("queued", "refused", "failed")
@@ -27,18 +26,14 @@ _DISPOSITIONS = ("queued", "refused", "failed")
 
 def queue_item(maps: FineMaps, rescan: Rescan) -> dict[str, Any]:
     """Return the queue server item that maps one region, in JSON types."""
-    return {
-        "name": PLAN_NAME,
-        "kwargs": {
-            "regions": [rescan.region.to_dict()],
-            "fine_step_um": maps.fine_step_um,
-            "dwell_ms": maps.dwell_ms,
-            "survey_uid": maps.survey_uid,
-            "parent_uid": rescan.region.source_uid,
-            "row_attempts": maps.row_attempts,
-            "md": dict(maps.md),
-        },
-    }
+    return rescan_item(
+        rescan.region,
+        fine_step_um=maps.fine_step_um,
+        dwell_ms=maps.dwell_ms,
+        survey_uid=maps.survey_uid,
+        row_attempts=maps.row_attempts,
+        md=maps.md,
+    )
 
 
 def queue_rescans(

@@ -142,6 +142,8 @@ class AnySurvey(AnyRequest):
     fine_step_um: float | None
     fine_dwell_ms: float | None
     rescan: schema.RescanMode
+    approval_timeout_s: float
+    undecided: schema.Undecided
     tile_um: float | None
     pad_um: float
     min_size_um: float

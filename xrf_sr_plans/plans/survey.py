@@ -15,25 +15,22 @@ from bluesky.utils import MsgGenerator, plan
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
-from xrf_sr_plans.maps.region import Rescan
-from xrf_sr_plans.measurement import SAME_GRID, Factor
+from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.decisions import (
     TileAnalysis,
     wait_for_analysis,
 )
-from xrf_sr_plans.plans.fine_maps import FineMaps, RegionOutcome, stage_position_um
+from xrf_sr_plans.plans.fine_maps import FineMaps, RegionOutcome
 from xrf_sr_plans.plans.fly_map import fly
 from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS, FlownMap, MapRun
-from xrf_sr_plans.plans.queue_rescans import queue_rescans
 from xrf_sr_plans.plans.request import SurveyWish
 from xrf_sr_plans.plans.return_to_start import returning_to_start
 from xrf_sr_plans.plans.safeguard import all_in_turn, what_ended
 from xrf_sr_plans.plans.survey_choice import SettledSurvey, settled_survey
+from xrf_sr_plans.plans.survey_rescans import SurveyRescans, proposals
 from xrf_sr_plans.plans.survey_runs import SurveyRuns
 from xrf_sr_plans.plans.timing import recalibrated
-from xrf_sr_plans.plans.worth import rescans_limit_s, whole_map_s
-from xrf_sr_plans.rois.budget import Spending, spend_budget
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +38,15 @@ _CHOICE_S = 5.0
 """Seconds that the choice among all tiles is waited for where an analysis was late or failed."""
 _LEAST_WAIT_S = 1.0
 """Seconds that each tile's analysis is waited for even when the survey's timeout is over."""
-_UNSETTLED = {"inline": "not begun", "queue": "not known to be queued"}
-"""What an interrupted survey says, by rescan mode, of the regions that it had chosen.
+_UNSETTLED: Mapping[str, tuple[schema.Disposition, str]] = {
+    "inline": ("proposed", "not begun"),
+    "ask": ("approved", "not begun"),
+    "queue": ("proposed", "not known to be queued"),
+}
+"""What an interrupted survey says, by rescan mode, of which regions.
 
-In the mode "propose" it says nothing: the proposals are recorded, and no more was asked.
+In the mode "propose" it says nothing: the proposals are recorded, and no more was asked. What was
+asked for and not answered stays proposed.
 """
 
 
@@ -60,6 +62,8 @@ class SurveyOutcome:
         Uid of the run that records the analyses and the proposed regions.
     outcomes_uid
         Uid of the run that records what became of each region.
+    approvals_uid
+        Uid of the run that records what people decided; empty where nobody was asked.
     tile_uids
         Uids of the coarse maps' runs, in the order of flight.
     analyses
@@ -77,6 +81,7 @@ class SurveyOutcome:
     analyses: tuple[TileAnalysis, ...]
     regions: tuple[RegionOutcome, ...]
     lost_rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    approvals_uid: str = ""
 
     @property
     def rescan_uids(self) -> tuple[str, ...]:
@@ -104,6 +109,8 @@ def coarse_survey_with_sr(
     budget_s: float | None = None,
     max_dose: float | None = None,
     rescan: schema.RescanMode = "inline",
+    approval_timeout_s: float = 900.0,
+    undecided: schema.Undecided = "propose",
     tile_um: float | None = None,
     pad_um: float = 0.0,
     min_size_um: float = 0.0,
@@ -167,8 +174,14 @@ def coarse_survey_with_sr(
         Highest dose at any point, coarse and fine together: incoming photons per um^2 where the
         beamline knows its flux, else seconds of beam per um^2. None means no limit.
     rescan
-        What is done with the regions: "inline" maps them now, "queue" hands them to the queue
-        server, "propose" only records them.
+        What is done with the regions: "inline" maps them now, "ask" waits until somebody approves
+        some of them and maps those, "queue" hands them to the queue server, "propose" only records
+        them. What isn't mapped can be approved later.
+    approval_timeout_s
+        How many seconds "ask" waits for somebody to decide on all regions. A pause doesn't count.
+    undecided
+        What becomes of regions that nobody has decided on by then: "propose" leaves them to be
+        approved later, "approve" maps them, "deny" doesn't.
     tile_um
         Largest side of a tile in um. None means as large as the flyer reaches.
     pad_um
@@ -253,6 +266,7 @@ class _Survey:
             tuple(analyses),
             tuple(regions),
             {tile.uid: tile.lost_rows for tile in flown if tile.lost_rows},
+            self.runs.approvals_uid,
         )
 
     def _tile_run(self, index: int, flown: Sequence[FlownMap]) -> MapRun:
@@ -286,7 +300,8 @@ class _Survey:
         """
         unsettled = _UNSETTLED.get(self.request.rescan)
         if unsettled:
-            self.region_log.settle(f"{unsettled}: {what_ended(error)}")
+            still, what = unsettled
+            self.region_log.settle(f"{what}: {what_ended(error)}", still)
         if not self.runs.outcomes_uid:
             yield from all_in_turn(lambda: self.runs.record_outcomes(what_ended(error)))
 
@@ -304,19 +319,22 @@ class _Survey:
         analyses = yield from self._analyses()
         whole = yield from self._choice_among_all(analyses)
         regions = [region for analysis in whole or analyses for region in analysis.regions]
+        rescans = SurveyRescans(self.beamline, self.runs, self.fine, time_model)
         candidates, refused = self.fine.candidates(regions, time_model)
-        spending = self._spend(candidates, time_model, one_choice=len(whole or analyses) == 1)
-        self._say_whether_it_pays(spending)
+        one_choice = len(whole or analyses) == 1
+        spending = rescans.spend(candidates, one_choice=one_choice, may_cut=True)
+        rescans.say_whether_it_pays(spending)
         refused += [
             RegionOutcome(rescan.region, "refused", why) for rescan, why in spending.refused
         ]
-        for outcome in [*refused, *_proposals(spending)]:
+        for outcome in [*refused, *proposals(spending)]:
             self.region_log.note(outcome)
         yield from self.runs.record_proposals([*analyses, *whole])
-        settled = yield from self._act(spending)
+        settled = yield from rescans.act(spending, analyses)
         yield from self.runs.record_outcomes()
         logger.info("survey %s: %d regions found, %d refused", self.uid, len(regions), len(refused))
-        return analyses, [*settled, *refused]
+        told = {outcome.region.key for outcome in settled}
+        return analyses, [*settled, *(one for one in refused if one.region.key not in told)]
 
     def _analyses(self) -> MsgGenerator[list[TileAnalysis]]:
         device = self.beamline.analysis
@@ -349,64 +367,3 @@ class _Survey:
             return [whole]
         logger.warning("survey %s: regions are chosen tile by tile: %s", self.uid, whole.reason)
         return []
-
-    def _spend(
-        self, candidates: Sequence[Rescan], time_model: RowTimeModel, *, one_choice: bool
-    ) -> Spending:
-        """Choose among the rescans with the beam time and dose that the tiles left over."""
-        request, design = self.request, self.design
-        grids, max_dose = [tile.grid for tile in design.tiles], request.max_dose
-        survey_s = sum(
-            preflight.map_cost(self.beamline, tile.grid, tile.dwell_ms, time_model).time_s
-            for tile in design.maps
-        )
-        # Both go by how long rows really take.
-        whole_s = whole_map_s(
-            self.beamline, grids, design.fine_step_um, design.fine_dwell_ms, time_model
-        )
-        budget_s = rescans_limit_s(request.budget_s, survey_s, whole_s)
-        if max_dose is not None:
-            max_dose = max(max_dose - design.dose, 0.0)
-        start_um = stage_position_um(self.beamline)
-        return spend_budget(
-            candidates,
-            budget_s=budget_s,
-            max_dose=max_dose,
-            start_um=start_um,
-            may_cut=True,
-            chosen_together=one_choice,
-        )
-
-    def _say_whether_it_pays(self, spending: Spending) -> None:
-        """Say at the prompt what survey and rescans take beside a fine map of everything."""
-        analysis, whole_s = self.design.analysis, self.design.whole_s
-        rescans_s = spending.time_s
-        if analysis is not None and analysis.rescans is not None:
-            rescans_s += len(spending.chosen) * analysis.rescans.region_overhead_s
-        level, pays = logging.INFO, ""
-        is_coarse = self.request.factor > SAME_GRID
-        if is_coarse and self.design.time_s + rescans_s > whole_s:
-            level, pays = logging.WARNING, "; a fine map would have taken less"
-        logger.log(
-            level,
-            "survey %s: %.3g s, and %.3g s of rescans; a fine map of everything takes %.3g s%s",
-            self.uid,
-            self.design.time_s,
-            rescans_s,
-            whole_s,
-            pays,
-        )
-
-    def _act(self, spending: Spending) -> MsgGenerator[list[RegionOutcome]]:
-        """Do with the chosen regions what the request says."""
-        if self.request.rescan == "inline":
-            return (yield from self.fine.fly_each(spending.chosen, self.region_log.note))
-        if self.request.rescan == "queue":
-            return (yield from queue_rescans(self.fine, spending.chosen, self.region_log.note))
-        return _proposals(spending)
-
-
-def _proposals(spending: Spending) -> list[RegionOutcome]:
-    """Return the chosen regions as proposals, each with the reason for which it was picked."""
-    regions = [rescan.region for rescan in spending.chosen]
-    return [RegionOutcome(region, "proposed", region.reason) for region in regions]

@@ -1,4 +1,4 @@
-"""`SurveyRuns`: the two runs without rows in which a survey records what it decided."""
+"""`SurveyRuns`: the runs without rows in which a survey records what it decided."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xrf_sr_plans.plans.request import SurveyRequest
 from xrf_sr_plans.plans.single_run import single_run
 
 _HINTS = {"dimensions": [[["time"], schema.STREAM_REGIONS]]}
-"""Hints of the two runs without rows.
+"""Hints of the runs without rows.
 
 After a run that has no hints and no stream "primary", BestEffortCallback (bluesky 1.15) misreads
 the hints of the next run.
@@ -38,7 +38,7 @@ class SurveyRuns:
         Uids of the coarse maps' runs, once they are flown.
     region_log
         What became of each region so far.
-    proposals_uid, outcomes_uid
+    proposals_uid, approvals_uid, outcomes_uid
         Uids of the runs; empty until they are recorded.
     """
 
@@ -50,12 +50,12 @@ class SurveyRuns:
     tile_uids: tuple[str, ...] = ()
     region_log: RegionLog = field(default_factory=RegionLog)
     proposals_uid: str = ""
+    approvals_uid: str = ""
     outcomes_uid: str = ""
 
-    def _start(self, plan_name: str, purpose: str, **facts: Any) -> dict[str, Any]:
-        """Return the start document of the run of proposals or of outcomes."""
-        user_input = dict(self.user_input)
-        metadata = {
+    def metadata(self, purpose: str, **facts: Any) -> dict[str, Any]:
+        """Return the metadata `xrf_sr` of one of the runs."""
+        return {
             "schema": schema.SCHEMA_VERSION,
             "purpose": purpose,
             "survey_uid": self.uid,
@@ -67,17 +67,13 @@ class SurveyRuns:
             "fine_dwell_ms": self.design.fine_dwell_ms,
             "analysed_by": getattr(self.beamline.analysis, "name", ""),
             "beamline": self.beamline.name,
-            "user_input": user_input,
+            "user_input": dict(self.user_input),
             **facts,
         }
-        return {
-            "plan_name": plan_name,
-            "plan_args": user_input,
-            "hints": dict(_HINTS),
-            **(self.request.md or {}),
-            "survey_uid": self.uid,
-            "xrf_sr": metadata,
-        }
+
+    def _start(self, purpose: schema.RunKind, **facts: Any) -> dict[str, Any]:
+        """Return the start document of the run of proposals, approvals or outcomes."""
+        return start_without_rows(self.metadata(purpose, **facts), self.request.md or {})
 
     def record_proposals(self, analyses: Sequence[TileAnalysis]) -> MsgGenerator[None]:
         """Record the analyses and what is proposed or refused, in a run of their own."""
@@ -88,8 +84,13 @@ class SurveyRuns:
                 yield from recorded_analyses(device.name, analyses)
             yield from self.region_log.recorded()
 
-        md = self._start(schema.PLAN_PROPOSALS, "proposals")
-        self.proposals_uid = yield from _recorded(md, events())
+        md = self._start("proposals")
+        self.proposals_uid = yield from recorded(md, events())
+
+    def record_approvals(self) -> MsgGenerator[None]:
+        """Record what people decided about the regions, in a run of its own."""
+        md = self._start("approvals", proposals_uid=self.proposals_uid)
+        self.approvals_uid = yield from recorded(md, self.region_log.recorded())
 
     def record_outcomes(self, ended_by: str = "") -> MsgGenerator[None]:
         """Record what became of each region, in a run of its own.
@@ -100,11 +101,31 @@ class SurveyRuns:
             What ended the survey early, in words; empty where it is complete.
         """
         facts = {"proposals_uid": self.proposals_uid, "ended_by": ended_by}
-        md = self._start(schema.PLAN_OUTCOMES, "outcomes", **facts)
-        self.outcomes_uid = yield from _recorded(md, self.region_log.recorded())
+        md = self._start("outcomes", **facts)
+        self.outcomes_uid = yield from recorded(md, self.region_log.recorded())
 
 
-def _recorded(md: Mapping[str, Any], events: MsgGenerator[None]) -> MsgGenerator[str]:
+def start_without_rows(metadata: Mapping[str, Any], md: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the start document of a run in which a survey only tells something.
+
+    Parameters
+    ----------
+    metadata
+        Its metadata `xrf_sr`, whose ``purpose`` says what it tells.
+    md
+        The user's metadata.
+    """
+    return {
+        "plan_name": schema.PLAN_OF_KIND[metadata["purpose"]],
+        "plan_args": dict(metadata["user_input"]),
+        "hints": dict(_HINTS),
+        **md,
+        "survey_uid": metadata["survey_uid"],
+        "xrf_sr": dict(metadata),
+    }
+
+
+def recorded(md: Mapping[str, Any], events: MsgGenerator[None]) -> MsgGenerator[str]:
     """Emit events in a run of their own, between checkpoints; return its uid."""
     yield from bps.checkpoint()
     uid = yield from single_run(md, events)

@@ -242,5 +242,5 @@ def _survey_of(start: Mapping[str, Any]) -> str:
     Measured runs have it in the metadata `xrf_sr`, result runs at the top of their start document.
     """
     kind = schema.kind_of_run(start)
-    facts = start["xrf_sr"] if kind in ("map", "proposals", "outcomes") else start
+    facts = start["xrf_sr"] if kind in ("map", "proposals", "approvals", "outcomes") else start
     return str(facts.get("survey_uid") or "") if kind else ""

@@ -141,8 +141,9 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
                     composites[uid] = composite_from_documents(documents)
             elif kind == "choice":
                 forecast = start.get("forecast")
-            elif kind in ("proposals", "outcomes"):
-                regions.update(_latest_by_region(documents))
+            elif kind in ("proposals", "approvals", "outcomes"):
+                for row in _latest_by_region(documents).values():
+                    regions = _with_region(regions, row)
     for uid, documents in runs.items():
         with in_our_words(f"run {uid}", AssemblyError):
             _take_from_fine_map(regions, uid, documents)
@@ -184,8 +185,8 @@ def _take_from_fine_map(
     row = regions.get(str((metadata.get("derived_input") or {}).get("region_key")))
     if row is None or metadata.get("purpose") != "fine":
         return
-    unsettled = row["disposition"] in ("proposed", "queued")
-    made_good = row["disposition"] in ("refused", "failed") and row["run_uid"] != uid
+    unsettled = row["disposition"] in ("proposed", "approved", "queued")
+    made_good = row["disposition"] in ("refused", "failed", "denied") and row["run_uid"] != uid
     if not unsettled and not made_good:
         return
     flown, reason = _end_of(documents)
@@ -236,13 +237,29 @@ def _latest_by_region(documents: list[Document]) -> dict[str, Mapping[str, Any]]
     return latest
 
 
+def _with_region(
+    regions: dict[str, Mapping[str, Any]], row: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Return the regions with one more row about one of them.
+
+    One with another rectangle takes the place of the one that it replaces, so that the numbers of
+    regions stay what they were when people were asked.
+    """
+    key, before = str(row["key"]), row.get("replaces")
+    if before in regions and key not in regions:
+        return {
+            key if known == before else known: row if known == before else kept
+            for known, kept in regions.items()
+        }
+    return {**regions, key: row}
+
+
 def regions_of(record: SurveyRecord) -> list[Region]:
     """Return the regions of a survey in the order in which their first events came."""
     return regions_from_arguments(row["region"] for row in record.regions)
 
 
 def left_out(record: SurveyRecord) -> frozenset[str]:
-    """Return the keys of the regions that were refused, or whose rescan failed."""
-    return frozenset(
-        str(row["key"]) for row in record.regions if row["disposition"] in ("refused", "failed")
-    )
+    """Return the keys of the regions that were refused or denied, or whose rescan failed."""
+    out = ("refused", "failed", "denied")
+    return frozenset(str(row["key"]) for row in record.regions if row["disposition"] in out)
