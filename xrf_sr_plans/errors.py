@@ -15,6 +15,10 @@ from contextlib import contextmanager
 class XrfSrError(Exception):
     """Base class of all errors of this package."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: one line, because where in the code it was helps no user."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class RefusedError(XrfSrError, ValueError):
     """The request can't be carried out as it stands, and nothing has moved.
@@ -26,6 +30,10 @@ class RefusedError(XrfSrError, ValueError):
     """
 
     reasons: tuple[str, ...] = ()
+
+
+class ArgumentsError(RefusedError, TypeError):
+    """A plan was called without an argument that it needs, or with one that it doesn't have."""
 
 
 class GridError(RefusedError):

@@ -6,7 +6,7 @@ import atexit
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bluesky import RunEngine
 
@@ -17,9 +17,13 @@ from xrf_sr_plans.callbacks.tap import Tap
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.protocols import Beamline
+from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.plans.binding import bind_plans
 from xrf_sr_plans.schema import DocumentSink
 from xrf_sr_plans.store.run_store import OFF, RunStore, open_store
+
+if TYPE_CHECKING:
+    from xrf_sr_plans.console.console import Console
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +51,8 @@ class Session:
         the session keeps nothing itself.
     approvals
         The desk at which people decide about regions; None where nobody can.
+    console
+        What is shown and typed at the prompt; None where that is left to others.
     """
 
     run_engine: RunEngine | None
@@ -56,7 +62,14 @@ class Session:
     plans: Mapping[str, Callable[..., Any]]
     store: RunStore | None = None
     approvals: ApprovalDesk | None = None
+    console: Console | None = None
     _tokens: Sequence[int] = ()
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What a profile puts into its namespace: plans, what is typed besides, the device."""
+        typed = {} if self.console is None else self.console.names
+        return {**self.plans, **typed, "analysis": self.analysis}
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Unsubscribe from the RunEngine, end the analysis, and close the store.
@@ -72,8 +85,12 @@ class Session:
             for token in self._tokens:
                 self.run_engine.unsubscribe(token)
         self.link.close(timeout_s)
+        if self.approvals is not None:
+            self.approvals.flush(timeout_s)
         if self.store is not None:
             self.store.close(timeout_s)
+        if self.console is not None:
+            self.console.close()
 
     def __enter__(self) -> Session:
         return self
@@ -91,6 +108,7 @@ def start_session(
     result_sinks: Sequence[DocumentSink] = (),
     store: str | None = None,
     approvals: str | None = None,
+    console: bool = False,
 ) -> Session:
     """Start the analysis, subscribe it to the RunEngine, and bind the plans.
 
@@ -117,6 +135,10 @@ def start_session(
     approvals
         Folder in which regions wait for approval, which pages and other sessions of this machine
         share. None: `approval.folder.default_approval_dir`; "off": nobody is asked.
+    console
+        Whether to show progress, news and refusals at the prompt in one line each, and to keep the
+        survey that was flown last at hand. In IPython, plans and what is typed besides them
+        (`Session.names`) are put into its namespace.
 
     Returns
     -------
@@ -126,29 +148,49 @@ def start_session(
     Raises
     ------
     ConfigError
-        A setting in the environment is not allowed, or a folder that the settings name can't be
-        written to.
+        A setting in the environment is not allowed, a folder that the settings name can't be
+        written to, or there is no RunEngine for the console.
     """
+    if console and run_engine is None:
+        raise ConfigError("console=True needs the RunEngine; run_engine is None")
     settings = settings or AnalysisSettings.load()
     settings.check_places()
-    kept = open_store(store)
-    sinks = [*result_sinks] if kept is None else [*result_sinks, kept]
-    link = _link(settings, sinks, in_process=in_process)
+    kept, desk = open_store(store), _desk(approvals)
+    shown = None
+    if console and run_engine is not None:
+        # Imported here, because a session without a console needs none of it.
+        from xrf_sr_plans.console.console import Console
+
+        shown = Console(run_engine, beamline, desk)
+    sinks = [*result_sinks, *([] if shown is None else shown.result_sinks)]
+    link = _link(settings, sinks if kept is None else [*sinks, kept], in_process=in_process)
     analysis = AnalysisDevice(name="analysis", source=link)
-    desk = None
-    if approvals is None or approvals.strip().lower() != OFF:
-        desk = ApprovalDesk(ApprovalFolder(approvals))
     bound = replace(beamline, analysis=analysis, approvals=desk)
     subscribers = [Tap(link)] if kept is None else [Tap(link), kept]
     if kept is not None:
         logger.info("all runs are kept in %s (see session.store.catalog)", kept.where)
-    if run_engine is None:
-        session = Session(None, bound, link, analysis, bind_plans(bound, subscribers), kept, desk)
-    else:
-        tokens = [run_engine.subscribe(subscriber) for subscriber in subscribers]
-        session = Session(run_engine, bound, link, analysis, bind_plans(bound), kept, desk, tokens)
+    session = Session(
+        run_engine,
+        bound,
+        link,
+        analysis,
+        bind_plans(bound, subscribers if run_engine is None else ()),
+        kept,
+        desk,
+        shown,
+        [] if run_engine is None else [run_engine.subscribe(one) for one in subscribers],
+    )
     atexit.register(session.close)
+    if shown is not None:
+        shown.open()
+        shown.show_in_ipython(session.names)
     return session
+
+
+def _desk(approvals: str | None) -> ApprovalDesk | None:
+    if approvals is not None and approvals.strip().lower() == OFF:
+        return None
+    return ApprovalDesk(ApprovalFolder(approvals))
 
 
 def _link(

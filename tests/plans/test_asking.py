@@ -13,7 +13,7 @@ import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 
-from support.plan_support import Recorder, small_beamline, small_survey
+from support.plan_support import Recorder, later, small_beamline, small_survey
 from xrf_sr_plans.approval.desk import ApprovalDesk
 from xrf_sr_plans.approval.folder import ApprovalFolder
 from xrf_sr_plans.approval.records import By
@@ -33,7 +33,8 @@ class Asked:
         self.beamline = replace(small_beamline(BOXES), approvals=self.desk)
         self.run_engine = RunEngine({}, call_returns_result=True)
         self.recorder = Recorder(self.run_engine)
-        self.wishes = {"rescan": "ask", "tile_um": 8, "approval_timeout_s": 60.0, **wishes}
+        usual = {"rescan": "ask", "tile_um": 8, "approval_timeout_s": 60.0, "budget_s": 30.0}
+        self.wishes = {**usual, **wishes}
         self._answer = answer
         self.uid = ""
 
@@ -175,7 +176,7 @@ def test_an_abort_in_a_rescan_lets_what_was_not_flown_be_approved_again(tmp_path
 
     def in_the_first_rescan(name: str, doc: dict[str, Any]) -> None:
         if name == "start" and doc.get("xrf_sr", {}).get("purpose") == "fine":
-            asked.run_engine.request_pause()
+            later(0.0, asked.run_engine.request_pause)
 
     asked.run_engine.subscribe(in_the_first_rescan)
     with pytest.raises(RunEngineInterrupted):
@@ -187,16 +188,21 @@ def test_an_abort_in_a_rescan_lets_what_was_not_flown_be_approved_again(tmp_path
     assert all(state.ready for state in asked.folder.regions(asked.uid))
 
 
-def test_budget_and_limits_hold_for_what_people_draw(tmp_path):
+def test_the_highest_dose_holds_for_what_people_draw(tmp_path):
     def answer(folder: ApprovalFolder, uid: str) -> None:
-        folder.edit(uid, 1, x_low_um=-4, x_high_um=4, y_low_um=-1.5, y_high_um=1.5, by=ANN)
+        other = folder.regions(uid)[1].region
+        edges = {"x_low_um": other.x_low_um + 0.5, "x_high_um": other.x_high_um + 0.5}
+        folder.edit(uid, 1, **edges, y_low_um=-1.5, y_high_um=0.5, by=ANN)
         folder.approve(uid, 1, 2, by=ANN)
         folder.deny(uid, by=ANN)
 
-    asked = Asked(tmp_path, answer, budget_s=5.5)
+    # The survey takes 1e7 and each rescan 4e7.
+    asked = Asked(tmp_path, answer, max_dose=6e7)
     asked.fly()
-    assert asked.states() == ["refused", "rescanned", "denied"]
-    assert "are left" in asked.folder.regions(asked.uid)[0].reason
+    assert sorted(asked.states()) == ["denied", "refused", "rescanned"]
+    [refused] = [one for one in asked.folder.regions(asked.uid) if one.disposition == "refused"]
+    assert "would exceed the limit" in refused.reason
+    assert asked.purposes().count("fine") == 1
 
 
 def test_where_nothing_is_proposed_nobody_is_asked(tmp_path):
@@ -215,20 +221,20 @@ def test_a_folder_that_cannot_be_written_to_costs_the_rescans_and_not_the_survey
     asked = Asked(tmp_path, None)
     monkeypatch.setattr(asked.folder, "propose", full)
     outcome = asked.run_engine(small_survey(asked.beamline, **asked.wishes)).plan_result
-    assert {one.disposition for one in outcome.regions} == {"proposed"}
+    assert {one.disposition for one in outcome.regions} <= {"proposed", "refused"}
     assert "No space left on device" in caplog.text
 
 
 def test_asking_needs_somebody_to_ask():
     with pytest.raises(ConfigError, match="no approvals to ask with"):
-        list(small_survey(small_beamline(BOXES), rescan="ask"))
+        list(small_survey(small_beamline(BOXES, approvals=None), rescan="ask"))
 
 
 def test_what_a_survey_leaves_is_proposed_in_every_mode(tmp_path):
-    asked = Asked(tmp_path, None, rescan="inline", budget_s=3.0)
+    asked = Asked(tmp_path, None, rescan="inline", max_dose=4.5e7)
     asked.run_engine(small_survey(asked.beamline, **asked.wishes))
     assert asked.desk.flush()
     [asked.uid] = asked.folder.surveys()
-    assert sorted(set(asked.states())) == ["refused", "rescanned"]
-    refused = next(one for one in asked.folder.regions(asked.uid) if one.disposition == "refused")
-    asked.folder.approve(asked.uid, refused.number, by=ANN)
+    assert asked.states() == ["refused"] * 3
+    asked.folder.approve(asked.uid, 2, by=ANN)
+    assert asked.states() == ["refused", "approved", "refused"]

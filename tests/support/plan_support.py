@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -12,6 +14,9 @@ import numpy as np
 from bluesky import RunEngine
 from bluesky.utils import Msg, RunEngineInterrupted
 
+from xrf_sr_plans.approval.desk import ApprovalDesk
+from xrf_sr_plans.approval.folder import ApprovalFolder
+from xrf_sr_plans.approval.records import Proposal, ProposedRegion, SurveyTile
 from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.protocols import AnalysisSummary, RowTimeModel
 from xrf_sr_plans.devices.sim import SimBeamline, make_beamline
@@ -30,6 +35,7 @@ GOOD_CALLS: dict[str, dict[str, Any]] = {
     "rescan_regions": {"regions": [_BOX], **_FINE},
     "acquire_pair": {"width_um": 4, "height_um": 2, **_FINE},
     "collect_pairs": {"regions": [_BOX], **_FINE},
+    "rescan_approved": {},
 }
 """Arguments with which each of the users' plans is flown on `small_beamline`, by plan name."""
 
@@ -70,8 +76,28 @@ def region(x_low: float, x_high: float, y_low: float, y_high: float, **changes: 
 def small_beamline(
     boxes: list[list[tuple[float, float, float, float]]] | None = None, **changes: Any
 ) -> SimBeamline:
+    """Return a simulated beamline that knows the answers, and where one region is approved."""
     source = Lookup([[(-4.0, -2.0, -1.5, 0.5)], []] if boxes is None else boxes)
-    return make_beamline(analysis=AnalysisDevice(source=source), time_model=QUICK, **changes)
+    facts = {"approvals": approved_desk(), **changes}
+    return make_beamline(analysis=AnalysisDevice(source=source), time_model=QUICK, **facts)
+
+
+def approved_desk() -> ApprovalDesk:
+    """Return a desk with a survey of before, of which one region is approved."""
+    folder = ApprovalFolder(tempfile.mkdtemp(prefix="approvals-", dir=os.environ["XDG_DATA_HOME"]))
+    proposed = ProposedRegion(region=region(0.0, 4.0, 0.0, 2.0))
+    tile = SurveyTile(uid="u", x_low_um=-9, x_high_um=9, y_low_um=-9, y_high_um=9)
+    folder.propose(
+        Proposal(
+            survey_uid="before",
+            regions=(proposed,),
+            tiles=(tile,),
+            fine_step_um=0.5,
+            fine_dwell_ms=10.0,
+        )
+    )
+    folder.approve("before", 1)
+    return ApprovalDesk(folder)
 
 
 def small_survey(beamline: SimBeamline, **changes: Any) -> Iterator[Msg]:

@@ -87,6 +87,12 @@ class ApprovalDesk:
         Where proposals and decisions are; None: the default folder.
     name
         Name of the device, with which the keys of its reading begin.
+
+    Attributes
+    ----------
+    waiting : callable or None
+        Called with True when a plan begins to wait, and with False when it waits no more, in a
+        thread.
     """
 
     parent = None
@@ -94,6 +100,7 @@ class ApprovalDesk:
     def __init__(self, folder: ApprovalFolder | None = None, name: str = "approvals") -> None:
         self.name = name
         self.folder = folder if folder is not None else ApprovalFolder()
+        self.waiting: Callable[[bool], None] | None = None
         self._lock = threading.Lock()
         self._wait: _Wait | None = None
         self._question: Question | None = None
@@ -108,6 +115,12 @@ class ApprovalDesk:
     def hints(self) -> Hints:
         """Nothing to plot."""
         return {"fields": []}
+
+    @property
+    def waits_for(self) -> str:
+        """Uid of the survey that a plan waits with; "" where none does."""
+        wait = self._wait
+        return "" if wait is None or wait.over else wait.question.proposal.survey_uid
 
     # Messages of plans --------------------------------------------------------------------------
 
@@ -271,7 +284,7 @@ class _Wait:
         self._desk = desk
         self._lock = threading.Lock()
         self._statuses: list[Status] = []
-        self._over = False
+        self.over = False
         self._error: Exception | None = None
         self._until = time.time() + (question.timeout_s or 0.0)
         self._paused_at: float | None = None
@@ -285,7 +298,7 @@ class _Wait:
     def finish_too(self, status: Status) -> None:
         """Finish a status when the wait is over."""
         with self._lock:
-            if not self._over:
+            if not self.over:
                 self._statuses.append(status)
                 return
         self._finish(status)
@@ -309,6 +322,7 @@ class _Wait:
         self._desk.folder.add(self.question.proposal.survey_uid, event)
 
     def _run(self) -> None:
+        self._say(True)
         try:
             self._tell()
             reason = self._decided_or_over()
@@ -316,9 +330,17 @@ class _Wait:
         except Exception as error:  # noqa: BLE001 - the plan is told
             self._error = error
         with self._lock:
-            self._over = True
+            self.over = True
+        self._say(False)
         for status in self._statuses:
             self._finish(status)
+
+    def _say(self, waits: bool) -> None:
+        try:
+            if self._desk.waiting is not None:
+                self._desk.waiting(waits)
+        except Exception:  # a broken display must not cost the answer
+            logger.exception("%s: whoever shows that a plan waits", self._desk.name)
 
     def _finish(self, status: Status) -> None:
         if status.done:

@@ -101,19 +101,23 @@ class AnalysisDevice:
         return {"fields": []}
 
     def set(self, value: Mapping[str, Any]) -> Status:
-        """Choose the run whose analysis is awaited.
+        """Choose the run whose analysis is awaited, or wait until all results are delivered.
 
         Parameters
         ----------
         value
             ``{"source_uids": [uid], "timeout_s": seconds}``; without a timeout, that of the
-            device counts.
+            device counts. With ``{"settled_within_s": seconds}`` the status finishes once every
+            run that is over has its results, and whoever takes them has them; it fails with a
+            `TimeoutError` where that takes longer.
 
         Raises
         ------
         ConfigError
             There is not exactly one uid, or the timeout is not above 0.
         """
+        if "settled_within_s" in value:
+            return self._settled(float(value["settled_within_s"]))
         uids = list(value.get("source_uids", ()))
         timeout_s = value.get("timeout_s")
         timeout_s = self.timeout_s if timeout_s is None else float(timeout_s)
@@ -123,6 +127,26 @@ class AnalysisDevice:
             raise ConfigError(f"{self.name}: timeout_s is {timeout_s}; it must be above 0")
         self._source_uid, self._model_timeout_s = uids[0], timeout_s
         return _finished(Status(self))
+
+    def _settled(self, timeout_s: float) -> Status:
+        status, flush = Status(self), getattr(self.source, "flush", None)
+        if flush is None:
+            return _finished(status)
+
+        def wait() -> None:
+            try:
+                done = flush(timeout_s)
+            except Exception as error:  # noqa: BLE001 - told to the plan
+                status.set_exception(error)
+                return
+            if done:
+                _finished(status)
+            else:
+                text = f"{self.name}: not all results are in after {timeout_s:g} s"
+                status.set_exception(TimeoutError(text))
+
+        threading.Thread(target=wait, name=f"{self.name}-settled", daemon=True).start()
+        return status
 
     def trigger(self) -> Status:
         """Return a status that finishes when the outcome of the chosen run is known.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, InstanceOf, TypeAdapter, ValidationError
 
-from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.errors import ArgumentsError, ConfigError
 from xrf_sr_plans.measurement import not_allowed
 from xrf_sr_plans.plans.parameter_ranges import PARAMETER_RANGES
 
@@ -39,7 +39,7 @@ def checked_arguments(
 
     Raises
     ------
-    TypeError
+    ArgumentsError
         If an argument is missing, or if the plan doesn't have it.
     ConfigError
         If values are of a wrong type. The message lists all of them.
@@ -48,11 +48,11 @@ def checked_arguments(
     if unknown:
         close = difflib.get_close_matches(unknown[0], signature.parameters, 1, 0.4)
         hint = f"did you mean {close[0]!r}?" if close else f"it has {list(signature.parameters)}"
-        raise TypeError(f"{name} has no parameter {unknown[0]!r}; {hint}")
+        raise ArgumentsError(f"{name} has no parameter {unknown[0]!r}; {hint}")
     try:
         given = signature.bind(*args, **kwargs).arguments
     except TypeError as error:
-        raise TypeError(f"{name}: {error}") from None
+        raise ArgumentsError(f"{name}: {error}") from None
     problems = []
     checked = {}
     for key, value in given.items():

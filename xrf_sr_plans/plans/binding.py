@@ -11,6 +11,7 @@ from typing import Any
 from bluesky import preprocessors as bpp
 
 from xrf_sr_plans.devices.protocols import Beamline
+from xrf_sr_plans.plans.approved import rescan_approved
 from xrf_sr_plans.plans.arguments import checked_arguments
 from xrf_sr_plans.plans.collect import collect_pairs
 from xrf_sr_plans.plans.pair import acquire_pair
@@ -22,6 +23,7 @@ from xrf_sr_plans.plans.xrf_map import xrf_map, xrf_map_start_stop
 USER_PLANS: tuple[Callable[..., Any], ...] = (
     coarse_survey_with_sr,
     rescan_regions,
+    rescan_approved,
     xrf_map,
     xrf_map_start_stop,
     acquire_pair,

@@ -13,7 +13,7 @@ from bluesky import plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
 from xrf_sr_plans import schema
-from xrf_sr_plans.errors import GridError, in_words
+from xrf_sr_plans.errors import ConfigError, GridError, in_words
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.maps.region_documents import region_columns, regions_from_json
 from xrf_sr_plans.plans.fine_maps import RegionOutcome
@@ -26,6 +26,12 @@ _GRACE_S = 15.0
 """Seconds beyond its own timeouts after which a results device counts as hung."""
 _FALLBACK_S = 30.0
 """Timeout of the bicubic result for results devices that don't tell theirs, in seconds."""
+
+
+_MOMENT_S = 2.0
+"""Seconds after which it is told what is waited for."""
+RESULTS_S = 60.0
+"""Longest time in seconds that a plan waits at its end for what follows from its maps."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +208,40 @@ def wait_for_analysis(device: Any, source_uid: str, timeout_s: float) -> MsgGene
         return TileAnalysis(source_uid, "failed", reason)
     reading = (yield from patient_read(device)) or {}
     return _tile_analysis(device.name, source_uid, reading)
+
+
+def wait_for_results(device: Any, what: str, timeout_s: float) -> MsgGenerator[None]:
+    """Wait until what follows from the maps so far is delivered, so that whoever looks sees it.
+
+    These are verifications and the composite map. What takes longer than a moment is told, and
+    where it takes too long the plan goes on and says that, too.
+
+    Parameters
+    ----------
+    device
+        The results device; None: there is nothing to wait for.
+    what
+        What is waited for, in words.
+    timeout_s
+        How many seconds to wait at most.
+    """
+    if device is None:
+        return
+    for seconds in (min(_MOMENT_S, timeout_s), timeout_s):
+        group = f"settled-{uuid.uuid4().hex[:8]}"
+        yield from bps.checkpoint()
+        try:
+            yield from bps.abs_set(device, {"settled_within_s": seconds}, group=group)
+            yield from bps.wait(group, timeout=seconds + _GRACE_S)
+        except (ConfigError, *ROW_FAILURES) as error:
+            yield from bps.checkpoint()
+            if seconds < timeout_s:
+                logger.info("waiting for %s, at most %g s", what, timeout_s)
+            else:
+                logger.warning("%s may come later: %s", what, in_words(error))
+        else:
+            yield from bps.checkpoint()
+            return
 
 
 def _tile_analysis(name: str, source_uid: str, reading: Mapping[str, Any]) -> TileAnalysis:

@@ -222,7 +222,9 @@ class Flight:
 
     def stop_motion(self, error: Exception) -> MsgGenerator[None]:
         """Stop everything that may be moving, after a failure."""
-        logger.warning("map ended early: %r", error)
+        # Who has ended it by hand knows.
+        by_hand = isinstance(error, RunEngineControlException)
+        logger.log(logging.DEBUG if by_hand else logging.WARNING, "map ended early: %r", error)
         yield from stop_all(self.beamline.flyer, self.beamline.fast, self.beamline.slow)
 
     def leave_safe(self) -> MsgGenerator[None]:

@@ -12,6 +12,7 @@ from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import ConfigError, RefusedError
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans import preflight
+from xrf_sr_plans.plans.approved import design_approved, rescan_approved
 from xrf_sr_plans.plans.arguments import checked_arguments
 from xrf_sr_plans.plans.collect import collect_pairs, design_pairs
 from xrf_sr_plans.plans.design import Design, PlannedMap, SurveyDesign, design_map
@@ -20,6 +21,7 @@ from xrf_sr_plans.plans.pair import acquire_pair, design_pair
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import (
     AnyRequest,
+    ApprovedRequest,
     CollectRequest,
     GridRequest,
     MapRequest,
@@ -52,6 +54,7 @@ PREVIEWED: dict[str, Previewed] = {
     xrf_map_start_stop.__name__: Previewed(StartStopRequest, design_map),
     fly_map.__name__: Previewed(GridRequest, design_map),
     rescan_regions.__name__: Previewed(RescanRequest, design_rescans),
+    rescan_approved.__name__: Previewed(ApprovedRequest, design_approved),
     acquire_pair.__name__: Previewed(PairRequest, design_pair),
     collect_pairs.__name__: Previewed(CollectRequest, design_pairs),
 }

@@ -310,6 +310,13 @@ class RescanRequest(PlanRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ApprovedRequest(AnyRequest):
+    """What was asked of `rescan_approved`."""
+
+    survey_uid: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnyPairRequest(PlanRequest):
     """What `acquire_pair` and `collect_pairs` are both asked: how the maps of a pair are flown."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from xrf_sr_plans.errors import RefusedError
 from xrf_sr_plans.maps.region import Rescan
 from xrf_sr_plans.maps.region_documents import regions_from_arguments
 from xrf_sr_plans.plans import preflight
+from xrf_sr_plans.plans.decisions import RESULTS_S, wait_for_results
 from xrf_sr_plans.plans.design import Design, PlannedMap, told_with
 from xrf_sr_plans.plans.fine_maps import (
     FineMaps,
@@ -20,7 +22,7 @@ from xrf_sr_plans.plans.fine_maps import (
 )
 from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS
 from xrf_sr_plans.plans.preflight import Problem
-from xrf_sr_plans.plans.request import RescanRequest
+from xrf_sr_plans.plans.request import AnyRequest, RescanRequest
 from xrf_sr_plans.plans.return_to_start import centering_fine_stage
 from xrf_sr_plans.plans.two_stages import center_problems
 from xrf_sr_plans.rois.budget import spend_budget
@@ -87,6 +89,8 @@ def rescan_regions(
     preflight.refuse(design.problems)
     maps = _fine_maps(beamline, request).fly_each(design.rescans)
     flown = yield from centering_fine_stage(beamline, maps)
+    what = f"the verification of {len(design.rescans)} rescans"
+    yield from wait_for_results(beamline.analysis, what, RESULTS_S)
     return (*flown, *design.refused)
 
 
@@ -117,16 +121,50 @@ def design_rescans(beamline: Beamline, request: RescanRequest) -> RescanDesign:
         regions = regions_from_arguments(request.regions, request.parent_uid)
         fine = _fine_maps(beamline, request)
         possible, refused = fine.candidates(regions)
-        spending = spend_budget(
-            possible,
-            budget_s=request.budget_s,
-            max_dose=request.max_dose,
-            start_um=stage_position_um(beamline),
-        )
+        return designed(beamline, problems, possible, refused, request, len(regions))
+
+
+def designed(
+    beamline: Beamline,
+    problems: Sequence[Problem],
+    possible: Sequence[Rescan],
+    refused: Sequence[RegionOutcome],
+    request: AnyRequest,
+    number: int,
+) -> RescanDesign:
+    """Return the design of rescans: those that time and dose allow, in the order of flight.
+
+    Parameters
+    ----------
+    beamline
+        The beamline.
+    problems
+        What is wrong besides.
+    possible
+        The rescans that can be flown.
+    refused
+        The regions that can't.
+    request
+        Its budget and its highest dose count.
+    number
+        How many regions were asked for.
+
+    Raises
+    ------
+    BudgetError
+        If a budget is not 0 or more.
+    """
+    problems, refused = list(problems), list(refused)
+    spending = spend_budget(
+        possible,
+        budget_s=request.budget_s,
+        max_dose=request.max_dose,
+        start_um=stage_position_um(beamline),
+    )
     refused += [RegionOutcome(rescan.region, "refused", why) for rescan, why in spending.refused]
     if not spending.chosen:
         reasons = "; ".join(f"region {outcome.region.key}: {outcome.reason}" for outcome in refused)
-        text = f"none of {len(regions)} regions can be flown: {reasons or 'none given'}"
+        text = f"none of {number} regions can be flown: {reasons or 'none given'}"
         problems.append(Problem(RefusedError, text))
     maps = tuple(
         PlannedMap(rescan.region.key[:8], rescan.grid, rescan.dwell_ms, rescan.time_s, rescan.dose)

@@ -18,8 +18,10 @@ from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
 from xrf_sr_plans.measurement import Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.decisions import (
+    RESULTS_S,
     TileAnalysis,
     wait_for_analysis,
+    wait_for_results,
 )
 from xrf_sr_plans.plans.fine_maps import FineMaps, RegionOutcome
 from xrf_sr_plans.plans.fly_map import fly
@@ -258,6 +260,9 @@ class _Survey:
         analyses, regions = yield from bpp.contingency_wrapper(
             self._decide(time_model), except_plan=self._ended_early
         )
+        timeout_s = min(self.request.analysis_timeout_s, RESULTS_S)
+        what = f"the verification and the composite map of survey {self.uid[:8]}"
+        yield from wait_for_results(self.beamline.analysis, what, timeout_s)
         return SurveyOutcome(
             self.uid,
             self.runs.proposals_uid,

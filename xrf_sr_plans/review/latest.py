@@ -21,8 +21,8 @@ from xrf_sr_plans.store.exports import comparisons, export_map, format_for
 
 logger = logging.getLogger(__name__)
 
-_OF_THE_ANALYSIS = ("result", "preview", "choice", "verification", "composite")
-"""Kinds of the runs that the analysis makes, which may come after the next survey has begun."""
+_OF_A_SURVEY_BEFORE = ("result", "preview", "choice", "verification", "composite", "approvals")
+"""Kinds of runs that may come after the next survey has begun."""
 
 
 class LatestSurvey:
@@ -62,8 +62,8 @@ class LatestSurvey:
             if not survey_uid:
                 return
             if survey_uid != self._survey_uid:
-                if schema.kind_of_run(doc) in _OF_THE_ANALYSIS or _is_fine(doc):
-                    # Of a survey before: a result that came late, or a region that is flown now.
+                if schema.kind_of_run(doc) in _OF_A_SURVEY_BEFORE or _is_fine(doc):
+                    # A result that came late, or a region that is approved or flown only now.
                     return
                 self._survey_uid, self._index, self._documents = survey_uid, RunIndex(), []
         uid = self._index.run_of(name, doc)

@@ -20,6 +20,7 @@ from xrf_sr_plans.maps.region_documents import regions_from_arguments
 from xrf_sr_plans.maps.result import enhanced_from_documents
 from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.metrics.agreement import compare
+from xrf_sr_plans.review.verdicts import MapVerdict
 from xrf_sr_plans.schema import Document
 
 
@@ -43,6 +44,9 @@ class SurveyRecord:
     forecast: Mapping[str, float] | None = None
     """What the regions that were chosen on all tiles as one map were expected to hold
     (`rois.forecast`); None where there is only one tile, or no such choice."""
+    verdicts: tuple[MapVerdict, ...] = ()
+    """How the predictions did, for each fine map that was compared, in the order in which they
+    were."""
     run_uids: Mapping[str, list[str]] = field(default_factory=dict)
     """Uids of all runs by the plan name that this package gives them, whatever users call them."""
 
@@ -119,6 +123,7 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
     composites: dict[str, CompositeMap] = {}
     regions: dict[str, Mapping[str, Any]] = {}
     forecast: Mapping[str, float] | None = None
+    verdicts: list[MapVerdict] = []
     uids: dict[str, list[str]] = {}
     for uid, documents in runs.items():
         with in_our_words(f"run {uid}", AssemblyError):
@@ -139,6 +144,8 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
                 # Where it can't be read, as where it lies in a file, it is made again.
                 with suppress(AssemblyError):
                     composites[uid] = composite_from_documents(documents)
+            elif kind == "verification":
+                verdicts.append(MapVerdict.from_documents(documents))
             elif kind == "choice":
                 forecast = start.get("forecast")
             elif kind in ("proposals", "approvals", "outcomes"):
@@ -156,6 +163,7 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
         tuple(regions.values()),
         composites,
         forecast,
+        tuple(verdicts),
         uids,
     )
 
