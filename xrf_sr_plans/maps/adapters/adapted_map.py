@@ -20,7 +20,7 @@ from xrf_sr_plans.maps.value_units import value_unit
 from xrf_sr_plans.measurement import Factor, Sampling
 
 if TYPE_CHECKING:
-    from xrf_sr_plans.maps.adapters.placed_lines import PlacedMap
+    from xrf_sr_plans.maps.adapters.scan_lines import PlacedMap
 
 Document = tuple[str, dict[str, Any]]
 """The name of a document ("start", "event", ...) and the document itself."""
@@ -62,6 +62,19 @@ class FlownRow:
     direction: int
     attempt: int = 0
     time: float = 0.0
+
+    @classmethod
+    def empty(cls, n_elements: int, num: int, direction: int) -> FlownRow:
+        """Return a row of `num` frames of which nothing is known yet."""
+        nothing = np.full(num, np.nan)
+        return cls(
+            counts=np.full((n_elements, num), np.nan),
+            i0=nothing.copy(),
+            live_time=nothing.copy(),
+            fast_um=nothing.copy(),
+            slow_um=nothing.copy(),
+            direction=direction,
+        )
 
     @property
     def n_frames(self) -> int:

@@ -20,7 +20,8 @@ from xrf_sr_plans.maps.adapters.assets import Filling, streamed
 from xrf_sr_plans.maps.adapters.channels import Channel, Part, numbers, pixel_value
 from xrf_sr_plans.maps.adapters.lattice import SaidAxis, said_between
 from xrf_sr_plans.maps.adapters.options import RunOptions
-from xrf_sr_plans.maps.adapters.placed_lines import Line, SaidScan, placed
+from xrf_sr_plans.maps.adapters.placed_lines import placed
+from xrf_sr_plans.maps.adapters.scan_lines import Line, SaidScan
 from xrf_sr_plans.maps.adapters.row_values import (
     chosen_channels,
     left_out,

@@ -7,7 +7,6 @@ as far as it can: which line is missing is not in it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -25,95 +24,10 @@ from xrf_sr_plans.maps.adapters.lattice import (
     unit_by_places,
     unit_by_step,
 )
-from xrf_sr_plans.maps.encoders import place_row
+from xrf_sr_plans.maps.adapters.scan_lines import Line, PlacedMap, SaidScan
+from xrf_sr_plans.maps.adapters.turned_map import is_upright, sampling_of, turned
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid, check_size
-from xrf_sr_plans.measurement import Factor, Sampling
 
-_ROWS: tuple[Factor, ...] = (2, 4)
-_ROWS_TOLERANCE = 0.01
-
-
-@dataclass
-class Line:
-    """Frames that were taken one after the other while the slow axis stood still.
-
-    Parameters
-    ----------
-    number
-        Number of the line, from 0, by the order of acquisition.
-    order
-        Number of each frame in its line [frame], from 0.
-    counts
-        Detected photons [element, frame].
-    fast, slow
-        Readings of the axes [frame]; NaN where unknown.
-    i0, live_time
-        Readings of the monitor and the live time in s [frame]; NaN where unknown.
-    time
-        When it was finished, in seconds since 1970.
-    """
-
-    number: int
-    order: np.ndarray
-    counts: np.ndarray
-    fast: np.ndarray
-    slow: np.ndarray
-    i0: np.ndarray
-    live_time: np.ndarray
-    time: float = 0.0
-
-
-@dataclass(frozen=True)
-class SaidScan:
-    """A scan as its start document announces it.
-
-    Parameters
-    ----------
-    fast, slow
-        Its axes.
-    snake
-        Whether every other line is announced to run the other way.
-    is_flown
-        Whether the fast axis moves while frames are taken: frames belong to lines.
-    has_units
-        Whether the units of the readings of the fast and the slow axis are known. Else they are
-        those in which the announced step is found.
-    is_finished
-        Whether the run ended well, so that every line should be there.
-    lines_are_numbered
-        Whether the number of a line is that of its row, also where other lines are missing.
-    """
-
-    fast: SaidAxis
-    slow: SaidAxis
-    snake: bool
-    is_flown: bool
-    has_units: tuple[bool, bool] = (True, True)
-    is_finished: bool = False
-    lines_are_numbered: bool = False
-
-
-@dataclass(frozen=True)
-class PlacedMap:
-    """A map as it was measured.
-
-    Parameters
-    ----------
-    grid
-        Its pixels.
-    rows
-        Its rows by index along the slow axis.
-    sampling, fast_pixels
-        How a pixel was measured, and pixels per distance of two rows where it is "rows".
-    notes
-        What is odd about it.
-    """
-
-    grid: ScanGrid
-    rows: dict[int, FlownRow]
-    sampling: Sampling
-    fast_pixels: Factor = 1
-    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -152,9 +66,9 @@ def placed(said: SaidScan, lines: Sequence[Line], n_elements: int, owner: str) -
     _settle_units(work)
     map_of = _flown if said.is_flown else _stepped
     grid, rows = map_of(work)
-    if _is_upright(said):
-        return _turned(said, grid, rows, work.notes)
-    sampling, fast_pixels = _sampling(said, grid)
+    if is_upright(said):
+        return turned(said, grid, rows, work.notes)
+    sampling, fast_pixels = sampling_of(said, grid)
     return PlacedMap(grid, rows, sampling, fast_pixels, tuple(work.notes))
 
 
@@ -305,7 +219,10 @@ def _stepped(work: _Work) -> tuple[ScanGrid, dict[int, FlownRow]]:
         ):
             if x < 0 or y < 0:
                 continue
-            row = rows.setdefault(y, _empty_row(len(line.counts), said.fast.num, forward))
+            row = rows.get(y)
+            if row is None:
+                direction = 1 if forward else -1
+                row = rows[y] = FlownRow.empty(len(line.counts), said.fast.num, direction)
             at = x if row.direction > 0 else said.fast.num - 1 - x
             row.counts[:, at] = line.counts[:, frame]
             for role, values in _channels(line).items():
@@ -336,79 +253,8 @@ def _channels(line: Line) -> dict[str, np.ndarray]:
     return {"fast_um": line.fast, "slow_um": line.slow, "i0": line.i0, "live_time": line.live_time}
 
 
-def _empty_row(n_elements: int, num: int, forward: bool) -> FlownRow:
-    nothing = np.full(num, np.nan)
-    return FlownRow(
-        counts=np.full((n_elements, num), np.nan),
-        i0=nothing.copy(),
-        live_time=nothing.copy(),
-        fast_um=nothing.copy(),
-        slow_um=nothing.copy(),
-        direction=1 if forward else -1,
-    )
-
-
 def _filled(values: np.ndarray, order: np.ndarray, width: int) -> np.ndarray:
     """Return values [..., frame] at their place in a line of `width` frames, NaN elsewhere."""
     out = np.full((*values.shape[:-1], width), np.nan)
     out[..., order] = values
     return out
-
-
-def _sampling(said: SaidScan, grid: ScanGrid) -> tuple[Sampling, Factor]:
-    if not said.is_flown:
-        return "point", 1
-    for pixels in _ROWS:
-        if _is_rows(grid, pixels):
-            return "rows", pixels
-    return "fly", 1
-
-
-def _is_rows(grid: ScanGrid, pixels: int) -> bool:
-    if grid.slow.num < 2 or grid.fast.num < 2:
-        return False
-    return abs(pixels * grid.fast.step_um / grid.slow.step_um - 1) < _ROWS_TOLERANCE
-
-
-def _is_upright(said: SaidScan) -> bool:
-    """Return whether the fast axis is the sample's y and the slow one its x, by their names."""
-    fast, slow = (_letter(axis.name) for axis in (said.fast, said.slow))
-    return (fast, slow) in (("y", "x"), ("y", "z"))
-
-
-def _letter(name: str) -> str:
-    """Return the last letter of a motor's name that stands for an axis: "x" of nano_stage_sx."""
-    word = re.sub(r"(?:[_.-]?(?:user_?)?(?:readback|setpoint|val|rbv))+$", "", name.lower())
-    word = re.sub(r"[^a-z]+$", "", word)
-    return word[-1:] if word[-1:] in "xyz" else ""
-
-
-def _turned(
-    said: SaidScan, grid: ScanGrid, rows: dict[int, FlownRow], notes: list[str]
-) -> PlacedMap:
-    """Return a map that was scanned column by column, so that its x is the sample's x.
-
-    A fly scan averages along y then, which no sampling of ours says: it counts as the average over
-    the area of a pixel. Rows of finer pixels stay as they were flown.
-    """
-    sampling, fast_pixels = _sampling(said, grid)
-    if sampling == "rows":
-        note = f"{grid.fast.name} is the fast axis: x of this map is {grid.fast.name}"
-        return PlacedMap(grid, rows, sampling, fast_pixels, (*notes, note))
-    columns = grid.shape[0]
-    n_elements = max((len(row.counts) for row in rows.values()), default=0)
-    across = ScanGrid(fast=grid.slow, slow=grid.fast)
-    turned = (
-        {y: _empty_row(n_elements, columns, True) for y in range(grid.fast.num)} if rows else {}
-    )
-    for x, row in rows.items():
-        index = place_row(row.fast_um, grid.fast, row.direction).x
-        for frame in np.flatnonzero((index >= 0) & (index < grid.fast.num)).tolist():
-            to = turned[int(index[frame])]
-            to.counts[:, x] = row.counts[:, frame]
-            to.i0[x], to.live_time[x] = row.i0[frame], row.live_time[frame]
-            to.fast_um[x], to.slow_um[x] = row.slow_um[frame], row.fast_um[frame]
-            to.time = max(to.time, row.time)
-    if sampling == "fly":
-        notes = [*notes, f"flown along {grid.fast.name}: pixels count as averages over their area"]
-    return PlacedMap(across, turned, "area" if sampling == "fly" else sampling, 1, tuple(notes))
