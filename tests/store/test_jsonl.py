@@ -64,7 +64,7 @@ def test_a_damaged_line_is_named_whatever_the_damage(
 def test_a_line_longer_than_allowed_is_not_taken_into_memory(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xrf_sr_plans.store.jsonl.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("xrf_sr_plans.maps.readers.json_lines.MAX_LINE_BYTES", 1000)
     path = tmp_path / "run.jsonl"
     path.write_bytes(b'{"name": "start", "doc": {"uid": "a"}}\n' + 5000 * b" " + b"x")
     with pytest.raises(FileFormatError, match="line 2 is longer than 1000 bytes"):

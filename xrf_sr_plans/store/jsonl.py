@@ -12,24 +12,21 @@ import json
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xrf_sr_plans.config import folder_flaw
-from xrf_sr_plans.errors import FileFormatError, in_words
+from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.maps.readers.json_lines import read_jsonl as read_jsonl
 from xrf_sr_plans.maps.run_index import MAX_FOLLOWED_RUNS, RunIndex
-from xrf_sr_plans.maps.well_formed import flaw
 from xrf_sr_plans.ranges import check
-from xrf_sr_plans.schema import Document
 from xrf_sr_plans.store.run_file import RunFile
 
 logger = logging.getLogger(__name__)
 
-MAX_LINE_BYTES = 2**31
-"""Longest line that is read; the enhanced map of one element in the largest scan takes less."""
 MAX_OPEN_FILES = 16
 """Largest number of files that a writer keeps open; a process may have about a thousand."""
 
@@ -157,61 +154,6 @@ class JsonlWriter:
         opened = [file for file in self._files.values() if file.is_open]
         for file in opened[:-MAX_OPEN_FILES]:
             file.close()
-
-
-def read_jsonl(path: str | Path) -> Iterator[Document]:
-    """Yield the documents of a file; a last line that was cut off is left out with a warning.
-
-    Parameters
-    ----------
-    path
-        A file as `JsonlWriter` and bluesky's ``JSONLinesWriter`` write it, with the form ``[name,
-        doc]`` on each line as suitcase-jsonl writes it, or one array of documents, each on a line
-        of its own, as bluesky's ``JSONWriter`` writes it.
-
-    Yields
-    ------
-    tuple of str and dict
-        The name of a document and the document.
-
-    Raises
-    ------
-    FileFormatError
-        The file can't be read, or any other line is not a document, lacks a key without which it
-        belongs nowhere, or is longer than `MAX_LINE_BYTES`. The message names the file and the
-        line.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            # One byte more than allowed, so that a longer line is recognised without reading it.
-            lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
-            for number, line in enumerate(lines, start=1):
-                if len(line) > MAX_LINE_BYTES:
-                    raise FileFormatError(
-                        f"{path}: line {number} is longer than {MAX_LINE_BYTES} bytes"
-                    )
-                if line.strip() in (b"", b"[", b"]"):
-                    continue
-                try:
-                    document = _document(line)
-                except (ValueError, RecursionError) as error:
-                    if not line.endswith(b"\n"):
-                        logger.warning("%s: line %d was cut off and is left out", path, number)
-                        return
-                    raise FileFormatError(
-                        f"{path}: line {number} is no document: {in_words(error)}"
-                    ) from error
-                if problem := flaw(document):
-                    raise FileFormatError(f"{path}: line {number} is no document: {problem}")
-                yield document
-    except OSError as error:
-        raise FileFormatError(f"{path}: can't be read: {error.strerror}") from error
-
-
-def _document(line: bytes) -> Any:
-    # In an array of documents all lines but the last one end in a comma.
-    item = json.loads(line.decode().rstrip().removesuffix(","))
-    return (item.get("name"), item.get("doc")) if isinstance(item, dict) else item
 
 
 def _line(name: str, doc: Mapping[str, Any]) -> str:
