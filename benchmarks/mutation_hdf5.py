@@ -22,7 +22,7 @@ PUBLIC_EVERY = 100
 
 
 def hdf5_subjects(folder: Path) -> list[Subject]:
-    """Return the three layouts of HDF5, each as the old and as the new format of the library."""
+    """Return the four layouts of HDF5, each as the old and as the new format of the library."""
 
     def maps(file: h5py.File) -> None:
         place = file.create_group("MAPS/XRF_Analyzed/NNLS")
@@ -50,8 +50,19 @@ def hdf5_subjects(folder: Path) -> list[Subject]:
         group["x"].attrs["units"] = group["y"].attrs["units"] = np.bytes_(b"um")
         file["entry/soft"] = h5py.SoftLink("/entry/maps")
 
+    def larch(file: h5py.File) -> None:
+        root = file.create_group("xrmmap")
+        root.attrs["Type"] = "XRM 2D Map"
+        for name, counts in zip(("Fe Ka", "Zn Ka", "Ca Ka"), COUNTS, strict=True):
+            root[f"roimap/mcasum/{name}/raw"] = counts
+        axes = np.broadcast_arrays(np.arange(16.0), np.arange(12.0)[:, None])
+        root["positions/pos"] = np.stack(axes, axis=-1)
+        root["positions/name"] = np.array([b"Fine X", b"Fine Y"])
+        root["positions/units"] = np.array([b"um", b"um"])
+
     made = []
-    for name, fill in {"MAPS h5": maps, "PyXRF h5": pyxrf, "NeXus": nexus}.items():
+    layouts = {"MAPS h5": maps, "PyXRF h5": pyxrf, "NeXus": nexus, "Larch h5": larch}
+    for name, fill in layouts.items():
         for version in ("earliest", "latest"):
             content = io.BytesIO()
             with h5py.File(content, "w", libver=version) as file:

@@ -342,3 +342,67 @@ def test_spectra_of_maps_have_their_energies(tmp_path):
         del file["MAPS/XRF_Analyzed"]
         file["MAPS/Spectra/mca_arr"], file["MAPS/Spectra/Energy"] = spectra(), BINS_KEV
     assert_is(read_maps(path, options=OF_SPECTRA), MAPS[:2], NAMES[:2])
+
+
+def write_larch(path, *, version=2, units="mm", y_first=False, rows=None):
+    """Write a map of Larch; it fills rows up with zeros that it has not seen yet."""
+    maps, planes = MAPS.copy(), PLANES / {"mm": 1e3, "um": 1.0}[units]
+    if rows is not None:
+        maps[:, rows:], planes[:, rows:] = 0, 0
+    with h5py.File(path, "w") as file:
+        root = file.create_group("xrmmap")
+        root.attrs.update({"Type": "XRM 2D Map", "Version": f"{version}.0.0", "Last_Row": "8"})
+        if version == 1:
+            root["roimap/sum_raw"] = np.moveaxis(maps, 0, 2)
+            root["roimap/sum_name"] = texts(f"{name} Ka" for name in NAMES)
+        else:
+            for detector, share in (("mcasum", 1.0), ("mca1", 0.75), ("mca2", 0.25)):
+                for name, counts in zip(NAMES, maps, strict=True):
+                    region = root.create_group(f"roimap/{detector}/{name} Ka")
+                    region["raw"], region["cor"] = share * counts, 1.1 * share * counts
+                    region["limits"] = [6.2, 6.6]
+            root["scalars/I0"] = np.full((NY, NX), 1e5)
+        names = ["Fine X", "Fine Y", "mca realtime"]
+        stored = np.stack([*planes, np.full((NY, NX), 50.0)], axis=-1)
+        order = [1, 0, 2] if y_first else [0, 1, 2]
+        root["positions/pos"] = stored[:, :, order]
+        root["positions/name"] = texts(names[place] for place in order)
+        root["positions/units"] = texts([units, units, "ms"])
+    return path
+
+
+@pytest.mark.parametrize("known", [{}, {"version": 1}, {"units": "um"}, {"y_first": True}])
+def test_maps_of_larch_in_both_of_its_versions(tmp_path, known):
+    path = write_larch(tmp_path / "scan_001.h5", **known)
+    names = [f"{name} Ka" for name in NAMES]
+    for reader in (None, "larch"):
+        found = read_maps(path, reader=reader)
+        order = [found.elements.index(name) for name in names]
+        np.testing.assert_allclose(found.maps[order], MAPS)
+        np.testing.assert_allclose(found.x_um, X, atol=0.01)
+        np.testing.assert_allclose(found.y_um, Y, atol=0.01)
+        assert set(found.meta["units"].values()) == {"counts"}
+        assert found.meta["reader"] == "larch"
+        assert (found.i0 is None) == (known.get("version") == 1)
+
+
+def test_the_detector_of_larch_is_added_up_where_its_sum_is_missing(tmp_path):
+    path = write_larch(tmp_path / "scan_001.h5")
+    with h5py.File(path, "a") as file:
+        del file["xrmmap/roimap/mcasum"]
+    found = read_maps(path)
+    np.testing.assert_allclose(found.maps.sum(axis=0), MAPS.sum(axis=0))
+
+
+def test_rows_that_larch_has_not_seen_yet_are_holes(tmp_path):
+    found = read_maps(write_larch(tmp_path / "scan_001.h5", rows=6))
+    assert np.isnan(found.maps[:, 6:]).all()
+    assert np.isfinite(found.maps[:, :6]).all()
+
+
+def test_a_map_of_larch_without_regions_is_refused_by_its_name(tmp_path):
+    path = write_larch(tmp_path / "scan_001.h5")
+    with h5py.File(path, "a") as file:
+        del file["xrmmap/roimap"]
+    with pytest.raises(FileFormatError, match=r"map of Larch \(/xrmmap\) without maps of regions"):
+        read_maps(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from xrf_sr_plans.errors import FileFormatError, MissingExtraError, in_words
 from xrf_sr_plans.maps.files.hdf5 import Hdf5File
+from xrf_sr_plans.maps.files.larch_h5 import read_larch_h5
 from xrf_sr_plans.maps.files.maps_h5 import CANDIDATES, read_maps_h5
 from xrf_sr_plans.maps.files.model import MapsFile
 from xrf_sr_plans.maps.files.nexus import read_nexus
@@ -27,6 +28,7 @@ def _refuse_raw(file: Hdf5File, options: ReadOptions) -> None:
 LAYOUTS: dict[str, Callable[[Hdf5File, ReadOptions], MapsFile | None]] = {
     "maps": read_maps_h5,
     "pyxrf": read_pyxrf_h5,
+    "larch": read_larch_h5,
     "nexus": read_nexus,
     "raw": _refuse_raw,
 }
@@ -42,7 +44,7 @@ def read_layouts(
 ) -> MapsFile:
     """Return the maps of an HDF5 file, read in this process.
 
-    A damaged file can make libhdf5 crash or hang; `apart.read_apart` survives that.
+    A damaged file can make libhdf5 crash or hang; `hdf5_process.read_apart` survives that.
 
     Parameters
     ----------
@@ -88,6 +90,7 @@ def read_layouts(
 LOOKED_FOR = {
     "maps": f"{', '.join(values for values, _ in CANDIDATES)} (MAPS)",
     "pyxrf": "xrfmap/detsum/xrf_fit, xrf_roi (PyXRF)",
+    "larch": "xrmmap/roimap/mcasum (Larch)",
     "nexus": "NXdata groups with maps that are named after elements (NeXus, PyMca)",
     "raw": "MAPS_RAW (2-ID)",
 }

@@ -41,6 +41,7 @@ FILE_READERS = (
     FileReader("hdf5", "HDF5 of any layout below", _is_hdf5, _apart("hdf5")),
     FileReader("maps", "MAPS HDF5 (APS), v9 and v10", _is_hdf5, _apart("maps")),
     FileReader("pyxrf", "PyXRF HDF5 (NSLS-II)", _is_hdf5, _apart("pyxrf")),
+    FileReader("larch", "XRM maps of Larch (GSECARS), HDF5", _is_hdf5, _apart("larch")),
     FileReader("nexus", "NeXus HDF5 with NXdata, PyMca's too", _is_hdf5, _apart("nexus")),
     FileReader("mda", "MDA of EPICS's saveData, spectra beside it", is_mda, _apart("mda")),
     FileReader("tiff", "TIFF and OME-TIFF, JSON beside it", is_tiff, _apart("tiff")),
