@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xrf_sr_plans.errors import FileFormatError
-from xrf_sr_plans.maps.files import read_maps
+from xrf_sr_plans.maps.files import ReadOptions, read_maps
 from xrf_sr_plans.maps.files.mda import read_mda
 
 NY, NX = 5, 7
@@ -134,6 +134,98 @@ def test_what_holds_no_elements_is_refused_in_words(tmp_path):
     path.write_bytes(struct.pack(">f", 1.4) + whole(1, 1, 5, 1, 0))
     with pytest.raises(FileFormatError, match="1 dimensions"):
         read_maps(path)
+
+
+BINS, GAIN_KEV = 64, 0.25
+SHARES = {"dxp:mca1": 0.25, "dxp:mca2": 0.75}
+LINES = {"Fe": slice(26, 27), "Zn": slice(35, 36)}
+"""Bins around the lines of iron and of zinc: their centers are at 6.5 and 8.75 keV."""
+
+
+def spectrum(row, column, share):
+    counts = np.full(BINS, 0.0)
+    counts[LINES["Fe"]] = share * FE[row, column]
+    counts[LINES["Zn"]] = share * (100 - FE[row, column])
+    counts[50] = 999
+    return counts
+
+
+def write_cube(path, extra=(), short=(), names=tuple(SHARES), innermost="bin"):
+    """A map with a scan over the bins of the spectra at each point, of two detector elements."""
+    outer, along = (("2xfm:m13.VAL", "Sample Y", "mm", Y), ("2xfm:m12.VAL", "Sample X", "mm", X))
+    head = struct.pack(">f", 1.4) + whole(11, 3, NY, NX, BINS, 1, 0)
+
+    def point(row, column):
+        done = 20 if (row, column) in short else None
+        channels = [(f"{name}.VAL", spectrum(row, column, SHARES.get(name, 1))) for name in names]
+        return scan(1, (innermost, "", "", np.arange(BINS)), channels, done)
+
+    at = len(head) + len(scan(3, outer, [], offsets=[0] * NY))
+    places, rows = [], b""
+    for row in range(NY):
+        places.append(at + len(rows))
+        first = places[-1] + len(scan(2, along, [], offsets=[0] * NX))
+        points = [point(row, column) for column in range(NX)]
+        offsets = first + np.cumsum([0, *map(len, points[:-1])])
+        rows += scan(2, along, [], offsets=offsets.tolist()) + b"".join(points)
+    body = scan(3, outer, [], offsets=places) + rows
+    content = whole(len(extra))
+    for name, value in extra:
+        content += text(name) + text("")
+        if isinstance(value, str):
+            content += whole(0) + text(value)
+        else:
+            content += whole(34, 1) + text("") + struct.pack(">d", value)
+    path.write_bytes(head[:-4] + whole(len(head) + len(body)) + body + content)
+    return path
+
+
+CALIBRATED = [(f"{name}.{key}", value) for name in SHARES
+              for key, value in (("CALO", 0.0), ("CALS", GAIN_KEV))]  # fmt: skip
+
+
+def labelled(name, bins, number):
+    known = {"NM": f"{name} Ka", "LO": float(bins.start), "HI": float(bins.stop - 1)}
+    return [(f"{mca}.R{number}{key}", value) for mca in SHARES for key, value in known.items()]
+
+
+@pytest.mark.parametrize(
+    ("options", "extra"),
+    [
+        (ReadOptions(elements=("Fe", "Zn")), CALIBRATED),
+        (ReadOptions(elements=("Fe", "Zn"), energy_kev=(0.0, GAIN_KEV)), []),
+        (ReadOptions(), labelled("Fe", LINES["Fe"], 0) + labelled("Zn", LINES["Zn"], 7)),
+    ],
+)
+def test_spectra_at_the_points_are_cut_at_lines_or_by_the_records_regions(tmp_path, options, extra):
+    found = read_maps(write_cube(tmp_path / "2xfm_0002.mda", extra), options=options)
+    assert [name.removesuffix(" Ka") for name in found.elements] == ["Fe", "Zn"]
+    np.testing.assert_allclose(found.maps, [FE, 100 - FE])
+    np.testing.assert_allclose(found.x_um, 1000 * X)
+    np.testing.assert_allclose(found.y_um, 1000 * Y)
+
+
+def test_a_spectrum_that_was_cut_off_is_a_hole(tmp_path):
+    path = write_cube(tmp_path / "2xfm_0002.mda", CALIBRATED, short=[(2, 3)])
+    found = read_maps(path, options=ReadOptions(elements=("Fe",)))
+    assert np.argwhere(np.isnan(found.maps[0])).tolist() == [[2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("known", "elements", "says"),
+    [
+        ({}, (), r"spectra of 64 bins at its points \(dxp:mca1, dxp:mca2\), and nothing says"),
+        ({}, ("Fe",), r"the spectra of dxp:mca1 are not in the file \(CALO, CALS"),
+        ({"extra": CALIBRATED}, ("Mo",), "the line of Mo at 17.480 keV lies outside"),
+        ({"extra": [("dxp:mca1.CALO", 0.0), ("dxp:mca1.CALS", -1.0)]}, ("Fe",), "makes no energ"),
+        ({"names": ("2xfm:scaler1.S2",), "innermost": "2xfm:theta.VAL"}, ("Fe",),
+         r"three dimensions, the innermost of .* moves 2xfm:theta.VAL and reads 2xfm:scaler1"),
+    ],
+)  # fmt: skip
+def test_what_spectra_lack_is_refused_by_name(tmp_path, known, elements, says):
+    path = write_cube(tmp_path / "2xfm_0002.mda", **known)
+    with pytest.raises(FileFormatError, match=says):
+        read_maps(path, options=ReadOptions(elements=elements))
 
 
 @pytest.mark.parametrize("cut", [3, 20, 60, 200, 500])

@@ -76,7 +76,8 @@ class MdaScan:
     positioners, detectors
         Its channels.
     inner
-        The scans at its points, None where there is none.
+        The scans at its points, None where there is none. Numbers of the innermost scans of three
+        are as they are stored, big-endian.
     """
 
     rank: int
@@ -95,7 +96,7 @@ class Mda:
     Parameters
     ----------
     scan
-        The outer scan.
+        The outer scan, of the rank 2, or 3 where there are scans at each point of its rows.
     extra
         Value of each process variable that was saved besides, by its name: a text, or numbers.
     """
@@ -105,7 +106,7 @@ class Mda:
 
 
 def read_mda(path: Path, shown: str, before: Callable[[int], None]) -> Mda:
-    """Return what an MDA file of a two-dimensional scan holds.
+    """Return what an MDA file holds, of two dimensions or of three with spectra at the points.
 
     Parameters
     ----------
@@ -119,8 +120,7 @@ def read_mda(path: Path, shown: str, before: Callable[[int], None]) -> Mda:
     Raises
     ------
     FileFormatError
-        It is no MDA file, a damaged one, or one of more than two dimensions (with spectra at each
-        point), which hold no maps of elements.
+        It is no MDA file, a damaged one, or one of one dimension or of more than three.
     """
     content = path.read_bytes()
     try:
@@ -129,14 +129,15 @@ def read_mda(path: Path, shown: str, before: Callable[[int], None]) -> Mda:
         if not 1.0 <= version < 2 or not 1 <= rank <= 4:
             raise FileFormatError(f"{shown}: no MDA file: version {version:g}, {rank} dimensions")
         shape = [stream.whole() for _ in range(rank)]
-        if rank != 2:
+        if rank not in (2, 3):
             raise FileFormatError(
                 f"{shown}: an MDA file of {rank} dimensions {shape}; two are needed, a row of"
-                " points for each point of the outer scan"
+                " points for each point of the outer scan, or three with spectra at these points"
             )
         stream.whole()  # whether all rows have the same length, which they say themselves
         extra = stream.whole()
-        tree = _scan(stream, rank, before)
+        # There may be millions of numbers in the spectra of a map: they stay as they are.
+        tree = _scan(stream, rank, before, stream.stored if rank > 2 else stream.numbers)
         stream.at = extra
         return Mda(tree, _extra(stream) if extra > 0 else {})
     except FileFormatError:
@@ -180,12 +181,21 @@ class _Xdr:
         return raw.decode("latin-1").strip("\0 ")
 
     def numbers(self, count: int, kind: str) -> np.ndarray:
-        values = np.frombuffer(self.take(count * np.dtype(kind).itemsize), dtype=kind)
-        return values.astype(float)
+        return self.stored(count, kind).astype(float)
+
+    def stored(self, count: int, kind: str) -> np.ndarray:
+        """Return numbers as they are stored, without memory of their own."""
+        return np.frombuffer(self.take(count * np.dtype(kind).itemsize), dtype=kind)
 
 
-def _scan(stream: _Xdr, most: int, before: Callable[[int], None]) -> MdaScan:
-    """Return the scan that begins here, and those within it."""
+def _scan(
+    stream: _Xdr,
+    most: int,
+    before: Callable[[int], None],
+    innermost: Callable[[int, str], np.ndarray],
+) -> MdaScan:
+    """Return the scan that begins here, and those within it; `innermost` reads their numbers."""
+    numbers = innermost if most == 1 else stream.numbers
     rank = stream.count(most)
     if rank != most:
         raise ValueError(f"a scan of {rank} dimensions, where one of {most} is due")
@@ -202,7 +212,7 @@ def _scan(stream: _Xdr, most: int, before: Callable[[int], None]) -> MdaScan:
         stream.real()
     before(num * (n_positioners + n_detectors))
     placed, counted = (
-        tuple(MdaChannel(*known, stream.numbers(num, kind)[:done]) for known in channels)
+        tuple(MdaChannel(*known, numbers(num, kind)[:done]) for known in channels)
         for channels, kind in ((positioners, ">f8"), (detectors, ">f4"))
     )
     inner: list[MdaScan | None] = []
@@ -211,7 +221,7 @@ def _scan(stream: _Xdr, most: int, before: Callable[[int], None]) -> MdaScan:
             inner.append(None)
             continue
         stream.at = int(offset)
-        inner.append(_scan(stream, rank - 1, before))
+        inner.append(_scan(stream, rank - 1, before, innermost))
     return MdaScan(rank, num, done, name, placed, counted, tuple(inner))
 
 

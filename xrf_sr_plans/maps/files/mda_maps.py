@@ -5,7 +5,8 @@ of an mca record (``mca1.R16``), their labels (``mca1.R16NM``: Fe Ka), which are
 of which element. In a fly scan spectra are written into a file of their own beside this one
 (``NAME_*.h5``, ``MAPS_RAW/data_a`` ... [energy bin, row, column] for each element of the
 detector), and the same labels with their limits (``R16LO``, ``R16HI``) say where to cut. Elements
-of the detector are added up, each by its own limits.
+of the detector are added up, each by its own limits. Scans of three dimensions
+have the spectra at their points (`mda_spectra`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.maps.files.hdf5 import Hdf5File, is_numbers
 from xrf_sr_plans.maps.files.mda import Mda, MdaChannel, read_mda
+from xrf_sr_plans.maps.files.mda_spectra import limit_of, regions_of_points
 from xrf_sr_plans.maps.files.model import FileAxis, LiveTime, MapsFile, build
 from xrf_sr_plans.maps.files.options import ReadOptions
 
@@ -47,13 +49,16 @@ def read_mda_maps(
     Raises
     ------
     FileFormatError
-        It is damaged, no scan of two dimensions, or holds no regions of interest with labels.
+        It is damaged, no scan of two dimensions, or holds neither regions of interest with labels
+        nor spectra at its points.
     """
     mda = read_mda(path, shown, before)
     found = _regions_at_points(mda)
+    live_time, notes = None, []
     if found is not None:
         names, maps, layout = found
-        live_time, notes = None, []
+    elif mda.scan.rank == 3:
+        names, maps, layout, notes = regions_of_points(mda, labels_of(mda), shown, options, before)
     else:
         spectra = companion(path)
         if spectra is None:
@@ -86,7 +91,7 @@ def _escaped(stem: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", stem)
 
 
-def _labels(mda: Mda) -> dict[tuple[str, int], str]:
+def labels_of(mda: Mda) -> dict[tuple[str, int], str]:
     """Return the label of each region of interest, by mca record and number."""
     labels = {}
     for name, value in mda.extra.items():
@@ -100,7 +105,7 @@ def _labels(mda: Mda) -> dict[tuple[str, int], str]:
 
 def _regions_at_points(mda: Mda) -> tuple[list[str], np.ndarray, str] | None:
     """Return names and maps [element, row, point] of regions that the scan itself has."""
-    labels = _labels(mda)
+    labels = labels_of(mda)
     rows = mda.scan.inner
     planes: dict[str, np.ndarray] = {}
     shape = (len(rows), max((row.num for row in rows if row is not None), default=0))
@@ -122,7 +127,7 @@ def _regions_of_spectra(
     mda: Mda, path: Path, shown: str, before: Callable[[int], None]
 ) -> tuple[list[str], np.ndarray, str, LiveTime | None, list[str]]:
     """Return names and maps [element, row, column] of regions cut out of raw spectra."""
-    labels = _labels(mda)
+    labels = labels_of(mda)
     records = sorted({mca for mca, _ in labels}, key=lambda name: (len(name), name))
     planes: dict[str, np.ndarray] = {}
     seen: Counter[str] = Counter()
@@ -144,7 +149,7 @@ def _regions_of_spectra(
             for (mca, number), label in labels.items():
                 if mca != record:
                     continue
-                low, high = (_limit(mda, f"{mca}.R{number}{end}") for end in ("LO", "HI"))
+                low, high = (limit_of(mda, f"{mca}.R{number}{end}") for end in ("LO", "HI"))
                 if 0 <= low <= high < len(spectra):
                     counts = spectra[low : high + 1].sum(axis=0, dtype=float)
                     before_it = planes.get(label)
@@ -170,11 +175,6 @@ def _regions_of_spectra(
         )
     layout = f"{path.name} MAPS_RAW"
     return list(planes), np.stack(list(planes.values())), layout, live_time, notes
-
-
-def _limit(mda: Mda, name: str) -> int:
-    value = mda.extra.get(name)
-    return int(value[0]) if isinstance(value, np.ndarray) and value.size else -1
 
 
 def _axes(mda: Mda, shown: str) -> tuple[dict[str, FileAxis], list[str]]:
