@@ -106,7 +106,7 @@ def test_a_survey_is_taken_home_as_one_map(latest_and_session, tmp_path: Path):
         np.testing.assert_array_equal(plot[plot.attrs["signal"]][:], made.value.values[0])
         group = entry["composite"]
         assert group.attrs["NX_class"] == "NXdata"
-        assert list(group.attrs["axes"]) == ["element", "y", "x"]
+        assert list(group.attrs["axes"]) == ["element_index", "y", "x"]
         signal = group[group.attrs["signal"]]
         assert signal.attrs["units"] == "photons"
         np.testing.assert_array_equal(signal[:], made.value.values)

@@ -12,11 +12,12 @@ import pytest
 from support.maps_to_export import ELEMENTS, MODEL, composite, enhanced, measured_rows
 from xrf_sr_plans.errors import ConfigError, GridError
 from xrf_sr_plans.maps.elemental import ElementalMaps
-from xrf_sr_plans.maps.files import as_photons
+from xrf_sr_plans.maps.files import as_photons, read_maps
 from xrf_sr_plans.maps.files.hdf5_layouts import read_layouts
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.store.exports import FORMATS, export_map, format_for, new_file, write_enhanced
 from xrf_sr_plans.store.exports.nexus import group_names
+from xrf_sr_plans.store.exports.verification import SIGNAL, write_verification
 
 X_UM = 1000.25 + 1.5 * np.arange(20)
 Y_UM = -40.5 + 1.5 * np.arange(12)
@@ -74,7 +75,7 @@ def test_all_elements_are_also_one_array(tmp_path: Path) -> None:
     maps = enhanced()
     with h5py.File(export_map(maps, tmp_path / "map.h5")) as file:
         stack = file["entry/enhanced"]
-        assert list(stack.attrs["axes"]) == ["element", "y", "x"]
+        assert list(stack.attrs["axes"]) == ["element_index", "y", "x"]
         assert texts(stack["element"]) == ELEMENTS
         for name in ("estimate", "sigma", "lower", "upper", "baseline", "trusted"):
             np.testing.assert_array_equal(stack[name][:], maps.dataset[name].values)
@@ -82,6 +83,68 @@ def test_all_elements_are_also_one_array(tmp_path: Path) -> None:
         assert json.loads(stack.attrs["attributes_json"])["model"] == MODEL
         # Where files of before had it.
         assert file["enhanced/estimate"] == stack["estimate"]
+
+
+def plottable(group: h5py.Group, name: str) -> h5py.Dataset:
+    """Return an array of a group that h5web plots: of plain numbers, and not a single one."""
+    array = group[name]
+    assert isinstance(array, h5py.Dataset)
+    assert array.dtype.kind in "iuf", f"{group.name}/{name} holds {array.dtype}"
+    assert array.dtype.itemsize in (1, 2, 4, 8)
+    assert array.shape
+    return array
+
+
+MAKERS = {"enhanced": enhanced, "composite": composite, "measured": measured_rows}
+
+
+@pytest.mark.parametrize("kind", [*MAKERS, "verification"])
+def test_every_plot_of_a_file_is_one_that_h5web_takes(tmp_path: Path, kind: str) -> None:
+    """What silx-kit/h5web asks of NXdata, in `vis-packs/nexus/utils.ts`."""
+    path = tmp_path / "map.h5"
+    if kind == "verification":
+        write_verification([{"element": "Fe", SIGNAL: 0.9, "gain_db": 1.0}], path)
+    else:
+        export_map(MAKERS[kind](), path)
+    with h5py.File(path) as file:
+        default = file[file.attrs["default"]]
+        groups: list[h5py.Group] = []
+        file.visititems(lambda _, node: groups.append(node) if is_nxdata(node) else None)
+        assert default[default.attrs["default"]] in groups
+        for group in groups:
+            assert isinstance(group.attrs["signal"], str)
+            signal = plottable(group, group.attrs["signal"])
+            for name in group.attrs.get("auxiliary_signals", ()):
+                assert plottable(group, name).shape == signal.shape
+            errors = f"{signal.name.rsplit('/', 1)[-1]}_errors"
+            if errors in group:
+                assert plottable(group, errors).shape == signal.shape
+            axes = [plottable(group, name) for name in group.attrs["axes"]]
+            assert [axis.shape for axis in axes] == [(size,) for size in signal.shape]
+            if signal.ndim >= 2:
+                assert signal.attrs["interpretation"] == "image"
+            assert "title" not in group
+
+
+def is_nxdata(node: object) -> bool:
+    return isinstance(node, h5py.Group) and node.attrs.get("NX_class") == "NXdata"
+
+
+def test_the_array_of_all_elements_is_read_by_their_names(tmp_path: Path) -> None:
+    path = export_map(maps := enhanced(), tmp_path / "map.h5")
+    with h5py.File(path, "a") as file:
+        stack = file["entry/enhanced"]
+        names = ("estimate", "element", "element_index", "x", "y")
+        kept = {name: stack[name][()] for name in names}
+        attributes = dict(stack.attrs)
+        del file["entry"], file["enhanced"]
+        group = file.create_group("entry/enhanced")
+        group.attrs.update(attributes)
+        for name, values in kept.items():
+            group[name] = values
+    found = read_maps(path)
+    assert list(found.elements) == ELEMENTS
+    np.testing.assert_allclose(found.maps, maps.estimate.values, rtol=1e-6)
 
 
 def test_a_nexus_file_says_by_what_and_from_what_it_was_made(tmp_path: Path) -> None:

@@ -180,6 +180,19 @@ def _axis_names(file: Hdf5File, group: Any, first: Any) -> list[str]:
     return ["" if name == "." else name for name in names]
 
 
+def _named_beside(file: Hdf5File, group: Any, axes: Sequence[str]) -> list[tuple[int, str]]:
+    """Return place and name of what lies along an axis besides the axes of a plot.
+
+    Viewers that plot along numbers only get numbers there, and have names beside them.
+    """
+    found = []
+    for name in file.members(group):
+        place = file.attribute(group, f"{name}_indices") if name not in axes else None
+        if isinstance(place, int | np.integer) and 0 <= place < 3:
+            found.append((int(place), name))
+    return found
+
+
 def _maps(file: Hdf5File, group: Any) -> _Maps | None:
     """Return the maps of a group; None where it holds none."""
     signals = _signals(file, group)
@@ -188,7 +201,7 @@ def _maps(file: Hdf5File, group: Any) -> _Maps | None:
     first = next(iter(signals.values()))
     axes = _axis_names(file, group, first)
     if first.ndim == 3:
-        for place, name in enumerate(axes[:3]):
+        for place, name in [*enumerate(axes[:3]), *_named_beside(file, group, axes)]:
             listed = file.find(name, group) if name else None
             if listed is not None and is_texts(listed) and listed.size == first.shape[place]:
                 rest = tuple(axes[:place] + axes[place + 1 :])

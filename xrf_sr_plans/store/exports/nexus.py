@@ -49,6 +49,8 @@ _TAKEN = ("maps", "measured", "enhanced", "composite", "verification", "process"
 """Names in the entry that no element can have."""
 SHARED = {"i0": ("i0", ""), "live_time_s": ("live_time", "s"), "coverage": ("coverage", "")}
 """Name in the file, and unit, of arrays (y, x) that belong to no element."""
+_LONGEST_LABEL = 100
+"""Characters of an axis's label, above which it doesn't list the elements."""
 _LARGEST_ATTRIBUTE = 32_000
 """Bytes that an attribute may take; HDF5 stores none above 64 kB."""
 
@@ -228,11 +230,19 @@ def _write_stack(entry: h5py.Group, exported: ExportedMap) -> None:
         {
             "NX_class": "NXdata",
             "signal": exported.signal,
-            "axes": ["element", "y", "x"],
+            # h5web plots along numbers only: names of elements are no axis to it.
+            "axes": ["element_index", "y", "x"],
+            "element_index_indices": 0,
+            "element_indices": 0,
+            "y_indices": 1,
+            "x_indices": 2,
             "title": exported.title,
         }
     )
     group.create_dataset("element", data=text_array(exported.elements))
+    index = group.create_dataset("element_index", data=np.arange(len(names), dtype=np.int32))
+    listed = ", ".join(f"{place} {element}" for place, element in enumerate(exported.elements))
+    index.attrs["long_name"] = f"element ({listed})" if len(listed) <= _LONGEST_LABEL else "element"
     _write_axes(group, exported)
     different = list(dict.fromkeys(exported.units))
     for name in exported.planes:
