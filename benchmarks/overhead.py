@@ -25,7 +25,7 @@ from bluesky import RunEngine
 
 from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
 from xrf_sr_plans.callbacks.tap import Tap
-from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.config import Settings
 from xrf_sr_plans.devices.protocols import RowTimeModel
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.maps.grid import ScanGrid
@@ -109,7 +109,8 @@ class Bench:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Fly all maps and return the table."""
-    settings = AnalysisSettings.load(hang_timeout_s=10 * options.seconds + 600)
+    patience = {"hang_timeout_s": 10 * options.seconds + 600}
+    settings = Settings.load(analysis=patience).of_analysis
     with AnalysisProcess(settings) as analysis:
         bench = Bench(options, analysis)
         bench.fly("warm-up", tapped=True)

@@ -23,7 +23,7 @@ def problems(wheel: Path, root: Path) -> list[str]:
         (path, Path("xrf_sr_plans") / path.relative_to(root))
         for path in (root / "callbacks").rglob("*")
     ]
-    wanted = {".py", ".npz", ".json", ".safetensors", ".typed"}
+    wanted = {".py", ".npz", ".json", ".safetensors", ".typed", ".toml"}
     found += [
         f"{target} is missing"
         for path, target in sources

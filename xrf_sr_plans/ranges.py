@@ -78,6 +78,24 @@ ANY_NUMBER = Range(-1e12, 1e12)
 """Every number that a position, or anything else of a beamline, can be in its unit."""
 SEED = Range(0, 2**63 - 1, whole=True)
 """What seeds numpy's generators, and fits into a document."""
+BEAMLINE_RANGES: Mapping[str, Range] = {
+    "max_rate_hz": ABOVE_ZERO,
+    "max_points": Range(1, 10**9, whole=True),
+    "max_velocity_um_s": ABOVE_ZERO,
+    "encoder_um": ABOVE_ZERO,
+    "readout_ms": ZERO_OR_MORE,
+    "run_up_um": ZERO_OR_MORE,
+    "probe_fwhm_um": ZERO_OR_MORE,
+    "flux_ph_s": ABOVE_ZERO,
+}
+"""What the numbers of a beamline can be."""
+TIME_RANGES: Mapping[str, Range] = {
+    "overhead_s": ZERO_OR_MORE,
+    "dwell_scale": ABOVE_ZERO,
+    "patience": ZERO_OR_MORE,
+    "grace_s": ZERO_OR_MORE,
+}
+"""What the numbers of a time model can be."""
 
 
 def check(owner: str, *flaws: str) -> None:

@@ -6,6 +6,7 @@ import atexit
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bluesky import RunEngine
@@ -14,11 +15,14 @@ from xrf_sr_plans.approval.desk import ApprovalDesk
 from xrf_sr_plans.approval.folder import ApprovalFolder
 from xrf_sr_plans.callbacks.analysis_link import AnalysisLink
 from xrf_sr_plans.callbacks.tap import Tap
-from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.config import AnalysisSettings, QueueSettings, Settings
+from xrf_sr_plans.config.logs import close_log, open_log
 from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.plans.binding import bind_plans
+from xrf_sr_plans.queueing.client import connect_zmq
+from xrf_sr_plans.queueing.rescan_queue import RescanQueue
 from xrf_sr_plans.schema import DocumentSink
 from xrf_sr_plans.store.run_store import OFF, RunStore, open_store
 
@@ -64,6 +68,7 @@ class Session:
     approvals: ApprovalDesk | None = None
     console: Console | None = None
     _tokens: Sequence[int] = ()
+    _log: logging.Handler | None = None
 
     @property
     def names(self) -> dict[str, Any]:
@@ -91,6 +96,7 @@ class Session:
             self.store.close(timeout_s)
         if self.console is not None:
             self.console.close()
+        close_log(self._log)
 
     def __enter__(self) -> Session:
         return self
@@ -103,7 +109,7 @@ def start_session(
     run_engine: RunEngine | None,
     beamline: Beamline,
     *,
-    settings: AnalysisSettings | None = None,
+    settings: Settings | AnalysisSettings | str | Path | None = None,
     in_process: bool = False,
     result_sinks: Sequence[DocumentSink] = (),
     store: str | None = None,
@@ -122,7 +128,8 @@ def start_session(
     beamline
         The beamline, of which the device `analysis` is replaced by that of this session.
     settings
-        Settings of the analysis; by default those of the environment.
+        All settings or those of the analysis alone, or a settings file; by default those that the
+        beamline was made from, else those of the environment.
     in_process
         Whether the analysis runs in a thread of this process, instead of in a process of its own.
     result_sinks
@@ -130,8 +137,9 @@ def start_session(
         which an exception is only logged.
     store
         Where all runs are kept, measured and analyzed ones: a folder, the address of a Tiled
-        server, or another place of `store.run_store.RunStore`. None or "off": this session keeps
-        nothing, as where the profile has a catalog of its own.
+        server, or another place of `store.run_store.RunStore`. "off": this session keeps
+        nothing, as where the profile has a catalog of its own. None: what the settings say, which
+        is "off" unless they say otherwise.
     approvals
         Folder in which regions wait for approval, which pages and other sessions of this machine
         share. None: `approval.folder.default_approval_dir`; "off": nobody is asked.
@@ -153,9 +161,12 @@ def start_session(
     """
     if console and run_engine is None:
         raise ConfigError("console=True needs the RunEngine; run_engine is None")
-    settings = settings or AnalysisSettings.load()
-    settings.check_places()
-    kept, desk = open_store(store), _desk(approvals)
+    told = _all_settings(settings, beamline)
+    told.check_places()
+    if told.queue is not None and beamline.rescan_queue is None:
+        beamline = replace(beamline, rescan_queue=_rescan_queue(told.queue))
+    kept, desk = open_store(told.store.where if store is None else store), _desk(approvals)
+    log = open_log(told.log)
     shown = None
     if console and run_engine is not None:
         # Imported here, because a session without a console needs none of it.
@@ -163,7 +174,8 @@ def start_session(
 
         shown = Console(run_engine, beamline, desk)
     sinks = [*result_sinks, *([] if shown is None else shown.result_sinks)]
-    link = _link(settings, sinks if kept is None else [*sinks, kept], in_process=in_process)
+    sinks = sinks if kept is None else [*sinks, kept]
+    link = _link(told.of_analysis, sinks, in_process=in_process)
     analysis = AnalysisDevice(name="analysis", source=link)
     bound = replace(beamline, analysis=analysis, approvals=desk)
     subscribers = [Tap(link)] if kept is None else [Tap(link), kept]
@@ -179,6 +191,7 @@ def start_session(
         desk,
         shown,
         [] if run_engine is None else [run_engine.subscribe(one) for one in subscribers],
+        log,
     )
     atexit.register(session.close)
     if shown is not None:
@@ -191,6 +204,30 @@ def _desk(approvals: str | None) -> ApprovalDesk | None:
     if approvals is not None and approvals.strip().lower() == OFF:
         return None
     return ApprovalDesk(ApprovalFolder(approvals))
+
+
+def _all_settings(
+    settings: Settings | AnalysisSettings | str | Path | None, beamline: Beamline
+) -> Settings:
+    """Return all settings, of which those of the beamline count where nothing else was given."""
+    if isinstance(settings, AnalysisSettings):
+        return (beamline.settings or Settings()).model_copy(update={"analysis": settings})
+    if isinstance(settings, Settings):
+        return settings
+    if settings is None and beamline.settings is not None:
+        return beamline.settings
+    return Settings.load(settings)
+
+
+def _rescan_queue(settings: QueueSettings) -> RescanQueue:
+    return RescanQueue(
+        connect=connect_zmq(
+            settings.control_address, settings.info_address, timeout_s=settings.request_timeout_s
+        ),
+        timeout_s=settings.timeout_s,
+        attempts=settings.attempts,
+        position=settings.position,
+    )
 
 
 def _link(

@@ -34,6 +34,7 @@ from xrf_sr_plans.callbacks.service.messages import (
     RunSummary,
     ToWorker,
 )
+from xrf_sr_plans.config.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, formatter
 from xrf_sr_plans.errors import WorkerError
 
 if TYPE_CHECKING:
@@ -219,10 +220,8 @@ def main() -> None:
     if sys.platform == "linux":
         # A process that is stopped or stuck in C can't notice by reading that its parent died.
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-    logging.basicConfig(
-        level=os.environ.get("XRF_SR_LOG_LEVEL", "INFO"),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log = logging.StreamHandler(sys.stderr)
+    log.setFormatter(formatter(os.environ.get(FORMAT_VARIABLE, "text")))
+    logging.basicConfig(level=os.environ.get(LEVEL_VARIABLE, "INFO"), handlers=[log])
     Worker(receive, send).work()  # type: ignore[arg-type]
     os._exit(0)

@@ -18,6 +18,7 @@ from typing import IO, Any
 from xrf_sr_plans.callbacks.service.frames import read_frame
 from xrf_sr_plans.callbacks.service.messages import FROM_WORKER, FromWorker
 from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.config.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, message_of
 from xrf_sr_plans.errors import WorkerError
 
 logger = logging.getLogger(__name__)
@@ -186,7 +187,7 @@ class WorkerProcess:
             return ""
         finally:
             self._close_log()
-        return f": {lines[-1]}" if lines else ""
+        return f": {message_of(lines[-1])}" if lines else ""
 
     def _close_log(self) -> None:
         if hasattr(self._log, "close"):
@@ -211,4 +212,6 @@ def _environment(settings: AnalysisSettings) -> dict[str, str]:
     """Return the environment of the worker; what is set there about the caches is kept."""
     bounds = dict.fromkeys(_CACHE_VARIABLES, str(_CACHED_CONVOLUTIONS))
     threads = dict.fromkeys(_THREAD_VARIABLES, str(settings.threads))
-    return bounds | os.environ | threads
+    log = {LEVEL_VARIABLE: settings.log_level, FORMAT_VARIABLE: settings.log_format}
+    given = {name: value for name, value in log.items() if value is not None}
+    return bounds | os.environ | threads | given

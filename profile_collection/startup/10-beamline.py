@@ -1,17 +1,15 @@
-"""Make the devices of a simulated beamline.
+"""Make the beamline that a settings file describes: a simulated one, unless another is named.
 
-At a real beamline this file makes a `Beamline` of its own axes, flyer and shutter instead.
+The variable XRF_SR_SETTINGS names another file. `xrf-sr config example` writes one to begin with.
 """
 
 import os
 
-from xrf_sr_plans.devices.sim import make_beamline
+from xrf_sr_plans import Beamline
+from xrf_sr_plans.config.examples import example
 
-# XRF_SIM_CLOCK is "real", "instant", or a factor such as 10 for ten times as fast as real.
-beamline = make_beamline(
-    os.environ.get("XRF_SIM_SAMPLE", "zagami"), clock=os.environ.get("XRF_SIM_CLOCK", "real")
+# The simulation's clock may be set by XRF_SIM_CLOCK, and its sample by XRF_SIM_SAMPLE.
+beamline = Beamline.from_settings(
+    os.environ.get("XRF_SR_SETTINGS") or example("simulated"), globals()
 )
-
-samx, samy = beamline.fast, beamline.slow
-xrf, shutter = beamline.flyer, beamline.shutter
-i0, xrfdet = beamline.i0, beamline.detector
+globals().update(beamline.devices)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.config import AnalysisSettings, Settings
 from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.protocols import RowTimeModel
 from xrf_sr_plans.devices.sim import faults, make_beamline
@@ -179,16 +179,16 @@ def test_a_setting_is_refused_wherever_it_comes_from(tmp_path, name, value):
     file = tmp_path / "settings.toml"
     file.write_text(f"[analysis]\n{name} = {value}\n")
     for load in (
-        lambda: AnalysisSettings.load(environment={f"XRF_SR_{name.upper()}": value}),
-        lambda: AnalysisSettings.load(file, environment={}),
-        lambda: AnalysisSettings.load(environment={}, **{name: value}),
+        lambda: Settings.load(environment={f"XRF_SR_{name.upper()}": value}),
+        lambda: Settings.load(file, environment={}),
+        lambda: Settings.load(environment={}, analysis={name: value}),
     ):
         assert name in said(load)
 
 
 def test_a_variable_that_is_set_to_nothing_is_not_set():
-    settings = AnalysisSettings.load(environment={"XRF_SR_MODEL": "", "XRF_SR_THREADS": ""})
-    assert settings == AnalysisSettings()
+    settings = Settings.load(environment={"XRF_SR_MODEL": "", "XRF_SR_THREADS": ""})
+    assert settings.analysis == AnalysisSettings()
 
 
 @pytest.mark.parametrize("name", ["pair_dir", "result_dir", "ledger_dir", "log_file"])

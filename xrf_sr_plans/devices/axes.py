@@ -8,11 +8,39 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.units import um_per_unit, unit_name
 
 logger = logging.getLogger(__name__)
+
+_DECLARED: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+"""Units that the settings of a beamline give to devices which give none themselves."""
+
+
+def declare_unit(device: Any, unit: str) -> None:
+    """Say which unit the positions of a device are in, where it doesn't say so itself.
+
+    Parameters
+    ----------
+    device
+        The positioner.
+    unit
+        A unit of length.
+
+    Raises
+    ------
+    ConfigError
+        The unit is no length, or the device itself gives another one.
+    """
+    name = str(getattr(device, "name", device))
+    scale, own = axis_scale(unit, name), _DeviceReader(device).own_unit()
+    if unit_name(own):
+        if not math.isclose(axis_scale(own, name), scale, rel_tol=1e-9):
+            raise ConfigError(f"axis {name!r} is in {own!r}, and the settings say {unit!r}")
+        return
+    _DECLARED[device] = unit
 
 
 def axis_scale(unit: Any, axis: str) -> float:
@@ -152,6 +180,16 @@ class _DeviceReader:
         return None
 
     def unit(self) -> Any:
+        """Return the unit of positions, as the device or else the settings spell it, or None."""
+        own = self.own_unit()
+        if unit_name(own):
+            return own
+        try:
+            return _DECLARED.get(self._device)
+        except TypeError:  # it can't be referred to weakly, so that nothing was declared
+            return None
+
+    def own_unit(self) -> Any:
         """Return the unit of positions as the device spells it; None where it gives none."""
         for name in ("egu", "motor_egu", "units"):
             value = self.value(name)

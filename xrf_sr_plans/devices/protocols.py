@@ -6,12 +6,20 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, NotRequired, Protocol, TypedDict, runtime_checkable
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NotRequired,
+    Protocol,
+    TypedDict,
+    runtime_checkable,
+)
 
 from bluesky.protocols import (
     Collectable,
     Flyable,
-    HasName,
     Movable,
     NamedMovable,
     Preparable,
@@ -20,17 +28,18 @@ from bluesky.protocols import (
 from bluesky.utils import MsgGenerator
 
 from xrf_sr_plans.devices.row_time import RowTimeModel
+from xrf_sr_plans.devices.stage import FineStage, HeldAxis, device_flaw
 from xrf_sr_plans.maps.region import Region
-from xrf_sr_plans.maps.stage_placement import Sign
 from xrf_sr_plans.ranges import (
     ABOVE_ZERO,
-    ANY_NUMBER,
-    ZERO_OR_MORE,
-    Range,
+    BEAMLINE_RANGES,
     box_flaw,
     check,
     range_flaws,
 )
+
+if TYPE_CHECKING:
+    from xrf_sr_plans.config import Settings
 
 
 class RowRequest(TypedDict):
@@ -144,134 +153,7 @@ class ResultsSource(Protocol):
         ...
 
 
-_BEAMLINE_RANGES: Mapping[str, Range] = {
-    "max_rate_hz": ABOVE_ZERO,
-    "max_points": Range(1, 10**9, whole=True),
-    "max_velocity_um_s": ABOVE_ZERO,
-    "encoder_um": ABOVE_ZERO,
-    "readout_ms": ZERO_OR_MORE,
-    "run_up_um": ZERO_OR_MORE,
-    "probe_fwhm_um": ZERO_OR_MORE,
-    "flux_ph_s": ABOVE_ZERO,
-}
-_NEEDED: Mapping[str, tuple[str, ...]] = {
-    "fast": ("name", "set"),
-    "slow": ("name", "set"),
-    "flyer": ("name", "elements", "prepare", "collect"),
-    "shutter": ("set",),
-    "analysis": ("name", "set", "trigger"),
-    "rescan_queue": ("name", "set", "read"),
-    "approvals": ("name", "set", "trigger", "read"),
-}
-"""What plans use of each device; the axes and the flyer can't be None."""
-
-
-def _device_flaw(field_name: str, device: object) -> str:
-    """Return in words why something can't be a device of a beamline, or "" where it can."""
-    if device is None and field_name not in ("fast", "slow", "flyer"):
-        return ""
-    missing = [name for name in _NEEDED[field_name] if not hasattr(device, name)]
-    lacks = ", no ".join(missing)
-    return f"{field_name} is {device!r:.80}, which has no {lacks}" if missing else ""
-
-
-@dataclass(frozen=True)
-class HeldAxis:
-    """A stage axis that has to be where it was when a region was found, such as z or theta.
-
-    Parameters
-    ----------
-    axis
-        A positioner; its position is looked up as that of the other axes.
-    tolerance
-        How far it may be from where it was, in its own unit.
-
-    Raises
-    ------
-    ConfigError
-        The axis has no name, or the tolerance is not 0 or more.
-    """
-
-    axis: HasName
-    tolerance: float = 0.01
-
-    def __post_init__(self) -> None:
-        check(
-            "held axis",
-            "" if hasattr(self.axis, "name") else f"axis is {self.axis!r:.80}, which has no name",
-            ZERO_OR_MORE.flaw("tolerance", self.tolerance),
-        )
-
-
-@dataclass(frozen=True)
-class FineStage:
-    """Axes of small range on top of a beamline's coarse stage, which fly the rescans.
-
-    Coordinates of the sample are those of the coarse stage while the fine stage is at its center
-    and doesn't fly: ``sample = coarse + sign * (fine - center) + offset``.
-
-    Parameters
-    ----------
-    fast, slow
-        The axes, as those of a `Beamline`. Their limits count, less the run-up.
-    flyer
-        A `RowFlyer` that flies these axes.
-    reach_um
-        Largest (width, height) of one map. Where limits and run-up leave less, that counts.
-    center_um
-        Where the axes (fast, slow) are while the coarse stage flies, in um.
-    sign
-        For each axis +1 where it runs with the coarse axis, and -1 where it runs against it.
-    offset_um
-        How far (x, y) on the sample the beam is from where both stages say it is when the fine
-        stage flies, in um. Verifications of rescans tell it.
-    coarse_error_um
-        How far the coarse stage may stop from where it was sent, in um; so much of the range of
-        the fine stage is kept free on every side.
-    safe_box_um, max_rate_hz, max_points, readout_ms, max_velocity_um_s, encoder_um, run_up_um, \
-time_model
-        As those of a `Beamline`, but for the fine stage. The highest frame rate, the largest
-        number of pixels and the readout time are those of the beamline where they are None.
-
-    Raises
-    ------
-    ConfigError
-        A number is outside its range, or a device is not of its kind. The message lists all of it.
-    """
-
-    fast: NamedMovable[float]
-    slow: NamedMovable[float]
-    flyer: RowFlyer
-    reach_um: tuple[float, float]
-    center_um: tuple[float, float] = (0.0, 0.0)
-    sign: tuple[Sign, Sign] = (1, 1)
-    offset_um: tuple[float, float] = (0.0, 0.0)
-    coarse_error_um: float = 0.5
-    safe_box_um: tuple[tuple[float, float], tuple[float, float]] | None = None
-    max_rate_hz: float | None = None
-    max_points: int | None = None
-    readout_ms: float | None = None
-    max_velocity_um_s: float | None = None
-    encoder_um: float | None = None
-    run_up_um: float | None = None
-    time_model: RowTimeModel = field(default_factory=RowTimeModel)
-
-    def __post_init__(self) -> None:
-        model, box, sign = self.time_model, self.safe_box_um, self.sign
-        is_model = isinstance(model, RowTimeModel)
-        signs = isinstance(sign, (tuple, list)) and len(sign) == 2 and set(sign) <= {1, -1}
-        check(
-            "fine stage",
-            "" if is_model else f"time_model is {model!r:.80}; it must be a RowTimeModel",
-            "" if signs else f"sign is {sign!r:.80}; it must be a pair of 1 or -1",
-            "" if box is None else box_flaw("safe_box_um", box),
-            ABOVE_ZERO.pair_flaw("reach_um", self.reach_um),
-            ANY_NUMBER.pair_flaw("center_um", self.center_um),
-            ANY_NUMBER.pair_flaw("offset_um", self.offset_um),
-            ZERO_OR_MORE.flaw("coarse_error_um", self.coarse_error_um),
-            *range_flaws(vars(self), _BEAMLINE_RANGES),
-            *(_device_flaw(name, vars(self)[name]) for name in ("fast", "slow", "flyer")),
-        )
+_DEVICES = ("fast", "slow", "flyer", "shutter", "analysis", "rescan_queue", "approvals")
 
 
 @dataclass(frozen=True)
@@ -329,6 +211,9 @@ class Beamline:
     held
         Other axes of the stage, which no plan moves. A region carries their positions, and is
         refused where they have moved since.
+    settings
+        The settings that it was made from, which `start_session` uses too; None: it was made by
+        hand.
 
     Raises
     ------
@@ -360,6 +245,37 @@ class Beamline:
     approvals: SettableReadable | None = None
     fine: FineStage | None = None
     held: tuple[HeldAxis, ...] = ()
+    settings: Settings | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def from_settings(
+        cls, settings: Settings | str | Path | None = None, registry: Any = None
+    ) -> Beamline:
+        """Make a beamline from a settings file.
+
+        Nothing moves. Devices that the settings make are connected.
+
+        Parameters
+        ----------
+        settings
+            The file, or settings that were loaded already; with None, the file that the variable
+            ``XRF_SR_SETTINGS`` names.
+        registry
+            Where devices are looked up by name: a namespace such as ``globals()``, a happi
+            client, a registry as that of guarneri and BITS, an object whose attributes are the
+            devices, or a list of these. None: all devices are made by the settings.
+
+        Raises
+        ------
+        ConfigError
+            A setting is unknown or not allowed, or a device is missing, can't be made or is not
+            of its kind. The message lists all of it.
+        """
+        from xrf_sr_plans.config import Settings
+        from xrf_sr_plans.devices.from_settings import BeamlineMaker
+
+        loaded = settings if isinstance(settings, Settings) else Settings.load(settings)
+        return BeamlineMaker(loaded, registry).beamline()
 
     def __post_init__(self) -> None:
         model, box, reach = self.time_model, self.safe_box_um, self.reach_um
@@ -370,8 +286,8 @@ class Beamline:
             "" if is_model else f"time_model is {model!r:.80}; it must be a RowTimeModel",
             "" if box is None else box_flaw("safe_box_um", box),
             "" if reach is None else ABOVE_ZERO.pair_flaw("reach_um", reach),
-            *range_flaws(vars(self), _BEAMLINE_RANGES),
-            *(_device_flaw(name, vars(self)[name]) for name in _NEEDED),
+            *range_flaws(vars(self), BEAMLINE_RANGES),
+            *(device_flaw(name, vars(self)[name]) for name in _DEVICES),
             *self._stage_flaws(),
         )
 
@@ -406,6 +322,16 @@ class Beamline:
             value = getattr(self.fine, name)
             values[name] = getattr(self, name) if value is None else value
         return replace(self, fine=None, **values)
+
+    @property
+    def devices(self) -> dict[str, Any]:
+        """The devices by their names, as a profile puts them into its namespace."""
+        fine = self.fine
+        parts = [self.fast, self.slow, self.flyer, self.shutter]
+        parts += [] if fine is None else [fine.fast, fine.slow, fine.flyer]
+        parts += [one.axis for one in self.held]
+        named = {getattr(part, "name", None): part for part in reversed(parts)}
+        return {name: part for name, part in named.items() if isinstance(name, str)}
 
     @property
     def staged_devices(self) -> Iterator[RowFlyer | Movable[str]]:

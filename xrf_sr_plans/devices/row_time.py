@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from xrf_sr_plans.ranges import ABOVE_ZERO, ZERO_OR_MORE, Range, check, range_flaws
-
-_TIME_RANGES: Mapping[str, Range] = {
-    "overhead_s": ZERO_OR_MORE,
-    "dwell_scale": ABOVE_ZERO,
-    "patience": ZERO_OR_MORE,
-    "grace_s": ZERO_OR_MORE,
-}
+from xrf_sr_plans.ranges import TIME_RANGES, check, range_flaws
 
 
 @dataclass(frozen=True)
@@ -44,7 +36,7 @@ class RowTimeModel:
     grace_s: float = 10.0
 
     def __post_init__(self) -> None:
-        check("time model", *range_flaws(vars(self), _TIME_RANGES))
+        check("time model", *range_flaws(vars(self), TIME_RANGES))
 
     def row_s(self, num: int, dwell_ms: float) -> float:
         """Return the expected seconds for a row of `num` pixels."""

@@ -178,7 +178,7 @@ def _options(
     RefusedError
         One of them is not allowed.
     """
-    from xrf_sr_plans.config import AnalysisSettings
+    from xrf_sr_plans.config import Settings
     from xrf_sr_plans.measurement import checked_factor
     from xrf_sr_plans.replays.options import ReplayOptions
     from xrf_sr_plans.rois.query_parser import parse_query
@@ -186,7 +186,7 @@ def _options(
 
     if find is not None:
         parse_query(find)
-    loaded = AnalysisSettings.load(settings)
+    loaded = Settings.load(settings).of_analysis
     if model is not None:
         model_path(model)
         loaded = loaded.model_copy(update={"model": model})

@@ -85,7 +85,7 @@ class ReplayOptions:
     @property
     def for_replay(self) -> ReplayOptions:
         """The same, but nothing that is replayed joins the ledger or the pairs of live runs."""
-        nowhere = {"pair_dir": None, "ledger_dir": None, "log_file": None}
+        nowhere = dict.fromkeys(("pair_dir", "ledger_dir", "log_file", "log_level", "log_format"))
         return replace(self, settings=self.settings.model_copy(update=nowhere))
 
     @property

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 OFF = "off"
 """The setting that keeps nothing."""
+DEFAULT = "default"
+"""The setting that keeps runs in `default_place`."""
 JSONL = "jsonl:"
 _CATCH_UP_S = 20.0
 """Longest time at the start of a session in which runs are stored that Tiled had missed."""
@@ -182,7 +184,8 @@ def open_store(where: str | None) -> RunStore | None:
     Parameters
     ----------
     where
-        As of `RunStore`; ``off``, "" and None stand for nothing.
+        As of `RunStore`; ``default`` stands for `default_place`, and ``off``, "" and None stand
+        for nothing.
 
     Raises
     ------
@@ -191,7 +194,7 @@ def open_store(where: str | None) -> RunStore | None:
     """
     if not where or where.strip().lower() == OFF:
         return None
-    return RunStore(where)
+    return RunStore(default_place() if where.strip().lower() == DEFAULT else where)
 
 
 def _place(where: str) -> tuple[Place | None, str]:

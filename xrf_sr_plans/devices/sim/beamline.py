@@ -54,6 +54,11 @@ class SimBeamline(Beamline):
     i0: SimI0 = field(kw_only=True)
     detector: SimFluorescence = field(kw_only=True)
 
+    @property
+    def devices(self) -> dict[str, Any]:
+        """The devices by their names, those for step scans among them."""
+        return {**super().devices, self.i0.name: self.i0, self.detector.name: self.detector}
+
 
 def make_beamline(
     sample: str | Sample = "zagami",
@@ -248,7 +253,7 @@ def _sample(sample: str | Sample) -> Sample:
 
 
 def _check_overrides(overrides: dict[str, Any]) -> None:
-    taken = {"fast", "slow", "flyer", "analysis", "shutter", "fine", "readout_ms"}
+    taken = {"fast", "slow", "flyer", "analysis", "shutter", "fine", "readout_ms", "settings"}
     allowed = {field.name for field in fields(Beamline)} - taken
     unknown = sorted(set(overrides) - allowed)
     if unknown:
