@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,21 +116,50 @@ def _row(parameter: Any) -> str:
 
 
 def settings() -> str:
-    """Return the fields of `AnalysisSettings` with the docstrings beneath them."""
-    import ast
-    import inspect
+    """Return all tables of the settings file, with what their fields' docstrings say."""
+    from xrf_sr_plans.config import Settings
+    from xrf_sr_plans.config.beamline import DeviceSettings, HeldAxisSettings
+    from xrf_sr_plans.config.flyers import EpicsFlyerSettings, OwnPlanSettings, StepFlyerSettings
 
-    from xrf_sr_plans.config import AnalysisSettings
+    parts = list(_tables(Settings, ""))
+    for title, model in {
+        "[[beamline.held]]": HeldAxisSettings,
+        "[devices.NAME]": DeviceSettings,
+        '[beamline.flyer] of kind "step"': StepFlyerSettings,
+        '[beamline.flyer] of kind "epics"': EpicsFlyerSettings,
+        '[beamline.flyer] of kind "own-plan"': OwnPlanSettings,
+    }.items():
+        parts.append(_table(title, model))
+    return "\n\n".join(parts) + "\n"
 
-    body = ast.parse(inspect.getsource(AnalysisSettings)).body[0].body  # type: ignore[attr-defined]
-    lines = ["| field | default | |", "|---|---|---|"]
-    for field, below in pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-            name = field.target.id  # type: ignore[union-attr]
-            text = " ".join(str(below.value.value).split())  # type: ignore[attr-defined]
-            default = AnalysisSettings.model_fields[name].default
-            lines.append(f"| `{name}` | `{default}` | {text} |")
-    return "\n".join(lines) + "\n"
+
+def _tables(model: Any, above: str) -> Iterator[str]:
+    """Yield a table for each table of the settings file, those within others after them."""
+    from xrf_sr_plans.config.sources import section_of
+
+    for name, field in model.model_fields.items():
+        inner = section_of(field.annotation)
+        if inner is not None and inner.__name__ != "AxisSettings":
+            yield _table(f"[{above}{name}]", inner)
+            yield from _tables(inner, f"{above}{name}.")
+
+
+def _table(title: str, model: Any) -> str:
+    lines = [f"### `{title}`", _flat([inspect.getdoc(model) or ""]), ""]
+    lines += ["| key | default | |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        default = "must be given" if field.is_required() else f"`{_toml(field)}`"
+        text = _flat([field.description or ""])
+        lines.append(f"| `{field.alias or name}` | {default} | {text} |")
+    return "\n".join(lines)
+
+
+def _toml(field: Any) -> str:
+    """Return the default of a setting as the file spells it; "-" where there is none."""
+    value = field.get_default(call_default_factory=True)
+    if value is None or value in ((), {}) or hasattr(value, "model_fields"):
+        return "-"
+    return json.dumps(value)
 
 
 def model_cards() -> str:

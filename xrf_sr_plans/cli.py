@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import xrf_sr_plans
+from xrf_sr_plans.checkup.commands import config_app
 from xrf_sr_plans.errors import ConfigError, FileFormatError, XrfSrError
 from xrf_sr_plans.measurement import (
     FACTORS,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
 app.command()(replay)
 app.command()(watch)
+app.add_typer(config_app, name="config")
 
 JsonOut = Annotated[Path | None, typer.Option("--json", help="JSON file to write the figures to.")]
 _TABLE_WIDTH = 160

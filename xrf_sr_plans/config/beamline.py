@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
@@ -124,7 +124,7 @@ class StageSettings(Section):
 class FineStageSettings(StageSettings):
     """Axes of small range on top of the coarse stage, which fly the rescans."""
 
-    ranges: ClassVar[Mapping[str, Range]] = BEAMLINE_RANGES | {"coarse_error_um": ZERO_OR_MORE}
+    ranges: ClassVar[Mapping[str, Range]] = {**BEAMLINE_RANGES, "coarse_error_um": ZERO_OR_MORE}
 
     center_um: Pair = (0.0, 0.0)
     """Where the axes are while the coarse stage flies."""
@@ -161,7 +161,7 @@ class BeamlineSettings(StageSettings):
     """Incoming flux in photons/s, for doses in photons; with None, unknown."""
     fine: FineStageSettings | None = None
     """The stage that flies the rescans; with None, the axes that fly the surveys do."""
-    held: Annotated[tuple[HeldAxisSettings, ...], Field(default=())]
+    held: tuple[HeldAxisSettings, ...] = ()
     """Other axes of the stage, which no plan moves and which must not have moved."""
     connect_timeout_s: float = Field(default=10.0, gt=0, le=600, allow_inf_nan=False)
     """Longest wait for devices that are made here to be connected."""

@@ -22,8 +22,9 @@ class Section(BaseModel):
     @classmethod
     def _is_no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse true and false in the place of a number; pydantic takes them for 1 and 0."""
-        if isinstance(value, bool) and info.field_name in cls.ranges:
-            raise ValueError(f"it must be {cls.ranges[info.field_name]}")
+        allowed = cls.ranges.get(str(info.field_name))
+        if allowed is not None and isinstance(value, bool):
+            raise ValueError(f"it must be {allowed}")
         return value
 
     @field_validator("*")

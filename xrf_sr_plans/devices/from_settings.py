@@ -72,13 +72,11 @@ class BeamlineMaker:
         if wanted.fine is not None:
             values["fine"] = self._fine(wanted.fine, simulated)
         held = [
-            self._tried(f"beamline.held.{index}", lambda one=one, index=index: HeldAxis(
-                self.find(one.device, f"beamline.held.{index}.device"), one.tolerance
-            ))
+            (self.find(one.device, f"beamline.held.{index}.device"), one.tolerance)
             for index, one in enumerate(wanted.held)
-        ]  # fmt: skip
+        ]
         self._refuse()
-        values["held"] = tuple(held)
+        values["held"] = tuple(HeldAxis(axis, tolerance) for axis, tolerance in held)
         if simulated is not None:
             return replace(simulated, **values, settings=self.settings)
         return Beamline(**values, settings=self.settings)
@@ -310,7 +308,8 @@ def connect(device: Any, timeout_s: float) -> None:
     if inspect.iscoroutinefunction(inspect.unwrap(begin)) if callable(begin) else False:
         from bluesky.run_engine import call_in_bluesky_event_loop, get_bluesky_event_loop
 
-        if not get_bluesky_event_loop().is_running():
+        loop = get_bluesky_event_loop()
+        if loop is None or not loop.is_running():
             raise ConfigError("it is connected by the RunEngine's loop; make the RunEngine first")
         call_in_bluesky_event_loop(device.connect(timeout=timeout_s), timeout=2 * timeout_s)
 

@@ -74,7 +74,8 @@ class Registry:
 
     def __str__(self) -> str:
         """Return in words where names are looked up."""
-        return " or ".join(dict.fromkeys(map(_kind, self._sources)))
+        others = [one for one in self._sources if one or not isinstance(one, MadeDevices)]
+        return " or ".join(dict.fromkeys(map(_kind, others or self._sources)))
 
 
 def _lookup(source: Any, name: str, what: str) -> Any:

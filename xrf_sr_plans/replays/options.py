@@ -85,7 +85,8 @@ class ReplayOptions:
     @property
     def for_replay(self) -> ReplayOptions:
         """The same, but nothing that is replayed joins the ledger or the pairs of live runs."""
-        nowhere = dict.fromkeys(("pair_dir", "ledger_dir", "log_file", "log_level", "log_format"))
+        names = ("pair_dir", "ledger_dir", "log_file", "log_level", "log_format")
+        nowhere: dict[str, None] = dict.fromkeys(names)
         return replace(self, settings=self.settings.model_copy(update=nowhere))
 
     @property

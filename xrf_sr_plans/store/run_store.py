@@ -96,6 +96,11 @@ class RunStore:
         self._open()
         return self._runs
 
+    @property
+    def is_local(self) -> bool:
+        """Whether runs are kept in a folder, and no server is needed for it."""
+        return self._place is None or self._place.kind == "folder"
+
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything so far is kept; return whether that took less than `timeout_s`."""
         return self._writer.flush(timeout_s)

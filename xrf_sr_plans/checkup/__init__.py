@@ -1,0 +1,1 @@
+"""What the settings name, looked at before the first survey: what is there and what fits."""
