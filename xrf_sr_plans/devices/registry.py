@@ -74,7 +74,7 @@ class Registry:
 
     def __str__(self) -> str:
         """Return in words where names are looked up."""
-        others = [one for one in self._sources if one or not isinstance(one, MadeDevices)]
+        others = [one for one in self._sources if not isinstance(one, MadeDevices) or one]
         return " or ".join(dict.fromkeys(map(_kind, others or self._sources)))
 
 
