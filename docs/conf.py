@@ -16,7 +16,7 @@ write_pages()
 project = "xrf-sr-plans"
 author = "the xrf-sr-plans developers"
 release = version = xrf_sr_plans.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc"]
 # Each parameter is listed once: numpydoc makes the table, and `add_types` puts the types into it.
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
@@ -27,6 +27,8 @@ default_role = "py:obj"
 smartquotes = False
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+# Notebooks are run by `scripts/run_notebooks.py` and by a test, not whenever pages are built.
+nb_execution_mode = "off"
 html_theme = "furo"
 html_show_copyright = False
 exclude_patterns = ["_build"]

@@ -176,6 +176,8 @@ def test_every_page_is_in_a_table_of_contents_and_every_link_has_a_target() -> N
         for page in PAGES
         if page != README and page.name != "index.md" and "decisions" not in page.parts
     }
+    notebooks = (file for file in DOCS.rglob("*.ipynb") if "_build" not in file.parts)
+    written |= {str(file.relative_to(DOCS).with_suffix("")) for file in notebooks}
     assert written == listed - {"explanation/decisions/index"}
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", text_of(page)):

@@ -85,7 +85,8 @@ def _axis_findings(beamline: Beamline, part: str, role: str) -> Iterator[Finding
         yield Finding(part, "fails", box.text)
         return
     at, unit = facts.position_um, _unit(facts)
-    where = f"{facts.name} is at {at:g} um{unit}, and may go from {box.low_um:g} to {box.high_um:g}"
+    where = f"{facts.name} is at {round(at, 3):g} um{unit}, and may go"
+    where += f" from {box.low_um:g} to {box.high_um:g}"
     if math.isnan(at):
         yield Finding(part, "note", f"{facts.name} doesn't say where it is")
     elif not box.low_um <= at <= box.high_um:

@@ -12,7 +12,7 @@ from xrf_sr_plans.config import QueueSettings, Settings, folder_flaw
 from xrf_sr_plans.errors import XrfSrError, in_words
 from xrf_sr_plans.queueing.client import connect_zmq
 
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 """Longest wait for one service."""
 
 
