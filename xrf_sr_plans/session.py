@@ -24,7 +24,7 @@ from xrf_sr_plans.plans.binding import bind_plans
 from xrf_sr_plans.queueing.client import connect_zmq
 from xrf_sr_plans.queueing.rescan_queue import RescanQueue
 from xrf_sr_plans.schema import DocumentSink
-from xrf_sr_plans.store.run_store import OFF, RunStore, open_store
+from xrf_sr_plans.store.run_store import DEFAULT, OFF, RunStore, open_store
 
 if TYPE_CHECKING:
     from xrf_sr_plans.console.console import Console
@@ -138,11 +138,12 @@ def start_session(
     store
         Where all runs are kept, measured and analyzed ones: a folder, the address of a Tiled
         server, or another place of `store.run_store.RunStore`. "off": this session keeps
-        nothing, as where the profile has a catalog of its own. None: what the settings say, which
-        is "off" unless they say otherwise.
+        nothing, as where the profile has a catalog of its own. None: what the settings say; where
+        they say nothing, the default place in a session with a console, and nothing in others.
     approvals
         Folder in which regions wait for approval, which pages and other sessions of this machine
-        share. None: `approval.folder.default_approval_dir`; "off": nobody is asked.
+        share. None: what the settings say, or else `approval.folder.default_approval_dir`; "off":
+        nobody is asked.
     console
         Whether to show progress, news and refusals at the prompt in one line each, and to keep the
         survey that was flown last at hand. In IPython, plans and what is typed besides them
@@ -165,7 +166,10 @@ def start_session(
     told.check_places()
     if told.queue is not None and beamline.rescan_queue is None:
         beamline = replace(beamline, rescan_queue=_rescan_queue(told.queue))
-    kept, desk = open_store(told.store.where if store is None else store), _desk(approvals)
+    if store is None:
+        store = told.store.where or (DEFAULT if console else OFF)
+    kept = open_store(store)
+    desk = _desk(told.approvals.folder if approvals is None else approvals)
     log = open_log(told.log)
     shown = None
     if console and run_engine is not None:

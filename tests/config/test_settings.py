@@ -93,6 +93,17 @@ def test_a_variable_in_json_sets_what_has_several_numbers() -> None:
     assert Settings.load(None, environment).beamline.safe_box_um == ((0, 1), (2, 3))
 
 
+def test_the_short_names_of_page_and_approvals_are_settings() -> None:
+    environment = {"XRF_SR_PAGE": "on", "XRF_SR_PAGE_PORT": "0", "XRF_SR_APPROVALS": "off"}
+    settings = Settings.load(None, environment)
+    assert (settings.page.serve, settings.page.port) == (True, 0)
+    assert settings.approvals.folder == "off"
+    assert "page.port (variable XRF_SR_PAGE_PORT)" in said(
+        environment={"XRF_SR_PAGE_PORT": "70000"}
+    )
+    assert "page.live (variable XRF_SR_LIVE)" in said(environment={"XRF_SR_LIVE": "perhaps"})
+
+
 def test_variables_alone_never_make_a_beamline_a_simulated_one() -> None:
     assert Settings.load(None, {"XRF_SIM_CLOCK": "5"}).simulated is None
     words = said(environment={"XRF_SR_SIMULATED__CLOCK": "5"})

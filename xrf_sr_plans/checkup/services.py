@@ -78,9 +78,11 @@ def _folder(place: str) -> str:
     return place
 
 
-def _store(where: str) -> str:
+def _store(where: str | None) -> str:
     from xrf_sr_plans.store.run_store import open_store
 
+    if where is None:
+        return "not said: runs are kept in sessions with a console"
     store = open_store(where)
     if store is None:
         return "off: runs are not kept here"

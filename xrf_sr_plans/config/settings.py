@@ -18,9 +18,34 @@ from xrf_sr_plans.ranges import check
 class StoreSettings(Section):
     """Where runs are kept."""
 
-    where: str = "off"
+    where: str | None = None
     """"off", "default" (a folder below the home folder), a folder, "jsonl:FOLDER", the address of
-    a Tiled server, "tiled:PROFILE" or "databroker:CATALOG"."""
+    a Tiled server, "tiled:PROFILE" or "databroker:CATALOG"; with None, "default" in a session with
+    a console, and "off" in others."""
+
+
+class ApprovalSettings(Section):
+    """Where regions wait for somebody to approve them."""
+
+    folder: str | None = None
+    """Folder that pages and other sessions of this computer share, or "off": nobody is asked; with
+    None, a folder below the home folder."""
+
+
+class PageSettings(Section):
+    """What there is to watch surveys with: reports, a page in the browser, a window."""
+
+    surveys: str | None = None
+    """Folder in which surveys are kept for them, or "off"; with None, a folder below the home
+    folder."""
+    serve: bool = False
+    """Whether to serve a page for browsers."""
+    live: bool = False
+    """Whether to open a window with the maps."""
+    host: str = "127.0.0.1"
+    """Address at which the page is served; others than this computer's need a token."""
+    port: int | None = Field(default=None, ge=0, le=65_535)
+    """Port of the page; 0: any that is free; with None, the usual one."""
 
 
 class QueueSettings(Section):
@@ -119,6 +144,10 @@ class Settings(Section):
     """Where runs are kept."""
     queue: QueueSettings | None = None
     """The queue server that rescans go to; with None, none is asked."""
+    approvals: ApprovalSettings = ApprovalSettings()
+    """Where regions wait for approval."""
+    page: PageSettings = PageSettings()
+    """What there is to watch surveys with."""
     log: LogSettings = LogSettings()
     """What is logged."""
 

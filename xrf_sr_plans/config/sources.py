@@ -29,6 +29,12 @@ _NO_SETTINGS = (FILE_VARIABLE, "XRF_SR_READ_ROOTS")
 _SHORT = {
     **{f"{PREFIX}{name.upper()}": f"analysis.{name}" for name in AnalysisSettings.model_fields},
     f"{PREFIX}STORE": "store.where",
+    f"{PREFIX}APPROVALS": "approvals.folder",
+    f"{PREFIX}SURVEYS": "page.surveys",
+    f"{PREFIX}PAGE": "page.serve",
+    f"{PREFIX}PAGE_HOST": "page.host",
+    f"{PREFIX}PAGE_PORT": "page.port",
+    f"{PREFIX}LIVE": "page.live",
     f"{SIMULATION_PREFIX}CLOCK": "simulated.clock",
     f"{SIMULATION_PREFIX}SAMPLE": "simulated.sample",
 }

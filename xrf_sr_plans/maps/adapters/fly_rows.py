@@ -32,7 +32,6 @@ from xrf_sr_plans.maps.adapters.assets import Filling
 from xrf_sr_plans.maps.adapters.lattice import SaidAxis, said_between
 from xrf_sr_plans.maps.adapters.options import RunOptions
 from xrf_sr_plans.maps.adapters.placed_lines import placed
-from xrf_sr_plans.maps.adapters.scan_lines import Line, SaidScan
 from xrf_sr_plans.maps.adapters.row_values import (
     RowKeys,
     chosen_channels,
@@ -44,6 +43,7 @@ from xrf_sr_plans.maps.adapters.row_values import (
     split,
 )
 from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream, listed
+from xrf_sr_plans.maps.adapters.scan_lines import Line, SaidScan
 from xrf_sr_plans.maps.grid import ScanGrid, check_size
 from xrf_sr_plans.maps.units import um_per_unit, unit_name
 

@@ -21,7 +21,6 @@ from xrf_sr_plans.maps.adapters.channels import Channel, Part, numbers, pixel_va
 from xrf_sr_plans.maps.adapters.lattice import SaidAxis, said_between
 from xrf_sr_plans.maps.adapters.options import RunOptions
 from xrf_sr_plans.maps.adapters.placed_lines import placed
-from xrf_sr_plans.maps.adapters.scan_lines import Line, SaidScan
 from xrf_sr_plans.maps.adapters.row_values import (
     chosen_channels,
     left_out,
@@ -29,6 +28,7 @@ from xrf_sr_plans.maps.adapters.row_values import (
     photons_of,
 )
 from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream, listed
+from xrf_sr_plans.maps.adapters.scan_lines import Line, SaidScan
 from xrf_sr_plans.maps.grid import ScanGrid, check_size
 
 STEP_PLANS = ("grid_scan", "rel_grid_scan", "list_grid_scan", "rel_list_grid_scan")

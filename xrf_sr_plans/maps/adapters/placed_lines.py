@@ -29,7 +29,6 @@ from xrf_sr_plans.maps.adapters.turned_map import is_upright, sampling_of, turne
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid, check_size
 
 
-
 @dataclass
 class _Work:
     """What `placed` knows so far."""

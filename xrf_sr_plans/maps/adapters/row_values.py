@@ -29,8 +29,8 @@ from xrf_sr_plans.maps.adapters.lattice import (
     unit_by_step,
 )
 from xrf_sr_plans.maps.adapters.options import RunOptions
-from xrf_sr_plans.maps.adapters.scan_lines import Line
 from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream, listed
+from xrf_sr_plans.maps.adapters.scan_lines import Line
 from xrf_sr_plans.maps.files.spectra import HALF_WIDTH_KEV, bins_kev, line_kev
 
 _DETECTOR = re.compile(r"(?i)((?:ch|chan|channel|det|detector|elem|element)_?)\d+")
