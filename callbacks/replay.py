@@ -132,9 +132,17 @@ def replay(
     reason.
     """
     from xrf_sr_plans.maps.adapters import adapted
-    from xrf_sr_plans.store.documents import documents, roots_of
+    from xrf_sr_plans.maps.readers.roots import roots_of
+    from xrf_sr_plans.store.documents import arrays_of, documents
 
-    readable = adapted(documents(run), reader, channels, dwell_ms=dwell_ms, roots=roots_of(run))
+    readable = adapted(
+        documents(run),
+        reader,
+        channels,
+        dwell_ms=dwell_ms,
+        roots=roots_of(run),
+        arrays=arrays_of(run),
+    )
     made = analyse(readable, settings, lambda _: request)
     if not made.of_maps:
         raise AnalysisError(f"{run!r:.200} holds no run that asks for analysis; give `request`")

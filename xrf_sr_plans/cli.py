@@ -19,11 +19,19 @@ from xrf_sr_plans.measurement import (
     reading_name,
 )
 from xrf_sr_plans.replays.commands import replay, watch
+from xrf_sr_plans.replays.source_flags import (
+    AxisUnitFlag,
+    ChannelFlag,
+    ElementsFlag,
+    EnergyFlag,
+    KeyFlag,
+    ReaderFlag,
+    RootMapFlag,
+    known,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from xrf_sr_plans.maps.readers import ReadOptions
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, help=__doc__)
 app.command()(replay)
@@ -37,10 +45,6 @@ _FACTOR_HELP = f"How many times finer than the map itself: {alternatives(FACTORS
 _MODEL_HELP = "Name of a model or a weights file; without it, the default model."
 _SAMPLING_HELP = f"What a pixel averages over: {alternatives(SAMPLINGS)}."
 _PROBE_HELP = "Full width at half maximum of the probe, in um."
-_READER_HELP = "Name of the reader (see `xrf-sr readers`); without it, what the file looks like."
-_AXIS_UNIT_HELP = "Unit of the positions in the file; replaces what the file says."
-_ELEMENTS_HELP = "Elements, between commas, to cut out of a file of spectra: Fe,Zn,Pb_L."
-_ENERGY_HELP = "Energy of bin 0 and width of a bin of spectra in keV, such as 0,0.01."
 _FORMAT_HELP = "Layout of what is written: 'nexus', 'maps', 'pyxrf' or 'ome-tiff'."
 _SEED_HELP = "Seed of the random noise."
 
@@ -76,42 +80,6 @@ def _check_place(option: str, file: Path | None) -> None:
     missing = "" if folder.exists() else f"there is no folder {folder}"
     taken = f"{file} is a folder, where a file is needed" if file.is_dir() else ""
     check(option, missing or folder_flaw("its folder", folder), taken)
-
-
-def _read_options(
-    *,
-    elements: str | None,
-    energy_kev: str | None,
-    axis_unit: str | None,
-    step_um: float | None = None,
-    step_y_um: float | None = None,
-) -> ReadOptions:
-    """Return what the user knows better than a file.
-
-    Raises
-    ------
-    ConfigError
-        A value that can't be.
-    """
-    from xrf_sr_plans.maps.readers import ReadOptions
-
-    names = tuple(name.strip() for name in (elements or "").split(",") if name.strip())
-    energies = None
-    if energy_kev is not None:
-        try:
-            offset, width = (float(part) for part in energy_kev.split(","))
-        except ValueError as error:
-            raise ConfigError(
-                f"--energy-kev is {energy_kev!r}; two numbers are needed, such as 0,0.01"
-            ) from error
-        energies = (offset, width)
-    return ReadOptions(
-        axis_unit=axis_unit,
-        elements=names,
-        energy_kev=energies,
-        step_um=step_um,
-        step_y_um=step_y_um,
-    )
 
 
 def _print_version(wanted: bool) -> None:
@@ -173,10 +141,13 @@ def evaluate(
     sampling: Annotated[str, typer.Option(help=_SAMPLING_HELP)] = "fly",
     seed: Annotated[int, typer.Option(help=_SEED_HELP)] = 0,
     model: Annotated[str | None, typer.Option(help=_MODEL_HELP)] = None,
-    reader: Annotated[str | None, typer.Option(help=_READER_HELP)] = None,
-    axis_unit: Annotated[str | None, typer.Option(help=_AXIS_UNIT_HELP)] = None,
-    elements: Annotated[str | None, typer.Option(help=_ELEMENTS_HELP)] = None,
-    energy_kev: Annotated[str | None, typer.Option(help=_ENERGY_HELP)] = None,
+    reader: ReaderFlag = None,
+    axis_unit: AxisUnitFlag = None,
+    elements: ElementsFlag = None,
+    energy_kev: EnergyFlag = None,
+    channel: ChannelFlag = None,
+    key: KeyFlag = None,
+    root_map: RootMapFlag = None,
     json_out: JsonOut = None,
 ) -> None:
     """Degrade measured maps, enhance them again, and compare with other methods."""
@@ -184,7 +155,14 @@ def evaluate(
     from xrf_sr_plans.evaluation.own_map import evaluate_file
     from xrf_sr_plans.evaluation.table import render, to_dict
 
-    options = _read_options(axis_unit=axis_unit, elements=elements, energy_kev=energy_kev)
+    options = known(
+        axis_unit=axis_unit,
+        elements=elements,
+        energy_kev=energy_kev,
+        channel=channel,
+        key=key,
+        root_map=root_map,
+    )
     tables = [
         evaluate_file(
             path,
@@ -228,10 +206,13 @@ def enhance(
     units: Annotated[
         str | None, typer.Option(help="Unit of the values; replaces what the file gives.")
     ] = None,
-    reader: Annotated[str | None, typer.Option(help=_READER_HELP)] = None,
-    axis_unit: Annotated[str | None, typer.Option(help=_AXIS_UNIT_HELP)] = None,
-    elements: Annotated[str | None, typer.Option(help=_ELEMENTS_HELP)] = None,
-    energy_kev: Annotated[str | None, typer.Option(help=_ENERGY_HELP)] = None,
+    reader: ReaderFlag = None,
+    axis_unit: AxisUnitFlag = None,
+    elements: ElementsFlag = None,
+    energy_kev: EnergyFlag = None,
+    channel: ChannelFlag = None,
+    key: KeyFlag = None,
+    root_map: RootMapFlag = None,
     out: Annotated[
         Path | None, typer.Option(help="File to write; default: beside the input.")
     ] = None,
@@ -245,23 +226,25 @@ def enhance(
     from rich.console import Console
 
     from xrf_sr_plans.maps.files import as_photons
-    from xrf_sr_plans.maps.readers import monitor_of, placed_counts
+    from xrf_sr_plans.maps.readers import monitor_of, placed_counts, read_map
     from xrf_sr_plans.sr.predict import enhance as enhance_counts
     from xrf_sr_plans.store.exports import export_map, new_file
-    from xrf_sr_plans.store.map_source import read_any_map
 
     # What can't be written is refused before the work.
     target, written_as = new_file(file, f"_x{factor}", out, format)
     asked = None if sampling is None else checked_sampling(sampling)
     # The step of rows is their distance, of which a pixel along them is a part.
-    options = _read_options(
+    options = known(
         step_um=step_um if step_um is None or asked != "rows" else step_um / factor,
         step_y_um=step_um,
         axis_unit=axis_unit,
         elements=elements,
         energy_kev=energy_kev,
+        channel=channel,
+        key=key,
+        root_map=root_map,
     )
-    read = read_any_map(file, reader=reader, options=options)
+    read = read_map(file, reader=reader, options=options, dwell_ms=dwell_ms)
     wanted = asked or checked_sampling(read.meta.get("sampling", "fly"))
     row_pixels = factor if wanted == "rows" else 1
     measured = as_photons(read, dwell_ms=dwell_ms, units=units)
@@ -355,6 +338,13 @@ def train(
         list[Path] | None,
         typer.Option(help="Fine map of another sample to adapt with; repeatable."),
     ] = None,
+    reader: ReaderFlag = None,
+    axis_unit: AxisUnitFlag = None,
+    elements: ElementsFlag = None,
+    energy_kev: EnergyFlag = None,
+    channel: ChannelFlag = None,
+    key: KeyFlag = None,
+    root_map: RootMapFlag = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any field of TrainingConfig or AdaptationConfig: steps=600."),
@@ -367,14 +357,25 @@ def train(
 
     parts = [pair.partition("=") for pair in setting or []]
     settings: dict[str, object] = {name: value for name, _, value in parts}
+    how = known(
+        axis_unit=axis_unit,
+        elements=elements,
+        energy_kev=energy_kev,
+        channel=channel,
+        key=key,
+        root_map=root_map,
+    )
     if method not in ("supervised", "self-supervised", "unpaired"):
         raise ConfigError(f"method is {method!r}; supervised, self-supervised or unpaired")
     if method != "supervised":
-        known = {"out": out, "method": method, "start": start, "maps": maps or (), "fine": fine}
-        _adapt({key: value for key, value in known.items() if value is not None} | settings)
+        asked = {"out": out, "method": method, "start": start, "maps": maps or (), "fine": fine}
+        asked |= {"reader": reader, "known": how}
+        _adapt({name: value for name, value in asked.items() if value is not None} | settings)
         return
-    if maps or fine:
-        raise ConfigError("--maps and --fine adapt a model: give --method self-supervised")
+    if maps or fine or reader is not None or how != known():
+        raise ConfigError(
+            "--maps and --fine, and how they are read, adapt a model: give --method self-supervised"
+        )
     from xrf_sr_plans.sr.registry import model_path
     from xrf_sr_plans.training.loop import train as run_training
 
@@ -425,10 +426,13 @@ def add_to_pairs(
     units: Annotated[
         str | None, typer.Option(help="Unit of the values; replaces what the files give.")
     ] = None,
-    reader: Annotated[str | None, typer.Option(help=_READER_HELP)] = None,
-    axis_unit: Annotated[str | None, typer.Option(help=_AXIS_UNIT_HELP)] = None,
-    elements: Annotated[str | None, typer.Option(help=_ELEMENTS_HELP)] = None,
-    energy_kev: Annotated[str | None, typer.Option(help=_ENERGY_HELP)] = None,
+    reader: ReaderFlag = None,
+    axis_unit: AxisUnitFlag = None,
+    elements: ElementsFlag = None,
+    energy_kev: EnergyFlag = None,
+    channel: ChannelFlag = None,
+    key: KeyFlag = None,
+    root_map: RootMapFlag = None,
 ) -> None:
     """Store two maps of one area, each in a file of its own, as a pair to calibrate with."""
     from rich.console import Console
@@ -440,7 +444,14 @@ def add_to_pairs(
         fine,
         out,
         reader=reader,
-        options=_read_options(axis_unit=axis_unit, elements=elements, energy_kev=energy_kev),
+        options=known(
+            axis_unit=axis_unit,
+            elements=elements,
+            energy_kev=energy_kev,
+            channel=channel,
+            key=key,
+            root_map=root_map,
+        ),
         dwell_ms=(coarse_dwell_ms, fine_dwell_ms),
         units=units,
     )

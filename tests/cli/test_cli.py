@@ -92,6 +92,7 @@ def test_the_demo_of_the_measured_map_leaves_a_picture_and_a_report_with_all_fig
         (("train", "--out", "x", "--set", "stepps=1"), "stepps"),
         (("train", "--out", "x", "--method", "magic"), "'magic'"),
         (("train", "--out", "x", "--maps", "m.npz"), "--method self-supervised"),
+        (("train", "--out", "x", "--reader", "srx"), "--method self-supervised"),
         (("train", "--out", "x", "--method", "unpaired"), "--maps FILE"),
     ],
 )

@@ -325,3 +325,13 @@ def test_rows_lie_where_their_encoder_says_whichever_others_are_lost(lost: set[i
             doc["data_keys"].pop("xy_stage_y", None)
     maps = assembled(adapted(docs, channels=ROI_CHANNELS))
     assert_is(maps, missing=[(row, slice(None)) for row in lost])
+
+
+def test_a_scan_of_three_motors_is_refused_by_its_motors(tmp_path: Path) -> None:
+    documents = grid_run()
+    start = documents[0][1]
+    start |= {"shape": [2, 7, 11], "motors": ["theta", "samy", "samx"]}
+    start["extents"] = [[0.0, 90.0], *start["extents"]]
+    says = r"run .*: no two-dimensional grid scan: 'grid_scan' of the motors \['theta', 'samy'"
+    with pytest.raises(AssemblyError, match=says):
+        list(adapted(documents))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from xrf_sr_plans.errors import FileFormatError
-from xrf_sr_plans.maps.files import hdf5_process, read_maps
+from xrf_sr_plans.maps.files import child_process, hdf5_process, read_maps
 from xrf_sr_plans.maps.files.hdf5 import Hdf5File
 
 # An F, so that a map that is turned or mirrored is noticed.
@@ -232,7 +232,7 @@ def test_a_chunk_that_inflates_without_end_runs_into_the_limit_of_memory(tmp_pat
 
 def worker(monkeypatch, code: str) -> None:
     """Let another program answer in place of the process that reads."""
-    monkeypatch.setattr(hdf5_process, "_COMMAND", (sys.executable, "-c", code))
+    monkeypatch.setattr(child_process, "_COMMAND", (sys.executable, "-c", code))
 
 
 def test_a_library_that_hangs_costs_seconds_and_leaves_no_process(tmp_path, monkeypatch):

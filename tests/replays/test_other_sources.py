@@ -13,6 +13,7 @@ from ophyd.sim import SynAxis, SynSignal, det
 
 from xrf_sr_plans.errors import ConfigError, FileFormatError
 from xrf_sr_plans.maps.assemble import MapBuilder
+from xrf_sr_plans.maps.readers import ReadOptions
 from xrf_sr_plans.replays.batch import replay_all
 from xrf_sr_plans.replays.from_file import documents_of_file
 from xrf_sr_plans.replays.options import ReplayOptions
@@ -89,7 +90,7 @@ def test_runs_of_other_programs_are_replayed_or_left_alone(tmp_path: Path) -> No
     engine(count([det]))
     unknown = replay_all([tmp_path / "runs"], tmp_path / "out", QUICK)
     assert "the unit is missing" in next(iter(unknown.failures.values()))
-    told = ReplayOptions(axis_unit="um", pictures=False)
+    told = ReplayOptions(known=ReadOptions(axis_unit="um"), pictures=False)
     report = replay_all([tmp_path / "runs"], tmp_path / "out", told)
     assert not report.failures
     assert set(report.digests) == {scan}

@@ -24,7 +24,7 @@ from xrf_sr_plans.evaluation.table import (
     render,
     to_json,
 )
-from xrf_sr_plans.maps.readers import ReadOptions
+from xrf_sr_plans.maps.readers import ReadOptions, read_map
 from xrf_sr_plans.measurement import Measurement, Sampling
 from xrf_sr_plans.metrics.bias import count_bias, reduced_chi2, worst_ratio_bias
 from xrf_sr_plans.metrics.image import foreground, psnr_db, ssim
@@ -38,7 +38,6 @@ from xrf_sr_plans.physics.counting import stabilise
 from xrf_sr_plans.physics.operators import measure_again
 from xrf_sr_plans.physics.resample import fill_unmeasured, repeat
 from xrf_sr_plans.sr.classical import METHODS, methods_for, reference_of, upscale
-from xrf_sr_plans.store.map_source import read_any_map
 
 __all__ = ["EvaluationTable", "evaluate", "evaluate_file", "render", "to_json"]
 
@@ -92,7 +91,7 @@ def evaluate_file(
     ConfigError
         An unknown method, an impossible factor or count, or too small a map.
     """
-    file = read_any_map(path, reader=reader, options=options)
+    file = read_map(path, reader=reader, options=options)
     return evaluate(
         degraded(file, factor, counts, probe_um, sampling, seed),
         path=str(path),

@@ -11,6 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrf_sr_plans.measurement import FACTORS, alternatives
+from xrf_sr_plans.replays.source_flags import (
+    AxisUnitFlag,
+    ChannelFlag,
+    ElementsFlag,
+    EnergyFlag,
+    KeyFlag,
+    ReaderFlag,
+    RootMapFlag,
+    known,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,17 +48,9 @@ ModelOption = Annotated[
 SettingsOption = Annotated[
     Path | None, typer.Option(help="TOML file with settings in its table 'analysis'.")
 ]
-ReaderOption = Annotated[
-    str | None,
-    typer.Option(help="Reader of files and of other people's runs; else, which recognises them."),
-]
 DwellOption = Annotated[
     float | None,
     typer.Option(help="Time at each pixel in ms; replaces what files and others' runs say."),
-]
-AxisUnitOption = Annotated[
-    str | None,
-    typer.Option(help="Unit of positions, such as mm; replaces what files and others' runs say."),
 ]
 FormatOption = Annotated[
     str, typer.Option(help="Layout of the maps' files: nexus, maps, pyxrf or ome-tiff.")
@@ -72,9 +74,14 @@ def replay(
     factor: FactorOption = None,
     model: ModelOption = None,
     settings: SettingsOption = None,
-    reader: ReaderOption = None,
+    reader: ReaderFlag = None,
     dwell_ms: DwellOption = None,
-    axis_unit: AxisUnitOption = None,
+    axis_unit: AxisUnitFlag = None,
+    elements: ElementsFlag = None,
+    energy_kev: EnergyFlag = None,
+    channel: ChannelFlag = None,
+    key: KeyFlag = None,
+    root_map: RootMapFlag = None,
     where: Annotated[
         list[str] | None,
         typer.Option(help="Only runs with KEY=VALUE in their start documents; repeatable."),
@@ -96,7 +103,14 @@ def replay(
         options,
         reader=reader,
         dwell_ms=dwell_ms,
-        axis_unit=axis_unit,
+        known=known(
+            axis_unit=axis_unit,
+            elements=elements,
+            energy_kev=energy_kev,
+            channel=channel,
+            key=key,
+            root_map=root_map,
+        ),
         format=format,
         pictures=pictures,
     )
@@ -123,9 +137,14 @@ def watch(
     factor: FactorOption = None,
     model: ModelOption = None,
     settings: SettingsOption = None,
-    reader: ReaderOption = None,
+    reader: ReaderFlag = None,
     dwell_ms: DwellOption = None,
-    axis_unit: AxisUnitOption = None,
+    axis_unit: AxisUnitFlag = None,
+    elements: ElementsFlag = None,
+    energy_kev: EnergyFlag = None,
+    channel: ChannelFlag = None,
+    key: KeyFlag = None,
+    root_map: RootMapFlag = None,
     settle_s: Annotated[
         float, typer.Option(help="Seconds without a change after which a file is finished.")
     ] = 3.0,
@@ -146,7 +165,14 @@ def watch(
         options,
         reader=reader,
         dwell_ms=dwell_ms,
-        axis_unit=axis_unit,
+        known=known(
+            axis_unit=axis_unit,
+            elements=elements,
+            energy_kev=energy_kev,
+            channel=channel,
+            key=key,
+            root_map=root_map,
+        ),
         format=format,
         pictures=pictures,
     )

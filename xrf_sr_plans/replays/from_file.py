@@ -31,7 +31,7 @@ def documents_of_file(
     reader: str | None = None,
     *,
     dwell_ms: float | None = None,
-    axis_unit: str | None = None,
+    options: ReadOptions | None = None,
 ) -> Iterator[Document]:
     """Yield the map in a file as a run, one event a row.
 
@@ -46,18 +46,18 @@ def documents_of_file(
         Name of the reader; None: the first one that matches the file.
     dwell_ms
         Time at each pixel in ms; None: as the file says.
-    axis_unit
-        Unit of the positions; None: as the file says.
+    options
+        What is known better than the file says.
 
     Raises
     ------
     ConfigError
-        There is no reader of that name, or no such unit.
+        There is no reader of that name.
     FileFormatError
         The file can't be read, holds neither photons nor rates, or doesn't say where its pixels
         lie; or they are neither square nor 2 or 4 times as long as wide.
     """
-    read = read_map(path, reader=reader, options=ReadOptions(axis_unit=axis_unit))
+    read = read_map(path, reader=reader, options=options)
     measured = as_photons(read, dwell_ms=dwell_ms)
     file = _placed(measured, str(path), dwell_ms)
     uid = _uid(measured, file)

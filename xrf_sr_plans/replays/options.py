@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,10 +13,9 @@ from pydantic import ValidationError
 from xrf_sr_plans.callbacks.result_run import package_versions
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.errors import XrfSrError
-from xrf_sr_plans.maps.files import FILE_READERS
+from xrf_sr_plans.maps.files import FILE_READERS, ReadOptions
 from xrf_sr_plans.maps.files.photons import LONGEST_DWELL_MS
 from xrf_sr_plans.maps.readers.registry import READERS, RUN_READERS
-from xrf_sr_plans.maps.units import um_per_unit
 from xrf_sr_plans.measurement import Factor, alternatives, not_allowed
 from xrf_sr_plans.ranges import Range, check
 from xrf_sr_plans.schema import AnalysisRequest, kind_of_run
@@ -40,8 +39,9 @@ class ReplayOptions:
     them."""
     dwell_ms: float | None = None
     """Time at each pixel of files and other people's runs, in ms; None: as they say."""
-    axis_unit: str | None = None
-    """Unit of the positions in files and other people's runs, such as "mm"; None: as they say."""
+    known: ReadOptions = field(default_factory=ReadOptions)
+    """What is known better than files and other people's runs say: the unit of their positions,
+    elements to cut out of spectra, and data keys."""
     pictures: bool = True
     """Whether a picture of each map is written."""
     maps: bool = True
@@ -60,12 +60,12 @@ class ReplayOptions:
         return self.reader if self.reader in [one.name for one in RUN_READERS] else None
 
     @property
-    def um_per_unit(self) -> float | None:
-        """Micrometers in `axis_unit`; None where it isn't given."""
-        return None if self.axis_unit is None else um_per_unit(self.axis_unit, "axis_unit")
+    def known_of_files(self) -> ReadOptions:
+        """What of it is said to files, which have no data keys."""
+        return replace(self.known, channels=(), keys=(), root_map=())
 
     def check(self) -> None:
-        """Refuse a reader, a format or a unit that isn't there, and a dwell that can't be.
+        """Refuse a reader or a format that isn't there, and a dwell that can't be.
 
         Raises
         ------
@@ -79,7 +79,6 @@ class ReplayOptions:
             not_allowed("reader", self.reader, alternatives(names)) if wrong else "",
             "" if self.dwell_ms is None else _DWELL_MS.flaw("dwell_ms", self.dwell_ms),
         )
-        _ = self.um_per_unit
         format_for("", self.format)
 
     @property
@@ -96,7 +95,7 @@ class ReplayOptions:
             package_versions(),
             _model_checksum(self.settings.model),
             self.for_replay.settings.model_dump(mode="json"),
-            [self.factor, self.find, self.reader, self.dwell_ms, self.axis_unit],
+            [self.factor, self.find, self.reader, self.dwell_ms, asdict(self.known)],
             [self.pictures, self.maps, self.format],
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

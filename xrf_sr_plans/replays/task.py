@@ -11,12 +11,13 @@ from typing import Any
 from xrf_sr_plans.callbacks.replay import Analyses, analyse
 from xrf_sr_plans.errors import in_words
 from xrf_sr_plans.maps.adapters import adapted
+from xrf_sr_plans.maps.readers.roots import roots_of
+from xrf_sr_plans.maps.readers.run_map import known_of_run
 from xrf_sr_plans.replays.from_file import documents_of_file
 from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.outputs import written
 from xrf_sr_plans.replays.units import Unit
 from xrf_sr_plans.schema import Document
-from xrf_sr_plans.store.documents import roots_of
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _documents(unit: Unit, options: ReplayOptions) -> Iterator[Document]:
                 run.place.where,
                 options.file_reader,
                 dwell_ms=options.dwell_ms,
-                axis_unit=options.axis_unit,
+                options=options.known_of_files,
             )
         else:
             # A file that begins with a run of ours may hold runs of others as well.
@@ -117,9 +118,10 @@ def _documents(unit: Unit, options: ReplayOptions) -> Iterator[Document]:
                 run.documents(),
                 reader=options.run_reader,
                 dwell_ms=options.dwell_ms,
-                um_per_unit=options.um_per_unit,
                 # A file can come from anywhere; a catalog is the beamline's own.
                 roots=roots_of(run.place.where) if run.place.kind == "lines" else None,
+                arrays=run.arrays(),
+                **known_of_run(options.known),
             )
 
 

@@ -15,10 +15,9 @@ from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.files import as_photons
 from xrf_sr_plans.maps.files.model import MapsFile, symbol
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
-from xrf_sr_plans.maps.readers import ReadOptions, monitor_of
+from xrf_sr_plans.maps.readers import ReadOptions, monitor_of, read_map
 from xrf_sr_plans.measurement import COARSER_FACTORS
 from xrf_sr_plans.metrics.registration import MIN_PIXELS, Registration, register
-from xrf_sr_plans.store.map_source import read_any_map
 from xrf_sr_plans.store.pairs import PairStore
 
 STEPS_ALIKE = 0.02
@@ -94,7 +93,7 @@ def _measured(
     dwell_ms: float | None,
     units: str | None,
 ) -> MapsFile:
-    file = read_any_map(path, reader=reader, options=options)
+    file = read_map(path, reader=reader, options=options, dwell_ms=dwell_ms)
     file = as_photons(file, dwell_ms=dwell_ms, units=units)
     if file.x_um is None or file.y_um is None or min(file.maps.shape[1:]) < 2:
         raise FileFormatError(f"{path}: doesn't say where its pixels lie")

@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
-from xrf_sr_plans.maps.files.roots import configured_roots
+from xrf_sr_plans.maps.readers.json_lines import read_jsonl
 from xrf_sr_plans.maps.well_formed import flaw
 from xrf_sr_plans.schema import Document
-from xrf_sr_plans.store.jsonl import read_jsonl
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +52,7 @@ def documents(run: Any) -> Iterator[Document]:
     used, because it needs an exporter that most servers don't have. After a rewind, when two rows
     have the same ``seq_num``, it also joins array columns with the rows of other events. Here
     both of the repeated events are yielded, as they were live. External arrays such as spectra
-    are not loaded, but their keys stay in the descriptor.
+    are not loaded, but their keys stay in the descriptor; `arrays_of` finds them.
     """
     numeric: dict[str, set[str]] = {}
     label = str(run) if isinstance(run, str | PathLike) else f"this {type(run).__name__}"
@@ -79,20 +77,32 @@ def documents(run: Any) -> Iterator[Document]:
             yield "event", event
 
 
-def roots_of(run: Any) -> tuple[Path, ...] | None:
-    """Return the folders in which documents of a source may name files; None: they may name any.
-
-    A file of documents can come from anywhere, and what it names is read only beside it and in the
-    configured folders. Catalogs and live documents are those of the beamline.
+def arrays_of(run: Any) -> Callable[[str, str], Any] | None:
+    """Return what finds the arrays that a catalog holds beside the events of a run.
 
     Parameters
     ----------
     run
         As for `documents`.
+
+    Returns
+    -------
+    callable or None
+        Called with the names of a stream and of a data key it returns what has a ``shape`` and
+        takes slices, or None where there is no such array. It is None itself where the run is from
+        no catalog that has such arrays.
     """
-    if not isinstance(run, str | PathLike):
+    if not _is_tiled_v3(run):
         return None
-    return (Path(run).resolve().parent, *configured_roots())
+
+    def array(stream: str, key: str) -> Any:
+        base = _streams(run)
+        if stream not in base:
+            return None
+        parts = getattr(base[stream], "base", base[stream])
+        return parts.get(key)
+
+    return array
 
 
 def _with_nan(event: Mapping[str, Any], numeric: set[str]) -> dict[str, Any]:
@@ -147,17 +157,29 @@ def _from_tiled(run: Any) -> Iterator[Document]:
     metadata = run.metadata
     start = _as_python(metadata["start"])
     yield "start", start
+    base = _streams(run)
+    stored = [document for name in base for document in _stream(base[name], name, start["uid"])]
+    known = {doc["uid"]: doc["time"] for name, doc in stored if name == "descriptor"}
+    # In order of time, as they were live. The sort is stable: at equal times a descriptor stays
+    # before its events, as it does where another clock gave them an earlier time.
+    yield from sorted(
+        stored,
+        key=lambda document: max(
+            document[1]["time"], known.get(document[1].get("descriptor"), -math.inf)
+        ),
+    )
+    if metadata.get("stop"):
+        yield "stop", _as_python(metadata["stop"])
+
+
+def _streams(run: Any) -> Any:
+    """Return the container of a run's streams."""
     base = getattr(run, "base", run)
     # Older catalogs keep the streams in a container of that name. It must not be taken for a
     # stream that happens to be called "streams".
     if "streams" in base and not _has_spec(base["streams"], "BlueskyEventStream"):
-        base = base["streams"]
-    stored = [document for name in base for document in _stream(base[name], name, start["uid"])]
-    # In order of time, as they were live. The sort is stable: at equal times a descriptor stays
-    # before its events.
-    yield from sorted(stored, key=lambda document: document[1]["time"])
-    if metadata.get("stop"):
-        yield "stop", _as_python(metadata["stop"])
+        return base["streams"]
+    return base
 
 
 def _has_spec(node: Any, name: str) -> bool:

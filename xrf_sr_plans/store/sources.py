@@ -10,7 +10,7 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from xrf_sr_plans.errors import ConfigError, FileFormatError, MissingExtraError, in_words
 from xrf_sr_plans.schema import Document
-from xrf_sr_plans.store.documents import documents
+from xrf_sr_plans.store.documents import arrays_of, documents
 from xrf_sr_plans.store.embedded import RUNS_FILE, embedded_catalog
 from xrf_sr_plans.store.jsonl import read_jsonl
 
@@ -82,14 +82,26 @@ class StoredRun:
         MissingExtraError
             What opens the catalog is not installed.
         """
-        if self.place.kind == "lines":
-            yield from documents(self.place.where)
-            return
+        yield from documents(self.place.where if self.place.kind == "lines" else self.opened())
+
+    def opened(self) -> Any:
+        """Return the run in a catalog.
+
+        Raises
+        ------
+        FileFormatError
+            It is gone, or the catalog doesn't answer.
+        MissingExtraError
+            What opens the catalog is not installed.
+        """
         try:
-            run = opened(self.place)[self.key]
+            return opened(self.place)[self.key]
         except KeyError as error:
             raise FileFormatError(f"{self.label}: there is no such run any more") from error
-        yield from documents(run)
+
+    def arrays(self) -> Callable[[str, str], Any] | None:
+        """Return what finds the arrays beside the run's events (`documents.arrays_of`)."""
+        return None if self.place.kind == "lines" else arrays_of(self.opened())
 
 
 def places(source: Any, *, without: str | Path | None = None) -> Iterator[Place]:

@@ -23,7 +23,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("training", "train") from error
 
-from xrf_sr_plans.maps.readers import read_map
+from xrf_sr_plans.maps.readers import ReadOptions, read_map
 from xrf_sr_plans.measurement import Factor, Sampling, alternatives
 from xrf_sr_plans.sr.registry import ModelCard, load_network, model_path, read_card, write_card
 from xrf_sr_plans.sr.tiled_inference import Network
@@ -69,13 +69,19 @@ class AdaptationConfig(BaseModel):
     """Time at each pixel of `maps`, for values that are counts per second."""
     units: str | None = None
     """Unit of the values of `maps`; it replaces what the files give."""
+    reader: str | None = None
+    """Reader of all maps (`xrf-sr readers`); None: the one that recognises each."""
+    known: ReadOptions = Field(default_factory=ReadOptions)
+    """What is known of `maps` and `fine` better than the files and runs say."""
     fine: tuple[Path, ...] = ()
     """Fine maps of other samples to learn from beside the phantoms."""
     out: Path
     """Folder for the adapted model."""
-    sampling: Sampling = "fly"
-    fast_pixels: Factor = 1
-    """Of rows: measured pixels per step along the fast axis."""
+    sampling: Sampling | None = None
+    """None: what runs say, and ``fly`` for files."""
+    fast_pixels: Factor | None = None
+    """Of rows: measured pixels per step along the fast axis. None: what runs say, and 1 for
+    files."""
     probe_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     steps: int = Field(default=240, ge=1, le=10**8)
     learning_rate: float = Field(default=3e-4, gt=0, le=1, allow_inf_nan=False)
@@ -129,8 +135,13 @@ def adapt(config: AdaptationConfig) -> Adapted:
         config.dwell_ms,
         config.units,
         config.fast_pixels,
+        reader=config.reader,
+        options=config.known,
     )
-    fine = [clean(read_map(file).maps) for file in config.fine]
+    fine = [
+        clean(read_map(file, reader=config.reader, options=config.known).maps)
+        for file in config.fine
+    ]
     if config.threads:
         torch.set_num_threads(config.threads)
     network = load_network(path, card)

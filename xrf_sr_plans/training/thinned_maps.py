@@ -16,7 +16,7 @@ import numpy as np
 
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.files import as_photons
-from xrf_sr_plans.maps.readers import read_map
+from xrf_sr_plans.maps.readers import ReadOptions, read_map
 from xrf_sr_plans.measurement import Measurement, Sampling, checked_sampling
 from xrf_sr_plans.physics.operators import forward_matrices, measure_again
 from xrf_sr_plans.sr.prepare import prepare
@@ -128,19 +128,25 @@ class CoarseMap:
 
 def read_coarse_maps(
     files: Sequence[Path],
-    sampling: Sampling = "fly",
+    sampling: Sampling | None = None,
     probe_um: float | None = None,
     dwell_ms: float | None = None,
     units: str | None = None,
-    fast_pixels: int = 1,
+    fast_pixels: int | None = None,
+    *,
+    reader: str | None = None,
+    options: ReadOptions | None = None,
 ) -> list[CoarseMap]:
-    """Read coarse maps (npz, MAPS, PyXRF or NeXus).
+    """Read coarse maps, of any kind of file or run that is read.
 
-    `dwell_ms` and `units` are those of `maps.files.as_photons`, `fast_pixels` is that of
-    `CoarseMap`.
+    `dwell_ms` and `units` are those of `maps.files.as_photons`, `reader` and `options` those of
+    `maps.readers.read_map`. Where `sampling` and `fast_pixels` are None, they are what a run says
+    of itself, and of files ``fly`` and 1.
 
     Raises
     ------
+    AssemblyError
+        A run that can't be read.
     ConfigError
         No files, a map that is too small or holds no photons, or a probe without a known step.
     FileFormatError
@@ -150,12 +156,15 @@ def read_coarse_maps(
         raise ConfigError("no coarse maps: name a file at least (--maps FILE)")
     maps = []
     for path in files:
-        file = as_photons(read_map(path), dwell_ms=dwell_ms, units=units)
+        read = read_map(path, reader=reader, options=options, dwell_ms=dwell_ms)
+        file = as_photons(read, dwell_ms=dwell_ms, units=units)
+        flown_as = sampling or checked_sampling(file.meta.get("sampling", "fly"))
+        along = fast_pixels or int(file.meta.get("fast_pixels", 1))
         if probe_um is not None and not file.pixel_size_um > 0:
             raise ConfigError(f"{path}: probe_um is {probe_um}, but the file doesn't say its step")
-        step_um = file.pixel_size_um * fast_pixels
+        step_um = file.pixel_size_um * along
         probe_steps = 0.0 if probe_um is None else probe_um / step_um
-        maps.append(CoarseMap.of(str(path), file.maps, sampling, probe_steps, fast_pixels))
+        maps.append(CoarseMap.of(str(path), file.maps, flown_as, probe_steps, along))
     return maps
 
 

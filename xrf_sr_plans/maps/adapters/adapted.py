@@ -10,7 +10,7 @@ from typing import Any
 
 from xrf_sr_plans.errors import AssemblyError, ConfigError, XrfSrError, in_our_words
 from xrf_sr_plans.maps.adapters.adapted_map import AdaptedMap
-from xrf_sr_plans.maps.adapters.assets import Assets
+from xrf_sr_plans.maps.adapters.assets import ArrayOf, Assets
 from xrf_sr_plans.maps.adapters.channels import ChannelKeys
 from xrf_sr_plans.maps.adapters.fly_rows import (
     is_hxn,
@@ -27,6 +27,7 @@ from xrf_sr_plans.maps.adapters.pixel_grid import (
     read_other_scan,
     read_pixel_grid,
 )
+from xrf_sr_plans.maps.adapters.read_apart import read_apart
 from xrf_sr_plans.maps.adapters.runs import ForeignRun, foreign_run
 from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.schema import AnalysisRequest, Document
@@ -127,6 +128,17 @@ def read_run(
         raise AssemblyError(unrecognised(run))
 
 
+def _map_of(run: ForeignRun, reader: str | None, options: RunOptions) -> AdaptedMap:
+    """Return the map of a run; what reads files does so in a process of its own.
+
+    Handlers that were given are code of this process, which reads in it.
+    """
+    names_files = bool(run.assets or run.stream_resources)
+    if names_files and not options.assets.handlers:
+        return read_apart(run, reader, options)
+    return read_run(run, reader, options)
+
+
 def unrecognised(run: ForeignRun) -> str:
     """Return the sentence that refuses a run of none of the known kinds."""
     known = "; ".join(f"{reader.name} ({reader.what})" for reader in RUN_KINDS[:-1])
@@ -147,10 +159,12 @@ def adapted(
     stream: str | None = None,
     energy_kev: tuple[float, float] | None = None,
     um_per_unit: float | None = None,
+    elements: Sequence[str] = (),
     analysis: AnalysisRequest | None = None,
     handlers: Mapping[str, Any] | None = None,
     root_map: Mapping[str, str] | None = None,
     roots: Sequence[str | Path] | None = None,
+    arrays: ArrayOf | None = None,
     on_refused: OnRefused | None = None,
 ) -> Iterator[Document]:
     """Yield documents of any runs as the analysis reads them.
@@ -168,9 +182,10 @@ def adapted(
     channels
         The data key of each element's counts, or several data keys to be added up, by element;
         None: those that are named after elements. ``fluor[640:660]`` stands for bins of spectra.
-    dwell_ms, i0_key, live_time_key, fast_key, slow_key, stream, energy_kev, um_per_unit, analysis
+    dwell_ms, i0_key, live_time_key, fast_key, slow_key, stream, energy_kev, um_per_unit, \
+    elements, analysis
         See `RunOptions`.
-    handlers, root_map, roots
+    handlers, root_map, roots, arrays
         See `Assets`.
     on_refused
         Called with each run that can't be read; such runs are then left out. None: the first one
@@ -186,7 +201,8 @@ def adapted(
     """
     options = RunOptions(
         channels, dwell_ms, i0_key, live_time_key, fast_key, slow_key, stream,
-        energy_kev, um_per_unit, analysis, Assets(handlers or {}, root_map or {}, roots),
+        energy_kev, um_per_unit, elements, analysis,
+        Assets(handlers or {}, root_map or {}, roots, arrays),
     )  # fmt: skip
     if reader == OURS:
         yield from documents
@@ -244,7 +260,7 @@ class _Adapting:
                 logger.warning("%s", unrecognised(run))
                 return
             with in_our_words(run.owner, AssemblyError):
-                found = list(read_run(run, self._reader, self._options).documents(stop))
+                found = list(_map_of(run, self._reader, self._options).documents(stop))
         except XrfSrError as error:
             if self._on_refused is None:
                 raise
@@ -297,5 +313,5 @@ def _one(
         run = foreign_run(documents)
         known = [one for one in RUN_KINDS if one.name in readers and one.matches(run)]
         name = known[0].name if known else readers[0]
-        found = list(read_run(run, name, options).documents(run.stop))
+        found = list(_map_of(run, name, options).documents(run.stop))
     yield from found

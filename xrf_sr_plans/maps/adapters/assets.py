@@ -8,7 +8,7 @@ consolidators of bluesky-tiled-plugins.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,14 @@ EXTRA = "documents"
 """Name of the extra with the libraries that read what documents refer to."""
 
 
+ArrayOf = Callable[[str, str], Any]
+"""Returns what has a ``shape`` and takes slices of frames, by the names of stream and data key."""
+
+
+def _nobody_asks(_what: str) -> None:
+    """Take what is going to be read, which nobody wants to know."""
+
+
 @dataclass(frozen=True)
 class Assets:
     """Where and how the arrays are read that documents refer to.
@@ -40,11 +48,18 @@ class Assets:
         Folders in or below which files must lie that documents name; None: those of the environment
         variable ``XRF_SR_READ_ROOTS``, and anywhere where it isn't set. Whoever reads documents of
         unknown origin gives the folders, if need be none at all.
+    arrays
+        Returns the array [frame, ...] that a catalog holds of a stream and a data key, or None
+        where it holds none. None: documents name files.
+    before
+        Called with what is going to be read, in words, before each part of a file.
     """
 
     handlers: Mapping[str, Any] = field(default_factory=dict)
     root_map: Mapping[str, str] = field(default_factory=dict)
     roots: Sequence[str | Path] | None = None
+    arrays: ArrayOf | None = None
+    before: Callable[[str], None] = _nobody_asks
 
     def check(self, path: str | Path, owner: str) -> None:
         """Refuse a file outside of the folders that may be read.
@@ -114,6 +129,7 @@ class Filling:
         self, run: ForeignRun, stream: Stream, keys: Collection[str], assets: Assets
     ) -> None:
         self._where = f"{run.owner}, stream {stream.name!r}"
+        self._before = assets.before
         self._keys = tuple(keys)
         self._filler: Any = None
         self._resources, self._datums = _resources(run)
@@ -137,6 +153,8 @@ class Filling:
         data = dict(event["data"])
         for key in _unfilled(event, self._keys):
             one = {"uid": "", **event, "filled": {key: False}}
+            path = self._path(str(event["data"][key]))
+            self._before(f"{self._where}, data key {key!r}, the file {path}")
             try:
                 data[key] = self._filler("event", one)[1]["data"][key]
             except Exception as error:
@@ -182,8 +200,12 @@ class Filling:
                 f"there is no handler for files of the spec {spec!r}; give"
                 f" handlers={{{spec!r}: ...}}, or pip install 'xrf-sr-plans[{EXTRA}]'"
             )
-        path = f"{resource.get('root', '')}/{resource.get('resource_path', '')}"
-        return f"the file {path}: {in_words(error)}"
+        return f"the file {self._path(datum_id)}: {in_words(error)}"
+
+    def _path(self, datum_id: str) -> str:
+        """Return the file that a datum is in, as the documents name it."""
+        resource = self._resources.get(self._datums.get(datum_id, ("", {}))[0]) or {}
+        return f"{resource.get('root', '')}/{resource.get('resource_path', '')}"
 
 
 def fill(run: ForeignRun, stream: Stream, keys: Collection[str], assets: Assets) -> None:
@@ -272,6 +294,7 @@ def streamed(
         datums = sorted(stream.data[str(resource["uid"])], key=lambda doc: doc["indices"]["start"])
         path = _path_of(resource, where)
         assets.check(path, where)
+        assets.before(f"{where}, the file {path}")
         try:
             adapter, frames = _adapter(consolidator_factory, resource, stream, datums)
             for datum in datums:
@@ -279,6 +302,7 @@ def streamed(
                 numbers = _numbers(datum, first, last)
                 for low in range(first, last, FRAMES_AT_ONCE):
                     high = min(low + FRAMES_AT_ONCE, last)
+                    assets.before(f"{where}, the file {path}")
                     values = _frames(adapter, frames, low, high)
                     yield values, numbers[low - first : high - first]
         except AssemblyError as error:

@@ -29,6 +29,7 @@ import numpy as np
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.adapters.adapted_map import AdaptedMap
 from xrf_sr_plans.maps.adapters.assets import Filling
+from xrf_sr_plans.maps.adapters.catalog_arrays import CatalogRows, find_arrays
 from xrf_sr_plans.maps.adapters.lattice import SaidAxis, said_between
 from xrf_sr_plans.maps.adapters.options import RunOptions
 from xrf_sr_plans.maps.adapters.placed_lines import placed
@@ -268,6 +269,7 @@ def _map_of_rows(
     is_whole: bool = False,
 ) -> AdaptedMap:
     """Return the map of the events of a stream, each of which is a row, or all rows."""
+    find_arrays(run, options.assets)
     fast, slow = announced.fast, announced.slow
     where = f"{run.owner}, stream {stream.name!r}"
     channels = chosen_channels(stream, options, run.owner, but=(*encoders, *monitors))
@@ -275,10 +277,18 @@ def _map_of_rows(
     photons = photons_of(stream, channels, announced.dwell_ms, run.owner)
     if not stream.events:
         raise AssemblyError(f"{where}: has no events")
+    of_encoders = CatalogRows(run, stream, encoders)
+    for event in stream.events.values():
+        event["data"] |= of_encoders.data(event)
     fast_key, slow_key = encoder_keys(run, stream, options, fast, slow, encoders)
     i0_key = monitor_key(stream, options.i0_key, monitors, run.owner)
     keys = RowKeys(channels, i0_key, options.live_time_key, fast_key, slow_key)
     filling = Filling(run, stream, keys.all, options.assets)
+    catalog = CatalogRows(run, stream, keys.all)
+
+    def data_of(event: Mapping[str, Any]) -> dict[str, Any]:
+        return {**filling.data(event), **catalog.data(event)}
+
     notes = left_out(channels, stream)
     lines: list[Line] = []
     if is_whole:
@@ -286,15 +296,13 @@ def _map_of_rows(
         if len(stream.events) > 1:
             notes.append(f"{len(stream.events)} events of whole maps: the last one counts")
         usual = fast.num * slow.num
-        whole = line_of(run, stream, filling.data(event), keys, 0, usual, photons, _time(event))
+        whole = line_of(run, stream, data_of(event), keys, 0, usual, photons, _time(event))
         lines = split(whole, fast.num)
     else:
-        for event in stream.in_order:
+        for event in filter(catalog.has, stream.in_order):
             number = int(event["seq_num"]) - 1
             lines.append(
-                line_of(
-                    run, stream, filling.data(event), keys, number, fast.num, photons, _time(event)
-                )
+                line_of(run, stream, data_of(event), keys, number, fast.num, photons, _time(event))
             )
     has_units = _in_um(stream, lines, announced, keys, options)
     # Events that a store lost leave gaps in their numbers, rows that were never finished don't.
@@ -322,7 +330,7 @@ def _map_of_rows(
             "fast_um": fast_key,
             "slow_um": slow_key,
         },
-        tuple(notes),
+        (*notes, *run.notes),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xrf_sr_plans.maps.adapters.assets import Assets
@@ -32,6 +32,9 @@ class RunOptions:
         spectra without bins those around the element's line are taken then.
     um_per_unit
         Micrometers in a unit of both axes, instead of the units that the documents give.
+    elements
+        Where `channels` is None: elements that are wanted, of the data keys that are named after
+        them, or cut out of the only spectra that the run has; empty: all that keys are named after.
     analysis
         What the analysis is to do; None: its defaults.
     assets
@@ -47,5 +50,6 @@ class RunOptions:
     stream: str | None = None
     energy_kev: tuple[float, float] | None = None
     um_per_unit: float | None = None
+    elements: Sequence[str] = ()
     analysis: AnalysisRequest | None = None
     assets: Assets = field(default_factory=Assets)

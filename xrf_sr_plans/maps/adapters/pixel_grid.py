@@ -8,6 +8,7 @@ is; where it is, is said by its readings.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps import units
 from xrf_sr_plans.maps.adapters.adapted_map import AdaptedMap
 from xrf_sr_plans.maps.adapters.assets import Filling, streamed
+from xrf_sr_plans.maps.adapters.catalog_arrays import find_arrays, in_pieces
 from xrf_sr_plans.maps.adapters.channels import Channel, Part, numbers, pixel_value
 from xrf_sr_plans.maps.adapters.lattice import SaidAxis, said_between
 from xrf_sr_plans.maps.adapters.options import RunOptions
@@ -78,10 +80,13 @@ def read_pixel_grid(run: ForeignRun, options: RunOptions) -> AdaptedMap:
     shape = _shape(run)
     if len(shape) != 2:
         raise AssemblyError(
-            f"{run.owner}: no two-dimensional grid scan (shape {run.start.get('shape')})"
+            f"{run.owner}: no two-dimensional grid scan: {run.plan_name!r} of the motors"
+            f" {listed(run.start.get('motors'))} has the shape {run.start.get('shape')}; scans of"
+            " two motors are read, so of a stack of maps none"
         )
     if len(run.start.get("motors") or ()) != 2:
         raise AssemblyError(f"{run.owner}: motors are {run.start.get('motors')!r}; two are needed")
+    find_arrays(run, options.assets)
     stream = _main_stream(run, options)
     channels = chosen_channels(_all_keys(run, stream), options, run.owner)
     fields = _position_fields(run, options)
@@ -127,7 +132,7 @@ def read_pixel_grid(run: ForeignRun, options: RunOptions) -> AdaptedMap:
         dwell_ms,
         options.analysis,
         {"i0": i0_key, "live_time": options.live_time_key},
-        [*left_out(channels, _all_keys(run, stream)), *notes, *dwell_note],
+        [*left_out(channels, _all_keys(run, stream)), *notes, *run.notes, *dwell_note],
     )
 
 
@@ -135,7 +140,7 @@ def _main_stream(run: ForeignRun, options: RunOptions) -> Stream:
     """Return the stream that has most of the channels, or the one that was named."""
     if options.stream is not None or "primary" in run.streams:
         return run.stream(options.stream, "primary")
-    sizes = {name: len(one.events) + len(one.data) for name, one in run.streams.items()}
+    sizes = {name: one.size for name, one in run.streams.items()}
     if not any(sizes.values()):
         raise AssemblyError(f"{run.owner}: has no stream with events or data")
     return run.streams[max(sizes, key=lambda name: sizes[name])]
@@ -231,7 +236,7 @@ def _owner_of(run: ForeignRun, key: str) -> Stream:
     having = [one for one in run.streams.values() if one.name != "baseline" and one.has(key)]
     if not having:
         raise AssemblyError(f"{run.owner}: no data key {key!r}")
-    return max(having, key=lambda one: bool(one.events) + bool(one.data))
+    return max(having, key=lambda one: bool(one.events) + bool(one.data) + bool(one.arrays))
 
 
 class _Frames:
@@ -274,14 +279,18 @@ class _Frames:
 
     def _is_along(self, stream: Stream) -> bool:
         """Return whether a stream has a value for each frame; monitors have theirs at any time."""
-        return bool(stream.data) or len(stream.events) == len(self.numbers)
+        return bool(stream.data or stream.arrays) or len(stream.events) == len(self.numbers)
 
     def _values(
         self, stream: Stream, key: str, reduced: Callable[[Any], float]
     ) -> dict[int, float]:
         """Return what is made of the values of a data key, by frame."""
         found: dict[int, float] = {}
-        for values, numbers_of in streamed(self._run, stream, key, self._options.assets):
+        pieces = (
+            in_pieces(self._run, stream, key),
+            streamed(self._run, stream, key, self._options.assets),
+        )
+        for values, numbers_of in itertools.chain(*pieces):
             found |= {
                 number: reduced(value)
                 for number, value in zip(numbers_of.tolist(), values, strict=True)

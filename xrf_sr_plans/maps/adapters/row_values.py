@@ -61,6 +61,9 @@ def chosen_channels(
 ) -> list[Channel]:
     """Return the channels that the user named, or those that the data keys are named after.
 
+    Elements that were named without data keys, and after which no key is named, are cut out of the
+    only spectra that the stream has.
+
     Raises
     ------
     AssemblyError
@@ -70,10 +73,13 @@ def chosen_channels(
     there = sorted(
         {*stream.data_keys, *(key for one in stream.in_order[:1] for key in one["data"])}
     )
-    if options.channels is None:
+    given = options.channels
+    if given is None:
         numeric = [key for key in there if key not in but]
-        return channels_of(guessed_channels(numeric, where), where)
-    channels = channels_of(options.channels, where)
+        if not options.elements:
+            return channels_of(guessed_channels(numeric, where), where)
+        given = _wanted(options, stream, numeric, where)
+    channels = channels_of(given, where)
     for channel in channels:
         for part in channel.parts:
             if not stream.has(part.key):
@@ -83,6 +89,38 @@ def chosen_channels(
     if options.energy_kev is None:
         return channels
     return [_at_line(channel, stream, options.energy_kev, where) for channel in channels]
+
+
+def _wanted(
+    options: RunOptions, stream: Stream, keys: Sequence[str], where: str
+) -> dict[str, list[str]]:
+    """Return the data keys of the elements that are wanted, or that of the spectra."""
+    try:
+        named = guessed_channels(keys, where)
+    except AssemblyError:
+        named = {}
+    if all(element in named for element in options.elements):
+        return {element: named[element] for element in options.elements}
+    asked = ", ".join(options.elements)
+    spectra = [key for key in keys if _are_spectra(stream.data_keys.get(key, {}))]
+    if len(spectra) != 1:
+        which = f"that may be in {', '.join(spectra)}" if spectra else "and none has spectra"
+        raise AssemblyError(
+            f"{where}: no data keys are named after all of {asked}, {which}; give"
+            f" channels={{{options.elements[0]!r}: data key}}. There are {', '.join(keys)}"
+        )
+    if options.energy_kev is None:
+        raise AssemblyError(
+            f"{where}, data key {spectra[0]!r}: the energies of its bins are not in the documents;"
+            f" give energy_kev, that of bin 0 and the width of a bin, for the lines of {asked}"
+        )
+    return dict.fromkeys(options.elements, spectra)
+
+
+def _are_spectra(facts: Mapping[str, Any]) -> bool:
+    """Return whether a data key holds spectra, by its last axis and one of frames before it."""
+    shape = listed(facts.get("shape"))
+    return len(shape) > 1 and isinstance(shape[-1], int) and shape[-1] > MOST_DETECTOR_ELEMENTS
 
 
 def _at_line(

@@ -30,12 +30,20 @@ class Stream:
     data
         The references to arrays outside of the documents (``stream_datum``), by the uid of their
         resource.
+    arrays
+        Arrays that the catalog which the run is from has of its data keys.
     """
 
     name: str
     descriptors: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     events: dict[int, dict[str, Any]] = field(default_factory=dict)
     data: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    arrays: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """How much is in it: of its events, references and arrays."""
+        return len(self.events) + len(self.data) + len(self.arrays)
 
     @property
     def data_keys(self) -> dict[str, Mapping[str, Any]]:
@@ -69,6 +77,8 @@ class ForeignRun:
         Documents of the kinds ``resource``, ``datum`` and ``datum_page``, in their order.
     stream_resources
         Documents of that kind by uid.
+    notes
+        What turned out to be odd about it while it was read.
     """
 
     start: Mapping[str, Any] = field(default_factory=dict)
@@ -76,6 +86,7 @@ class ForeignRun:
     streams: dict[str, Stream] = field(default_factory=dict)
     assets: list[Document] = field(default_factory=list)
     stream_resources: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def owner(self) -> str:

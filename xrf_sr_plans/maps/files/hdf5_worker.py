@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from xrf_sr_plans.errors import XrfSrError
+from xrf_sr_plans.maps.files.child_process import address_space_bytes, set_limit
 from xrf_sr_plans.maps.files.hdf5_layouts import LAYOUTS, read_layouts
 from xrf_sr_plans.maps.files.hdf5_process import patience_s
 from xrf_sr_plans.maps.files.images import read_edf, read_tiff
@@ -39,28 +40,18 @@ class Limits:
 
     def __init__(self) -> None:
         self._values = 0
-        self._base = _address_space_bytes()
+        self._base = address_space_bytes()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     def grow(self, values: int) -> None:
         """Allow for one more step, which reads so many values."""
         self._values += values
         bytes_allowed = self._base + _SPARE_BYTES + _BYTES_PER_VALUE * self._values
-        _limit(resource.RLIMIT_AS, bytes_allowed)
+        set_limit(resource.RLIMIT_AS, bytes_allowed)
         spent = resource.getrusage(resource.RUSAGE_SELF)
-        _limit(resource.RLIMIT_CPU, int(spent.ru_utime + spent.ru_stime + patience_s(values)) + 2)
-
-
-def _limit(kind: int, value: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
-
-
-def _address_space_bytes() -> int:
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except OSError:
-        return 2**31
+        set_limit(
+            resource.RLIMIT_CPU, int(spent.ru_utime + spent.ru_stime + patience_s(values)) + 2
+        )
 
 
 def _hdf5(layout: str | None) -> Work:

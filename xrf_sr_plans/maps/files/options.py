@@ -1,4 +1,4 @@
-"""`ReadOptions`: what a user knows better than a file does."""
+"""`ReadOptions`: what a user knows better than a file or a run does."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from typing import Any
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.units import um_per_unit
 
+KEY_ROLES = ("i0", "live_time", "fast", "slow", "stream")
+"""What a data key of a run can be named for: the flux monitor, the live time, the readings of the
+fast and of the slow axis; and the stream with the counts."""
+
+
+_OF_RUNS = ("channels", "keys", "root_map")
+
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a user knows better than the file does.
+    """What a user knows better than the file or the run does.
 
     Parameters
     ----------
@@ -30,12 +37,20 @@ class ReadOptions:
         Energy of the line of each of the elements, in keV; looked up where it is empty.
     energy_kev
         Energy of channel 0 and width of a channel, in keV, for spectra; None: the file counts.
+    channels
+        Of runs: each element with the data keys of its counts, which are added up; empty: by the
+        names of the data keys.
+    keys
+        Of runs: the data keys of what a frame has once, and the name of the stream, each behind
+        one of `KEY_ROLES`.
+    root_map
+        Of runs: each root of files that documents name, with the folder that stands for it here.
 
     Raises
     ------
     ConfigError
-        A step that is not above 0, an unknown unit of length, or an energy axis that does not
-        rise.
+        A step that is not above 0, an unknown unit of length or role, or an energy axis that does
+        not rise.
     """
 
     step_um: float | None = None
@@ -44,6 +59,9 @@ class ReadOptions:
     elements: tuple[str, ...] = ()
     lines_kev: tuple[float, ...] = ()
     energy_kev: tuple[float, float] | None = None
+    channels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    keys: tuple[tuple[str, str], ...] = ()
+    root_map: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("step_um", "step_y_um"):
@@ -59,10 +77,24 @@ class ReadOptions:
                 f"energy_kev is {self.energy_kev}; the energy of channel 0 and a width of a"
                 " channel above 0, in keV, are needed"
             )
+        for role, _ in self.keys:
+            if role not in KEY_ROLES:
+                raise ConfigError(f"key {role!r}: it should be one of {', '.join(KEY_ROLES)}")
+
+    @property
+    def of_runs(self) -> list[str]:
+        """What is said here that only runs of documents have, by name."""
+        return [name for name in _OF_RUNS if getattr(self, name)]
+
+    @property
+    def of_files(self) -> list[str]:
+        """What is said here that only files of maps have, by name."""
+        return [name for name in ("step_um", "step_y_um") if getattr(self, name) is not None]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the options as JSON has them."""
-        return asdict(self)
+        """Return what is known of files, as JSON has it."""
+        known = asdict(self)
+        return {name: known[name] for name in known if name not in _OF_RUNS}
 
     @classmethod
     def from_dict(cls, known: dict[str, Any]) -> ReadOptions:

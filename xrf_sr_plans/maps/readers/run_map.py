@@ -10,8 +10,9 @@ import numpy as np
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.adapters import OURS, adapted
 from xrf_sr_plans.maps.assemble import MapBuilder
-from xrf_sr_plans.maps.files import MapsFile
+from xrf_sr_plans.maps.files import MapsFile, ReadOptions
 from xrf_sr_plans.maps.files.model import LiveTime
+from xrf_sr_plans.maps.units import um_per_unit
 from xrf_sr_plans.schema import Document
 
 
@@ -57,6 +58,27 @@ def map_of_run(
     if builder is None or not builder.rows_received:
         raise AssemblyError(f"{path}: none of its runs has rows of a map")
     return _as_file(builder, path)
+
+
+def known_of_run(options: ReadOptions) -> dict[str, Any]:
+    """Return what a user knows of a run as the keywords of `adapters.adapted`.
+
+    Raises
+    ------
+    ConfigError
+        The unit of the axes is none of length.
+    """
+    keys = dict(options.keys)
+    unit = options.axis_unit
+    return {
+        "channels": {element: list(of) for element, of in options.channels} or None,
+        "elements": options.elements,
+        "energy_kev": options.energy_kev,
+        "um_per_unit": None if unit is None else um_per_unit(unit, "axis_unit"),
+        "stream": keys.pop("stream", None),
+        "root_map": dict(options.root_map),
+        **{f"{role}_key": key for role, key in keys.items()},
+    }
 
 
 def _is_map(start: Any) -> bool:

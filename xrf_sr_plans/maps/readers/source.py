@@ -10,32 +10,76 @@ import xarray as xr
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.files import MapsFile, ReadOptions
 from xrf_sr_plans.maps.files.photons import SAME_TIME
-from xrf_sr_plans.maps.readers.registry import reader_of_file
+from xrf_sr_plans.maps.files.reader import head_of
+from xrf_sr_plans.maps.readers.json_lines import read_jsonl
+from xrf_sr_plans.maps.readers.registry import RUN_READERS, reader_of_file
+from xrf_sr_plans.maps.readers.roots import roots_of
+from xrf_sr_plans.maps.readers.run_map import known_of_run, map_of_run
 
 
 def read_map(
-    path: str | Path, *, reader: str | None = None, options: ReadOptions | None = None
+    path: str | Path,
+    *,
+    reader: str | None = None,
+    options: ReadOptions | None = None,
+    dwell_ms: float | None = None,
 ) -> MapsFile:
-    """Return the maps in a file.
+    """Return the map in a file of any kind, be it of arrays or of documents.
 
     Parameters
     ----------
     path
-        The file.
+        A file of maps, or one of documents as JSON lines, of which the first map is read.
     reader
-        Name of the reader (``--reader``); None: the first one that matches the file.
+        Name of the reader (``--reader``), of files or of runs; None: the first one that matches.
     options
         What the user knows better than the file.
+    dwell_ms
+        Time at each pixel of a run; None: as its documents say. Values of files become photons by
+        `as_photons` only.
 
     Raises
     ------
+    AssemblyError
+        No run in the file is a map that can be read.
     ConfigError
-        There is no reader of that name.
+        There is no reader of that name, or something is said of the file that such files don't
+        have.
     FileFormatError
         There is no such file, no reader matches it, or it can't be read.
     """
     path = Path(path)
-    return reader_of_file(path, reader).read(path, options or ReadOptions())
+    options = options or ReadOptions()
+    of_runs = {known.name for known in RUN_READERS}
+    if reader in of_runs or (reader is None and is_lines(path, head_of(path))):
+        if options.of_files:
+            raise ConfigError(
+                f"{path}: holds documents, whose readings say where pixels are;"
+                f" {', '.join(options.of_files)} can't be given for it"
+            )
+        known = known_of_run(options)
+        return map_of_run(
+            read_jsonl(path),
+            path=str(path),
+            reader=reader,
+            roots=roots_of(path),
+            dwell_ms=dwell_ms,
+            **known,
+        )
+    if options.of_runs:
+        raise ConfigError(
+            f"{path}: holds no documents, so that it has no data keys;"
+            f" {', '.join(options.of_runs)} can't be given for it"
+        )
+    return reader_of_file(path, reader).read(path, options)
+
+
+def is_lines(path: Path, head: bytes) -> bool:
+    """Return whether a file holds documents: by its name, or by how its first line begins."""
+    start = head.lstrip()
+    return path.suffix.lower() == ".jsonl" or (
+        start.startswith((b"{", b"[")) and b'"start"' in start[:80]
+    )
 
 
 def placed_counts(file: MapsFile, row_pixels: int = 1) -> xr.DataArray:
