@@ -101,7 +101,16 @@ class StoredRun:
 
     def arrays(self) -> Callable[[str, str], Any] | None:
         """Return what finds the arrays beside the run's events (`documents.arrays_of`)."""
-        return None if self.place.kind == "lines" else arrays_of(self.opened())
+        if self.place.kind in ("lines", "maps"):
+            return None
+        # Asked for only where a run of others has such arrays.
+        found = functools.cache(lambda: arrays_of(self.opened()))
+
+        def array(stream: str, key: str) -> Any:
+            find = found()
+            return None if find is None else find(stream, key)
+
+        return array
 
 
 def places(source: Any, *, without: str | Path | None = None) -> Iterator[Place]:
