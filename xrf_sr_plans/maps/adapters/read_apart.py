@@ -86,12 +86,14 @@ def read_apart(run: ForeignRun, reader: str | None, options: RunOptions) -> Adap
 
 def _as_error(kind: str, message: str) -> XrfSrError:
     """Return the error that the process met."""
-    known = getattr(errors, kind, None)
-    of_ours = isinstance(known, type) and issubclass(known, XrfSrError)
-    known = known if of_ours else AssemblyError
-    made: XrfSrError = known.__new__(known, message)
-    # The message is whole already, also where a class makes its own.
-    Exception.__init__(made, message)
+    known: type[XrfSrError] = next(
+        (one for one in vars(errors).values()
+         if isinstance(one, type) and issubclass(one, XrfSrError) and one.__name__ == kind),
+        AssemblyError,
+    )  # fmt: skip
+    # The message is whole already, also where a class makes its own of other arguments.
+    made = known.__new__(known)
+    BaseException.__init__(made, message)
     return made
 
 
