@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from bluesky import RunEngine
 from ophyd.sim import SynAxis, SynGauss
 
 from xrf_sr_plans import Beamline
@@ -220,3 +221,22 @@ def test_a_session_is_told_by_the_settings_of_its_beamline(
     with start_session(None, made, settings=own, in_process=True, store="off") as session:
         assert session.link.settings.threads == 2  # type: ignore[attr-defined]
         assert session.store is None
+
+
+def test_devices_of_ophyd_async_are_connected_by_the_loop_of_the_run_engine(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("ophyd_async.sim")
+    _ = RunEngine({})
+    text = f'{NAMED}[devices.samx]\nclass = "ophyd_async.sim.SimMotor"\n'
+    made = beamline(text, make_beamline().devices, tmp_path)
+    assert made.fast.name == "samx"
+    assert axis_facts(made.fast).position_um == 0
+
+
+def test_devices_that_do_not_answer_are_named(tmp_path: Path) -> None:
+    text = f"{NAMED}connect_timeout_s = 0.2\n"
+    text += '[devices.samx]\nclass = "ophyd.EpicsMotor"\nprefix = "no:such:m1"\n'
+    words = said(text, make_beamline().devices, tmp_path)
+    assert "devices.samx: TimeoutError" in words
+    assert "no:such:m1" in words

@@ -77,6 +77,16 @@ def test_a_map_over_channel_access_has_all_rows_and_ends_well(flights: dict[str,
     assert is_still(whole["after"])
 
 
+def test_a_beamline_of_a_settings_file_flies_its_devices_over_channel_access(
+    flights: dict[str, Any],
+) -> None:
+    flown = flights["from a settings file"]
+    assert flown["error"] == ""
+    assert stop_document(flown)["exit_status"] == "success"
+    assert ledger(flown) == ledger(flights["whole"])
+    assert is_still(flown["after"])
+
+
 def test_axes_in_mm_become_encoder_positions_in_um(flights: dict[str, Any]) -> None:
     for k, row in enumerate(flights["whole"]["rows"]):
         centres = GRID.fast.centers_um[:: GRID.direction(k)]

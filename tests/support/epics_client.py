@@ -22,6 +22,9 @@ from bluesky import RunEngine
 from bluesky.utils import Msg, RunEngineInterrupted
 
 from support.sim_support import Documents, grid_of, row_request
+from xrf_sr_plans import Beamline
+from xrf_sr_plans.config import Settings
+from xrf_sr_plans.config.examples import example
 from xrf_sr_plans.devices.epics_flyer import EpicsRowFlyer
 from xrf_sr_plans.plans.fly_map import fly_map
 from xrf_sr_plans.plans.xrf_map import xrf_map
@@ -119,6 +122,10 @@ class Flights:
 def main(results: Path, ioc_pid: int) -> None:
     beamline = documented_beamline()
     flights = Flights(beamline)
+    described = Beamline.from_settings(Settings.load(example("epics"), {}))
+    of_file = Flights(described)
+    of_file.fly("from a settings file", fly_map(described, GRID, dwell_ms=DWELL_MS))
+    flights.found |= of_file.found
     flights.fly("whole", fly_map(beamline, GRID, dwell_ms=DWELL_MS))
     flights.fly(
         "rows",

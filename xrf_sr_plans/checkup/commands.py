@@ -132,7 +132,7 @@ def example(
         Path | None, typer.Option(help="File to write; without it, it is printed.")
     ] = None,
 ) -> None:
-    """Print a settings file to begin with: simulated, 2-id, srx or bionanoprobe."""
+    """Print a settings file to begin with: simulated, 2-id, srx, bionanoprobe or epics."""
     from xrf_sr_plans.config.examples import example as example_file
 
     text = example_file(name).read_text(encoding="utf-8")
