@@ -28,7 +28,7 @@ environment all sr,train,tiled,queue,epics
 echo "== lowest versions of everything =="
 "$work/all/bin/pytest" -q -p no:cacheprovider -m "not slow" \
     tests/maps tests/physics tests/metrics tests/rois tests/devices tests/plans tests/callbacks \
-    tests/queueing tests/store tests/sr tests/cli tests/package
+    tests/queueing tests/store tests/sr tests/cli tests/config tests/package
 
 "${PYTHON:-python3.11}" scripts/lowest_versions.py tiled-server |
     grep -E "^(tiled|bluesky-tiled-plugins)=" > "$work/tiled.txt"
