@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from xrf_sr_plans.devices.protocols import ResultsSource
+from xrf_sr_plans.schema import Documents
+
+
+@dataclass(frozen=True)
+class LinkState:
+    """How the analysis is doing."""
+
+    ready: bool
+    """Whether it takes documents at the moment."""
+    pid: int | None
+    """Its process; None where there is none."""
+    starts: int
+    """How many processes there have been."""
+    waiting_runs: int
+    """Runs that are over and whose results are not in."""
 
 
 class DocumentLink(Protocol):
@@ -31,6 +47,14 @@ class AnalysisLink(DocumentLink, ResultsSource, Protocol):
         bool
             Whether that was so within the time.
         """
+        ...
+
+    def state(self) -> LinkState:
+        """Return how the analysis is doing; microseconds."""
+        ...
+
+    def deliver(self, documents: Documents) -> None:
+        """Give a whole run to the sinks that take results, in their thread; return at once."""
         ...
 
     def close(self, timeout_s: float = 10.0) -> None:

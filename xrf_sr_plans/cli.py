@@ -11,6 +11,7 @@ import typer
 import xrf_sr_plans
 from xrf_sr_plans.checkup.commands import config_app
 from xrf_sr_plans.errors import ConfigError, FileFormatError, XrfSrError
+from xrf_sr_plans.health.command import status
 from xrf_sr_plans.measurement import (
     FACTORS,
     SAMPLINGS,
@@ -37,6 +38,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, hel
 app.command()(replay)
 app.command()(watch)
 app.add_typer(config_app, name="config")
+app.command()(status)
 
 JsonOut = Annotated[Path | None, typer.Option("--json", help="JSON file to write the figures to.")]
 _TABLE_WIDTH = 160

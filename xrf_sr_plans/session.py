@@ -20,9 +20,11 @@ from xrf_sr_plans.config.logs import close_log, open_log
 from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.health.monitor import HealthMonitor
 from xrf_sr_plans.plans.binding import bind_plans
 from xrf_sr_plans.queueing.client import connect_zmq
 from xrf_sr_plans.queueing.rescan_queue import RescanQueue
+from xrf_sr_plans.review.approval_keeper import ApprovalKeeper
 from xrf_sr_plans.schema import DocumentSink
 from xrf_sr_plans.store.run_store import DEFAULT, OFF, RunStore, open_store
 
@@ -57,6 +59,8 @@ class Session:
         The desk at which people decide about regions; None where nobody can.
     console
         What is shown and typed at the prompt; None where that is left to others.
+    health
+        Counts what happens, for OpenTelemetry and for ``xrf-sr status``.
     """
 
     run_engine: RunEngine | None
@@ -67,6 +71,8 @@ class Session:
     store: RunStore | None = None
     approvals: ApprovalDesk | None = None
     console: Console | None = None
+    health: HealthMonitor | None = None
+    _keeper: ApprovalKeeper | None = None
     _tokens: Sequence[int] = ()
     _log: logging.Handler | None = None
 
@@ -89,14 +95,18 @@ class Session:
         if self.run_engine is not None:
             for token in self._tokens:
                 self.run_engine.unsubscribe(token)
-        self.link.close(timeout_s)
         if self.approvals is not None:
             self.approvals.flush(timeout_s)
+        if self._keeper is not None:
+            self._keeper.close()
+        self.link.close(timeout_s)
         if self.store is not None:
             self.store.close(timeout_s)
         if self.console is not None:
             self.console.close()
         close_log(self._log)
+        if self.health is not None:
+            self.health.close()
 
     def __enter__(self) -> Session:
         return self
@@ -173,18 +183,16 @@ def start_session(
     log = open_log(told.log)
     shown = None
     if console and run_engine is not None:
-        # Imported here, because a session without a console needs none of it.
-        from xrf_sr_plans.console.console import Console
-
-        shown = Console(run_engine, beamline, desk)
-    sinks = [*result_sinks, *([] if shown is None else shown.result_sinks)]
+        shown = _console(run_engine, beamline, desk, kept)
+    health = HealthMonitor(beamline.name, lambda: "" if desk is None else desk.waits_for)
+    sinks = [*result_sinks, *([] if shown is None else shown.result_sinks), health.results]
     sinks = sinks if kept is None else [*sinks, kept]
     link = _link(told.of_analysis, sinks, in_process=in_process)
     analysis = AnalysisDevice(name="analysis", source=link)
     bound = replace(beamline, analysis=analysis, approvals=desk)
-    subscribers = [Tap(link)] if kept is None else [Tap(link), kept]
-    if kept is not None:
-        logger.info("all runs are kept in %s (see session.store.catalog)", kept.where)
+    keeper = None if desk is None else ApprovalKeeper(desk, link.deliver)
+    takers: list[DocumentSink | None] = [Tap(link), kept, keeper, health]
+    subscribers = [taker for taker in takers if taker is not None]
     session = Session(
         run_engine,
         bound,
@@ -194,14 +202,33 @@ def start_session(
         kept,
         desk,
         shown,
+        health,
+        keeper,
         [] if run_engine is None else [run_engine.subscribe(one) for one in subscribers],
         log,
     )
     atexit.register(session.close)
+    if kept is not None:
+        logger.info("all runs are kept in %s (see session.store.catalog)", kept.where)
+    health.open(link)
+    if keeper is not None:
+        keeper.open()
     if shown is not None:
         shown.open()
         shown.show_in_ipython(session.names)
     return session
+
+
+def _console(
+    run_engine: RunEngine,
+    beamline: Beamline,
+    desk: ApprovalDesk | None,
+    kept: RunStore | None,
+) -> Console:
+    # Imported here, because a session without a console needs none of it.
+    from xrf_sr_plans.console.console import Console
+
+    return Console(run_engine, beamline, desk, kept)
 
 
 def _desk(approvals: str | None) -> ApprovalDesk | None:

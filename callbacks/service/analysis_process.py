@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Self, assert_never
 
+from xrf_sr_plans.callbacks.analysis_link import LinkState
 from xrf_sr_plans.callbacks.service.bicubic_fallback import BicubicFallback
 from xrf_sr_plans.callbacks.service.fallback_process import FallbackProcess
 from xrf_sr_plans.callbacks.service.journal import Journal
@@ -30,7 +31,7 @@ from xrf_sr_plans.callbacks.service.worker_process import WorkerProcess
 from xrf_sr_plans.callbacks.service.worker_supervisor import WorkerSupervisor
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
-from xrf_sr_plans.schema import DocumentSink
+from xrf_sr_plans.schema import Documents, DocumentSink
 
 logger = logging.getLogger(__name__)
 
@@ -189,6 +190,15 @@ class AnalysisProcess:
                 return False
             time.sleep(0.01)
         return self.sink_thread.flush(max(0.0, deadline - time.monotonic()))
+
+    def state(self) -> LinkState:
+        """Return how the analysis is doing; microseconds."""
+        waiting = len(self.journal.waiting_runs())
+        return LinkState(self.ready, self.pid, self.starts, waiting)
+
+    def deliver(self, documents: Documents) -> None:
+        """Give a whole run to the sinks, in their thread; return at once."""
+        self.sink_thread.deliver(documents)
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Let what is under way finish within the time, then end the worker."""

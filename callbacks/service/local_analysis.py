@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Self
 
+from xrf_sr_plans.callbacks.analysis_link import LinkState
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.service.bicubic_fallback import BicubicFallback, FallbackInThread
 from xrf_sr_plans.callbacks.service.journal import Journal
@@ -123,6 +124,14 @@ class LocalAnalysis:
                 return False
             time.sleep(0.005)
         return self.sink_thread.flush(max(0.0, deadline - time.monotonic()))
+
+    def state(self) -> LinkState:
+        """Return how the analysis is doing; microseconds."""
+        return LinkState(self._thread.is_alive(), None, 1, len(self.journal.waiting_runs()))
+
+    def deliver(self, documents: Documents) -> None:
+        """Give a whole run to the sinks, in their thread; return at once."""
+        self.sink_thread.deliver(documents)
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Let what is under way finish within the time, then stop."""

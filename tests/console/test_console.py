@@ -21,15 +21,17 @@ from xrf_sr_plans.review.verdicts import verdicts
 from xrf_sr_plans.session import Session, start_session
 
 SURVEY = {
-    "width_um": 24,
-    "height_um": 12,
+    "width_um": 36,
+    "height_um": 16,
     "step_um": 2,
     "dwell_ms": 10,
     "x_center_um": 0,
     "y_center_um": 0,
-    "find": "K",
     "budget_s": 60,
+    "analysis_timeout_s": 200,
 }
+ROWS = 8
+pytestmark = pytest.mark.timeout(300)
 
 
 class Shown:
@@ -54,7 +56,7 @@ def session(tmp_path: Path) -> Iterator[Session]:
     settings = AnalysisSettings(threads=1)
     with start_session(
         engine,
-        make_beamline(),
+        make_beamline("grains"),
         settings=settings,
         in_process=True,
         approvals=str(tmp_path / "approvals"),
@@ -97,11 +99,11 @@ def test_an_abort_is_one_line(session):
         fly(session)
     paused = session.console._paused()
     assert paused.startswith("paused at row ")
-    assert "of 6, shutter closed: RE.resume() goes on" in paused
+    assert f"of {ROWS}, shutter closed: RE.resume() goes on" in paused
     engine.abort()
     [line] = shown.lines
     assert line.startswith("stopped at row ")
-    assert line.endswith("of 6; the map so far is usable; shutter closed")
+    assert line.endswith(f"of {ROWS}; the map so far is usable; shutter closed")
 
 
 def test_regions_are_approved_at_the_prompt_while_the_survey_waits(session):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,3 @@ def test_the_manager_finds_the_plans_and_the_devices(monkeypatch: pytest.MonkeyP
         assert {"samx", "samy", "xrf", "shutter"} <= set(manager.devices_from_nspace(names))
     finally:
         names["xrf_session"].close()
-        logging.getLogger("xrf_sr_plans").removeHandler(names["_prompt_handler"])
-        names["RE"].log.logger.removeFilter(names["_without_traceback"])
-        logging.getLogger("xrf_sr_plans.plans").setLevel(logging.NOTSET)

@@ -126,7 +126,11 @@ PAIR = {"width_um": 8, "height_um": 8, "fine_step_um": 1, "dwell_ms": 20}
     ("plan", "kwargs", "words"),
     [
         ("coarse_survey_with_sr", {**AREA, "factor": 3}, "Input should be 1, 2 or 4"),
-        ("coarse_survey_with_sr", {**AREA, "rescan": "later"}, "'inline', 'queue' or 'propose'"),
+        (
+            "coarse_survey_with_sr",
+            {**AREA, "rescan": "later"},
+            "'inline', 'ask', 'queue' or 'propose'",
+        ),
         ("coarse_survey_with_sr", {**AREA, "find": "Fe and"}, "at character 7, found the end"),
         ("coarse_survey_with_sr", {**AREA, "find": "(Fe"}, "find"),
         ("coarse_survey_with_sr", {**AREA, "step_um": -2}, "-2 is out of range [0.0001, 100000]"),

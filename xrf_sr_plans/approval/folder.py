@@ -83,6 +83,10 @@ class ApprovalFolder:
                     found.append((stat.st_mtime_ns, home.name))
         return [name for _, name in sorted(found, reverse=True)]
 
+    def knows(self, survey_uid: str) -> bool:
+        """Return whether a survey has proposed anything; microseconds."""
+        return (self._home(survey_uid) / "proposal.json").is_file()
+
     def proposal(self, survey_uid: str) -> Proposal:
         """Return what a survey proposed.
 
@@ -238,6 +242,7 @@ class ApprovalFolder:
             A region is unknown, or is flown or queued already; nothing is decided then.
         """
         decisions = tuple(decisions)
+        self.release_orphans(survey_uid)
         states = {state.key: state for state in self.regions(survey_uid)}
         flaws = []
         for decision in decisions:
@@ -301,6 +306,29 @@ class ApprovalFolder:
             return _read(path).get("owner") == owner
         except (OSError, ValueError):
             return False
+
+    def first_to_tell(self, survey_uid: str, event_uid: str) -> bool:
+        """Return whether nobody has told the world of an event yet; nobody else will then."""
+        path = self._home(survey_uid) / f"told-{file_name(event_uid)}.json"
+        return _write(path, "{}", only_new=True)
+
+    def release_orphans(self, survey_uid: str) -> None:
+        """Let what was taken by a session of this machine that has ended be approved again.
+
+        What it flew to the end is known from its documents and stays as it is.
+        """
+        held = {
+            state.key: state
+            for state in self.regions(survey_uid)
+            if state.claimed_by and state.disposition == "approved"
+        }
+        for event in self.events(survey_uid) if held else ():
+            if not isinstance(event, Claimed) or event.key not in held:
+                continue
+            state = held[event.key]
+            if event.attempt == state.attempt and event.is_orphan:
+                reason = f"the session that had it, {event.host}:{event.pid}, has ended"
+                self.became(survey_uid, state.region.key, "failed", reason)
 
     def became(
         self, survey_uid: str, region_key: str, disposition: Any, reason: str, run_uid: str = ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import math
+import os
 import socket
 import time
 import uuid
@@ -197,6 +198,22 @@ class Claimed(_Event):
     """What flies it, in words."""
     owner: str
     """Uid of the plan call or of the submission, which may claim it once more."""
+    host: str = Field(default_factory=socket.gethostname)
+    pid: int = Field(default_factory=os.getpid)
+    """The process that claimed it."""
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the process that claimed it has run on this machine and runs no more."""
+        if self.host != socket.gethostname() or self.pid <= 0:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False
 
 
 class Became(_Event):

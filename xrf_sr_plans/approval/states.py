@@ -212,6 +212,11 @@ def _became(states: dict[str, RegionState], event: Became) -> None:
     state = next((one for one in states.values() if event.region_key in one.keys), None)
     if state is None or (state.disposition == "rescanned" and event.disposition != "rescanned"):
         return
+    if event.run_uid and (event.run_uid, event.disposition) == (state.run_uid, state.disposition):
+        # Both the plan and whoever watches its documents tell of a map; the plan knows more.
+        reason = event.reason or state.reason
+        states[state.key] = replace(state, reason=reason)
+        return
     in_vain = event.disposition in _AGAIN
     states[state.key] = replace(
         state,

@@ -56,6 +56,8 @@ def parsed(line: str) -> Answer:
     for word in words:
         name, equals, value = word.partition("=")
         try:
+            if equals and not name.endswith("_um"):
+                raise ValueError(name)
             if equals:
                 values[name] = float(value)
             else:

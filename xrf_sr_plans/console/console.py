@@ -22,6 +22,8 @@ from xrf_sr_plans.plans.preview import preview
 from xrf_sr_plans.plans.survey_design import design_survey
 from xrf_sr_plans.plans.timing import RowProgress
 from xrf_sr_plans.review.latest import LatestSurvey
+from xrf_sr_plans.review.remembered import Remembered
+from xrf_sr_plans.store.run_store import RunStore
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ class Console:
         The beamline.
     desk
         Where people decide about regions; None: nobody can.
+    store
+        Where surveys are remembered; None: nowhere.
     screen
         Where lines are shown; None: the terminal.
 
@@ -68,6 +72,8 @@ class Console:
     ----------
     latest : LatestSurvey
         The survey that was flown last. It is a sink of result runs, too.
+    remembered : Remembered
+        All surveys that are kept.
     """
 
     def __init__(
@@ -75,12 +81,14 @@ class Console:
         run_engine: RunEngine,
         beamline: Beamline,
         desk: ApprovalDesk | None,
+        store: RunStore | None = None,
         screen: Screen | None = None,
     ) -> None:
         self.latest = LatestSurvey()
         self.screen = screen or Screen()
         self._run_engine = run_engine
         self._desk = desk
+        self.remembered = Remembered(store)
         self._progress = RowProgress(show=self.screen.progress)
         self._news = RunNews(self.screen, self._progress, has_shutter=beamline.shutter is not None)
         self._answers = AnswerReader(self._answer, lambda: run_engine.state == "running")
@@ -99,7 +107,7 @@ class Console:
             self._undo.append(lambda token=token: engine.unsubscribe(token))
         if engine.waiting_hook is None:
             hook = self._progress.waiting_hook
-            engine.waiting_hook = hook
+            engine.waiting_hook = hook  # type: ignore[assignment]
             self._undo.append(lambda: setattr(engine, "waiting_hook", None))
         handler = ScreenHandler(self.screen)
         logging.getLogger(_LOGGER).addHandler(handler)
@@ -136,6 +144,8 @@ class Console:
             "preview": preview,
             "design_survey": design_survey,
             "latest_survey": self.latest,
+            "surveys": self.remembered.surveys,
+            "survey": self.remembered.survey,
             "regions": self.regions,
             "approve": self.approve,
             "deny": self.deny,
@@ -291,11 +301,12 @@ class Console:
     def _answer(self, line: str) -> None:
         try:
             answer = parsed(line)
+            values: dict[str, Any] = dict(answer.values)
             if answer.verb == "edit":
                 number = answer.numbers[0] if answer.numbers else 0
-                regions = self.edit(number, why=answer.why, **answer.values)
+                regions = self.edit(number, why=answer.why, **values)
             elif answer.verb == "add":
-                regions = self.add_region(why=answer.why, **answer.values)
+                regions = self.add_region(why=answer.why, **values)
             else:
                 say = self.approve if answer.verb == "approve" else self.deny
                 regions = say(*answer.numbers, why=answer.why)

@@ -23,12 +23,21 @@ def quiet_run_engine(run_engine: RunEngine) -> Callable[[], None]:
     An abort by hand is not logged at all, as whoever did it knows. Errors of this package lose
     their traceback, as their message says what to do.
     """
-    log = run_engine.log.logger
-    log.addFilter(_worth_a_traceback)
-    return lambda: log.removeFilter(_worth_a_traceback)
+    logs = {run_engine.log.logger, logging.getLogger("bluesky")}
+    for log in logs:
+        log.addFilter(_worth_a_traceback)
+
+    def undo() -> None:
+        for log in logs:
+            log.removeFilter(_worth_a_traceback)
+
+    return undo
 
 
 def _worth_a_traceback(record: logging.LogRecord) -> bool:
+    # Bluesky 1.15 warns of this after every abort; it is about its own traces.
+    if str(record.msg).startswith("No open traces left"):
+        return False
     error = record.exc_info[1] if record.exc_info else None
     # An error of this package itself is shown by IPython.
     return not isinstance(error, (*_BY_HAND, XrfSrError))

@@ -246,6 +246,7 @@ class _Approved:
             **self.proposal.metadata,
             "purpose": "approvals",
             "survey_uid": self.proposal.survey_uid,
+            "regions": self.log.count(),
             "ended_by": ended_by,
         }
         yield from recorded(start_without_rows(metadata, self.fine.md), self.log.recorded())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -115,9 +116,17 @@ class RegionLog:
         """The last outcome of each region."""
         return tuple(self._outcomes.values())
 
+    def count(self) -> dict[str, int]:
+        """Return how many regions have each disposition, the most frequent first."""
+        return dict(Counter(one.disposition for one in self._outcomes.values()).most_common())
+
     def note(self, outcome: RegionOutcome) -> None:
         """Remember what became of a region; one with another rectangle takes its place."""
         logger.info("%s", outcome)
+        self.remember(outcome)
+
+    def remember(self, outcome: RegionOutcome) -> None:
+        """Do the same without a line in the log."""
         key, before = outcome.region.key, outcome.region.approval.get("replaces")
         if before in self._outcomes and key not in self._outcomes:
             self._outcomes = {
@@ -135,7 +144,7 @@ class RegionLog:
         """Emit one event for each region with its last outcome."""
         record = PlanRecord("region", _NOTHING_NOTED)
         for outcome in self.outcomes:
-            yield from record_event(record, schema.STREAM_REGIONS, _region_values(outcome))
+            yield from record_event(record, schema.STREAM_REGIONS, region_values(outcome))
 
 
 _NOTHING_NOTED: dict[str, str | float] = {
@@ -158,7 +167,8 @@ _NOTHING_NOTED: dict[str, str | float] = {
 }
 
 
-def _region_values(outcome: RegionOutcome) -> dict[str, str | float]:
+def region_values(outcome: RegionOutcome) -> dict[str, str | float]:
+    """Return the fields of a region's event, without the name of the record before them."""
     region = outcome.region
     columns = region_columns(region)
     return {

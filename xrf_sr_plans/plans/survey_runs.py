@@ -68,6 +68,7 @@ class SurveyRuns:
             "analysed_by": getattr(self.beamline.analysis, "name", ""),
             "beamline": self.beamline.name,
             "user_input": dict(self.user_input),
+            "regions": self.region_log.count(),
             **facts,
         }
 

@@ -195,12 +195,15 @@ class LatestSurvey:
             for reason, count in fallbacks.items()
         ]
         lines += [f"  {words}" for words in _forecasts(record)]
+        verdicts = {verdict.fine_uid: verdict for verdict in record.verdicts}
         for number, region in enumerate(record.regions, start=1):
             lines.append(
                 f"  {number}. {region['elements']} x"
                 f" {region['x_low_um']:g}..{region['x_high_um']:g}, y {region['y_low_um']:g}.."
                 f"{region['y_high_um']:g} um: {region['disposition']}: {region['reason']}"
             )
+            if region["run_uid"] in verdicts:
+                lines.append(f"     {verdicts[region['run_uid']]}")
         return "\n".join(lines)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:

@@ -122,6 +122,7 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
     previews: dict[str, EnhancedMaps] = {}
     composites: dict[str, CompositeMap] = {}
     regions: dict[str, Mapping[str, Any]] = {}
+    told: list[list[Document]] = []
     forecast: Mapping[str, float] | None = None
     verdicts: list[MapVerdict] = []
     uids: dict[str, list[str]] = {}
@@ -149,8 +150,12 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
             elif kind == "choice":
                 forecast = start.get("forecast")
             elif kind in ("proposals", "approvals", "outcomes"):
-                for row in _latest_by_region(documents).values():
-                    regions = _with_region(regions, row)
+                told.append(documents)
+    # In the order of what they tell of, since decisions may be delivered after what followed.
+    for documents in sorted(told, key=lambda documents: float(documents[0][1]["time"])):
+        with in_our_words(f"run {documents[0][1]['uid']}", AssemblyError):
+            for row in _latest_by_region(documents).values():
+                regions = _with_region(regions, row)
     for uid, documents in runs.items():
         with in_our_words(f"run {uid}", AssemblyError):
             _take_from_fine_map(regions, uid, documents)

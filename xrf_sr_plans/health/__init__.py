@@ -1,0 +1,1 @@
+"""How a session is doing: counters for OpenTelemetry, and a line that says it in words."""
