@@ -154,6 +154,7 @@ def _claim(folder: str, owner: str, won: multiprocessing.Queue) -> None:
     won.put((owner, [there.claim("s", one, by=owner, owner=owner) for one in there.regions("s")]))
 
 
+@pytest.mark.timeout(300)
 def test_of_several_processes_one_gets_each_region(folder):
     folder.approve("s")
     context = multiprocessing.get_context("spawn")
@@ -164,7 +165,7 @@ def test_of_several_processes_one_gets_each_region(folder):
     ]
     for rival in rivals:
         rival.start()
-    got = dict(won.get(timeout=60) for _ in rivals)
+    got = dict(won.get(timeout=200) for _ in rivals)
     for rival in rivals:
         rival.join(60)
     assert [sum(owners) for owners in zip(*got.values(), strict=True)] == [1, 1, 1]
