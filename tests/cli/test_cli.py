@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import xrf_sr_plans
 from xrf_sr_plans import cli
-from xrf_sr_plans.cli import app
+from xrf_sr_plans.cli import app, program
 from xrf_sr_plans.errors import MissingExtraError
 
 WIDE = {"COLUMNS": "240", "TERMINAL_WIDTH": "240"}
@@ -145,7 +145,7 @@ def test_the_extra_to_install_is_named_brackets_and_all(monkeypatch, capsys) -> 
     def needs_torch() -> None:
         raise MissingExtraError("the network", "sr")
 
-    monkeypatch.setattr(cli, "app", needs_torch)
+    monkeypatch.setattr(program, "app", needs_torch)
     with pytest.raises(SystemExit):
         cli.main()
     assert "pip install 'xrf-sr-plans[sr]'" in capsys.readouterr().err

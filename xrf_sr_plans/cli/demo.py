@@ -1,0 +1,35 @@
+"""The command `xrf-sr demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xrf_sr_plans.cli.shared import FACTOR_HELP, table_console
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of survey.png and report.json.")] = Path(
+        "out/demo"
+    ),
+    sample: Annotated[
+        str, typer.Option(help="'grains', which lie apart, or 'zagami', the whole measured map.")
+    ] = "grains",
+    factor: Annotated[
+        int | None, typer.Option(help=f"{FACTOR_HELP} Without it, 4 for grains, 2 for zagami.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the random noise, and of where the grains lie.")
+    ] = 0,
+) -> None:
+    """Survey a sample on the simulated beamline, from the coarse scan to the fine rescans."""
+    from xrf_sr_plans.demo import run_demo, summary_tables
+
+    report = run_demo(out, sample=sample, factor=factor, seed=seed)
+    console = table_console()
+    for table in summary_tables(report):
+        console.print(table)
+    for name in ("survey.png", "elements.png", "report.json"):
+        console.print(str(out / name), soft_wrap=True)
