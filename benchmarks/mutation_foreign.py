@@ -32,6 +32,7 @@ from support.foreign_runs import (
     grid_run,
     haven_run,
     hxn_run,
+    ophyd_async_run,
     srx_run,
     tes_run,
 )
@@ -53,7 +54,7 @@ class Family:
 
 def families(folder: Path) -> list[Family]:
     """Return a run of each family; files that they refer to are written to a folder."""
-    for name in ("srx", "haven"):
+    for name in ("srx", "haven", "ophyd-async"):
         (folder / name).mkdir(exist_ok=True)
     stored = srx_run(folder / "srx", lost={3})
     rows, all_frames = FIELD.nx, FIELD.nx * FIELD.ny
@@ -63,8 +64,10 @@ def families(folder: Path) -> list[Family]:
         Family("tes", tes_run(lost={2}), ROI_CHANNELS, rows),
         Family("hxn", hxn_run(), None, all_frames),
         Family("grid scan", grid_run(lost={17, 40}), None, 1),
-        Family("relative grid scan", grid_run(relative=True), None, 1),
+        Family("relative grid scan", grid_run(relative=True, lost={5}), None, 1),
+        Family("list grid scan", grid_run(from_lists=True, lost={17, 40}), None, 1),
         Family("haven", haven_run(folder / "haven"), ROI_CHANNELS, rows),
+        Family("ophyd-async", ophyd_async_run(folder / "ophyd-async"), ROI_CHANNELS, 1),
     ]
 
 

@@ -20,6 +20,7 @@ from support.foreign_runs import (
     grid_run,
     haven_run,
     hxn_run,
+    ophyd_async_run,
     srx_run,
     tes_run,
 )
@@ -59,6 +60,20 @@ def test_without_readings_of_the_slow_axis_nobody_knows_which_row_was_lost(tmp_p
     # A run that was cut off lacks its last rows.
     maps = assembled(adapted(docs[:-1], channels=ROI_CHANNELS))
     assert not np.isfinite(maps.counts.values[:, -1]).any()
+
+
+@pytest.mark.parametrize("snake", [False, True])
+def test_frames_of_ophyd_async_lie_where_the_events_say(tmp_path: Path, snake: bool) -> None:
+    docs = ophyd_async_run(tmp_path, snake=snake, lost={17, 18})
+    maps = assembled(adapted(docs, channels=ROI_CHANNELS, dwell_ms=50))
+    first = 22 - 18 - 1 if snake else 17 - 11
+    assert_is(maps, missing=[(1, slice(first, first + 2))])
+
+
+def test_a_list_grid_scan_is_read_by_its_readings() -> None:
+    docs = grid_run(from_lists=True, lost={17})
+    maps = assembled(adapted(docs, dwell_ms=50))
+    assert_is(maps, missing=[(1, slice(4, 5))])
 
 
 def test_axes_of_srx_in_mm_are_not_taken_for_um(tmp_path: Path) -> None:

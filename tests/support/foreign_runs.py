@@ -306,34 +306,42 @@ def hxn_run(
 
 
 def grid_run(
-    *, of: Field = FIELD, relative: bool = False, lost: Collection[int] = (), snake: bool = True
+    *,
+    of: Field = FIELD,
+    relative: bool = False,
+    from_lists: bool = False,
+    lost: Collection[int] = (),
+    snake: bool = True,
 ) -> list[Document]:
     """Return bluesky's `grid_scan`, an event a pixel, as its plan writes it.
 
     Parameters
     ----------
+    relative
+        Whether it is a `rel_grid_scan`.
+    from_lists
+        Whether it is a `list_grid_scan`, which lists the positions and leaves other facts out.
     lost
         Frames whose events are missing, by their number from 0.
     """
-    x_um, y_um = (of.x.mean(), of.y.mean()) if relative else (0.0, 0.0)
-    extents = [[float(axis[0] - at), float(axis[-1] - at)]
-               for axis, at in ((of.y, y_um), (of.x, x_um))]  # fmt: skip
-    writer = Writer(
-        {
-            "plan_name": "rel_grid_scan" if relative else "grid_scan",
-            "plan_pattern": "outer_product", "shape": [of.ny, of.nx], "extents": extents,
-            "motors": ["samy", "samx"], "snaking": [False, snake], "num_points": of.nx * of.ny,
-            "hints": {"gridding": "rectilinear",
-                      "dimensions": [[["samy"], "primary"], [["samx"], "primary"]]},
+    start = _grid_start(of, relative, snake)
+    if from_lists:
+        args = ["samy", of.y.tolist(), "samx", of.x.tolist()]
+        for said in ("snaking", "num_points"):
+            del start[said]
+        start |= {
+            "plan_name": "list_grid_scan",
+            "plan_pattern": "outer_list_product",
+            "snake_axes": repr(snake),
+            "plan_args": {"args": args, "per_step": "None"},
         }
-    )  # fmt: skip
+        del start["hints"]["gridding"]
+    writer = Writer(start)
     number = {"source": "s", "dtype": "number", "shape": []}
     motors = {key: {**number, "units": "um"} for key in ("samy", "samx")}
     counters = dict.fromkeys((*(f"xs_{element}" for element in ELEMENTS), "i0"), number)
     described = writer.stream("primary", {**motors, **counters})
-    for frame in range(of.nx * of.ny):
-        row, place = divmod(frame, of.nx)
-        column = of.nx - 1 - place if snake and row % 2 else place
+    for frame, (row, column) in enumerate(visited(of, snake)):
         if frame in lost:
             continue
         data: dict[str, Any] = {"samy": float(of.y[row]), "samx": float(of.x[column]), "i0": 1e5}
@@ -341,6 +349,72 @@ def grid_run(
             data[f"xs_{element}"] = float(counts[row, column])
         writer.event(described, data, frame + 1, 10.0 + frame)
     return writer.stop()
+
+
+def _grid_start(of: Field, relative: bool, snake: bool) -> dict[str, Any]:
+    x_um, y_um = (of.x.mean(), of.y.mean()) if relative else (0.0, 0.0)
+    extents = [[float(axis[0] - at), float(axis[-1] - at)]
+               for axis, at in ((of.y, y_um), (of.x, x_um))]  # fmt: skip
+    return {
+        "plan_name": "rel_grid_scan" if relative else "grid_scan",
+        "plan_pattern": "outer_product", "shape": [of.ny, of.nx], "extents": extents,
+        "motors": ["samy", "samx"], "snaking": [False, snake], "num_points": of.nx * of.ny,
+        "hints": {"gridding": "rectilinear",
+                  "dimensions": [[["samy"], "primary"], [["samx"], "primary"]]},
+    }  # fmt: skip
+
+
+def visited(of: Field, snake: bool) -> list[tuple[int, int]]:
+    """Return row and column of each pixel in the order in which a scan comes there."""
+    return [
+        (row, column)
+        for row in range(of.ny)
+        for column in (range(of.nx)[::-1] if snake and row % 2 else range(of.nx))
+    ]
+
+
+def ophyd_async_run(
+    folder: Path, *, of: Field = FIELD, lost: Collection[int] = (), snake: bool = True
+) -> list[Document]:
+    """Return a `grid_scan` with a detector of ophyd-async: an event and a frame in a file a pixel.
+
+    Parameters
+    ----------
+    lost
+        Frames that no ``stream_datum`` refers to, by their number from 0.
+    """
+    order = visited(of, snake)
+    rows, columns = np.array(order).T
+    path = folder / "fluor.h5"
+    write(path, {"entry/data/data": spectra(of.counts[:, rows, columns])})
+    writer = Writer(_grid_start(of, False, snake))
+    motor = {"source": "soft://", "dtype": "number", "shape": [], "units": "um"}
+    described = writer.stream("primary", {"samy": motor, "samx": motor, "fluor": _streamed()})
+    resource = _stream_resource(writer, path)
+    for frame, (row, column) in enumerate(order):
+        if frame not in lost:
+            datum = resource.compose_stream_datum(
+                indices={"start": frame, "stop": frame + 1}, descriptor=described.descriptor_doc
+            )
+            writer.documents.append(("stream_datum", datum))
+        data = {"samy": float(of.y[row]), "samx": float(of.x[column])}
+        writer.event(described, data, frame + 1, 10.0 + frame)
+    return writer.stop()
+
+
+def _streamed() -> dict[str, Any]:
+    return {"source": "ca://", "dtype": "array", "shape": [1, 4, N_BINS],
+            "dtype_numpy": "<f4", "external": "STREAM:"}  # fmt: skip
+
+
+def _stream_resource(writer: Writer, path: Path) -> Any:
+    """Add a stream resource for the spectra in a file, and return what composes its datums."""
+    resource = writer.run.compose_stream_resource(
+        mimetype="application/x-hdf5", uri=f"file://localhost{path}", data_key="fluor",
+        parameters={"dataset": "/entry/data/data", "chunk_shape": (1, 4, N_BINS)},
+    )  # fmt: skip
+    writer.documents.append(("stream_resource", resource.stream_resource_doc))
+    return resource
 
 
 def haven_run(
@@ -353,12 +427,7 @@ def haven_run(
     lost
         Lines that no ``stream_datum`` refers to.
     """
-    order = [
-        (row, column)
-        for row in range(of.ny)
-        for column in (range(of.nx)[::-1] if snake and row % 2 else range(of.nx))
-    ]
-    rows, columns = np.array(order).T
+    rows, columns = np.array(visited(of, snake)).T
     path = folder / "xspress3.h5"
     write(path, {"entry/data/data": spectra(of.counts[:, rows, columns])})
     writer = Writer(
@@ -371,19 +440,11 @@ def haven_run(
                       "dimensions": [[["sample_y"], "primary"], [["sample_x"], "primary"]]},
         }
     )  # fmt: skip
-    detector = writer.stream(
-        "xspress3",
-        {"fluor": {"source": "ca://", "dtype": "array", "shape": [1, 4, N_BINS],
-                   "dtype_numpy": "<f4", "external": "STREAM:"}},
-    )  # fmt: skip
+    detector = writer.stream("xspress3", {"fluor": _streamed()})
     motor = {"source": "ca://", "dtype": "number", "shape": [], "units": "um"}
     writer.stream("sample_y", {"sample_y": motor})
     writer.stream("sample_x", {"sample_x": motor})
-    resource = writer.run.compose_stream_resource(
-        mimetype="application/x-hdf5", uri=f"file://localhost{path}", data_key="fluor",
-        parameters={"dataset": "/entry/data/data", "chunk_shape": (1, 4, N_BINS)},
-    )  # fmt: skip
-    writer.documents.append(("stream_resource", resource.stream_resource_doc))
+    resource = _stream_resource(writer, path)
     for row in range(of.ny):
         if row not in lost:
             datum = resource.compose_stream_datum(
