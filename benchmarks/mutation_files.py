@@ -1,4 +1,4 @@
-"""Files of every format that this package reads, to be mutated for `mutations.py`."""
+"""Files that this package keeps, and those of maps by family, to be mutated for `mutations.py`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from mutating import Rng, Subject, mutated_bytes, mutated_json, mutated_tree, pick
-from mutation_hdf5 import COUNTS, hdf5_subjects
-from mutation_images import image_subjects
+from mutation_hdf5 import COUNTS, hdf5_families
+from mutation_images import NAMES, image_families
 from mutation_streams import NO_NETWORK, Stream
 
 from xrf_sr_plans.callbacks.replay import replay
@@ -31,7 +31,7 @@ from xrf_sr_plans.store.predictions import Predictions
 
 
 def subjects(folder: Path, corpus: list[Stream]) -> list[Subject]:
-    """Return all that is to be mutated.
+    """Return the files that this package keeps for itself.
 
     Parameters
     ----------
@@ -41,9 +41,6 @@ def subjects(folder: Path, corpus: list[Stream]) -> list[Subject]:
         Streams of documents, of which JSON lines are made.
     """
     return [
-        *hdf5_subjects(folder),
-        npz_subject(folder),
-        *image_subjects(folder),
         *(lines_subject(folder, stream) for stream in corpus[:4]),
         *pair_subjects(folder),
         prediction_subject(folder),
@@ -53,11 +50,24 @@ def subjects(folder: Path, corpus: list[Stream]) -> list[Subject]:
     ]
 
 
+MAP_FAMILIES = (
+    *("MAPS", "PyXRF", "NeXus", "PyMca HDF5", "PyMca EDF", "PyMca TIFF", "PyMca CSV"),
+    *("MDA", "npz", "TIFF stack", "OME-TIFF", "Larch"),
+)
+"""Names of the families of files of maps."""
+
+
+def map_families(folder: Path) -> list[list[Subject]]:
+    """Return the files of each of `MAP_FAMILIES`; `folder` is an empty one for them."""
+    made = {**hdf5_families(folder), **image_families(folder), "npz": [npz_subject(folder)]}
+    return [made[name] for name in MAP_FAMILIES]
+
+
 def npz_subject(folder: Path) -> Subject:
     """Return maps as an npz archive."""
     content = io.BytesIO()
     np.savez_compressed(
-        content, maps=COUNTS, elements=np.array(["Fe", "Zn", "Ca"]), pixel_size_um=0.5, units="c"
+        content, maps=COUNTS, elements=np.array(NAMES), pixel_size_um=0.5, units="c"
     )
     path = folder / "maps.npz"
 
@@ -274,7 +284,7 @@ def regions_subject() -> Subject:
 
 
 def mutate(rng: Rng, known: list[Subject]) -> tuple[Subject, bytes]:
-    """Return a format, and a damaged file of it."""
+    """Return one of some files, and the same damaged."""
     chosen = pick(rng, known)
     content = chosen.content
     for _ in range(1 + int(rng.integers(4) == 0)):

@@ -39,6 +39,8 @@ from support.foreign_runs import (
 
 _WHOLE = ("start", "descriptor", "stream_resource")
 _NEAR = 0.01
+KINDS = 9
+"""Number of kinds of runs."""
 
 
 @dataclass(frozen=True)

@@ -21,57 +21,99 @@ PUBLIC_EVERY = 100
 """One in so many HDF5 files is read as users read it, in a process of its own; the others here."""
 
 
-def hdf5_subjects(folder: Path) -> list[Subject]:
-    """Return the four layouts of HDF5, each as the old and as the new format of the library."""
+def hdf5_families(folder: Path) -> dict[str, list[Subject]]:
+    """Return the files of each family of HDF5, as the old and the new format of the library."""
+    fillers: dict[str, list[Callable[[h5py.File], None]]] = {
+        "MAPS": [_maps],
+        "PyXRF": [_pyxrf_sum, _pyxrf_elements],
+        "NeXus": [_nexus],
+        "PyMca HDF5": [_pymca],
+        "Larch": [_larch],
+    }
+    families: dict[str, list[Subject]] = {}
+    for name, fills in fillers.items():
+        home = folder / name
+        home.mkdir()
+        read = hdf5_reader(home / "maps.h5")
+        for fill in fills:
+            for version in ("earliest", "latest"):
+                content = io.BytesIO()
+                with h5py.File(content, "w", libver=version) as file:
+                    fill(file)
+                subject = Subject(name, content.getvalue(), read, mutated_hdf5, is_hdf5=True)
+                families.setdefault(name, []).append(subject)
+    return families
 
-    def maps(file: h5py.File) -> None:
-        place = file.create_group("MAPS/XRF_Analyzed/NNLS")
-        place.create_dataset("Counts_Per_Sec", data=COUNTS, chunks=(1, 12, 16), compression=4)
-        place["Channel_Names"] = NAMES
-        for name, num in (("x", 16), ("y", 12)):
-            file[f"MAPS/Scan/{name}_axis"] = 0.5 * np.arange(num)
-            file[f"MAPS/Scan/{name}_axis"].attrs["units"] = "mm"
 
-    def pyxrf(file: h5py.File) -> None:
-        for name in ("det1", "det2"):
-            file[f"xrfmap/{name}/xrf_fit"] = COUNTS
-            file[f"xrfmap/{name}/xrf_fit_name"] = NAMES
-        axes = np.broadcast_arrays(np.arange(16.0), np.arange(12.0)[:, None])
-        file["xrfmap/positions/pos"] = np.stack(axes)
-        file["xrfmap/positions/name"] = np.array([b"x_pos", b"y_pos"])
+def _maps(file: h5py.File) -> None:
+    place = file.create_group("MAPS/XRF_Analyzed/NNLS")
+    place.create_dataset("Counts_Per_Sec", data=COUNTS, chunks=(1, 12, 16), compression=4)
+    place["Channel_Names"] = NAMES
+    for name, num in (("x", 16), ("y", 12)):
+        file[f"MAPS/Scan/{name}_axis"] = 0.5 * np.arange(num)
+        file[f"MAPS/Scan/{name}_axis"].attrs["units"] = "mm"
 
-    def nexus(file: h5py.File) -> None:
-        group = file.create_group("entry/maps")
-        file.attrs["default"], file["entry"].attrs["default"] = "entry", "maps"
-        group.attrs["NX_class"], group.attrs["signal"] = "NXdata", "data"
-        group.attrs["axes"] = ["element", "y", "x"]
-        group["data"], group["element"] = COUNTS, np.array(["Fe", "Zn", "Ca"], dtype=object)
-        group["x"], group["y"] = np.arange(16.0), np.arange(12.0)
-        group["x"].attrs["units"] = group["y"].attrs["units"] = np.bytes_(b"um")
-        file["entry/soft"] = h5py.SoftLink("/entry/maps")
 
-    def larch(file: h5py.File) -> None:
-        root = file.create_group("xrmmap")
-        root.attrs["Type"] = "XRM 2D Map"
-        for name, counts in zip(("Fe Ka", "Zn Ka", "Ca Ka"), COUNTS, strict=True):
-            root[f"roimap/mcasum/{name}/raw"] = counts
-        axes = np.broadcast_arrays(np.arange(16.0), np.arange(12.0)[:, None])
-        root["positions/pos"] = np.stack(axes, axis=-1)
-        root["positions/name"] = np.array([b"Fine X", b"Fine Y"])
-        root["positions/units"] = np.array([b"um", b"um"])
+def _pyxrf_sum(file: h5py.File) -> None:
+    file["xrfmap/detsum/xrf_fit"], file["xrfmap/detsum/xrf_fit_name"] = COUNTS, NAMES
+    _pyxrf_positions(file)
+    file["xrfmap/scalers/val"] = np.full((12, 16, 1), 1e5)
+    file["xrfmap/scalers/name"] = np.array([b"i0"])
+    about = file.create_group("xrfmap/scan_metadata")
+    about.attrs["param_fast_axis_units"], about.attrs["param_dwell"] = "mm", 0.1
 
-    made = []
-    layouts = {"MAPS h5": maps, "PyXRF h5": pyxrf, "NeXus": nexus, "Larch h5": larch}
-    for name, fill in layouts.items():
-        for version in ("earliest", "latest"):
-            content = io.BytesIO()
-            with h5py.File(content, "w", libver=version) as file:
-                fill(file)
-            path = folder / f"{name.split()[0]}-{version}.h5"
-            made.append(
-                Subject(name, content.getvalue(), hdf5_reader(path), mutated_hdf5, is_hdf5=True)
-            )
-    return made
+
+def _pyxrf_elements(file: h5py.File) -> None:
+    for name in ("det1", "det2"):
+        file[f"xrfmap/{name}/xrf_fit"] = COUNTS / 2
+        file[f"xrfmap/{name}/xrf_fit_name"] = NAMES
+    _pyxrf_positions(file)
+
+
+def _pyxrf_positions(file: h5py.File) -> None:
+    axes = np.broadcast_arrays(np.arange(16.0), np.arange(12.0)[:, None])
+    file["xrfmap/positions/pos"] = np.stack(axes)
+    file["xrfmap/positions/name"] = np.array([b"x_pos", b"y_pos"])
+
+
+def _nexus(file: h5py.File) -> None:
+    group = file.create_group("entry/maps")
+    file.attrs["default"], file["entry"].attrs["default"] = "entry", "maps"
+    group.attrs["NX_class"], group.attrs["signal"] = "NXdata", "data"
+    group.attrs["axes"] = ["element", "y", "x"]
+    group["data"] = COUNTS
+    group["element"] = np.array([name.decode() for name in NAMES], dtype=object)
+    group["x"], group["y"] = np.arange(16.0), np.arange(12.0)
+    group["x"].attrs["units"] = group["y"].attrs["units"] = np.bytes_(b"um")
+    file["entry/soft"] = h5py.SoftLink("/entry/maps")
+
+
+def _pymca(file: h5py.File) -> None:
+    entry = file.create_group("scan1")
+    file.attrs["NX_class"], entry.attrs["NX_class"] = "NXroot", "NXentry"
+    file.attrs["default"], entry.attrs["default"] = "scan1", "plotselect"
+    results = entry.create_group("xrf_fit/results")
+    names = [name.decode() for name in NAMES]
+    for kind, planes in (("uncertainties", np.sqrt(COUNTS)), ("parameters", COUNTS)):
+        group = results.create_group(kind)
+        group.attrs["NX_class"], group.attrs["signal"] = "NXdata", names[0]
+        group.attrs["auxiliary_signals"] = names[1:]
+        for name, plane in zip(names, planes, strict=True):
+            group[name] = plane
+    for name in names:
+        results[f"parameters/{name}_errors"] = h5py.SoftLink(f"{results.name}/uncertainties/{name}")
+    entry["plotselect"] = h5py.SoftLink(f"{results.name}/parameters")
+
+
+def _larch(file: h5py.File) -> None:
+    root = file.create_group("xrmmap")
+    root.attrs["Type"] = "XRM 2D Map"
+    for name, counts in zip(("Fe Ka", "Zn Ka", "Pb La"), COUNTS, strict=True):
+        root[f"roimap/mcasum/{name}/raw"] = counts
+    axes = np.broadcast_arrays(np.arange(16.0), np.arange(12.0)[:, None])
+    root["positions/pos"] = np.stack(axes, axis=-1)
+    root["positions/name"] = np.array([b"Fine X", b"Fine Y"])
+    root["positions/units"] = np.array([b"um", b"um"])
 
 
 def hdf5_reader(path: Path) -> Callable[[bytes, bool], object]:

@@ -7,6 +7,7 @@ places, or under the name of another element.
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from pathlib import Path
 import fabio
 import numpy as np
 import tifffile
-from mutating import Subject, mutated_bytes
+from mutating import Subject, mutated_bytes, mutated_json
 from mutation_hdf5 import COUNTS
 
 from xrf_sr_plans.maps.files import MapsFile, read_maps
@@ -31,27 +32,61 @@ MOST_MOVED = 0.5
 """Share of the pixels of a map that have to hold values of other pixels, for it to be wrong."""
 
 
-def image_subjects(folder: Path) -> list[Subject]:
-    """Return a file of each format, in a folder of its own."""
-    made = {"MDA": _mda(), "TIFF": _tiff(folder), "EDF": _edf(folder), "table": _table()}
-    endings = {"MDA": "mda", "TIFF": "tif", "EDF": "edf", "table": "csv"}
-    subjects = []
-    for name, content in made.items():
+def image_families(folder: Path) -> dict[str, list[Subject]]:
+    """Return the files of each family, which are read in a folder of their own."""
+    one_file = {"MDA": (_mda(), "mda", "mda"), "PyMca CSV": (_table(), "csv", "csv")}
+    one_file |= {"PyMca EDF": (_edf(folder), "edf", "edf")}
+    one_file |= {"OME-TIFF": (_tiff(folder), "ome.tif", "tiff")}
+    families = {}
+    for name, (content, ending, reader) in one_file.items():
         home = folder / name
         home.mkdir()
-        path = home / f"maps.{endings[name]}"
-        reader = {"table": "csv"}.get(name, name.lower())
-        subjects.append(Subject(name, content, _reader(path, reader), mutated_bytes))
+        read = _reader(home / f"maps.{ending}", reader)
+        families[name] = [Subject(name, content, read, mutated_bytes)]
+    for name, described in (("PyMca TIFF", False), ("TIFF stack", True)):
+        home = folder / name
+        home.mkdir()
+        families[name] = _sets(name, home, described)
+    return families
+
+
+def _sets(name: str, home: Path, described: bool) -> list[Subject]:
+    """Return each file of a set, of which the others stay whole: images and what describes them."""
+    given = home / "scan1.tif"
+    if described:
+        tifffile.imwrite(given, COUNTS, photometric="minisblack")
+        facts = {"elements": list(NAMES), "step_um": [0.75, 0.5], "units": "counts", "dwell_ms": 20}
+        (home / "scan1.json").write_text(json.dumps(facts))
+    else:
+        given = home / f"scan1_{NAMES[0]}.tif"
+        for element, counts in zip(NAMES, COUNTS, strict=True):
+            tifffile.imwrite(home / f"scan1_{element}.tif", counts)
+            tifffile.imwrite(home / f"scan1_s{element}.tif", np.sqrt(counts))
+    subjects = []
+    for path in sorted(home.iterdir()):
+        whole = path.read_bytes()
+        read = _reader(path, "tiff", given, whole)
+        mutate = mutated_json if path.suffix == ".json" else mutated_bytes
+        subjects.append(Subject(name, whole, read, mutate))
     return subjects
 
 
-def _reader(path: Path, reader: str) -> Callable[[bytes, bool], object]:
+def _reader(
+    path: Path, reader: str, given: Path | None = None, whole: bytes = b""
+) -> Callable[[bytes, bool], object]:
+    """Return what writes a file and reads it, or a set of which it is one."""
+    source = given or path
+
     def read(content: bytes, as_users: bool) -> object:
         path.write_bytes(content)
-        if as_users:
-            return read_maps(path, reader=reader)
-        os.chdir(path.parent)
-        return WORK[reader](path, path.name, ReadOptions(), lambda values: None)
+        try:
+            if as_users:
+                return read_maps(source, reader=reader)
+            os.chdir(source.parent)
+            return WORK[reader](source, source.name, ReadOptions(), lambda values: None)
+        finally:
+            if given is not None:
+                path.write_bytes(whole)
 
     return read
 
@@ -69,6 +104,8 @@ def wrong_map(found: object) -> str:
         for k, other in enumerate(COUNTS):
             if k != own and _alike(plane, other) > ALIKE:
                 return f"{name} holds another element"
+            if _alike(plane, np.sqrt(other)) > ALIKE:
+                return f"{name} holds uncertainties"
         truth = COUNTS[own]
         for what, moved in {
             "mirrored along x": truth[:, ::-1],

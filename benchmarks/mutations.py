@@ -1,13 +1,13 @@
 """Damaged documents and files: whether anything crashes, hangs or becomes silently wrong.
 
-    python benchmarks/mutations.py [--documents 10000] [--files 10000] [--foreign 10000]
-        [--seed 0] [--json OUT]
+    python benchmarks/mutations.py [--documents 10000] [--files 10000] [--maps 1000]
+        [--foreign 1000] [--seed 0] [--json OUT]
 
 Documents of whole runs (a survey with its rescan and result, a pair, single maps with and without
 event pages, scans of other programs) are damaged, lost, doubled, moved and exchanged, and all that
-reads documents is fed with them. Files of every format that is read are damaged byte by byte and
-member by member, and read. Runs of other beamlines are damaged and read (`mutation_foreign`). Every
-case follows from the seed and its number. Counted are
+reads documents is fed with them. Files that this package keeps are damaged byte by byte and member
+by member, and read; so are files of maps, so many of each family, and runs of other beamlines, so
+many of each kind (`mutation_foreign`). Every case follows from the seed and its number. Counted are
 
 - crashes: the process that reads died;
 - foreign exceptions: any that is not an error of this package, and any at all from what takes live
@@ -53,7 +53,7 @@ WAITED_S = 60.0
 SUSPICIOUS_S = 2.0
 """What an HDF5 file may take in this process before it is read as users read it."""
 AS_USERS_S = 15.0
-"""How long that may take by the clock, the start of a process included."""
+"""How long that may take by the clock, the start of a process included; see `--patience`."""
 START_S = 300.0
 MEMORY_BYTES = 12 * 2**30
 HERE = Path(__file__).parent
@@ -119,19 +119,39 @@ def document_cases(seed: int, corpus: Any) -> Callable[[int, bool], Outcome]:
 
 
 def file_cases(seed: int, corpus: Any) -> Callable[[int, bool], Outcome]:
-    """Return what carries out one case of a damaged file."""
+    """Return what carries out one case of a damaged file that this package keeps."""
+    import mutation_files
+
+    known = mutation_files.subjects(Path(tempfile.mkdtemp(prefix="mutations-")), corpus)
+    return _of_files([seed, 2], [known])
+
+
+def map_file_cases(seed: int, corpus: Any) -> Callable[[int, bool], Outcome]:
+    """Return what carries out one case of a damaged file of maps; families take turns."""
+    import mutation_files
+
+    families = mutation_files.map_families(Path(tempfile.mkdtemp(prefix="mutations-")))
+    for family in families:
+        for subject in family:
+            # Undamaged it is read, and as the map that damaged ones are compared with.
+            found = subject.read(subject.content, False)
+            planes = getattr(found, "maps", np.zeros(0))
+            if not np.array_equal(planes, mutation_files.COUNTS):
+                raise AssertionError(f"{subject.name}: an undamaged file is read as another map")
+    return _of_files([seed, 4], families)
+
+
+def _of_files(seeds: list[int], families: list[list[Any]]) -> Callable[[int, bool], Outcome]:
     import mutation_files
     import mutation_hdf5
     import mutation_images
 
     from xrf_sr_plans.errors import XrfSrError
 
-    known = mutation_files.subjects(Path(tempfile.mkdtemp(prefix="mutations-")), corpus)
-
     def case(number: int, as_users: bool) -> Outcome:
-        rng = np.random.default_rng([seed, 2, number])
-        subject, content = mutation_files.mutate(rng, known)
-        as_users |= subject.is_hdf5 and number % mutation_hdf5.PUBLIC_EVERY == 0
+        rng = np.random.default_rng([*seeds, number])
+        subject, content = mutation_files.mutate(rng, families[number % len(families)])
+        as_users |= subject.is_hdf5 and rng.random() < 1 / mutation_hdf5.PUBLIC_EVERY
         try:
             found = subject.read(content, as_users)
         except XrfSrError:
@@ -166,7 +186,13 @@ def foreign_cases(seed: int, corpus: Any) -> Callable[[int, bool], Outcome]:
     return case
 
 
-MAKERS = {"documents": document_cases, "files": file_cases, "foreign": foreign_cases}
+MAKERS = {
+    "documents": document_cases,
+    "files": file_cases,
+    "maps": map_file_cases,
+    "foreign": foreign_cases,
+}
+_OF_FILES = ("files", "maps")
 
 
 def work(pipe: Connection, kind: str, seed: int, corpus: Any) -> None:
@@ -204,11 +230,12 @@ class Table:
 class Pool:
     """Processes that carry out cases, each watched."""
 
-    def __init__(self, kind: str, seed: int, corpus: Any, size: int) -> None:
+    def __init__(self, kind: str, seed: int, corpus: Any, size: int, patience: float) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._task = (kind, seed, corpus)
         self._size = size
         self._kind = kind
+        self._patience = patience
         self.table = Table()
 
     def run(self, cases: int) -> Table:
@@ -224,7 +251,7 @@ class Pool:
                     asked = again.pop() if again else next(todo, None)
                     if asked is not None:
                         worker.ask(asked)
-                elif worker.overdue(self._kind) or not worker.alive:
+                elif worker.overdue(self._kind, self._patience) or not worker.alive:
                     how = "hang" if worker.alive else "crash"
                     again += self._died(worker, how)
                     worker.kill()
@@ -263,7 +290,7 @@ class Pool:
         if worker.asked is None:
             sys.exit("a process ended before it had anything to do")
         number, as_users = worker.asked
-        if self._kind == "files" and not as_users:
+        if self._kind in _OF_FILES and not as_users:
             self.table.outcomes[f"{how} of libhdf5 in this process"] += 1
             yield number, True
             return
@@ -298,13 +325,13 @@ class _Worker:
         self.asked, self.began, self._spent = case, time.monotonic(), self._processor_s()
         self.pipe.send(case)
 
-    def overdue(self, kind: str) -> bool:
+    def overdue(self, kind: str, patience: float) -> bool:
         """Whether the case takes too long."""
-        sooner = kind == "files" and self.asked is not None and not self.asked[1]
+        sooner = kind in _OF_FILES and self.asked is not None and not self.asked[1]
         spent = self._processor_s() - self._spent
         waited = time.monotonic() - self.began
         as_users = self.asked is not None and self.asked[1]
-        return spent > (SUSPICIOUS_S if sooner else LONGEST_S) or waited > (
+        return spent > (SUSPICIOUS_S if sooner else LONGEST_S) or waited > patience * (
             AS_USERS_S if as_users else WAITED_S
         )
 
@@ -326,13 +353,19 @@ def main() -> None:
     )
     parser.add_argument("--documents", type=int, default=10_000)
     parser.add_argument("--files", type=int, default=10_000)
-    parser.add_argument("--foreign", type=int, default=10_000)
+    parser.add_argument("--maps", type=int, default=1000, help="of each family")
+    parser.add_argument("--foreign", type=int, default=1000, help="of each kind of run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument(
+        "--patience", type=float, default=1.0, help="times the limits by the clock: a busy machine"
+    )
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     sys.path.insert(0, str(HERE))
+    import mutation_files
+    import mutation_foreign
     import mutation_streams
 
     logging.disable(logging.WARNING)
@@ -341,13 +374,16 @@ def main() -> None:
     asked = (
         ("documents", options.documents),
         ("files", options.files),
-        ("foreign", options.foreign),
+        ("maps", options.maps * len(mutation_files.MAP_FAMILIES)),
+        ("foreign", options.foreign * mutation_foreign.KINDS),
     )
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         # Processes that are killed leave their files behind.
         os.environ["TMPDIR"] = folder
         for kind, cases in asked:
-            tables[kind] = Pool(kind, options.seed, corpus, options.processes).run(cases)
+            tables[kind] = Pool(
+                kind, options.seed, corpus, options.processes, options.patience
+            ).run(cases)
     kinds = ("crash", "foreign", "hang", "wrong rows", "silent")
     print(f"{'':10}{'cases':>8}" + "".join(f"{kind:>12}" for kind in kinds) + f"{'slowest':>9} s")
     for name, table in tables.items():
