@@ -258,3 +258,6 @@ class Subject:
     mutate: Callable[[Rng, bytes], bytes]
     """Returns the content damaged."""
     is_hdf5: bool = False
+    is_description: bool = False
+    """Whether it only says where and of what the values of others are: damaged, it may say
+    something else that is right as well."""

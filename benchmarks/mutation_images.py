@@ -66,8 +66,9 @@ def _sets(name: str, home: Path, described: bool) -> list[Subject]:
     for path in sorted(home.iterdir()):
         whole = path.read_bytes()
         read = _reader(path, "tiff", given, whole)
-        mutate = mutated_json if path.suffix == ".json" else mutated_bytes
-        subjects.append(Subject(name, whole, read, mutate))
+        is_json = path.suffix == ".json"
+        mutate = mutated_json if is_json else mutated_bytes
+        subjects.append(Subject(name, whole, read, mutate, is_description=is_json))
     return subjects
 
 

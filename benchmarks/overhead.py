@@ -1,6 +1,7 @@
-"""What the analysis costs the scan: row intervals with it off, on, and stalled.
+"""What analysis and store cost the scan: row intervals with them off, on, and stalled.
 
     python benchmarks/overhead.py [--seconds 60] [--dwell-ms 1] [--nx 40] [--json OUT]
+    python benchmarks/overhead.py --store
 
 One RunEngine, one simulated beamline in real time, maps in turn. First off and on alternate: while
 an "on" map is flown its documents go to the analysis process, which at the same time enhances the
@@ -8,6 +9,10 @@ map before it. Then the process is stopped (SIGSTOP) for ``--seconds`` on end, a
 alternate. Each map is compared with the "off" maps flown right before and after it, and these
 with each other: what that control shows is the machine's own unrest, and no difference below it
 means anything. Row intervals are those between row events, as a subscriber sees them.
+
+With ``--store`` the analysis is left out, and what is measured is the default store, an embedded
+Tiled catalog in a folder: while it is opened for its first map ("opening") and while the map before
+is being put into it ("kept").
 """
 
 from __future__ import annotations
@@ -16,7 +21,9 @@ import argparse
 import json
 import os
 import signal
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +37,24 @@ from xrf_sr_plans.devices.protocols import RowTimeModel
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans.fly_map import fly_map
-from xrf_sr_plans.schema import AnalysisRequest
+from xrf_sr_plans.schema import AnalysisRequest, DocumentSink
+from xrf_sr_plans.store.run_store import RunStore
 
 TARGET_MS = 1.0
 TARGET_SHARE = 0.005
 
 
-class TimedTap:
-    """A `Tap` whose every call is timed."""
+class TimedSink:
+    """A subscriber of the RunEngine whose every call is timed."""
 
-    def __init__(self, link: AnalysisProcess) -> None:
-        self.tap = Tap(link)
+    def __init__(self, sink: DocumentSink) -> None:
+        self.sink = sink
         self.seconds: list[float] = []
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Pass a document on."""
         began = time.perf_counter()
-        self.tap(name, doc)
+        self.sink(name, doc)
         self.seconds.append(time.perf_counter() - began)
 
 
@@ -71,10 +79,10 @@ class RowClock:
 class Bench:
     """The beamline, the RunEngine, and the intervals by phase and mode."""
 
-    def __init__(self, options: argparse.Namespace, analysis: AnalysisProcess) -> None:
+    def __init__(self, options: argparse.Namespace, sink: DocumentSink) -> None:
         self.engine = RunEngine({})
         self.clock = RowClock()
-        self.tap = TimedTap(analysis)
+        self.tap = TimedSink(sink)
         self.engine.subscribe(self.clock)
         self.beamline = make_beamline(
             clock="real",
@@ -112,7 +120,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     patience = {"hang_timeout_s": 10 * options.seconds + 600}
     settings = Settings.load(analysis=patience).of_analysis
     with AnalysisProcess(settings) as analysis:
-        bench = Bench(options, analysis)
+        bench = Bench(options, Tap(analysis))
         bench.fly("warm-up", tapped=True)
         analysis.flush(120)
         until = time.monotonic() + 2 * options.seconds
@@ -141,7 +149,45 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         stalled_s += time.monotonic()
         caught_up = analysis.flush(300)
         starts = analysis.starts
-    return report(bench, on_calls, stalled_s, caught_up and starts == 1)
+    calls = {"on": on_calls, "stalled": np.array(bench.tap.seconds)}
+    return {
+        **report(bench, calls),
+        "stalled_s": stalled_s,
+        "caught_up_without_restart": caught_up and starts == 1,
+    }
+
+
+def run_store(options: argparse.Namespace) -> dict[str, Any]:
+    """Fly all maps with the store off and on, and return the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = RunStore(folder)
+        bench = Bench(options, store)
+        bench.fly("warm-up", tapped=False)
+        # As many maps as it takes until the store is open, the second time in an old catalog.
+        for number in range(2):
+            idle = False
+            while not idle:
+                bench.fly("off before opening", tapped=False)
+                bench.fly("opening", tapped=True)
+                bench.fly("off after opening", tapped=False)
+                idle = store.flush(0.1)
+            if number == 0:
+                store.close(300)
+                store = bench.tap.sink = RunStore(folder)
+        opening_calls = np.array(bench.tap.seconds)
+        bench.tap.seconds.clear()
+        until = time.monotonic() + 2 * options.seconds
+        while time.monotonic() < until:
+            store.flush(300)
+            bench.fly("off before kept", tapped=False)
+            # The first of two maps is what the store is busy with during the second.
+            bench.fly("preparing", tapped=True)
+            bench.fly("kept", tapped=True)
+            store.flush(300)
+            bench.fly("off after kept", tapped=False)
+        kept = store.close(300)
+    calls = {"opening": opening_calls, "kept": np.array(bench.tap.seconds)}
+    return {**report(bench, calls), "everything_was_kept": kept}
 
 
 def statistics_of(maps: list[np.ndarray]) -> dict[str, float]:
@@ -166,11 +212,11 @@ def compared(maps: list[np.ndarray], references: list[np.ndarray]) -> dict[str, 
     }
 
 
-def report(bench: Bench, on_calls: np.ndarray, stalled_s: float, caught_up: bool) -> dict[str, Any]:
-    """Return medians, p99 and totals, and whether the targets are reached."""
+def report(bench: Bench, calls: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return medians, p99 and totals by mode, and whether the targets are reached."""
     found = bench.intervals
     table, differences = {}, {}
-    for mode in ("on", "stalled"):
+    for mode in calls:
         before, after = found[f"off before {mode}"], found[f"off after {mode}"]
         table[f"off, around {mode}"] = statistics_of([*before, *after])
         table[mode] = statistics_of(found[mode])
@@ -181,21 +227,19 @@ def report(bench: Bench, on_calls: np.ndarray, stalled_s: float, caught_up: bool
         differences[f"{mode} against off"]["median_ms"] <= TARGET_MS
         and differences[f"{mode} against off"]["p99_ms"] <= TARGET_MS
         and differences[f"{mode} against off"]["total_share"] <= TARGET_SHARE
-        for mode in ("on", "stalled")
+        for mode in calls
     )
     return {
         "modes": table,
         "differences": differences,
-        "tap_us": {
+        "call_us": {
             mode: {
-                "documents": int(calls.size),
-                "median": float(np.median(calls) * 1e6),
-                "p99": float(np.percentile(calls, 99) * 1e6),
+                "documents": int(seconds.size),
+                "median": float(np.median(seconds) * 1e6),
+                "p99": float(np.percentile(seconds, 99) * 1e6),
             }
-            for mode, calls in (("on", on_calls), ("stalled", np.array(bench.tap.seconds)))
+            for mode, seconds in calls.items()
         },
-        "stalled_s": stalled_s,
-        "caught_up_without_restart": caught_up,
         "targets": {"median_and_p99_ms": TARGET_MS, "total_share": TARGET_SHARE},
         "reached": reached,
     }
@@ -208,9 +252,11 @@ def main() -> None:
     parser.add_argument("--dwell-ms", type=float, default=1.0)
     parser.add_argument("--nx", type=int, default=40)
     parser.add_argument("--rows", type=int, default=40)
+    parser.add_argument("--store", action="store_true", help="measure the store instead")
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
-    result = run(options)
+    measure: Callable[[argparse.Namespace], dict[str, Any]] = run_store if options.store else run
+    result = measure(options)
     print(f"{'mode':24}{'rows':>7}{'median ms':>11}{'p99 ms':>9}{'mean ms':>9}")
     for mode, row in result["modes"].items():
         print(
@@ -222,15 +268,19 @@ def main() -> None:
             f"{label}: median {row['median_ms']:+.3f} ms, p99 {row['p99_ms']:+.3f} ms, "
             f"total {100 * row['total_share']:+.2f} %"
         )
-    for mode, calls in result["tap_us"].items():
+    for mode, calls in result["call_us"].items():
         print(
             f"RunEngine cost per document, {mode}: median {calls['median']:.1f} us, "
             f"p99 {calls['p99']:.1f} us ({calls['documents']} documents)"
         )
-    print(
-        f"stalled for {result['stalled_s']:.0f} s; afterwards all results came without a restart: "
-        f"{result['caught_up_without_restart']}; targets reached: {result['reached']}"
-    )
+    if options.store:
+        print(f"everything was kept: {result['everything_was_kept']}")
+    else:
+        print(
+            f"stalled for {result['stalled_s']:.0f} s; afterwards all results came without a "
+            f"restart: {result['caught_up_without_restart']}"
+        )
+    print(f"targets reached: {result['reached']}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
 

@@ -115,3 +115,26 @@ def test_damaged_tables_and_images_are_refused(tmp_path):
     image.write_bytes(image.read_bytes()[:60])
     with pytest.raises(FileFormatError, match="damaged image file"):
         read_maps(image)
+
+
+@pytest.mark.parametrize("lost", [range(1000, 1016), range(0, 0), range(2200, 2204)])
+def test_a_stack_that_lost_bytes_is_refused_not_read_at_the_places_of_others(tmp_path, lost):
+    path = tmp_path / "scan1.tif"
+    tifffile.imwrite(path, MAPS.astype("f4"), photometric="minisblack")
+    (tmp_path / "scan1.json").write_text(json.dumps({"elements": list(NAMES), "step_um": 2}))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: lost.start] + whole[lost.stop :])
+    if not len(lost):
+        np.testing.assert_array_equal(read_maps(path).maps, MAPS.astype("f4"))
+        return
+    assert len(whole) > lost.stop
+    with pytest.raises(FileFormatError, match="damaged TIFF: it is said to hold 3 images"):
+        read_maps(path)
+
+
+def test_a_stack_whose_directory_lists_the_first_image_only_is_read(tmp_path):
+    path = tmp_path / "scan1.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(MAPS.astype("f4"), photometric="minisblack", truncate=True)
+    (tmp_path / "scan1.json").write_text(json.dumps({"elements": list(NAMES), "step_um": 2}))
+    np.testing.assert_array_equal(read_maps(path).maps, MAPS.astype("f4"))

@@ -15,6 +15,8 @@ from xrf_sr_plans.errors import ConfigError, MissingExtraError, in_words
 from xrf_sr_plans.ranges import check
 from xrf_sr_plans.schema import DocumentSink
 from xrf_sr_plans.store.background import BackgroundSink
+from xrf_sr_plans.store.catalog_process import CatalogProcess, FolderWriter
+from xrf_sr_plans.store.embedded import embedded_catalog
 from xrf_sr_plans.store.jsonl import JsonlWriter
 from xrf_sr_plans.store.sources import BROKER, SERVERS, TILED, Place, opened
 from xrf_sr_plans.store.tiled import SafeWriter, catalog_is_down, reingest, tiled_writer
@@ -26,6 +28,8 @@ OFF = "off"
 DEFAULT = "default"
 """The setting that keeps runs in `default_place`."""
 JSONL = "jsonl:"
+_OPEN_S = 300.0
+"""Longest wait of somebody who asks for the catalog, until its process has opened it."""
 _CATCH_UP_S = 20.0
 """Longest time at the start of a session in which runs are stored that Tiled had missed."""
 
@@ -40,9 +44,10 @@ class RunStore:
     """A document sink that keeps runs in Tiled, in databroker or in files.
 
     Subscribe it to a RunEngine and give it to the analysis as a sink, as `start_session` does with
-    its argument `store`. It never raises and never blocks: a catalog is opened by a thread when
-    the first run comes, and what the catalog doesn't take stays in files (`store.tiled`), which
-    are stored when a session opens the catalog the next time.
+    its argument `store`. It never raises and never blocks: an embedded catalog is written to by a
+    process of its own (`store.catalog_process`), any other by a thread, which opens it when the
+    first run comes. What the catalog doesn't take stays in files, which are stored when a session
+    opens the catalog the next time.
 
     Parameters
     ----------
@@ -74,6 +79,7 @@ class RunStore:
         self._lock = threading.Lock()
         self._runs: Any = None
         self._sinks: list[DocumentSink] = []
+        self._process: CatalogProcess | None = None
         self._writer = self._new_writer()
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
@@ -83,6 +89,8 @@ class RunStore:
     @property
     def catalog(self) -> Any:
         """The client of the catalog; None where there are only files. It waits until it is open.
+
+        A run is in an embedded catalog a moment after it is over.
 
         Raises
         ------
@@ -129,6 +137,9 @@ class RunStore:
         if self._place is None:
             self._sinks = [JsonlWriter(self.backup)]
             return BackgroundSink(self._sinks[0], name="run-files")
+        if self._place.kind == "folder":
+            self._process = CatalogProcess(self._place.where, self.backup)
+            return FolderWriter(self.backup, self._process)
         return SafeWriter(self._write, self.backup, is_down=self._is_down, store=self._place.label)
 
     def _write(self, name: str, doc: dict[str, Any]) -> None:
@@ -150,8 +161,13 @@ class RunStore:
                 self._runs = opened(self._place)
                 self._sinks = [self._runs.v1.insert]
                 return
+            if self._process is not None:
+                if not self._process.wait_until_open(_OPEN_S):
+                    logger.warning("%s: runs are still missing; see the log", self.where)
+                self._runs = self._stack.enter_context(embedded_catalog(self._place.where))
+                return
             runs, maps = self._tiled(self._place)
-            self._catch_up(runs)
+            self._catch_up(runs, maps)
             self._sinks = [tiled_writer(runs), *([] if maps is None else [maps])]
             self._runs = runs
 
@@ -159,11 +175,6 @@ class RunStore:
         """Return the client of the runs, and what writes maps."""
         from xrf_sr_plans.store.tiled_maps import MapsWriter, container_beside
 
-        if place.kind == "folder":
-            from xrf_sr_plans.store.embedded import embedded
-
-            both = self._stack.enter_context(embedded(place.where))
-            return both.runs, MapsWriter(both.maps)
         runs = opened(place)
         try:
             return runs, MapsWriter(container_beside(runs))
@@ -171,8 +182,8 @@ class RunStore:
             logger.warning("%s: no maps beside the runs: %s", place.label, in_words(error))
             return runs, None
 
-    def _catch_up(self, runs: Any) -> None:
-        done = reingest(runs, self.backup, unfinished=True, within_s=_CATCH_UP_S)
+    def _catch_up(self, runs: Any, maps: DocumentSink | None) -> None:
+        done = reingest(runs, self.backup, unfinished=True, within_s=_CATCH_UP_S, beside=maps)
         if done.stored:
             logger.info("%s: %d runs of before are stored now", self.where, len(done.stored))
         # This session's own first run is being written while the catalog is opened for it.

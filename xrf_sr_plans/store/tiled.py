@@ -260,6 +260,7 @@ def reingest(
     *,
     unfinished: bool = False,
     within_s: float = math.inf,
+    beside: DocumentSink | None = None,
 ) -> Reingested:
     """Write the runs in a backup folder to Tiled, and delete their files.
 
@@ -277,6 +278,8 @@ def reingest(
         with the exit status "abort".
     within_s
         No further file is begun after so many seconds.
+    beside
+        Also called with the documents of each run that is stored.
 
     Returns
     -------
@@ -292,7 +295,7 @@ def reingest(
             break
         try:
             with left_alone(path):
-                uid = _store(client, path, unfinished)
+                uid = stored_file(client, path, unfinished=unfinished, beside=beside)
                 path.unlink()
         except FileBusyError as error:
             logger.info("%s is not stored: %s", path, in_words(error))
@@ -306,16 +309,37 @@ def reingest(
     return Reingested(tuple(stored), failed, frozenset(busy))
 
 
-def _store(client: Any, path: Path, unfinished: bool) -> str:
-    """See that the run in a file is in Tiled as a whole, and return its uid."""
+def stored_file(
+    client: Any, path: Path, *, unfinished: bool = False, beside: DocumentSink | None = None
+) -> str:
+    """See that the run in a file is in Tiled as a whole, and return its uid.
+
+    Parameters
+    ----------
+    client
+        The catalog's client.
+    path
+        The file, which nobody else may be writing.
+    unfinished
+        Whether the run may lack its stop document.
+    beside
+        Also called with its documents.
+
+    Raises
+    ------
+    FileFormatError
+        The file is damaged, holds no whole run, or lacks rows that Tiled has.
+    """
     docs = list(documents(path))
     if not docs or docs[0][0] != "start":
         raise FileFormatError("it doesn't begin with a start document")
     if docs[-1][0] != "stop" and not unfinished:
         raise FileFormatError("the run has no stop document (see `unfinished`)")
-    uid = docs[0][1]["uid"]
+    whole, uid = list(with_stops(docs)), docs[0][1]["uid"]
     if uid not in client or not _has_all(client[uid], docs):
-        _replace(client, list(with_stops(docs)))
+        _replace(client, whole)
+    for name, doc in whole if beside is not None else ():
+        beside(name, doc)
     return uid
 
 

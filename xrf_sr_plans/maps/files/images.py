@@ -268,6 +268,7 @@ def _tiff(path: Path, before: Callable[[int], None]) -> Image:
             )
         if series.dtype is None or series.dtype.kind not in "fiu":
             raise FileFormatError(f"{path}: TIFF values of the type {series.dtype}")
+        _check_directory(file, series, size, path)
         before(size)
         planes = series.asarray()
         planes = planes[None] if planes.ndim == 2 else planes
@@ -278,6 +279,30 @@ def _tiff(path: Path, before: Callable[[int], None]) -> Image:
     if len(names) != len(planes):
         names = [""] * len(planes)
     return Image(planes, tuple(names), facts)
+
+
+def _check_directory(file: Any, series: Any, size: int, path: Path) -> None:
+    """Refuse a file whose directory lacks images that are said to be there.
+
+    Images lie one behind the other, so the values of a file that lost some bytes can still be read,
+    but at the places of others. That its directory doesn't lead on is what tells.
+
+    Raises
+    ------
+    FileFormatError
+        It is such a file.
+    """
+    expected, listed = size // series.keyframe.size, len(series.pages)
+    if listed == expected and None not in list(series.pages):
+        return
+    # Writers of very large files may list the first image only, and say so.
+    shortened = file.is_imagej or any(said.get("truncated") for said in file.shaped_metadata or ())
+    if shortened and len(file.pages) == listed == 1:
+        return
+    raise FileFormatError(
+        f"{path}: damaged TIFF: it is said to hold {expected} images, and its directory lists"
+        f" {listed}"
+    )
 
 
 def _ome(tifffile: Any, description: str | None) -> dict[str, Any]:
