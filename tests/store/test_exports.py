@@ -15,7 +15,7 @@ from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.files import as_photons, read_maps
 from xrf_sr_plans.maps.files.hdf5_layouts import read_layouts
 from xrf_sr_plans.maps.grid import ScanGrid
-from xrf_sr_plans.store.exports import FORMATS, export_map, format_for, new_file, write_enhanced
+from xrf_sr_plans.store.exports import FORMATS, export_map, format_for, new_file
 from xrf_sr_plans.store.exports.nexus import group_names
 from xrf_sr_plans.store.exports.verification import SIGNAL, write_verification
 
@@ -194,7 +194,7 @@ def test_the_placements_of_a_thousand_rescans_are_not_too_long(tmp_path: Path) -
 def test_elements_of_different_units_keep_theirs(tmp_path: Path) -> None:
     maps, units = enhanced(), ["counts", "counts/s", "counts/s"]
     photons = np.array([1.0, 0.02, 0.02])
-    path = write_enhanced(maps, tmp_path / "map.h5", units=units, photons=photons)
+    path = export_map(maps, tmp_path / "map.h5", units=units, photons=photons)
     with h5py.File(path) as file:
         assert [file[f"entry/maps/{name}"].attrs["units"] for name in ELEMENTS] == units
         assert list(file["entry/enhanced/estimate"].attrs["units"]) == units
@@ -202,7 +202,7 @@ def test_elements_of_different_units_keep_theirs(tmp_path: Path) -> None:
         np.testing.assert_allclose(file["entry/enhanced/estimate"][:], expected, rtol=1e-6)
         assert "units" not in file["entry/enhanced/trusted"].attrs
     with pytest.raises(GridError, match="3 elements, but 1 units"):
-        write_enhanced(maps, path, units=["counts"])
+        export_map(maps, path, units=["counts"])
 
 
 def test_names_that_nexus_does_not_allow_are_changed_and_stay_apart() -> None:

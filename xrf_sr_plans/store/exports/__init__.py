@@ -5,7 +5,6 @@ measured maps, enhanced ones and the composite map of a survey. `export_map` is 
 """
 
 from xrf_sr_plans.store.exports.formats import FORMATS, export_map, format_for, new_file
-from xrf_sr_plans.store.exports.nexus import write_composite, write_enhanced
 from xrf_sr_plans.store.exports.runs import comparisons, export_runs
 from xrf_sr_plans.store.exports.verification import write_verification
 
@@ -16,7 +15,5 @@ __all__ = [
     "export_runs",
     "format_for",
     "new_file",
-    "write_composite",
-    "write_enhanced",
     "write_verification",
 ]

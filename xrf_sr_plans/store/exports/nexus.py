@@ -17,17 +17,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xrf_sr_plans.composite.composite_map import CompositeMap
-from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.store.exports.exported_map import (
     ExportedMap,
-    exported_map,
     is_photons,
     program_version,
 )
@@ -53,73 +50,6 @@ _LONGEST_LABEL = 100
 """Characters of an axis's label, above which it doesn't list the elements."""
 _LARGEST_ATTRIBUTE = 32_000
 """Bytes that an attribute may take; HDF5 stores none above 64 kB."""
-
-
-def write_enhanced(
-    enhanced: EnhancedMaps,
-    path: Path | str,
-    *,
-    units: Sequence[str] = (),
-    photons: np.ndarray | None = None,
-    source_file: Path | str | None = None,
-) -> Path:
-    """Save an enhanced map as a NeXus file; see `write_nexus`.
-
-    Parameters
-    ----------
-    enhanced
-        The map.
-    path
-        File name, usually with the suffix ``.h5`` or ``.nxs``. The folder must exist.
-    units
-        Unit of the values of each element in the file; none: photons per measured pixel.
-    photons
-        Photons that a value of 1 is in that unit (element,); None: one.
-    source_file
-        The file that the map was made from; None: it was made from runs.
-
-    Returns
-    -------
-    pathlib.Path
-        The file that was written.
-
-    Raises
-    ------
-    OSError
-        The file can't be written.
-    """
-    exported = exported_map(enhanced, units=units, photons=photons, source_file=source_file)
-    return write_nexus(exported, path)
-
-
-def write_composite(
-    composite: CompositeMap, path: Path | str, *, verification: Sequence[Mapping[str, Any]] = ()
-) -> Path:
-    """Save the composite map of a survey as a NeXus file; see `write_nexus`.
-
-    Its flag ``measured`` says where the value was measured finely, and ``source`` in which of the
-    rescans (k for the k-th of ``rescan_uids``, 0 for an estimate).
-
-    Parameters
-    ----------
-    composite
-        The map.
-    path
-        File name, usually with the suffix ``.h5`` or ``.nxs``. The folder must exist.
-    verification
-        How its fine maps compared with what had been predicted; see `write_verification`.
-
-    Returns
-    -------
-    pathlib.Path
-        The file that was written.
-
-    Raises
-    ------
-    OSError
-        The file can't be written.
-    """
-    return write_nexus(exported_map(composite, verification=verification), path)
 
 
 def write_nexus(exported: ExportedMap, path: Path | str) -> Path:
