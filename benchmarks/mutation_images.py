@@ -2,7 +2,7 @@
 
 A byte of a value that changed is another value: no format here has checksums, and nobody can tell.
 But values must not move: a map is wrong where it holds the values of the undamaged one at other
-places, or under the name of another element.
+places, or under the name of another element, and no note says that this may be so.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ def _reader(
 def wrong_map(found: object) -> str:
     """Return how a map that was read of a damaged file is another one; "" where it isn't."""
     if not isinstance(found, MapsFile) or found.maps.shape[1:] != COUNTS.shape[1:]:
+        return ""
+    if any("displaced" in note for note in found.notes):
         return ""
     for name, plane in zip(found.elements, found.maps, strict=True):
         own = next((k for k, known in enumerate(_names()) if known == name), None)

@@ -77,6 +77,7 @@ def test_an_ome_tiff_names_its_channels_and_its_steps(tmp_path):
     tifffile.imwrite(tmp_path / "a.ome.tif", MAPS, metadata=described, ome=True)
     found = read_maps(tmp_path / "a.ome.tif")
     assert found.elements == ("Fe", "Zn", "Pb_L")
+    assert found.notes == []
     np.testing.assert_array_equal(found.maps, MAPS)
     assert (found.pixel_size_um, found.pixel_size_y_um) == (0.5, 2.0)
 
@@ -138,3 +139,40 @@ def test_a_stack_whose_directory_lists_the_first_image_only_is_read(tmp_path):
         file.write(MAPS.astype("f4"), photometric="minisblack", truncate=True)
     (tmp_path / "scan1.json").write_text(json.dumps({"elements": list(NAMES), "step_um": 2}))
     np.testing.assert_array_equal(read_maps(path).maps, MAPS.astype("f4"))
+
+
+def test_a_tiff_whose_image_lies_elsewhere_or_has_bytes_too_many_is_not_read_in_silence(tmp_path):
+    path = tmp_path / "scan1_Fe.tif"
+    tifffile.imwrite(path, MAPS[0].astype("f4"))
+    whole = path.read_bytes()
+    assert read_maps(path).notes == []
+    with tifffile.TiffFile(path) as file:
+        (start,) = file.pages[0].dataoffsets
+        at = file.pages[0].tags["StripOffsets"].offset + 8
+    assert whole[at : at + 4] == start.to_bytes(4, "little")
+    path.write_bytes(whole[:at] + (start - 32).to_bytes(4, "little") + whole[at + 4 :])
+    with pytest.raises(FileFormatError, match="damaged TIFF: an image at the bytes"):
+        read_maps(path)
+    path.write_bytes(whole[: start + 40] + b"lost" + whole[start + 40 :])
+    (note,) = read_maps(path).notes
+    assert "4 bytes at its end belong to nothing: its values may be displaced" in note
+
+
+def test_an_edf_header_that_lost_its_end_is_not_read_on_into_the_next_one(tmp_path):
+    images = fabio.edfimage.EdfImage(data=MAPS[0].astype("f4"), header={"Title": "Fe_K"})
+    for name, values in zip(NAMES[1:], MAPS[1:], strict=True):
+        images.append_frame(data=values.astype("f4"), header={"Title": name})
+    images.write(str(tmp_path / "scan1.edf"))
+    whole = (tmp_path / "scan1.edf").read_bytes()
+    second = whole.index(b"}\n", whole.index(b"}\n") + 2)
+    (tmp_path / "scan1.edf").write_bytes(whole[: second - 20] + whole[second + 40 :])
+    with pytest.raises(FileFormatError, match="damaged EDF file: no header at byte"):
+        read_maps(tmp_path / "scan1.edf")
+
+
+def test_a_step_that_can_not_be_is_none(tmp_path):
+    tifffile.imwrite(tmp_path / "scan1.tif", MAPS.astype("f4"), photometric="minisblack")
+    (tmp_path / "scan1.json").write_text(json.dumps({"elements": list(NAMES), "step_um": 1e30}))
+    found = read_maps(tmp_path / "scan1.tif")
+    np.testing.assert_array_equal(found.maps, MAPS.astype("f4"))
+    assert found.x_um is None

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,35 +26,18 @@ from xrf_sr_plans.maps.files.model import (
     build,
     is_element,
 )
-from xrf_sr_plans.maps.files.npz_archive import MAX_VALUES
 from xrf_sr_plans.maps.files.options import ReadOptions
+from xrf_sr_plans.maps.files.tiff import Image, open_tiff
 
 MAX_EDF_BYTES = 2**30
 """Largest size of an EDF file in bytes."""
 
 _MAX_JSON_BYTES = 2**22
 _ENDINGS = (".tif", ".tiff", ".edf")
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+"""Bytes that no text has."""
 # PyMca puts an s before the element where an image holds the uncertainties of another one.
 _UNCERTAIN = re.compile(r"(^|_)s\(?[A-Z][a-z]?([ _-][KLM]\w*)?\)?$")
-
-
-@dataclass(frozen=True, eq=False)
-class Image:
-    """The images of one file.
-
-    Parameters
-    ----------
-    planes
-        Values [image, row, column].
-    names
-        Name of each, "" where the file says none.
-    facts
-        What else the file says, as the JSON beside images has it.
-    """
-
-    planes: np.ndarray
-    names: tuple[str, ...]
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_tiff(
@@ -81,7 +63,7 @@ def read_tiff(
     MissingExtraError
         tifffile is not installed.
     """
-    return _read(path, shown, options, before, "tiff", _tiff)
+    return _read(path, shown, options, before, "tiff", open_tiff)
 
 
 def read_edf(
@@ -114,9 +96,11 @@ def _read(
     files = _files(path, described, facts, shown)
     names: list[str] = []
     planes: list[np.ndarray] = []
+    notes: list[str] = []
     for name, file in files:
         image = _open(opened, file, f"{shown} ({file.name})" if len(files) > 1 else shown, before)
         facts = {**image.facts, **facts}
+        notes += [f"{file.name}: {note}" for note in image.notes]
         own = image.names
         if len(own) == 1 and (name or not own[0]):
             own = (name or file.stem,)
@@ -142,7 +126,7 @@ def _read(
         live_time=LiveTime(np.array(dwell_ms / 1e3), "dwell_ms")
         if isinstance(dwell_ms, int | float)
         else None,
-        meta={"reader": reader},
+        meta={"reader": reader, "notes": notes},
     )
 
 
@@ -253,78 +237,6 @@ def _axes(facts: Mapping[str, Any], shape: tuple[int, ...], shown: str) -> dict[
     return axes
 
 
-def _tiff(path: Path, before: Callable[[int], None]) -> Image:
-    try:
-        import tifffile
-    except ImportError as error:
-        raise MissingExtraError(f"reading {path.name}", "files") from error
-    with tifffile.TiffFile(path) as file:
-        series = file.series[0]
-        size = int(np.prod(series.shape, dtype=float))
-        if len(series.shape) not in (2, 3) or not 0 < size <= MAX_VALUES:
-            raise FileFormatError(
-                f"{path}: a TIFF image of the shape {series.shape}; (row, column) or (image, row,"
-                " column) is needed"
-            )
-        if series.dtype is None or series.dtype.kind not in "fiu":
-            raise FileFormatError(f"{path}: TIFF values of the type {series.dtype}")
-        _check_directory(file, series, size, path)
-        before(size)
-        planes = series.asarray()
-        planes = planes[None] if planes.ndim == 2 else planes
-        facts = _ome(tifffile, file.ome_metadata) if file.is_ome else {}
-        imagej = file.imagej_metadata or {}
-    names = facts.pop("names", None) or imagej.get("Labels") or [""] * len(planes)
-    names = [str(name).split("\n")[0] for name in names]
-    if len(names) != len(planes):
-        names = [""] * len(planes)
-    return Image(planes, tuple(names), facts)
-
-
-def _check_directory(file: Any, series: Any, size: int, path: Path) -> None:
-    """Refuse a file whose directory lacks images that are said to be there.
-
-    Images lie one behind the other, so the values of a file that lost some bytes can still be read,
-    but at the places of others. That its directory doesn't lead on is what tells.
-
-    Raises
-    ------
-    FileFormatError
-        It is such a file.
-    """
-    expected, listed = size // series.keyframe.size, len(series.pages)
-    if listed == expected and None not in list(series.pages):
-        return
-    # Writers of very large files may list the first image only, and say so.
-    shortened = file.is_imagej or any(said.get("truncated") for said in file.shaped_metadata or ())
-    if shortened and len(file.pages) == listed == 1:
-        return
-    raise FileFormatError(
-        f"{path}: damaged TIFF: it is said to hold {expected} images, and its directory lists"
-        f" {listed}"
-    )
-
-
-def _ome(tifffile: Any, description: str | None) -> dict[str, Any]:
-    """Return names, steps and unit in the description of an OME-TIFF."""
-    described = tifffile.xml2dict(description or "<OME/>").get("OME", {})
-    image = described.get("Image", {})
-    image = image[0] if isinstance(image, list) and image else image
-    pixels = image.get("Pixels", {}) if isinstance(image, dict) else {}
-    channels = pixels.get("Channel", []) if isinstance(pixels, dict) else []
-    channels = channels if isinstance(channels, list) else [channels]
-    facts: dict[str, Any] = {"names": [str(c.get("Name", "")) for c in channels]}
-    for name in "XY":
-        step = pixels.get(f"PhysicalSize{name}")
-        unit = pixels.get(f"PhysicalSize{name}Unit", "um")
-        if isinstance(step, int | float):
-            from xrf_sr_plans.maps.units import um_per_unit
-
-            scale = um_per_unit(unit, f"PhysicalSize{name}", error=FileFormatError)
-            facts[f"step_{name.lower()}_um"] = float(step) * scale
-    return facts
-
-
 def _edf(path: Path, before: Callable[[int], None]) -> Image:
     try:
         from fabio.edfimage import EdfImage
@@ -363,10 +275,12 @@ def _check_blocks(content: bytes, shown: str) -> None:
     while at < len(content.rstrip(b"\0")):
         end = content.find(b"}\n", at)
         header = content[at : end + 2]
-        size = re.search(rb"(?:^|[;\s])Size\s*=\s*(\d{1,12})\s*;", header)
-        if end < 0 or not header.lstrip().startswith(b"{") or size is None:
+        sizes = re.findall(rb"(?:^|[;\s])Size\s*=\s*(\d{1,12})\s*;", header)
+        # Where its end is lost, a header goes on through the values of its image to the next one.
+        is_text = header.lstrip().startswith(b"{") and not _BINARY.search(header)
+        if end < 0 or not is_text or len(sizes) != 1:
             raise FileFormatError(f"{shown}: damaged EDF file: no header at byte {at}")
-        at = end + 2 + int(size[1])
+        at = end + 2 + int(sizes[0])
     if at > len(content):
         raise FileFormatError(
             f"{shown}: damaged EDF file: {len(content)} bytes, where its headers name {at}"

@@ -257,8 +257,8 @@ def _without_fill(plane: np.ndarray) -> np.ndarray:
 
 def _is_flat(plane: np.ndarray, zero: np.ndarray) -> bool:
     """Return whether the positions that are not zero don't change along lines either."""
-    rest = plane[~zero]
-    return bool(rest.size == 0 or np.ptp(rest[np.isfinite(rest)], axis=None) == 0)
+    rest = plane[~zero & np.isfinite(plane)]
+    return bool(rest.size == 0 or np.ptp(rest, axis=None) == 0)
 
 
 def _descends(plane: np.ndarray) -> np.ndarray:
