@@ -83,6 +83,7 @@ def flown_map(*sinks: Any) -> list[Document]:
     return docs
 
 
+@pytest.mark.timeout(400)
 def test_a_map_lies_beside_its_run_as_the_web_page_shows_it(tmp_path: Path) -> None:
     pytest.importorskip("tiled.server.app")
     from xrf_sr_plans.store.embedded import embedded
@@ -115,6 +116,7 @@ def test_a_map_lies_beside_its_run_as_the_web_page_shows_it(tmp_path: Path) -> N
     assert "catalog.db" in (tmp_path / "tiled.yml").read_text()
 
 
+@pytest.mark.timeout(400)
 def test_what_a_dead_session_left_behind_is_stored_by_the_next(
     tmp_path: Path, flown: list[Document]
 ) -> None:
