@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import sys
 
 import numpy as np
 import pytest
@@ -176,3 +179,18 @@ def test_a_step_that_can_not_be_is_none(tmp_path):
     found = read_maps(tmp_path / "scan1.tif")
     np.testing.assert_array_equal(found.maps, MAPS.astype("f4"))
     assert found.x_um is None
+
+
+def test_a_library_that_searches_for_ever_is_ended_also_before_it_says_how_much_there_is(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "scan1_Fe.tif"
+    tifffile.imwrite(path, MAPS[0])
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "tifffile.py").write_text("while True:\n    pass\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(slow), *sys.path]))
+    before_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    with pytest.raises(FileFormatError, match=r"no answer within 8 s|ended the process"):
+        read_maps(path)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before_s < 30
