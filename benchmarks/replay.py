@@ -9,6 +9,12 @@ start is left out of its rate and given beside it: the rate is that of the maps 
 report of each process. Processes gain only as much as there are free cores, so the cores and the
 load of the machine are given as well, and the rate of two processes that only compute, which is
 the most that two processes could reach here at that time.
+
+Where other work is running, the clock says little. So the time of the processor is given, too: of
+the calling process, which hands out the maps, and of all others, without what they need to start
+(as much each as one process needs to its first map). What the calling process takes for a map is
+lost where it is one of two that share two cores; what a map takes more in several processes than
+in one is lost as well. From both follows the ratio that the processes reach on free cores.
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -47,6 +54,17 @@ class Rate:
     """From the call to the first report of as many maps as there are processes."""
     maps_per_s: float
     failed: int
+    start_cpu_s: float
+    """Time of the processor until the first report, where one process does it all."""
+    own_cpu_s: float
+    """Time of the processor for a map in the calling process."""
+    others_cpu_s: float
+    """The same in all others, without what they need to start."""
+
+    @property
+    def limit_s(self) -> float:
+        """Seconds for a map where so many cores are free as there are workers, and no more."""
+        return (self.own_cpu_s + self.others_cpu_s) / self.workers
 
 
 def run_of(index: int, pixels: int) -> Iterator[Document]:
@@ -110,25 +128,41 @@ def run_of(index: int, pixels: int) -> Iterator[Document]:
     )
 
 
-def rate_of(folder: Path, out: Path, workers: int, pictures: bool) -> Rate:
+def cpu_s() -> tuple[float, float]:
+    """Return the time of the processor that this process and those that it waited for have had."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own, others = (used.ru_utime + used.ru_stime for used in both)
+    return own, others
+
+
+def rate_of(
+    folder: Path, out: Path, workers: int, pictures: bool, start_cpu_s: float | None
+) -> Rate:
     """Replay a folder and return how fast that was."""
-    times: list[float] = []
+    times: list[tuple[float, float]] = []
 
     def note(progress: Progress) -> None:
         if progress.report is not None:
-            times.append(time.perf_counter())
+            times.append((time.perf_counter(), cpu_s()[0]))
 
-    began = time.perf_counter()
+    began, (own_before_s, others_before_s) = time.perf_counter(), cpu_s()
     report = replay_all(
         [folder], out, ReplayOptions(pictures=pictures), workers=workers, progress=note
     )
-    first = times[workers - 1]
+    others_s = cpu_s()[1] - others_before_s
+    (first, own_first_s), (last, own_last_s) = times[workers - 1], times[-1]
+    rest = len(times) - workers
+    if start_cpu_s is None:
+        start_cpu_s = own_first_s - own_before_s
     return Rate(
         workers,
         len(report.reports),
         first - began,
-        (len(times) - workers) / (times[-1] - first),
+        rest / (last - first),
         len(report.failures),
+        start_cpu_s,
+        (own_last_s - own_first_s) / rest,
+        max(others_s - workers * start_cpu_s, 0.0) / rest if workers > 1 else 0.0,
     )
 
 
@@ -171,11 +205,14 @@ def main() -> None:
                 write(name, doc)
         before = most_for_two()
         for workers in options.workers:
-            rate = rate_of(folder, Path(place) / f"out-{workers}", workers, options.pictures)
+            start_cpu_s = rates[0].start_cpu_s if rates else None
+            out = Path(place) / f"out-{workers}"
+            rate = rate_of(folder, out, workers, options.pictures, start_cpu_s)
             rates.append(rate)
             print(
                 f"{rate.workers} processes: {rate.maps_per_s:.2f} maps/s after {rate.start_s:.1f} s"
-                f" ({rate.maps} maps, {rate.failed} failed)",
+                f" ({rate.maps} maps, {rate.failed} failed); time of the processor for a map:"
+                f" {1e3 * rate.own_cpu_s:.1f} ms here, {1e3 * rate.others_cpu_s:.1f} ms elsewhere",
                 flush=True,
             )
         after = most_for_two()
@@ -188,7 +225,10 @@ def main() -> None:
     print(f"{facts['cores']} logical cores, load {facts['load'][0]:.1f}; two processes that only")
     print(f"compute reach {before:.2f} (before) and {after:.2f} (after) times what one does")
     for rate in rates[1:]:
-        print(f"{rate.workers} processes: {rate.maps_per_s / rates[0].maps_per_s:.2f} x")
+        print(
+            f"{rate.workers} processes: {rate.maps_per_s / rates[0].maps_per_s:.2f} x by the clock,"
+            f" {rates[0].limit_s / rate.limit_s:.2f} x by the time of the processor"
+        )
     if options.json:
         options.json.write_text(json.dumps(facts, indent=1))
 

@@ -18,6 +18,7 @@ from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.assemble import MapBuilder
+from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans.xrf_map import xrf_map
 from xrf_sr_plans.replays.batch import replay_all
 from xrf_sr_plans.replays.options import ReplayOptions
@@ -34,18 +35,22 @@ def feed(sink: Any, docs: Any) -> None:
         sink(name, doc)
 
 
-@pytest.mark.timeout(400)
-def test_a_session_keeps_its_survey_in_a_folder_from_which_it_is_replayed(tmp_path: Path) -> None:
-    pytest.importorskip("tiled.server.app")
-    folder, live = tmp_path / "my runs", []
+def surveyed(where: str) -> dict[str, str]:
+    """Fly a survey that is kept, and return the plan of each run that the analysis made."""
+    live: dict[str, str] = {}
+
+    def note(name: str, doc: dict[str, Any]) -> None:
+        if name == "start":
+            live[doc["uid"]] = doc["plan_name"]
+
     engine = RunEngine({})
     session = start_session(
         engine,
         make_beamline("grains", clock="instant"),
         settings=AnalysisSettings(),
         in_process=True,
-        result_sinks=[lambda name, doc: live.append((name, doc))],
-        store=str(folder),
+        result_sinks=[note],
+        store=where,
     )
     engine(
         session.plans["coarse_survey_with_sr"](
@@ -54,22 +59,58 @@ def test_a_session_keeps_its_survey_in_a_folder_from_which_it_is_replayed(tmp_pa
         )
     )  # fmt: skip
     session.close(300)
+    return live
+
+
+def assert_replayed(where: str, live: dict[str, str], out: Path) -> None:
+    """Fail where the results of a replay aren't those that were found live."""
+    again = replay_all([where], out)
+    assert not again.failures
+    results = {run.result_uid for unit in again.reports for run in unit.runs if run.result_uid}
+    maps = ("xrf_super_resolution", "xrf_composite")
+    assert results == {uid for uid, plan in live.items() if plan in maps}
+    for uid in live:
+        assert (out / "documents" / f"{uid}.jsonl").is_file()
+
+
+ALL_KINDS = {"map", "proposals", "outcomes", "result", "verification", "composite"}
+
+
+@pytest.mark.timeout(600)
+def test_a_session_keeps_its_survey_in_a_folder_from_which_it_is_replayed(tmp_path: Path) -> None:
+    pytest.importorskip("tiled.server.app")
+    folder = tmp_path / "my runs"
+    live = surveyed(str(folder))
     assert list((folder / "backup").iterdir()) == []
     place = Place("folder", str(folder))
     stored = list(runs(place))
-    kinds = [kind_of_run(run.start) for run in stored]
-    assert {"map", "proposals", "outcomes", "result", "verification", "composite"} <= set(kinds)
+    assert {kind_of_run(run.start) for run in stored} >= ALL_KINDS
     (survey,) = {survey_of(run.start) for run in stored}
     assert len(list(runs(place, {"survey_uid": survey}))) == len(stored), "one key finds all"
-    made = {doc["uid"]: doc for name, doc in live if name == "start"}
-    again = replay_all([folder], tmp_path / "out")
-    assert not again.failures
-    results = {run.result_uid for unit in again.reports for run in unit.runs if run.result_uid}
-    assert results == {uid for uid, doc in made.items() if doc["plan_name"] in (
-        "xrf_super_resolution", "xrf_composite",
-    )}  # fmt: skip
-    for uid in made:
-        assert (tmp_path / "out" / "documents" / f"{uid}.jsonl").is_file()
+    assert_replayed(str(folder), live, tmp_path / "out")
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_a_session_keeps_its_survey_on_a_server_that_shows_its_maps_and_replays_it(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, client = server
+    monkeypatch.setenv("TILED_API_KEY", "secret")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    where = str(client.context.api_uri).removesuffix("/api/v1/")
+    live = surveyed(where)
+    stored = list(runs(Place("tiled", where)))
+    assert {kind_of_run(run.start) for run in stored} >= ALL_KINDS
+    for run in stored:
+        if kind_of_run(run.start) == "map":
+            dataset = client["xrf_maps"][run.key].read()
+            assert dataset["counts"].dims == ("element", "row", "frame")
+            assert dataset["element"].values.tolist() == run.start["xrf_sr"]["elements"]
+            grid = ScanGrid.from_dict(run.start["xrf_sr"]["grid"])
+            np.testing.assert_allclose(dataset["x_um"], grid.fast.centers_um)
+            np.testing.assert_allclose(dataset["y_um"], grid.slow.centers_um)
+    assert_replayed(where, live, tmp_path / "out")
 
 
 def flown_map(*sinks: Any) -> list[Document]:
