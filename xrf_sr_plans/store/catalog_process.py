@@ -218,12 +218,14 @@ class CatalogProcess:
             self._changed.notify_all()
 
     def _ended(self, process: subprocess.Popen[bytes]) -> None:
-        try:
-            code = process.wait(_END_S)
-        except subprocess.TimeoutExpired:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_END_S)
+        if process.returncode is None:
             # It has closed what it speaks through, and has nothing left to do but to end.
             process.kill()
-            code = process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_END_S)
+        code = process.returncode
         with self._changed:
             self._process, self._is_open = None, False
             if process.stdin is not None:
