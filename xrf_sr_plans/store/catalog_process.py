@@ -188,7 +188,7 @@ class CatalogProcess:
             for line in lines:
                 try:
                     self._take(json.loads(line))
-                except (ValueError, TypeError, AttributeError):
+                except (ValueError, TypeError, AttributeError, KeyError):
                     logger.exception("%s: what its process says", self._folder)
         process.stdout.close()
         self._ended(process)
