@@ -28,8 +28,6 @@ CATCH_UP_S = 20.0
 _TRIES = 5
 _BUSY_S = 1.0
 """Pause before a file that another session is storing is looked at again."""
-_NICE = 5
-"""Steps by which the process stands back behind the scan."""
 
 
 def serve(catalog: EmbeddedCatalog, backup: Path, asked: TextIO, answers: TextIO) -> None:
@@ -81,7 +79,6 @@ def main() -> None:
     """Serve the catalog in a folder, which is the first argument; the second is that of files."""
     folder, backup = sys.argv[1:]
     logging.basicConfig(level=logging.WARNING)
-    os.nice(_NICE)
     # What libraries print must not get among the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
