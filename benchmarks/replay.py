@@ -54,12 +54,10 @@ class Rate:
     """From the call to the first report of as many maps as there are processes."""
     maps_per_s: float
     failed: int
-    start_cpu_s: float
-    """Time of the processor until the first report, where one process does it all."""
     own_cpu_s: float
     """Time of the processor for a map in the calling process."""
     others_cpu_s: float
-    """The same in all others, without what they need to start."""
+    """The same in all others."""
 
     @property
     def limit_s(self) -> float:
@@ -129,40 +127,37 @@ def run_of(index: int, pixels: int) -> Iterator[Document]:
 
 
 def cpu_s() -> tuple[float, float]:
-    """Return the time of the processor that this process and those that it waited for have had."""
-    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    own, others = (used.ru_utime + used.ru_stime for used in both)
-    return own, others
+    """Return the time of the processor that this process and its children have had, apart."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    others = 0.0
+    for child in multiprocessing.active_children():
+        fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        others += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return used.ru_utime + used.ru_stime, others
 
 
-def rate_of(
-    folder: Path, out: Path, workers: int, pictures: bool, start_cpu_s: float | None
-) -> Rate:
+def rate_of(folder: Path, out: Path, workers: int, pictures: bool) -> Rate:
     """Replay a folder and return how fast that was."""
-    times: list[tuple[float, float]] = []
+    times: list[tuple[float, float, float]] = []
 
     def note(progress: Progress) -> None:
         if progress.report is not None:
-            times.append((time.perf_counter(), cpu_s()[0]))
+            times.append((time.perf_counter(), *cpu_s()))
 
-    began, (own_before_s, others_before_s) = time.perf_counter(), cpu_s()
+    began = time.perf_counter()
     report = replay_all(
         [folder], out, ReplayOptions(pictures=pictures), workers=workers, progress=note
     )
-    others_s = cpu_s()[1] - others_before_s
-    (first, own_first_s), (last, own_last_s) = times[workers - 1], times[-1]
+    (first, own_s, others_s), (last, own_last_s, others_last_s) = times[workers - 1], times[-1]
     rest = len(times) - workers
-    if start_cpu_s is None:
-        start_cpu_s = own_first_s - own_before_s
     return Rate(
         workers,
         len(report.reports),
         first - began,
         rest / (last - first),
         len(report.failures),
-        start_cpu_s,
-        (own_last_s - own_first_s) / rest,
-        max(others_s - workers * start_cpu_s, 0.0) / rest if workers > 1 else 0.0,
+        (own_last_s - own_s) / rest,
+        (others_last_s - others_s) / rest,
     )
 
 
@@ -205,9 +200,7 @@ def main() -> None:
                 write(name, doc)
         before = most_for_two()
         for workers in options.workers:
-            start_cpu_s = rates[0].start_cpu_s if rates else None
-            out = Path(place) / f"out-{workers}"
-            rate = rate_of(folder, out, workers, options.pictures, start_cpu_s)
+            rate = rate_of(folder, Path(place) / f"out-{workers}", workers, options.pictures)
             rates.append(rate)
             print(
                 f"{rate.workers} processes: {rate.maps_per_s:.2f} maps/s after {rate.start_s:.1f} s"
