@@ -141,7 +141,8 @@ def test_all_devices_that_are_missing_are_said_at_once(sim: SimBeamline, tmp_pat
     assert "beamline.fine.fast is 'px'" in words
     assert "beamline.fine.slow is missing" in words
     assert "beamline.held.0.device is 'theta'" in words
-    assert "beamline.fast is missing" in said("[beamline]\n", None, tmp_path)
+    assert "beamline.fast is missing" in said("[beamline]\nname = 'x'\n", None, tmp_path)
+    assert "the settings describe no beamline" in said("[analysis]\n", None, tmp_path)
 
 
 @pytest.mark.parametrize(

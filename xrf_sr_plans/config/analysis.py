@@ -24,9 +24,9 @@ class AnalysisSettings(Section):
     """
 
     model: str | None = None
-    """Name of a model or a weights file; with None, the model that ships with the package."""
+    """Name of a model or a weights file; without it, the model that ships with the package."""
     device: str | None = None
-    """Torch device such as "cpu" or "cuda:0"; with None, a GPU if there is one, else the CPU."""
+    """Torch device such as "cpu" or "cuda:0"; without it, a GPU if there is one, else the CPU."""
     hang_timeout_s: float = Field(default=120.0, gt=0, le=86_400, allow_inf_nan=False)
     """An analysis process that makes no progress for this many seconds is killed and restarted."""
     max_restarts: int = Field(default=3, ge=0, le=100)
@@ -38,19 +38,19 @@ class AnalysisSettings(Section):
     threads: int = Field(default=1, ge=1, le=1024)
     """Number of CPU threads for the network."""
     pair_dir: Place | None = None
-    """Folder of the pair store; with None, pairs are not recorded."""
+    """Folder of the pair store; without it, pairs are not recorded."""
     result_dir: Place | None = None
-    """Folder for HDF5 files of results with more than 256 x 256 pixels; with None, results of any
+    """Folder for HDF5 files of results with more than 256 x 256 pixels; without it, results of any
     size stay in their documents."""
     ledger_dir: Place | None = None
-    """Folder in which predictions, and how they compared with fine maps, are remembered; with None,
-    they are forgotten when the analysis ends."""
+    """Folder in which predictions, and how they compared with fine maps, are remembered; without
+    it, they are forgotten when the analysis ends."""
     log_file: Place | None = None
-    """Log file of the analysis process; with None, it writes no log."""
+    """Log file of the analysis process; without it, it writes no log."""
     log_level: Level | None = None
-    """From which level on the analysis process logs; with None, that of the table `log`."""
+    """From which level on the analysis process logs; without it, that of the table `log`."""
     log_format: LogFormat | None = None
-    """How it logs; with None, as the table `log` says."""
+    """How it logs; without it, as the table `log` says."""
 
     def check_places(self) -> None:
         """Refuse folders that can't be written to, before a result is lost for want of a place.

@@ -95,11 +95,11 @@ class StageSettings(Section):
     reach_um: Pair | None = None
     """Largest [width, height] of one map; larger surveys are flown as tiles."""
     max_velocity_um_s: float | None = None
-    """Highest velocity of the fast axis in a row; with None, what the axis itself says."""
+    """Highest velocity of the fast axis in a row; without it, what the axis itself says."""
     encoder_um: float | None = None
     """Resolution of the fast axis's encoder; no pixel of a row can be shorter."""
     run_up_um: float | None = None
-    """Distance in which the fast axis speeds up and brakes; with None, it follows from velocity
+    """Distance in which the fast axis speeds up and brakes; without it, it follows from velocity
     and acceleration."""
     time_model: TimeModelSettings | None = None
     """How long a row takes."""
@@ -135,11 +135,11 @@ class FineStageSettings(StageSettings):
     coarse_error_um: float = 0.5
     """How far the coarse stage may stop from where it was sent."""
     max_rate_hz: float | None = None
-    """Highest frame rate; with None, that of the beamline."""
+    """Highest frame rate; without it, that of the beamline."""
     max_points: int | None = None
-    """Largest number of pixels of one map; with None, that of the beamline."""
+    """Largest number of pixels of one map; without it, that of the beamline."""
     readout_ms: float | None = None
-    """Time between two frames in which nothing counts; with None, that of the beamline."""
+    """Time between two frames in which nothing counts; without it, that of the beamline."""
 
 
 class BeamlineSettings(StageSettings):
@@ -148,7 +148,7 @@ class BeamlineSettings(StageSettings):
     name: str = "beamline"
     """Name of the beamline, which goes into start documents."""
     shutter: str | None = None
-    """Name of the shutter, which takes "open" and "close"; with None, there is none to operate."""
+    """Name of the shutter, which takes "open" and "close"; without it, there is none to operate."""
     max_rate_hz: float = 1000.0
     """Highest frame rate that detectors and readout sustain."""
     max_points: int = 1_000_000
@@ -156,11 +156,11 @@ class BeamlineSettings(StageSettings):
     readout_ms: float = 0.0
     """Time between two frames in ms in which the detector counts nothing."""
     probe_fwhm_um: float | None = None
-    """Size of the beam (FWHM); with None, unknown."""
+    """Size of the beam (FWHM); without it, unknown."""
     flux_ph_s: float | None = None
-    """Incoming flux in photons/s, for doses in photons; with None, unknown."""
+    """Incoming flux in photons/s, for doses in photons; without it, unknown."""
     fine: FineStageSettings | None = None
-    """The stage that flies the rescans; with None, the axes that fly the surveys do."""
+    """The stage that flies the rescans; without it, the axes that fly the surveys do."""
     held: tuple[HeldAxisSettings, ...] = ()
     """Other axes of the stage, which no plan moves and which must not have moved."""
     connect_timeout_s: float = Field(default=10.0, gt=0, le=600, allow_inf_nan=False)

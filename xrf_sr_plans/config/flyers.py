@@ -93,7 +93,7 @@ class ScanFileSettings(Section):
     pattern: str = "*"
     """Which files in the folder may be the one."""
     name: str | None = None
-    """Name of the signal that gives the file's name; with None, the newest file counts."""
+    """Name of the signal that gives the file's name; without it, the newest file counts."""
     settle_s: float = 1.0
     """A file is complete once it hasn't changed for so many seconds."""
 

@@ -20,7 +20,7 @@ class StoreSettings(Section):
 
     where: str | None = None
     """"off", "default" (a folder below the home folder), a folder, "jsonl:FOLDER", the address of
-    a Tiled server, "tiled:PROFILE" or "databroker:CATALOG"; with None, "default" in a session with
+    a Tiled server, "tiled:PROFILE" or "databroker:CATALOG"; without it, "default" in a session with
     a console, and "off" in others."""
 
 
@@ -28,15 +28,15 @@ class ApprovalSettings(Section):
     """Where regions wait for somebody to approve them."""
 
     folder: str | None = None
-    """Folder that pages and other sessions of this computer share, or "off": nobody is asked; with
-    None, a folder below the home folder."""
+    """Folder that pages and other sessions of this computer share, or "off": nobody is asked;
+    without it, a folder below the home folder."""
 
 
 class PageSettings(Section):
     """What there is to watch surveys with: reports, a page in the browser, a window."""
 
     surveys: str | None = None
-    """Folder in which surveys are kept for them, or "off"; with None, a folder below the home
+    """Folder in which surveys are kept for them, or "off"; without it, a folder below the home
     folder."""
     serve: bool = False
     """Whether to serve a page for browsers."""
@@ -45,17 +45,17 @@ class PageSettings(Section):
     host: str = "127.0.0.1"
     """Address at which the page is served; others than this computer's need a token."""
     port: int | None = Field(default=None, ge=0, le=65_535)
-    """Port of the page; 0: any that is free; with None, the usual one."""
+    """Port of the page; 0: any that is free; without it, the usual one."""
 
 
 class QueueSettings(Section):
     """The queue server that ``rescan="queue"`` hands rescans to."""
 
     control_address: str | None = None
-    """Address for requests, such as "tcp://localhost:60615"; with None, what the manager's own
+    """Address for requests, such as "tcp://localhost:60615"; without it, what the manager's own
     client takes."""
     info_address: str | None = None
-    """Address for console output, such as "tcp://localhost:60625"; with None, as above."""
+    """Address for console output, such as "tcp://localhost:60625"; without it, as above."""
     request_timeout_s: float = Field(default=5.0, gt=0, le=600, allow_inf_nan=False)
     """Longest wait for the answer to one request."""
     timeout_s: float = Field(default=60.0, gt=0, le=3600, allow_inf_nan=False)
@@ -74,7 +74,7 @@ class LogSettings(Section):
     format: LogFormat = "text"
     """"text" for lines to read, "json" for a line of JSON per message."""
     file: Place | None = None
-    """Log file of the session; with None, it writes no log. The analysis process has one of its
+    """Log file of the session; without it, it writes no log. The analysis process has one of its
     own, `analysis.log_file`."""
     max_mb: float = Field(default=20.0, gt=0, le=100_000, allow_inf_nan=False)
     """A log file of this size is put aside and a new one begun."""
@@ -115,7 +115,7 @@ class SimulatedSettings(Section):
     egu: str = "um"
     """Unit of the axes."""
     limits_um: Box | None = None
-    """Limits of the axes; with None, the sample and 50 um around it."""
+    """Limits of the axes; without it, the sample and 50 um around it."""
     probe_fwhm_um: float = Field(default=0.5, ge=0, le=1e4, allow_inf_nan=False)
     """Size of the simulated beam."""
     max_velocity_um_s: float = Field(default=2000.0, gt=0, allow_inf_nan=False)
@@ -123,7 +123,7 @@ class SimulatedSettings(Section):
     acceleration_s: float = Field(default=0.05, gt=0, allow_inf_nan=False)
     """Time to full speed."""
     fine_stage: SimulatedFineStage | None = None
-    """A fine stage, which flies the rescans; with None, there is none."""
+    """A fine stage, which flies the rescans; without it, there is none."""
 
 
 class Settings(Section):
@@ -137,13 +137,13 @@ class Settings(Section):
     devices: dict[str, DeviceSettings] = Field(default_factory=dict)
     """Devices that are made here, by name; all others are looked up."""
     simulated: SimulatedSettings | None = None
-    """Simulated devices; with None, there are none."""
+    """Simulated devices; without it, there are none."""
     analysis: AnalysisSettings = AnalysisSettings()
     """How the analysis runs."""
     store: StoreSettings = StoreSettings()
     """Where runs are kept."""
     queue: QueueSettings | None = None
-    """The queue server that rescans go to; with None, none is asked."""
+    """The queue server that rescans go to; without it, none is asked."""
     approvals: ApprovalSettings = ApprovalSettings()
     """Where regions wait for approval."""
     page: PageSettings = PageSettings()
@@ -167,9 +167,9 @@ class Settings(Section):
         Parameters
         ----------
         path
-            The file; with None, the one that the variable ``XRF_SR_SETTINGS`` names, if any.
+            The file; without it, the one that the variable ``XRF_SR_SETTINGS`` names, if any.
         environment
-            Environment variables; with None, those of this process. The variable of a setting is
+            Environment variables; without it, those of this process. The variable of a setting is
             ``XRF_SR_`` and its place in capitals, with two underscores for each dot:
             ``XRF_SR_BEAMLINE__PROBE_FWHM_UM``. Those of the analysis have short names too, such
             as ``XRF_SR_DEVICE``; so has ``XRF_SR_STORE``. A variable that is set to nothing is

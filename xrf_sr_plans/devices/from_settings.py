@@ -11,6 +11,7 @@ from typing import Any
 from xrf_sr_plans.config import Settings
 from xrf_sr_plans.config.beamline import (
     AxisSettings,
+    BeamlineSettings,
     DeviceSettings,
     FineStageSettings,
     StageSettings,
@@ -62,9 +63,14 @@ class BeamlineMaker:
             A device is missing, can't be made or is not of its kind, or a value is not allowed.
             The message lists all of it.
         """
+        wanted = self.settings.beamline
+        if wanted == BeamlineSettings() and self.settings.simulated is None:
+            raise ConfigError(
+                "the settings describe no beamline: give the path of a file with a table"
+                " [beamline], or name it in the variable XRF_SR_SETTINGS"
+            )
         simulated = self._simulated()
         self.make_devices()
-        wanted = self.settings.beamline
         values: dict[str, Any] = self._stage(wanted, "beamline", simulated)
         values |= _given(wanted, _BEAMLINE_FIELDS, simulated)
         if wanted.shutter is not None:
