@@ -39,6 +39,21 @@ def test_options_are_offered() -> None:
     assert {"--factor", "--reader", "--sampling"} <= set(offered)
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("enhance x.h5 --reader ma", ["maps"]),
+        ("enhance x.h5 --sampling r", ["rows"]),
+        ("enhance x.h5 --format o", ["ome-tiff"]),
+        ("evaluate x.h5 --model folded-sm", ["folded-small"]),
+        ("hallucinate --model folded-sm", ["folded-small"]),
+        ("replay --reader hx", ["hxn"]),
+    ],
+)
+def test_the_names_that_options_take_are_offered(line: str, offered: list[str]) -> None:
+    assert [one for one in completed(f"xrf-sr {line}") if one] == offered
+
+
 def test_the_names_of_examples_are_offered() -> None:
     assert set(names()) <= set(completed("xrf-sr config example "))
     assert [one for one in completed("xrf-sr config example s") if one] == ["simulated", "srx"]

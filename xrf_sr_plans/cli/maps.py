@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
+from xrf_sr_plans.cli.completion import format_names, sampling_names
 from xrf_sr_plans.cli.shared import (
     FACTOR_HELP,
     FORMAT_HELP,
-    MODEL_HELP,
     PROBE_HELP,
     SAMPLING_HELP,
     SEED_HELP,
     JsonOut,
+    ModelFlag,
     check_place,
     table_console,
 )
@@ -43,9 +44,11 @@ def evaluate(
         typer.Option(help="Photons at the 99th percentile of each map; without it, no noise."),
     ] = None,
     probe_um: Annotated[float | None, typer.Option(help=PROBE_HELP)] = None,
-    sampling: Annotated[str, typer.Option(help=SAMPLING_HELP)] = "fly",
+    sampling: Annotated[
+        str, typer.Option(help=SAMPLING_HELP, autocompletion=sampling_names)
+    ] = "fly",
     seed: Annotated[int, typer.Option(help=SEED_HELP)] = 0,
-    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
+    model: ModelFlag = None,
     reader: ReaderFlag = None,
     axis_unit: AxisUnitFlag = None,
     elements: ElementsFlag = None,
@@ -101,7 +104,10 @@ def enhance(
     ] = None,
     sampling: Annotated[
         str | None,
-        typer.Option(help=f"{SAMPLING_HELP} Without it, what a run says, and fly for files."),
+        typer.Option(
+            help=f"{SAMPLING_HELP} Without it, what a run says, and fly for files.",
+            autocompletion=sampling_names,
+        ),
     ] = None,
     dwell_ms: Annotated[
         float | None,
@@ -122,7 +128,10 @@ def enhance(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(help=f"{FORMAT_HELP} Without it, what the ending of --out stands for."),
+        typer.Option(
+            help=f"{FORMAT_HELP} Without it, what the ending of --out stands for.",
+            autocompletion=format_names,
+        ),
     ] = None,
 ) -> None:
     """Super-resolve a map of photons, and save the estimate, its interval and its trust."""
@@ -187,7 +196,7 @@ def export(
     ],
     format: Annotated[
         str,
-        typer.Option(help=FORMAT_HELP),
+        typer.Option(help=FORMAT_HELP, autocompletion=format_names),
     ] = "nexus",
     out: Annotated[
         Path | None, typer.Option(help="Folder of the new files; default: beside each input.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from xrf_sr_plans.cli.shared import MODEL_HELP, JsonOut, check_place, table_console
+from xrf_sr_plans.cli.shared import JsonOut, ModelFlag, check_place, table_console
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.measurement import FACTORS, alternatives, reading_name
 from xrf_sr_plans.replays.source_flags import (
@@ -125,7 +125,7 @@ def _adapt(given: dict[str, object]) -> None:
 def calibrate(
     pair_dirs: Annotated[list[Path], typer.Argument(help="Folders of pair stores.")],
     out: Annotated[Path, typer.Option(help="Folder for the model with its new calibration.")],
-    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
+    model: ModelFlag = None,
     json_out: JsonOut = None,
 ) -> None:
     """Widen or narrow the intervals until they cover 90 % of your own pairs of maps."""
@@ -155,7 +155,7 @@ def calibrate(
 
 
 def hallucinate(
-    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
+    model: ModelFlag = None,
     quick: Annotated[
         bool, typer.Option(help="Only measure a few combinations of settings.")
     ] = False,

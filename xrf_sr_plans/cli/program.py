@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 import xrf_sr_plans
-from xrf_sr_plans.checkup.commands import config_app
 from xrf_sr_plans.cli.demo import demo
 from xrf_sr_plans.cli.maps import enhance, evaluate, export, readers
 from xrf_sr_plans.cli.models import calibrate, hallucinate, train
 from xrf_sr_plans.cli.pairs import pairs_app
 from xrf_sr_plans.cli.replays import replay, watch
+from xrf_sr_plans.cli.settings import config_app
 from xrf_sr_plans.errors import XrfSrError
 from xrf_sr_plans.health.command import status
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xrf_sr_plans.cli.completion import model_names
 from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, alternatives
 
 if TYPE_CHECKING:
@@ -16,7 +17,13 @@ JsonOut = Annotated[Path | None, typer.Option("--json", help="JSON file to write
 _TABLE_WIDTH = 160
 """Width of a table that goes to a file or a pipe, where 80 columns would cut every figure short."""
 FACTOR_HELP = f"How many times finer than the map itself: {alternatives(FACTORS)}."
-MODEL_HELP = "Name of a model or a weights file; without it, the default model."
+ModelFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of a model or a weights file; without it, the default model.",
+        autocompletion=model_names,
+    ),
+]
 SAMPLING_HELP = f"What a pixel averages over: {alternatives(SAMPLINGS)}."
 PROBE_HELP = "Full width at half maximum of the probe, in um."
 FORMAT_HELP = "Layout of what is written: 'nexus', 'maps', 'pyxrf' or 'ome-tiff'."

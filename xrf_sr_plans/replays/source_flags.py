@@ -14,11 +14,20 @@ from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.files.options import KEY_ROLES, ReadOptions
 from xrf_sr_plans.measurement import alternatives
 
+
+def _reader_names() -> list[str]:
+    """Return the readers that a shell offers."""
+    from xrf_sr_plans.maps.readers import READERS
+
+    return [one.name for one in READERS]
+
+
 ReaderFlag = Annotated[
     str | None,
     typer.Option(
         "--reader",
         help="Reader of files or of runs (see `xrf-sr readers`); without it, what recognises them.",
+        autocompletion=_reader_names,
     ),
 ]
 AxisUnitFlag = Annotated[

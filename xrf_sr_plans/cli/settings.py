@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xrf_sr_plans.cli.completion import example_names
 from xrf_sr_plans.errors import ConfigError, in_words
 
 if TYPE_CHECKING:
@@ -116,17 +117,11 @@ def _registry(name: str) -> Any:
         raise ConfigError(f"--registry is {name!r}; {in_words(error)}") from error
 
 
-def _example_names() -> list[str]:
-    from xrf_sr_plans.config.examples import names
-
-    return names()
-
-
 @config_app.command("example")
 def example(
     name: Annotated[
         str,
-        typer.Argument(help="Name of the example.", autocompletion=_example_names),
+        typer.Argument(help="Name of the example.", autocompletion=example_names),
     ] = "simulated",
     out: Annotated[
         Path | None, typer.Option(help="File to write; without it, it is printed.")
