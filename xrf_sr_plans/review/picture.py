@@ -3,48 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xrf_sr_plans.composite.composite_map import CompositeMap
 from xrf_sr_plans.errors import RefusedError
-from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
-from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.review.annotations import (
+    Extent,
+    length_in_words,
+    number_places,
+    scale_bar_um,
+)
+from xrf_sr_plans.review.view import COLOR_MAPS, NOT_MEASURED, Layer, SurveyView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_ACCENT = "#ff3b6b"
-"""Color of the outlines of regions."""
-_SIGMA_COLUMN = 3
-"""Column of the uncertainty, which has a color scale of its own."""
-
-
-@dataclass(frozen=True)
-class SurveyView:
-    """What is drawn: the tiles of one survey, and the regions found in them."""
-
-    coarse: Sequence[ElementalMaps]
-    """The measured map of each tile."""
-    enhanced: Sequence[EnhancedMaps]
-    """The enhanced map of each tile."""
-    regions: Sequence[Region] = ()
-    """All regions, in the order of the numbers that they get in the picture."""
-    left_out: frozenset[str] = frozenset()
-    """Keys of the regions that were refused (budget, limits, overlap) or failed; drawn dashed."""
-    truth: Sequence[np.ndarray] = ()
-    """For a simulation, the true photons per measured pixel of each tile, as an array
-    (element, y, x) on the enhanced grid."""
-    composite: CompositeMap | None = None
-    """The composite map, which is drawn where there is no `truth`; None: nothing was rescanned."""
-    title: str = ""
-    captions: dict[str, str] = field(default_factory=dict)
-    """Text under the name of an element, such as its PSNR."""
+_COLUMN_INCHES, _MAP_INCHES = 3.4, 2.6
+"""Width of a column, and of the map in it."""
+_TALLEST = 1.6
+"""Height of a row over the width of a map beyond which maps become narrower."""
+_DIGIT_INCHES, _NUMBER_INCHES = 0.075, 0.12
+"""Width of a digit and height of a number at `_NUMBER_POINTS`, halo included."""
+_NUMBER_POINTS = 7.5
 
 
 def draw_survey(view: SurveyView, path: Path | str) -> Path:
@@ -65,112 +51,166 @@ def draw_survey(view: SurveyView, path: Path | str) -> Path:
     Raises
     ------
     RefusedError
-        There is no coarse or no enhanced map to draw.
+        There is no coarse map to draw.
     """
-    if not view.coarse or not view.enhanced:
-        raise RefusedError("a survey without a coarse and an enhanced map can't be drawn")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    elements = view.enhanced[0].elements
-    columns = ["coarse", "no network", "enhanced", "uncertainty (1 σ)"]
-    if view.truth:
-        columns.append("truth")
-    elif view.composite is not None:
-        columns.append("composite")
-    grid = view.enhanced[0].grid
-    aspect = (grid.slow.high_um - grid.slow.low_um) / (grid.fast.high_um - grid.fast.low_um)
-    height = len(elements) * (0.5 + 2.5 * min(aspect, 1.6)) + 0.9
-    figure = Figure(figsize=(3.4 * len(columns), height), layout="constrained")
+    figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(elements), len(columns), squeeze=False, sharex=True, sharey=True)
-    for row, element in enumerate(elements):
-        _draw_element(figure, axes[row], view, row, element)
-    for column, label in enumerate(columns):
-        axes[0, column].set_title(label, fontsize=11)
-        axes[-1, column].set_xlabel("x (µm)", fontsize=8)
-    figure.suptitle(view.title, fontsize=12)
+    draw_into(figure, view)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return path
 
 
-def _draw_element(
-    figure: Figure, axes: Sequence[Axes], view: SurveyView, index: int, element: str
+def draw_into(
+    figure: Figure,
+    view: SurveyView,
+    elements: Sequence[str] | None = None,
+    *,
+    resize: bool = True,
 ) -> None:
-    """Fill one row of the picture."""
-    # Counts share one scale, so that colors can be compared from column to column.
-    scale = _scale([maps.counts.values[index] for maps in view.coarse])
-    # For each column, the planes (y, x) of all tiles with the grids that say where they lie.
-    shown: list[list[tuple[ScanGrid, np.ndarray]]] = [
-        [(maps.grid, maps.counts.values[index]) for maps in view.coarse],
-        [(maps.grid, maps.baseline.values[index]) for maps in view.enhanced],
-        [(maps.grid, maps.estimate.values[index]) for maps in view.enhanced],
-        [(maps.grid, maps.sigma.values[index]) for maps in view.enhanced],
-    ]
-    if view.truth:
-        shown.append(
-            [
-                (maps.grid, truth[index])
-                for maps, truth in zip(view.enhanced, view.truth, strict=True)
-            ]
+    """Fill a figure with a row for each element.
+
+    Parameters
+    ----------
+    figure
+        The figure. What was in it goes.
+    view
+        What to draw.
+    elements
+        Names of the elements to draw; None: all.
+    resize
+        Whether the figure gets the size that it needs; a window keeps its own.
+
+    Raises
+    ------
+    RefusedError
+        There is no coarse map to draw.
+    """
+    if not view.coarse:
+        raise RefusedError("a survey without a coarse map can't be drawn")
+    from matplotlib.ticker import AutoLocator
+
+    layers, extent = view.layers(), view.extent
+    rows = [name for name in view.elements if elements is None or name in elements]
+    shape = min(extent.height_um / extent.width_um, _TALLEST)
+    figure.clear()
+    height = len(rows) * (0.5 + _MAP_INCHES * shape) + 1.0 + 0.2 * len(view.notes)
+    if resize:
+        figure.set_size_inches(_COLUMN_INCHES * max(len(layers), 1), height)
+    axes = figure.subplots(len(rows), max(len(layers), 1), squeeze=False)
+    x_um, y_um = (extent.x_low_um, extent.x_high_um), (extent.y_low_um, extent.y_high_um)
+    for axis in axes.flat:
+        # Ticks on all of them would take most of the time.
+        axis.set(xlim=x_um, ylim=y_um, aspect="equal", xticks=[], yticks=[])
+    # The last map of each scale has the color bar.
+    with_bars = {layer.scale: layer.name for layer in layers}.values()
+    um_per_inch = max(extent.width_um, extent.height_um / _TALLEST) / _MAP_INCHES
+    places = number_places(
+        view.regions, extent, _DIGIT_INCHES * um_per_inch, _NUMBER_INCHES * um_per_inch
+    )
+    for row, element in zip(axes, rows, strict=True):
+        index = view.elements.index(element)
+        for axis, layer in zip(row, layers, strict=False):
+            _draw_map(figure, axis, view, layer, index, layer.name in with_bars)
+            if layer.name == "composite" and view.composite is not None:
+                _outline_measured(axis, view.composite, element)
+            else:
+                _draw_regions(axis, view.regions, view.left_out)
+            _draw_numbers(axis, places)
+        caption = view.captions.get(element, "")
+        row[0].set_ylabel(f"{element}\n{caption}" if caption else element, fontsize=11)
+    fast, slow = view.axis_names
+    for axis, layer in zip(axes[0], layers, strict=False):
+        # Above what the map itself says.
+        axis.set_title("\n".join(filter(None, [layer.title, axis.get_title()])), fontsize=11)
+    # One pair of axes has the names and one bar the scale, which hold for all maps.
+    corner = axes[-1, 0]
+    corner.set_xlabel(f"{fast} (µm)", fontsize=9)
+    corner.set_ylabel(f"{corner.get_ylabel()}\n{slow} (µm)")
+    for side in (corner.xaxis, corner.yaxis):
+        side.set_major_locator(AutoLocator())
+    corner.tick_params(labelsize=7)
+    _draw_scale_bar(axes[0, 0], extent)
+    if view.title or view.notes:
+        figure.suptitle("\n".join([view.title, *view.notes]).strip(), fontsize=11)
+
+
+def _draw_map(
+    figure: Figure, axis: Axes, view: SurveyView, layer: Layer, index: int, has_bar: bool
+) -> None:
+    """Draw one element of a layer."""
+    low, high = view.color_range(layer, index)
+    axis.set_facecolor(NOT_MEASURED)
+    image = None
+    for grid, values in layer.tiles:
+        image = axis.imshow(
+            values[index],
+            origin="lower",
+            extent=(grid.fast.low_um, grid.fast.high_um, grid.slow.low_um, grid.slow.high_um),
+            vmin=low,
+            vmax=high,
+            cmap=COLOR_MAPS[layer.scale],
+            interpolation="nearest",
         )
-    elif view.composite is not None:
-        shown.append([(view.composite.grid, view.composite.value.sel(element=element).values)])
-    sigma_scale = _scale([plane for _, plane in shown[_SIGMA_COLUMN]])
-    for column, (axis, tiles) in enumerate(zip(axes, shown, strict=True)):
-        low, high = sigma_scale if column == _SIGMA_COLUMN else scale
-        image = None
-        axis.set_facecolor("#d9d9d9")
-        for grid, plane in tiles:
-            image = axis.imshow(
-                plane,
-                origin="lower",
-                extent=(grid.fast.low_um, grid.fast.high_um, grid.slow.low_um, grid.slow.high_um),
-                vmin=low,
-                vmax=high,
-                cmap="magma" if column == _SIGMA_COLUMN else "viridis",
-                interpolation="nearest",
-            )
-        if view.composite is not None and not view.truth and axis is axes[-1]:
-            _outline(axis, view.composite, element)
-        else:
-            _draw_regions(axis, view.regions, view.left_out)
-        axis.tick_params(labelsize=7)
-        # One bar for the counts, beside the enhanced map, and one for the uncertainty.
-        if image is not None and column in (_SIGMA_COLUMN - 1, _SIGMA_COLUMN):
-            figure.colorbar(image, ax=axis, shrink=0.8, label="photons").ax.tick_params(labelsize=7)
-    _hatch_untrusted(axes[_SIGMA_COLUMN], view.enhanced, index)
-    _set_limits(axes[0], view.coarse)
-    caption = view.captions.get(element, "")
-    axes[0].set_ylabel(f"{element}\n{caption}\ny (µm)" if caption else f"{element}\ny (µm)")
+    if layer.name == "sigma":
+        share = _hatch_untrusted(axis, view.enhanced, index)
+        words = f"{100 * share:.0f} % not trusted (hatched)" if share else "all of it trusted"
+        axis.set_title(words, fontsize=8)
+    if image is not None and has_bar:
+        label = "σ (photons)" if layer.scale == "sigma" else "photons"
+        bar = figure.colorbar(image, ax=axis, shrink=0.85, extend="both")
+        bar.set_label(label, fontsize=8)
+        bar.ax.tick_params(labelsize=7)
 
 
-def _scale(planes: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return the ends of a color scale that single bright pixels don't stretch."""
-    values = np.concatenate([plane[np.isfinite(plane)].ravel() for plane in planes])
-    if not values.size:
-        return 0.0, 1.0
-    low, high = np.percentile(values, [0.5, 99.5])
-    return float(low), float(max(high, low + 1e-9))
+def _halo(width: float) -> list[Any]:
+    """Return what puts a dark rim around something white, which is seen on any color."""
+    from matplotlib import patheffects
+
+    return [patheffects.withStroke(linewidth=width, foreground="black")]
 
 
 def _draw_regions(axis: Axes, regions: Sequence[Region], left_out: frozenset[str]) -> None:
     from matplotlib.patches import Rectangle
 
-    for number, region in enumerate(regions, start=1):
-        color, width, style = _ACCENT, 1.4, "-"
-        if region.key in left_out:
-            color, width, style = "white", 0.7, "--"
+    for region in regions:
+        flown = region.key not in left_out
         corner = (region.x_low_um, region.y_low_um)
         box = Rectangle(corner, region.width_um, region.height_um, fill=False)
-        box.set(edgecolor=color, linewidth=width, linestyle=style)
+        box.set(edgecolor="white", linewidth=1.3 if flown else 0.9, path_effects=_halo(2.8))
+        if not flown:
+            box.set(linestyle=(0, (2, 2)), path_effects=_halo(1.9))
         axis.add_patch(box)
-        axis.annotate(str(number), corner, color=color, fontsize=7, weight="bold")
 
 
-def _outline(axis: Axes, composite: CompositeMap, element: str) -> None:
+def _draw_numbers(axis: Axes, places: Sequence[Any]) -> None:
+    """Write the numbers beside the boxes, each with a line that leads to its box."""
+    for place in places:
+        axis.plot(
+            [place.anchor_x_um, place.x_um],
+            [place.anchor_y_um, place.y_um],
+            color="white",
+            linewidth=0.7,
+            path_effects=_halo(1.8),
+        )
+        axis.text(
+            place.x_um,
+            place.y_um,
+            str(place.number),
+            color="white",
+            fontsize=_NUMBER_POINTS,
+            weight="bold",
+            ha="center",
+            va="center",
+            path_effects=_halo(2.2),
+        )
+
+
+def _outline_measured(axis: Axes, composite: CompositeMap, element: str) -> None:
     """Draw the border between what was measured finely and what is estimated."""
     from matplotlib.collections import LineCollection
 
@@ -180,26 +220,42 @@ def _outline(axis: Axes, composite: CompositeMap, element: str) -> None:
     across = [[(x[i], y[j]), (x[i + 1], y[j])] for j, i in zip(rows, columns, strict=True)]
     rows, columns = np.nonzero(measured[1:-1, 1:] != measured[1:-1, :-1])
     along = [[(x[i], y[j]), (x[i], y[j + 1])] for j, i in zip(rows, columns, strict=True)]
-    axis.add_collection(LineCollection([*across, *along], colors=_ACCENT, linewidths=1.4))
+    lines = LineCollection([*across, *along], colors="white", linewidths=1.3)
+    lines.set_path_effects(_halo(2.8))
+    axis.add_collection(lines)
 
 
-def _hatch_untrusted(axis: Axes, enhanced: Sequence[EnhancedMaps], index: int) -> None:
+def _hatch_untrusted(axis: Axes, enhanced: Sequence[EnhancedMaps], index: int) -> float:
+    """Hatch what is not trusted, and return its share of all pixels."""
+    pixels = hatched = 0
     for maps in enhanced:
         untrusted = ~maps.trusted.values[index].astype(bool)
+        pixels, hatched = pixels + untrusted.size, hatched + int(untrusted.sum())
         # `contourf` needs a side of two pixels at least.
         if untrusted.any() and min(untrusted.shape) > 1:
-            axis.contourf(
-                maps.grid.fast.centers_um,
-                maps.grid.slow.centers_um,
-                untrusted,
-                levels=[0.5, 1.5],
-                colors="none",
-                hatches=["////"],
-            )
+            x, y = maps.grid.fast.centers_um, maps.grid.slow.centers_um
+            area = axis.contourf(x, y, untrusted, levels=[0.5, 1.5], colors="none", hatches=["///"])
+            # White on the dark end of the color map, with a rim for the bright end.
+            area.set(edgecolor=(1, 1, 1, 0.75), linewidth=0.0)
+            axis.contour(
+                x, y, untrusted, levels=[0.5], colors="white", linewidths=0.8
+            ).set_path_effects(_halo(1.8))
+    return hatched / pixels if pixels else 0.0
 
 
-def _set_limits(axis: Axes, coarse: Sequence[ElementalMaps]) -> None:
-    fast = [maps.grid.fast for maps in coarse]
-    slow = [maps.grid.slow for maps in coarse]
-    axis.set_xlim(min(tile.low_um for tile in fast), max(tile.high_um for tile in fast))
-    axis.set_ylim(min(tile.low_um for tile in slow), max(tile.high_um for tile in slow))
+def _draw_scale_bar(axis: Axes, extent: Extent) -> None:
+    length = scale_bar_um(extent.width_um)
+    x = extent.x_low_um + 0.05 * extent.width_um
+    y = extent.y_low_um + 0.06 * extent.height_um
+    halo = _halo(4.5)
+    axis.plot([x, x + length], [y, y], "w", linewidth=2.5, solid_capstyle="butt", path_effects=halo)
+    axis.text(
+        x + length / 2,
+        y + 0.03 * extent.height_um,
+        length_in_words(length),
+        color="white",
+        fontsize=8,
+        ha="center",
+        va="bottom",
+        path_effects=_halo(2.2),
+    )
