@@ -20,7 +20,7 @@ import numpy as np
 
 from xrf_sr_plans.demo.question import QUESTIONS, Question
 from xrf_sr_plans.demo.report import Outcome, make_report
-from xrf_sr_plans.demo.run import fly
+from xrf_sr_plans.demo.run import flown
 from xrf_sr_plans.devices.sim import make_beamline
 
 COLUMNS = ("number", "area", "signal", "forecast", "oracle", "time_s", "ratio", "oracle ratio")
@@ -29,7 +29,7 @@ COLUMNS = ("number", "area", "signal", "forecast", "oracle", "time_s", "ratio", 
 def measured(question: Question, seed: int) -> dict[str, Any]:
     """Return the figures of one survey."""
     beamline = make_beamline(question.sample(seed), seed=seed)
-    outcome = Outcome.of(fly(question, beamline, question.factor), beamline, question)
+    outcome = Outcome.of(flown(question, beamline, question.factor).record, beamline, question)
     report = make_report(outcome)
     found, times = report["targets"], report["beam_time_s"]
     touched = np.bincount(outcome.targets.label[outcome.rescanned], minlength=found["true"] + 1)[1:]

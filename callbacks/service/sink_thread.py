@@ -34,7 +34,8 @@ class SinkThread:
     ----------
     sinks
         Each is called as ``sink(name, doc)`` with the documents of one run after the other. A
-        sink with an attribute ``wants_preview`` that is true gets previews, too.
+        sink with an attribute ``wants_preview`` that is true gets previews, too, and one with
+        ``takes_arrays`` gets arrays as they are.
 
     Attributes
     ----------
@@ -131,10 +132,11 @@ class SinkThread:
         while documents:
             # One at a time, since lists take eight times the memory of the arrays they are made of.
             name, doc = documents.pop(0)
-            listed = as_lists(doc)
+            wanting_lists = [sink for sink in sinks if not getattr(sink, "takes_arrays", False)]
+            listed = as_lists(doc) if wanting_lists else doc
             for sink in list(sinks):
                 try:
-                    sink(name, listed)
+                    sink(name, listed if sink in wanting_lists else doc)
                 except Exception:  # one sink's full disk is not another's problem
                     self.failures += 1
                     logger.exception("sink %r did not take result run %s", sink, uid)

@@ -23,8 +23,9 @@ from xrf_sr_plans.maps.row_sums import rows_for
 from xrf_sr_plans.measurement import Factor, Measurement
 from xrf_sr_plans.metrics.registration import register
 from xrf_sr_plans.physics.resample import block_mean
-from xrf_sr_plans.review.picture import SurveyView, draw_survey
+from xrf_sr_plans.review.picture import draw_survey
 from xrf_sr_plans.review.record import SurveyRecord, read_survey
+from xrf_sr_plans.review.view import SurveyView
 from xrf_sr_plans.schema import AnalysisRequest
 from xrf_sr_plans.session import start_session
 from xrf_sr_plans.store.pairs import PairStore

@@ -15,8 +15,11 @@ from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.devices.sim.beamline import SimBeamline
 from xrf_sr_plans.measurement import checked_factor
 from xrf_sr_plans.ranges import SEED, check
-from xrf_sr_plans.review.picture import SurveyView, draw_survey
-from xrf_sr_plans.review.record import SurveyRecord, left_out, read_survey, regions_of
+from xrf_sr_plans.review.growing import GrowingSurvey
+from xrf_sr_plans.review.picture import draw_survey
+from xrf_sr_plans.review.record import left_out, regions_of
+from xrf_sr_plans.review.report import write_report
+from xrf_sr_plans.review.view import SurveyView
 from xrf_sr_plans.schema import Documents
 from xrf_sr_plans.session import start_session
 
@@ -35,7 +38,8 @@ def run_demo(
     ----------
     out
         Folder in which ``survey.png`` (the element that is looked for), ``elements.png`` (all
-        elements) and ``report.json`` are left. It is made if need be.
+        elements), ``report.json`` and ``report.html``, for a browser, are left. It is made if need
+        be.
     sample
         "grains" or "zagami".
     factor
@@ -60,17 +64,19 @@ def run_demo(
     beamline = make_beamline(question.sample(seed), seed=seed)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    record = fly(question, beamline, factor)
+    survey = flown(question, beamline, factor)
+    record = survey.record
     outcome = Outcome.of(record, beamline, question)
     report = make_report(outcome)
     (out / "report.json").write_text(json.dumps(report, indent=1))
     draw_field(outcome, report, out / "survey.png")
     draw_survey(_all_elements(outcome, report), out / "elements.png")
+    write_report(survey, out / "report.html")
     return report
 
 
-def fly(question: Question, beamline: SimBeamline, factor: int) -> SurveyRecord:
-    """Fly a survey of the demo, and return what its documents say.
+def flown(question: Question, beamline: SimBeamline, factor: int) -> GrowingSurvey:
+    """Fly a survey of the demo, and return it.
 
     Parameters
     ----------
@@ -91,7 +97,9 @@ def fly(question: Question, beamline: SimBeamline, factor: int) -> SurveyRecord:
     with start_session(run_engine, beamline, result_sinks=[keep]) as session:
         run_engine(session.plans["coarse_survey_with_sr"](**question.arguments(factor)))
         session.link.flush(60.0)
-    return read_survey(documents)
+    survey = GrowingSurvey()
+    survey.take(documents)
+    return survey
 
 
 def _all_elements(outcome: Outcome, report: dict[str, Any]) -> SurveyView:

@@ -10,7 +10,8 @@ from xrf_sr_plans.callbacks.result_run import AnalysedMap
 from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.units import Unit
-from xrf_sr_plans.review.picture import SurveyView, draw_survey
+from xrf_sr_plans.review.picture import draw_survey
+from xrf_sr_plans.review.view import SurveyView
 from xrf_sr_plans.schema import Documents, kind_of_run
 from xrf_sr_plans.store.exports import FORMATS, export_map
 from xrf_sr_plans.store.jsonl import JsonlWriter

@@ -12,10 +12,12 @@ from typing import Any
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.composite.composite_map import CompositeMap
-from xrf_sr_plans.errors import RefusedError, XrfSrError
+from xrf_sr_plans.errors import RefusedError
 from xrf_sr_plans.maps.run_index import RunIndex
-from xrf_sr_plans.review.picture import SurveyView, draw_survey
-from xrf_sr_plans.review.record import SurveyRecord, left_out, read_survey, regions_of
+from xrf_sr_plans.review.feed import survey_of
+from xrf_sr_plans.review.picture import draw_survey
+from xrf_sr_plans.review.record import SurveyRecord, read_survey
+from xrf_sr_plans.review.report import view_of
 from xrf_sr_plans.rois.forecast import Forecast
 from xrf_sr_plans.store.exports import comparisons, export_map, format_for
 
@@ -58,7 +60,7 @@ class LatestSurvey:
 
     def _take(self, name: str, doc: dict[str, Any]) -> None:
         if name == "start":
-            survey_uid = _survey_of(doc)
+            survey_uid = survey_of(doc)
             if not survey_uid:
                 return
             if survey_uid != self._survey_uid:
@@ -116,14 +118,8 @@ class LatestSurvey:
         """
         record = self._with_enhanced_maps()
         models = sorted({str(maps.model["name"]) for maps in record.enhanced.values()})
-        view = SurveyView(
-            coarse=list(record.coarse.values()),
-            enhanced=list(record.enhanced.values()),
-            regions=regions_of(record),
-            left_out=left_out(record),
-            composite=_composite_to_draw(record),
-            title=f"survey {self._survey_uid[:8]}, enhanced by {', '.join(models)}",
-        )
+        title = f"survey {self._survey_uid[:8]}, enhanced by {', '.join(models)}"
+        view = view_of(record, title, [str(verdict) for verdict in record.verdicts])
         return draw_survey(view, path)
 
     def composite(self) -> CompositeMap:
@@ -210,17 +206,6 @@ class LatestSurvey:
         printer.text("LatestSurvey(...)" if cycle else str(self))
 
 
-def _composite_to_draw(record: SurveyRecord) -> CompositeMap | None:
-    """Return the composite map, or None where nothing was rescanned or it can't be made."""
-    if not record.fine:
-        return None
-    try:
-        return record.composite()
-    except XrfSrError as error:
-        logger.warning("no composite map: %s", error)
-        return None
-
-
 def _forecasts(record: SurveyRecord) -> Iterator[str]:
     """Yield what the regions were expected to hold, of the survey or else of each map, in words.
 
@@ -237,13 +222,3 @@ def _forecasts(record: SurveyRecord) -> Iterator[str]:
 
 def _is_fine(start: Mapping[str, Any]) -> bool:
     return schema.kind_of_run(start) == "map" and start["xrf_sr"].get("purpose") == "fine"
-
-
-def _survey_of(start: Mapping[str, Any]) -> str:
-    """Return the uid of the survey that a run belongs to, or "" where it belongs to none.
-
-    Measured runs have it in the metadata `xrf_sr`, result runs at the top of their start document.
-    """
-    kind = schema.kind_of_run(start)
-    facts = start["xrf_sr"] if kind in ("map", "proposals", "approvals", "outcomes") else start
-    return str(facts.get("survey_uid") or "") if kind else ""
