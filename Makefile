@@ -9,11 +9,11 @@ export OMP_NUM_THREADS ?= 2
 
 $(BIN)/.demo-stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[sr]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[sr,page]'
 	touch $@
 
 $(BIN)/.dev-stamp: $(BIN)/.demo-stamp
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[sr,train,tiled-server,databroker,queue,epics,files,documents,dask,watch,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[sr,train,tiled-server,databroker,queue,epics,files,documents,dask,watch,page,dev]'
 	touch $@
 
 demo: $(BIN)/.demo-stamp

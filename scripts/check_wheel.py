@@ -24,6 +24,7 @@ def problems(wheel: Path, root: Path) -> list[str]:
         for path in (root / "callbacks").rglob("*")
     ]
     wanted = {".py", ".npz", ".json", ".safetensors", ".typed", ".toml"}
+    wanted |= {".html", ".css", ".js"}
     found += [
         f"{target} is missing"
         for path, target in sources

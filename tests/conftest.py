@@ -12,6 +12,7 @@ from bluesky import RunEngine
 # The shipped profile, which some tests start in processes of their own, must not keep their runs
 # in the home of whoever tests.
 os.environ.setdefault("XRF_SR_STORE", "off")
+os.environ.setdefault("XRF_SR_SURVEYS", "off")
 # Nor may the proposals of their surveys.
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="xrf-sr-tests-")
 

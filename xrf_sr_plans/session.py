@@ -15,15 +15,15 @@ from xrf_sr_plans.approval.desk import ApprovalDesk
 from xrf_sr_plans.approval.folder import ApprovalFolder
 from xrf_sr_plans.callbacks.analysis_link import AnalysisLink
 from xrf_sr_plans.callbacks.tap import Tap
-from xrf_sr_plans.config import AnalysisSettings, QueueSettings, Settings
+from xrf_sr_plans.config import AnalysisSettings, PageSettings, Settings
 from xrf_sr_plans.config.logs import close_log, open_log
 from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.health.monitor import HealthMonitor
+from xrf_sr_plans.page.watching import Watching
 from xrf_sr_plans.plans.binding import bind_plans
-from xrf_sr_plans.queueing.client import connect_zmq
-from xrf_sr_plans.queueing.rescan_queue import RescanQueue
+from xrf_sr_plans.queueing.from_settings import rescan_queue
 from xrf_sr_plans.review.approval_keeper import ApprovalKeeper
 from xrf_sr_plans.schema import DocumentSink
 from xrf_sr_plans.store.run_store import DEFAULT, OFF, RunStore, open_store
@@ -61,6 +61,8 @@ class Session:
         What is shown and typed at the prompt; None where that is left to others.
     health
         Counts what happens, for OpenTelemetry and for ``xrf-sr status``.
+    watching
+        The files, reports, page and window of the session's surveys; None where there are none.
     """
 
     run_engine: RunEngine | None
@@ -72,6 +74,7 @@ class Session:
     approvals: ApprovalDesk | None = None
     console: Console | None = None
     health: HealthMonitor | None = None
+    watching: Watching | None = None
     _keeper: ApprovalKeeper | None = None
     _tokens: Sequence[int] = ()
     _log: logging.Handler | None = None
@@ -102,6 +105,8 @@ class Session:
         self.link.close(timeout_s)
         if self.store is not None:
             self.store.close(timeout_s)
+        if self.watching is not None:
+            self.watching.close(timeout_s)
         if self.console is not None:
             self.console.close()
         close_log(self._log)
@@ -125,6 +130,7 @@ def start_session(
     store: str | None = None,
     approvals: str | None = None,
     console: bool = False,
+    page: PageSettings | None = None,
 ) -> Session:
     """Start the analysis, subscribe it to the RunEngine, and bind the plans.
 
@@ -158,6 +164,10 @@ def start_session(
         Whether to show progress, news and refusals at the prompt in one line each, and to keep the
         survey that was flown last at hand. In IPython, plans and what is typed besides them
         (`Session.names`) are put into its namespace.
+    page
+        Where surveys are kept for reports, and whether there are a page in the browser and a live
+        window. None: what the settings say. Where nobody names a folder, the default one is taken
+        in a session with a console, a page or a window, and others keep none.
 
     Returns
     -------
@@ -175,23 +185,25 @@ def start_session(
     told = _all_settings(settings, beamline)
     told.check_places()
     if told.queue is not None and beamline.rescan_queue is None:
-        beamline = replace(beamline, rescan_queue=_rescan_queue(told.queue))
+        beamline = replace(beamline, rescan_queue=rescan_queue(told.queue))
     if store is None:
         store = told.store.where or (DEFAULT if console else OFF)
     kept = open_store(store)
-    desk = _desk(told.approvals.folder if approvals is None else approvals)
+    approvals = told.approvals.folder if approvals is None else approvals
+    desk = _desk(approvals)
     log = open_log(told.log)
     shown = None
     if console and run_engine is not None:
         shown = _console(run_engine, beamline, desk, kept)
     health = HealthMonitor(beamline.name, lambda: "" if desk is None else desk.waits_for)
     sinks = [*result_sinks, *([] if shown is None else shown.result_sinks), health.results]
-    sinks = sinks if kept is None else [*sinks, kept]
-    link = _link(told.of_analysis, sinks, in_process=in_process)
+    watching = _watching(told.page if page is None else page, approvals, told, console=console)
+    keepers = [one for one in (kept, watching) if one is not None]
+    link = _link(told.of_analysis, [*sinks, *keepers], in_process=in_process)
     analysis = AnalysisDevice(name="analysis", source=link)
     bound = replace(beamline, analysis=analysis, approvals=desk)
     keeper = None if desk is None else ApprovalKeeper(desk, link.deliver)
-    takers: list[DocumentSink | None] = [Tap(link), kept, keeper, health]
+    takers: list[DocumentSink | None] = [Tap(link), *keepers, keeper, health]
     subscribers = [taker for taker in takers if taker is not None]
     session = Session(
         run_engine,
@@ -203,6 +215,7 @@ def start_session(
         desk,
         shown,
         health,
+        watching,
         keeper,
         [] if run_engine is None else [run_engine.subscribe(one) for one in subscribers],
         log,
@@ -231,8 +244,24 @@ def _console(
     return Console(run_engine, beamline, desk, kept)
 
 
+def _watching(
+    page: PageSettings, approvals: str | None, told: Settings, *, console: bool
+) -> Watching | None:
+    """Return what keeps surveys to be watched, or None where nobody wants it."""
+    if _is_off(page.surveys):
+        return None
+    if not (page.surveys or page.serve or page.live or console):
+        return None
+    return Watching(page, None if _is_off(approvals) else approvals, told.queue)
+
+
+def _is_off(setting: str | None) -> bool:
+    """Return whether a setting says "off"."""
+    return setting is not None and setting.strip().lower() == OFF
+
+
 def _desk(approvals: str | None) -> ApprovalDesk | None:
-    if approvals is not None and approvals.strip().lower() == OFF:
+    if _is_off(approvals):
         return None
     return ApprovalDesk(ApprovalFolder(approvals))
 
@@ -248,17 +277,6 @@ def _all_settings(
     if settings is None and beamline.settings is not None:
         return beamline.settings
     return Settings.load(settings)
-
-
-def _rescan_queue(settings: QueueSettings) -> RescanQueue:
-    return RescanQueue(
-        connect=connect_zmq(
-            settings.control_address, settings.info_address, timeout_s=settings.request_timeout_s
-        ),
-        timeout_s=settings.timeout_s,
-        attempts=settings.attempts,
-        position=settings.position,
-    )
 
 
 def _link(

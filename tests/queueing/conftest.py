@@ -47,6 +47,7 @@ def queue_server(
         "TEST_CONTROL_ADDR": control,
         "TEST_INFO_ADDR": info,
         "TEST_DOCUMENTS": str(folder / "documents"),
+        "TEST_SURVEYS": str(folder / "surveys"),
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -58,7 +59,8 @@ def queue_server(
              "--existing-plans-devices", str(folder)],
             stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
         )  # fmt: skip
-    client = api.REManagerAPI(zmq_control_addr=control, zmq_info_addr=info)
+    # Two seconds, as usual, are too few where the machine is busy with other tests.
+    client = api.REManagerAPI(zmq_control_addr=control, zmq_info_addr=info, timeout_recv=30)
     server = QueueServer(client, control, info, folder / "documents", log)
     try:
         wait_for_manager(client, process, log)

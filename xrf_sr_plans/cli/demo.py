@@ -11,7 +11,7 @@ from xrf_sr_plans.cli.shared import FACTOR_HELP, table_console
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of survey.png and report.json.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the pictures and the report.")] = Path(
         "out/demo"
     ),
     sample: Annotated[
@@ -23,8 +23,22 @@ def demo(
     seed: Annotated[
         int, typer.Option(help="Seed of the random noise, and of where the grains lie.")
     ] = 0,
+    page: Annotated[
+        bool, typer.Option("--page", help="Watch a survey in the browser, and approve its regions.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the page; 0: any that is free.")
+    ] = 8321,
 ) -> None:
     """Survey a sample on the simulated beamline, from the coarse scan to the fine rescans."""
+    if page:
+        from xrf_sr_plans.demo.watched import fly_watched
+
+        def wait() -> None:
+            typer.pause("The survey is over. Any key closes the page.")
+
+        typer.echo(fly_watched(out, port=port, tell=typer.echo, wait=wait).absolute())
+        return
     from xrf_sr_plans.demo import run_demo, summary_tables
 
     report = run_demo(out, sample=sample, factor=factor, seed=seed)
@@ -33,3 +47,4 @@ def demo(
         console.print(table)
     for name in ("survey.png", "elements.png", "report.json"):
         console.print(str(out / name), soft_wrap=True)
+    console.print(f"Open in a browser: {(out / 'report.html').absolute()}", soft_wrap=True)

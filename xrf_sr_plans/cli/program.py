@@ -15,6 +15,7 @@ from xrf_sr_plans.cli.replays import replay, watch
 from xrf_sr_plans.cli.settings import config_app
 from xrf_sr_plans.errors import XrfSrError
 from xrf_sr_plans.health.command import status
+from xrf_sr_plans.page.commands import page
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,7 +24,7 @@ app = typer.Typer(
 )
 for _command in (
     *(replay, watch, demo, evaluate, enhance, readers, export),
-    *(train, calibrate, hallucinate, status),
+    *(train, calibrate, hallucinate, status, page),
 ):
     app.command()(_command)
 app.add_typer(pairs_app, name="pairs")

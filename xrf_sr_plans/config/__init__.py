@@ -2,6 +2,13 @@
 
 from xrf_sr_plans.config.analysis import AnalysisSettings
 from xrf_sr_plans.config.places import folder_flaw
-from xrf_sr_plans.config.settings import LogSettings, QueueSettings, Settings
+from xrf_sr_plans.config.settings import LogSettings, PageSettings, QueueSettings, Settings
 
-__all__ = ["AnalysisSettings", "LogSettings", "QueueSettings", "Settings", "folder_flaw"]
+__all__ = [
+    "AnalysisSettings",
+    "LogSettings",
+    "PageSettings",
+    "QueueSettings",
+    "Settings",
+    "folder_flaw",
+]
