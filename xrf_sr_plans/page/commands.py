@@ -33,13 +33,17 @@ def page(
 ) -> None:
     """Serve a page on which surveys are watched and their regions approved, until Ctrl-C."""
     from xrf_sr_plans.config import Settings
+    from xrf_sr_plans.errors import ConfigError
     from xrf_sr_plans.page.serve import serve
     from xrf_sr_plans.review.feed import default_feed_dir
+    from xrf_sr_plans.store.run_store import OFF
 
     told = Settings.load(settings)
+    if surveys is None and (told.page.surveys or "").strip().lower() == OFF:
+        raise ConfigError("page: the settings keep no surveys (surveys is 'off'); give --surveys")
     serve(
         surveys or told.page.surveys or default_feed_dir(),
-        approvals=approvals,
+        approvals=approvals or told.approvals.folder,
         host=told.page.host if host is None else host,
         port=told.page.port if port is None else port,
         queue=told.queue,
