@@ -14,7 +14,7 @@ from xrf_sr_plans.maps.grid import AxisGrid
 from xrf_sr_plans.review.annotations import Extent
 from xrf_sr_plans.review.view import COLOR_MAPS, NOT_MEASURED, Layer, SurveyView
 
-MOST_PIXELS = 1000
+MOST_PIXELS = 800
 """Longest side of an image; larger maps are thinned out."""
 _UNKNOWN, _HATCH, _FIRST, _COLORS = 0, 1, 2, 254
 """Numbers of the colors for what is unknown, for the hatch, and for the lowest value."""

@@ -26,6 +26,7 @@ from xrf_sr_plans.page.watched import WatchedSurveys
 if TYPE_CHECKING:
     from xrf_sr_plans.approval.send import Queue
 
+_PACKAGE = "xrf_sr_plans.page"
 COOKIE = "xrf_sr_token"
 HEADER = "x-xrf-sr"
 """Header that every decision must have: pages of others can't send it across sites."""
@@ -63,7 +64,7 @@ def page_app(
         Route("/api/surveys/{uid}/decide", page.decide, methods=["POST"]),
         Route("/api/surveys/{uid}/send", page.send, methods=["POST"]),
         Route("/surveys/{uid}/report.html", page.report),
-        Mount("/static", StaticFiles(packages=[(__package__, "static")])),
+        Mount("/static", StaticFiles(packages=[(_PACKAGE, "static")])),
     ]
     middleware = [
         Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
@@ -83,7 +84,7 @@ class _Page:
         self._make_queue = make_queue
 
     async def index(self, _: Request) -> Response:
-        html = resources.files(__package__ or "").joinpath("static/index.html").read_text("utf-8")
+        html = resources.files(_PACKAGE).joinpath("static/index.html").read_text("utf-8")
         headers = {"content-security-policy": _POLICY, "cache-control": "no-store"}
         return Response(html, media_type="text/html", headers=headers)
 
