@@ -28,7 +28,7 @@ from xrf_sr_plans.store.run_store import RunStore
 logger = logging.getLogger(__name__)
 
 _LOGGER = "xrf_sr_plans"
-_TOLD = ("plans", "session", "approval", "console")
+_TOLD = ("plans", "session", "approval", "console", "page", "review.report_process")
 """Parts of the package whose decisions are told at the prompt, and not only what goes wrong."""
 
 
