@@ -63,7 +63,7 @@ def test_without_a_screen_the_session_says_so_and_goes_on(
     monkeypatch.setenv("MPLBACKEND", "agg")
     with caplog.at_level(logging.WARNING):
         window = LiveWindow(tmp_path)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 110
         while window.pid is not None or not caplog.messages:
             assert time.monotonic() < deadline
             time.sleep(0.1)
