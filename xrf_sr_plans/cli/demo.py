@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +36,8 @@ def demo(
         from xrf_sr_plans.demo.watched import fly_watched
 
         def wait() -> None:
-            typer.pause("The survey is over. Any key closes the page.")
+            typer.echo("The survey is over. Enter closes the page.")
+            sys.stdin.readline()
 
         typer.echo(fly_watched(out, port=port, tell=typer.echo, wait=wait).absolute())
         return
