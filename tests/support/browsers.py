@@ -18,7 +18,8 @@ WAIT_MS = 60_000
 def chromium() -> Iterator[Any]:
     """Yield a Chromium, or skip the test where there is none."""
     playwright = pytest.importorskip("playwright.sync_api")
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
         pytest.skip("there is no chromium (apt-get install chromium)")
     with playwright.sync_playwright() as started:
