@@ -18,7 +18,7 @@ from xrf_sr_plans.queueing.client import connect_zmq
 from xrf_sr_plans.queueing.rescan_queue import RescanQueue
 from xrf_sr_plans.store.documents import documents
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 ANN = By(who="ann", via="page", why="the vein")
 SURVEY = {
     "width_um": 24,
@@ -29,7 +29,7 @@ SURVEY = {
     "x_center_um": 0,
     "y_center_um": 0,
     "max_regions": 3,
-    "approval_timeout_s": 200.0,
+    "approval_timeout_s": 300.0,
 }
 
 
@@ -53,7 +53,7 @@ def test_a_survey_that_the_manager_runs_waits_for_somebody_elsewhere(queue_serve
     folder = ApprovalFolder()
     known = set(folder.surveys())
     run(queue_server, rescan="ask")
-    deadline, uid = time.monotonic() + 200, ""
+    deadline, uid = time.monotonic() + 300, ""
     while not uid and time.monotonic() < deadline:
         new = [one for one in folder.surveys() if one not in known and folder.waiting(one)]
         uid = new[0] if new else ""
@@ -62,7 +62,7 @@ def test_a_survey_that_the_manager_runs_waits_for_somebody_elsewhere(queue_serve
     folder.edit(uid, 1, pad_um=0.5, by=ANN)
     folder.approve(uid, 1, by=ANN)
     folder.deny(uid, by=ANN)
-    queue_server.wait_until_idle(150)
+    queue_server.wait_until_idle(300)
     assert states(folder, uid) == ["rescanned", "denied", "denied"]
     [fine] = starts(queue_server.documents, uid, "fine")
     assert fine["xrf_sr"]["region"]["approval"]["who"] == "ann"
@@ -73,12 +73,12 @@ def test_what_is_approved_later_is_queued_once_by_whoever_sends_it(queue_server:
     folder = ApprovalFolder()
     known = set(folder.surveys())
     run(queue_server, rescan="propose")
-    queue_server.wait_until_idle(150)
+    queue_server.wait_until_idle(300)
     [uid] = [one for one in folder.surveys() if one not in known]
     folder.draw(uid, x_low_um=-4, x_high_um=0, y_low_um=-4, y_high_um=0, by=ANN)
     folder.approve(uid, 2, by=ANN)
     folder.deny(uid, 1, by=ANN)
-    connect = connect_zmq(queue_server.control_addr, queue_server.info_addr)
+    connect = connect_zmq(queue_server.control_addr, queue_server.info_addr, timeout_s=40.0)
 
     def send() -> None:
         try:
@@ -91,12 +91,12 @@ def test_what_is_approved_later_is_queued_once_by_whoever_sends_it(queue_server:
     for rival in rivals:
         rival.start()
     for rival in rivals:
-        rival.join(100)
+        rival.join(200)
     assert states(folder, uid) == ["denied", "queued", "proposed", "queued"]
     assert len(queue_server.client.queue_get(reload=True)["items"]) == 2
     queue_server.client.queue_start()
-    queue_server.wait_until_idle(150)
-    deadline = time.monotonic() + 20
+    queue_server.wait_until_idle(300)
+    deadline = time.monotonic() + 60
     while states(folder, uid).count("rescanned") < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
     assert states(folder, uid) == ["denied", "rescanned", "proposed", "rescanned"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from xrf_sr_plans import schema
-from xrf_sr_plans.errors import RefusedError
+from xrf_sr_plans.errors import FileFormatError, RefusedError
 from xrf_sr_plans.review.latest import LatestSurvey
 from xrf_sr_plans.store.run_store import RunStore
 from xrf_sr_plans.store.sources import Place, StoredRun, places, runs, survey_of
+
+logger = logging.getLogger(__name__)
 
 _TOLD: tuple[Mapping[str, str], ...] = (
     *({"xrf_sr.purpose": purpose} for purpose in ("proposals", "fine", "outcomes", "approvals")),
@@ -171,11 +174,17 @@ class Remembered:
         self._store.flush(_FLUSH_S)
         known: set[str] = set()
         for place in self._places(self._store):
-            for run in runs(place, where):
-                uid = str(run.start.get("uid") or "")
-                if uid not in known:
-                    known.add(uid)
-                    yield run
+            try:
+                for run in runs(place, where):
+                    uid = str(run.start.get("uid") or "")
+                    if uid not in known:
+                        known.add(uid)
+                        yield run
+            except FileFormatError as error:
+                if place.kind != "lines":
+                    raise
+                # A file that the catalog has just taken, or that is being written.
+                logger.info("%s is left out: %s", place.label, error)
 
     @staticmethod
     def _places(store: RunStore) -> Iterator[Place]:
