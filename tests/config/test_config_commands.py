@@ -36,6 +36,7 @@ def test_every_value_is_shown_with_where_it_came_from(tmp_path: Path) -> None:
     shown = json.loads(done.output)
     assert shown["analysis.threads"] == {"value": 3, "from": "variable XRF_SR_THREADS"}
     assert shown["beamline.fast.device"] == {"value": "samx", "from": f"file {file}"}
+    assert shown["beamline.fast.units"] == {"value": None, "from": "default"}
     assert shown["beamline.safe_box_um"]["value"] == [[-5, 5], [-4, 4]]
     assert shown["log.level"] == {"value": "INFO", "from": "default"}
     table = RUNNER.invoke(app, ["config", "show", str(file), "--changed"], env=environment).output

@@ -46,6 +46,7 @@ def test_all_that_is_wrong_with_a_file_is_said_at_once_with_what_was_meant(bad: 
     assert "beamline.max_rate_hz" in words
     assert "is True; it must be a finite number above 0" in words
     assert "low below high" in words
+    assert f"beamline.flyer (file {bad}) is" in words
     assert "kind = 'step', 'epics' or 'own-plan'" in words
 
 

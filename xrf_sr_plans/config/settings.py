@@ -205,12 +205,7 @@ class Settings(Section):
         setting
             Its place, such as "beamline.time_model.overhead_s".
         """
-        parts = setting.split(".")
-        for count in range(len(parts), 0, -1):
-            origin = self._origins.get(".".join(parts[:count]))
-            if origin is not None:
-                return origin
-        return "default"
+        return self._origins.get(setting, "default")
 
     def check_places(self) -> None:
         """Refuse folders and files that can't be written to.

@@ -87,7 +87,9 @@ def load(
     origins: dict[str, str] = {}
     for source, origin in given:
         for place in _leaves(source):
-            origins[place] = origin or f"variable {_variable_of(place, names)}"
+            came_from = origin or f"variable {_variable_of(place, names)}"
+            # An axis that is given by its name alone.
+            origins[f"{place}.device" if f"{place}.device" in _PLACES else place] = came_from
         merged = _merged(merged, source)
     settings = None
     try:
@@ -122,7 +124,7 @@ def _variable_of(place: str, names: Mapping[str, str]) -> str:
 
 def _unknown_variables(variables: Mapping[str, str], simulated: bool) -> Iterator[str]:
     """Yield a sentence for each variable with our prefix that stands for nothing."""
-    long_names = [f"{PREFIX}{place.upper().replace('.', '__')}" for place in places(Settings)]
+    long_names = [f"{PREFIX}{place.upper().replace('.', '__')}" for place in sorted(_PLACES)]
     allowed = [*_SHORT, *_NO_SETTINGS, *long_names]
     for name in variables:
         if name not in allowed:
@@ -197,7 +199,9 @@ def _in_words(error: ValidationError, origins: Mapping[str, str]) -> list[str]:
     sentences = []
     for flaw in error.errors(include_url=False):
         place = ".".join(map(str, flaw["loc"]))
-        origin = next((origins[one] for one in _around(place) if one in origins), "")
+        inside = (one for one in origins if one.startswith(f"{place}."))
+        given = next((one for one in [*_around(place), *inside] if one in origins), "")
+        origin = origins.get(given, "")
         where = f" ({origin})" if origin else ""
         if flaw["type"] == "extra_forbidden":
             known = _names_beside(flaw["loc"])
@@ -224,3 +228,7 @@ def _names_beside(loc: tuple[int | str, ...]) -> list[str]:
         field = None if model is None else model.model_fields.get(str(part))
         model = None if field is None else section_of(field.annotation)
     return [] if model is None else list(model.model_fields)
+
+
+_PLACES = frozenset(places(Settings))
+"""The place of each setting."""
