@@ -39,19 +39,21 @@ docs: $(BIN)/.dev-stamp
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-# The weights that ship, from nothing: training, then calibration, trust boundary and figures, and
-# what surveys are designed by; after it the network with a trunk that a map has once, gone on with.
-# make weights REAL=FOLDER; on a GPU or a CPU.
+# The weights that ship, from nothing: the network of each element, then the trunk that a map has
+# once beside it, then both for longer; after that calibration, trust boundary and figures, and what
+# surveys are designed by. make weights REAL=FOLDER; on a GPU or a CPU.
 RUN = out/weights
+TRAIN = $(BIN)/xrf-sr train --real-maps $(REAL)
 weights: $(BIN)/.dev-stamp
 	@test -d "$(REAL)" || { echo "make weights REAL=FOLDER: a folder of measured maps is needed"; exit 2; }
-	$(BIN)/xrf-sr train --real-maps $(REAL) --out $(RUN)/light --set shared_filters=0
-	$(BIN)/python scripts/ship_model.py $(RUN)/light --real $(REAL) --per-family 3
-	$(BIN)/python benchmarks/survey_design.py --write --real $(REAL)
-	$(BIN)/xrf-sr train --real-maps $(REAL) --out $(RUN)/shared --from $(RUN)/light/weights.safetensors \
-		--set steps=4400 --set steps_per_epoch=400 --set warmup_steps=100 --set started_rate=0.3 --set real_share=0.45 --set seed=7
-	$(BIN)/python scripts/ship_model.py $(RUN)/shared --name folded-shared --before $(RUN)/light \
+	$(TRAIN) --out $(RUN)/light --set shared_filters=0
+	$(TRAIN) --out $(RUN)/trunk --from $(RUN)/light/weights.safetensors --set steps=4400 \
+		--set steps_per_epoch=400 --set warmup_steps=100 --set started_rate=0.3 --set real_share=0.45 --set seed=7
+	$(TRAIN) --out $(RUN)/shared --from $(RUN)/trunk/weights.safetensors --set steps=12000 \
+		--set steps_per_epoch=500 --set warmup_steps=200 --set learning_rate=0.0008 --set real_share=0.45 --set seed=11
+	$(BIN)/python scripts/ship_model.py $(RUN)/shared --before $(RUN)/light $(RUN)/trunk \
 		--real $(REAL) --per-family 3
+	$(BIN)/python benchmarks/survey_design.py --write --real $(REAL)
 
 clean:
 	rm -rf build dist out $(VENV)

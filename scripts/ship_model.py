@@ -1,6 +1,6 @@
 """Make a trained run the model that ships: weights, card, calibration, trust boundary, figures.
 
-    python scripts/ship_model.py RUN_FOLDER --real FOLDER [--name folded-small] [--note TEXT]
+    python scripts/ship_model.py RUN_FOLDER --real FOLDER [--name folded-shared] [--note TEXT]
 
 `make weights` does this and all before it. RUN_FOLDER is the `--out` of `xrf-sr train`. Writes
 into xrf_sr_plans/sr/weights. The trust boundary comes from benchmarks/hallucination.py --write;
@@ -84,7 +84,8 @@ def main() -> None:
         options.name,
         config,
         summary="Residual network for rows and squares: any elements in any order, mirrored maps"
-        " give mirrored results, factors 1, 2 and 4.",
+        " give mirrored results, factors 1, 2 and 4; a trunk that a map has once for all elements,"
+        " and kriging's say at 4x rows.",
         data={
             "phantoms": {
                 "families": sorted(FAMILIES),

@@ -8,6 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 from bluesky import RunEngine
+from hypothesis import settings
+
+# How long an example takes is a matter of the machine: each test has a limit of its own.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 # The shipped profile, which some tests start in processes of their own, must not keep their runs
 # in the home of whoever tests.

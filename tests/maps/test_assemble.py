@@ -219,7 +219,7 @@ def test_a_start_document_without_a_map_is_refused_by_name():
         MapBuilder({"uid": "abc"})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_no_pixel_is_lost_doubled_or_misplaced(data):
     """Rows in any order, re-flown, repeated, cut at either end, in any form of document."""
@@ -247,7 +247,7 @@ def test_no_pixel_is_lost_doubled_or_misplaced(data):
     assert builder.complete == np.isfinite(expected).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     num=st.integers(1, 30),
     direction=st.sampled_from([1, -1]),

@@ -187,7 +187,7 @@ def test_triggers_that_were_lost_are_no_wild_readings() -> None:
         assert places.wild == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     num=st.integers(4, 40),
     per_pixel=st.sampled_from([0.25, 0.5, 1.0, 2.0]),

@@ -58,7 +58,7 @@ def test_each_map_chooses_for_itself():
     assert both[0] > 3 > 1 >= both[1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     factor=st.sampled_from(FACTORS),
     sampling=st.sampled_from(WAYS),

@@ -100,7 +100,7 @@ def fully_flown(plan: Any) -> list[Mapping[str, Any]]:
 
 
 @given(call=calls(), bound=st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_preview_and_its_plan_agree_whatever_is_asked(call, bound):
     name, arguments, changes = call
     beamline = small_beamline(**changes)

@@ -59,7 +59,7 @@ def flown(**beamline: Any) -> Recorder:
     start_um=st.floats(-1e3, 1e3),
     number=st.sampled_from([1, 2, 4]),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_pixels_of_rows_split_the_square_ones_and_keep_time_velocity_and_edges(
     num, rows, step_um, start_um, number
 ):

@@ -54,7 +54,7 @@ def by_way(found: list[SurveyOption]) -> dict[str, SurveyOption]:
     velocity_um_s=st.sampled_from([20.0, 200.0, 2000.0]),
     time_s=st.floats(0.5, 2000.0),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_can_be_flown_keeps_the_time_and_every_limit(
     overhead_s, rate_hz, velocity_um_s, time_s
 ):

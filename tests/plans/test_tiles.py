@@ -15,7 +15,7 @@ steps = st.sampled_from([0.05, 0.1, 0.3, 1.0, 2.0, 1 / 3])
 places = st.floats(-5e3, 5e3)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     columns=st.integers(1, 30),
     rows=st.integers(1, 30),

@@ -20,7 +20,7 @@ from xrf_sr_plans.rois.candidates import (
 from xrf_sr_plans.rois.cover import cover
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_no_other_set_of_few_boxes_is_worth_more(data: st.DataObject) -> None:
     boxes, targets = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 6))
@@ -95,7 +95,7 @@ def test_where_rows_are_slow_no_more_is_flown_than_the_whole_map() -> None:
     assert cost.seconds(boxes[chosen]).sum() <= cost.seconds(np.array([0, 20, 0, 20]))[0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     largest=st.tuples(st.integers(3, 30), st.integers(3, 30)),

@@ -350,7 +350,7 @@ blobs = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     blobs=blobs,
     pad_um=st.floats(0, 9),

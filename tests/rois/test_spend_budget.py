@@ -140,7 +140,7 @@ candidates = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(candidates=candidates, budget_s=st.floats(0, 100), max_dose=st.floats(0, 5))
 def test_every_candidate_is_either_chosen_or_refused_and_no_limit_is_broken(
     candidates: list[Rescan], budget_s: float, max_dose: float

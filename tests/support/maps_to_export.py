@@ -9,7 +9,7 @@ from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 
 ELEMENTS = ["Fe", "Zn", "Pb_L"]
-MODEL = {"name": "folded-small", "sha256": "ab" * 32, "calibration": "c1"}
+MODEL = {"name": "folded-shared", "sha256": "ab" * 32, "calibration": "c1"}
 
 
 def grid(rows: int = 12, columns: int = 20, step_um: float = 1.5, step_y_um: float = 1.5):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from xrf_sr_plans.sr.tiled_inference import Network
 
 WEIGHTS = Path(__file__).parent / "weights"
-DEFAULT_MODEL = "folded-small"
+DEFAULT_MODEL = "folded-shared"
 ARCHITECTURES = ("folded", "set", "notes", "srcnn")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
