@@ -63,8 +63,6 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
     finally:
         for session in {id(one): one for one in (ours, names.get("session", ours))}.values():
             session.close()
-        logging.getLogger("xrf_sr_plans").removeHandler(names["_prompt_handler"])
-        names["RE"].log.logger.removeFilter(names["_without_traceback"])
         plans_logger.setLevel(level)
 
 
