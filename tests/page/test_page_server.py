@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 from xrf_sr_plans.approval.folder import ApprovalFolder
 from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.page.server import page_app
-from xrf_sr_plans.page.watched import WatchedSurveys
+from xrf_sr_plans.page.watched import WatchedSurvey, WatchedSurveys
 from xrf_sr_plans.review.feed import FeedReader
 from xrf_sr_plans.review.growing import GrowingSurvey
 
@@ -100,6 +100,17 @@ def test_the_survey_is_listed_and_described(page: Page):
         assert region["time_s"] > 0
         assert float(region["expected"]) > 0
     assert state["cost"]["undecided"] == len(state["regions"])
+
+
+def test_while_a_survey_is_read_nothing_can_be_decided_on(
+    root: Path, approvals: ApprovalFolder, uid: str
+):
+    survey = WatchedSurvey(root / "surveys" / uid, approvals)
+    state = survey.state(None)
+    assert (state["reading"], state["open"], state["regions"]) == (True, False, [])
+    survey.refresh()
+    state = survey.state(None)
+    assert (state["reading"], state["open"], len(state["regions"]) > 0) == (False, True, True)
 
 
 def test_nothing_is_told_twice(page: Page):

@@ -116,8 +116,9 @@ class WatchedSurvey:
             ]
             if view and shown
             else [],
-            "regions": self._regions(view, states, now.documented),
-            "open": proposal is not None,
+            # Nobody decides on regions of maps that aren't there to be seen yet.
+            "regions": [] if view is None else self._regions(view, states, now.documented),
+            "open": view is not None and proposal is not None,
             "waiting": None if wait is None else asdict(wait),
             "cost": _cost(proposal, states or ()),
         }
@@ -220,7 +221,7 @@ class WatchedSurvey:
 
     def _regions(
         self,
-        view: SurveyView | None,
+        view: SurveyView,
         states: tuple[RegionState, ...] | None,
         documented: tuple[Mapping[str, Any], ...],
     ) -> list[dict[str, Any]]:
@@ -229,17 +230,14 @@ class WatchedSurvey:
             if states is None
             else [_decided(state) for state in states]
         )
-        if view is not None and rows:
-            extent = view.extent
-            regions = [row.pop("region") for row in rows]
-            key = (extent, [row["edges"] for row in rows])
-            if self._places[0] != key:
-                places = number_places(regions, extent, *label_size_um(extent))
-                self._places = key, [asdict(place) for place in places]
-            for row, place in zip(rows, self._places[1], strict=True):
-                row["place"] = place
-        for row in rows:
-            row.pop("region", None)
+        extent = view.extent
+        regions = [row.pop("region") for row in rows]
+        key = (extent, [row["edges"] for row in rows])
+        if self._places[0] != key:
+            places = number_places(regions, extent, *label_size_um(extent))
+            self._places = key, [asdict(place) for place in places]
+        for row, place in zip(rows, self._places[1], strict=True):
+            row["place"] = place
         return rows
 
 
