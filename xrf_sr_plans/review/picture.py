@@ -237,9 +237,8 @@ def _hatch_untrusted(axis: Axes, enhanced: Sequence[EnhancedMaps], index: int) -
             area = axis.contourf(x, y, untrusted, levels=[0.5, 1.5], colors="none", hatches=["///"])
             # White on the dark end of the color map, with a rim for the bright end.
             area.set(edgecolor=(1, 1, 1, 0.75), linewidth=0.0)
-            axis.contour(
-                x, y, untrusted, levels=[0.5], colors="white", linewidths=0.8
-            ).set_path_effects(_halo(1.8))
+            # Thin, as there may be hundreds of small patches.
+            axis.contour(x, y, untrusted, levels=[0.5], colors="white", linewidths=0.5)
     return hatched / pixels if pixels else 0.0
 
 
