@@ -100,14 +100,17 @@ class WatchedSurvey:
         element
             The element whose maps are shown; None: the first one that was looked for.
         """
-        now, view = self._snapshot, self._snapshot.view
+        # First of all, so that nothing that comes meanwhile counts as told.
+        version, reading = self.version, not self.was_read.is_set()
+        now = self._snapshot
+        view = now.view
         proposal, states, wait = self._decisions()
         elements = view.elements if view else []
         shown = element if element in elements else _first_element(now.facts, elements)
         return {
             **now.facts,
-            "version": self.version,
-            "reading": not self.was_read.is_set(),
+            "version": version,
+            "reading": reading,
             "element": shown,
             "elements": elements,
             "layers": [
