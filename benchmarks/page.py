@@ -301,7 +301,7 @@ def rows(root: Path, maps: int) -> dict[str, Any]:
     page = PageProcess(root / "rows", approvals=root / "approvals", port=0)
     client = subprocess.Popen([sys.executable, "-c", _CLIENT, page.wait_until_open(120)])
     try:
-        with AnalysisProcess(AnalysisSettings.load(), [feed]) as analysis:
+        with AnalysisProcess(AnalysisSettings(), [feed]) as analysis:
             bench = Rows(analysis)
             bench.fly("warm-up", feed)
             for _ in range(maps):
