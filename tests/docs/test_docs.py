@@ -12,7 +12,6 @@ import ast
 import contextlib
 import importlib
 import inspect
-import logging
 import re
 import shlex
 import sys
@@ -52,8 +51,6 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XRF_SIM_CLOCK", "instant")
     monkeypatch.setenv("XRF_SR_NICE", "0")
-    plans_logger = logging.getLogger("xrf_sr_plans.plans")
-    level = plans_logger.level
     names: dict[str, Any] = {"__name__": "__main__"}
     for startup in sorted(STARTUP.glob("*.py")):
         exec(compile(startup.read_text(), str(startup), "exec"), names)  # noqa: S102 - our own
@@ -63,7 +60,6 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
     finally:
         for session in {id(one): one for one in (ours, names.get("session", ours))}.values():
             session.close()
-        plans_logger.setLevel(level)
 
 
 @pytest.mark.timeout(180)

@@ -113,7 +113,9 @@ class Console:
         logging.getLogger(_LOGGER).addHandler(handler)
         self._undo.append(lambda: logging.getLogger(_LOGGER).removeHandler(handler))
         for part in _TOLD:
-            logging.getLogger(f"{_LOGGER}.{part}").setLevel(logging.INFO)
+            told = logging.getLogger(f"{_LOGGER}.{part}")
+            self._undo.append(lambda told=told, level=told.level: told.setLevel(level))
+            told.setLevel(logging.INFO)
         self._undo.append(hooks.quiet_run_engine(engine))
         if self._desk is not None:
             self._desk.waiting = self._waiting
