@@ -338,8 +338,9 @@ def stored_file(
     whole, uid = list(with_stops(docs)), docs[0][1]["uid"]
     if uid not in client or not _has_all(client[uid], docs):
         _replace(client, whole)
-    for name, doc in whole if beside is not None else ():
-        beside(name, doc)
+    if beside is not None:
+        for name, doc in whole:
+            beside(name, doc)
     return uid
 
 
