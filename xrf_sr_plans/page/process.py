@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from xrf_sr_plans.config import QueueSettings
 
@@ -131,6 +132,8 @@ class PageProcess:
             if said != self.address:
                 logger.info("surveys are watched and approved at %s", said)
             self.address = said
+            # Where any port would do, open pages look for the next server at this one.
+            self._options["port"] = urlsplit(said).port
             self._known.set()
         process.wait()
         process.stdout.close()
