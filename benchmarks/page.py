@@ -44,7 +44,7 @@ from xrf_sr_plans.page.process import PageProcess
 from xrf_sr_plans.plans.fly_map import fly
 from xrf_sr_plans.plans.map_run import MapRun
 from xrf_sr_plans.review.feed import SurveyFeed
-from xrf_sr_plans.schema import AnalysisRequest
+from xrf_sr_plans.schema import AnalysisRequest, DocumentSink
 
 ELEMENTS = ["Si", "P", "S", "K", "Ca", "Fe", "Cu", "Zn"]
 SIDE, FACTOR = 128, 4
@@ -113,7 +113,7 @@ def _grid(low: tuple[float, float], step_um: float, num: int) -> ScanGrid:
 
 
 def _write_coarse(
-    feed: SurveyFeed, uid: str, index: int, grid: ScanGrid, rng: np.random.Generator
+    feed: DocumentSink, uid: str, index: int, grid: ScanGrid, rng: np.random.Generator
 ) -> str:
     metadata = schema.MapMetadata(
         purpose="coarse",
@@ -264,6 +264,31 @@ def actions(root: Path) -> dict[str, dict[str, Any]]:
     return took
 
 
+def feed_cost_us(root: Path) -> dict[str, float]:
+    """Return the microseconds of processor time that a row of 128 pixels costs the session.
+
+    ``call`` is what the RunEngine's thread spends on a document, and ``write`` what the thread
+    that writes it to a file spends.
+    """
+    documents: list[tuple[str, dict[str, Any]]] = []
+
+    def keep(name: str, doc: dict[str, Any]) -> None:
+        documents.append((name, doc))
+
+    _write_coarse(keep, "cost", 0, _grid((0.0, 0.0), 2.0, SIDE), np.random.default_rng(0))
+    feed = SurveyFeed(root / "cost")
+    try:
+        before, began = time.process_time(), time.thread_time()
+        for name, doc in documents:
+            feed(name, doc)
+        call = time.thread_time() - began
+        feed.flush(120)
+        write = time.process_time() - before - call
+    finally:
+        feed.close()
+    return {"call": 1e6 * call / len(documents), "write": 1e6 * write / len(documents)}
+
+
 class Rows:
     """The beamline, the RunEngine, and the row intervals by mode."""
 
@@ -336,6 +361,11 @@ def main() -> None:
         for name, found in took.items():
             seconds, cpu = found["seconds"], found.get("cpu_s", float("nan"))
             print(f"{name:40}{np.median(seconds):10.3f}{max(seconds):10.3f}{cpu:8.3f}")
+        cost = feed_cost_us(Path(folder))
+        print(
+            f"a row of {SIDE} pixels and {len(ELEMENTS)} elements: {cost['call']:.1f} us of the "
+            f"RunEngine's thread, {cost['write']:.1f} us of the thread that writes"
+        )
         result = rows(Path(folder), options.maps) if options.maps else {}
     for label in ("page against off", "off against off") if result else ():
         row = result[label]
@@ -349,7 +379,8 @@ def main() -> None:
         reached = reached and result["page against off"]["median_ms"] <= TARGET_MS
     print(f"targets ({TARGET_S} s per action, {TARGET_MS} ms per row) reached: {reached}")
     if options.json:
-        options.json.write_text(json.dumps({"actions_s": took, "rows": result}, indent=1))
+        figures = {"actions_s": took, "feed_us": cost, "rows": result}
+        options.json.write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":
