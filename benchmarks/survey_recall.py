@@ -100,6 +100,8 @@ def surveyed(
         threshold,
         pair.truth[element],
         enhanced,
+        # Of squares only those rules take notice that aren't tried here.
+        enhanced.dataset["estimate"].values,
         targets_of(sample.maps[element] > intensity),
         row_s,
         option.time_s,
