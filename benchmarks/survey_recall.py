@@ -124,7 +124,7 @@ def found(
             for option in ranked:
                 seed = (number, dose, option.way.factor, option.way.fast_pixels)
                 task = surveyed(sample, n99, option, options.row_s, asked, options.model, seed)
-                boxes = ours(task, options.share * task.whole_s - task.survey_s)
+                boxes = ours(task, max(options.share * task.whole_s - task.survey_s, 0.0))
                 recall = recalls(task, boxes)
                 yield name_of(option.way), recall
                 if option is ranked[0]:

@@ -45,8 +45,8 @@ def test_options_are_offered() -> None:
         ("enhance x.h5 --reader ma", ["maps"]),
         ("enhance x.h5 --sampling r", ["rows"]),
         ("enhance x.h5 --format o", ["ome-tiff"]),
-        ("evaluate x.h5 --model folded-sm", ["folded-small"]),
-        ("hallucinate --model folded-sm", ["folded-small"]),
+        ("evaluate x.h5 --model folded-sh", ["folded-shared"]),
+        ("hallucinate --model folded-sh", ["folded-shared"]),
         ("replay --reader hx", ["hxn"]),
     ],
 )
