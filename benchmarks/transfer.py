@@ -97,7 +97,7 @@ def main() -> None:
             figures += [float(np.mean(after)), float(np.std(after))]
             figures.append(float(np.mean(np.abs(np.array(after) - 0.9) <= 0.03)))
             cells = "".join(f"{value:10.3f}" for value in figures)
-            sys.stdout.write(f"{kind:12s}{factor:10d}{cells}\n")
+            sys.stdout.write(f"{kind:12s}{factor:>10}{cells}\n")
 
 
 if __name__ == "__main__":
