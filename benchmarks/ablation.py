@@ -182,8 +182,7 @@ class OneByOne(nn.Module):
         """Return the estimate."""
         n = counts.shape[1]
         alone = Conditions(
-            *(v.flatten()[:, None] for v in conditions[:2]),
-            *(v.repeat_interleave(n) for v in conditions[2:]),
+            *(v.flatten()[:, None] if v.ndim > 1 else v.repeat_interleave(n) for v in conditions)
         )
         made = self.network(counts.flatten(0, 1)[:, None], alone, factor)
         return Prediction(*(field.unflatten(0, (-1, n))[:, :, 0] for field in made))
