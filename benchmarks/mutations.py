@@ -381,7 +381,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         # Processes that are killed leave their files behind.
         os.environ["TMPDIR"] = folder
-        for kind, cases in asked:
+        for kind, cases in ((kind, cases) for kind, cases in asked if cases):
             tables[kind] = Pool(
                 kind, options.seed, corpus, options.processes, options.patience
             ).run(cases)
