@@ -80,7 +80,12 @@ def test_a_session_counts_rows_results_latency_and_coverage(tmp_path):
         assert found["xrf_sr.coverage_90"].value == report.coverage_90
         assert found["xrf_sr.queue_depth"].value == 0
         assert found["xrf_sr.restarts"].value == 0
+        # The file is written again every few seconds.
+        until = time.monotonic() + 60
         told = status("--folder", str(session.health._file.folder))
+        while "1 results" not in told.stdout and time.monotonic() < until:
+            time.sleep(0.5)
+            told = status("--folder", str(session.health._file.folder))
         assert told.returncode == 0, told.stderr
         assert "1 results" in told.stdout
     assert outcome.rescan_uids
