@@ -15,7 +15,8 @@ RE = RunEngine({})
 rescan_queue = RescanQueue(
     connect=connect_zmq(os.environ["TEST_CONTROL_ADDR"], os.environ["TEST_INFO_ADDR"])
 )
-beamline = make_beamline("zagami", rescan_queue=rescan_queue)
+clock = os.environ.get("TEST_CLOCK", "instant")
+beamline = make_beamline("zagami", rescan_queue=rescan_queue, clock=clock)
 session = start_session(
     RE,
     beamline,
