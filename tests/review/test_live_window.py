@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import time
 import uuid
 from pathlib import Path
 
+import pytest
 from bluesky import RunEngine
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -14,7 +17,7 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans.fly_map import fly
 from xrf_sr_plans.plans.map_run import MapRun
 from xrf_sr_plans.review.feed import SurveyFeed
-from xrf_sr_plans.review.live_process import LivePicture
+from xrf_sr_plans.review.live_process import LivePicture, LiveWindow
 
 
 def fly_a_tile(feed: SurveyFeed) -> None:
@@ -51,3 +54,18 @@ def test_it_shows_what_is_new_and_the_latest_survey(tmp_path: Path):
     assert picture.update()
     assert figure.get_suptitle() != first
     feed.close()
+
+
+@pytest.mark.e2e
+def test_without_a_screen_the_session_says_so_and_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    with caplog.at_level(logging.WARNING):
+        window = LiveWindow(tmp_path)
+        deadline = time.monotonic() + 110
+        while window.pid is not None or not caplog.messages:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    window.close()
+    assert caplog.messages == ["no live window: there is no screen, or no toolkit to draw on it"]

@@ -43,6 +43,7 @@ class LiveWindow:
 
     def __init__(self, folder: str | Path) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._closing = False
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "xrf_sr_plans.review.live_process", str(folder)],
@@ -66,6 +67,7 @@ class LiveWindow:
         """Close the window."""
         if self._process is None:
             return
+        self._closing = True
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -75,8 +77,11 @@ class LiveWindow:
 
     def _watch(self) -> None:
         assert self._process is not None
-        if self._process.wait() == _NO_SCREEN:
+        status = self._process.wait()
+        if status == _NO_SCREEN:
             logger.warning("no live window: there is no screen, or no toolkit to draw on it")
+        elif status and not self._closing:
+            logger.warning("the live window ended with status %d", status)
 
 
 class LivePicture:
@@ -158,7 +163,8 @@ def main() -> None:
     over = threading.Event()
 
     def wait() -> None:
-        while sys.stdin.buffer.read(4096):
+        # Not by `sys.stdin`: at the end of the process Python waits for its lock, and aborts.
+        while os.read(sys.stdin.fileno(), 4096):
             pass
         over.set()
 
