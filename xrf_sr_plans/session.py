@@ -16,7 +16,7 @@ from xrf_sr_plans.approval.folder import ApprovalFolder
 from xrf_sr_plans.callbacks.analysis_link import AnalysisLink
 from xrf_sr_plans.callbacks.tap import Tap
 from xrf_sr_plans.config import AnalysisSettings, PageSettings, Settings
-from xrf_sr_plans.config.logs import close_log, open_log
+from xrf_sr_plans.config.logs import OpenLog, close_log, open_log
 from xrf_sr_plans.devices.analysis import AnalysisDevice
 from xrf_sr_plans.devices.protocols import Beamline
 from xrf_sr_plans.errors import ConfigError
@@ -77,7 +77,7 @@ class Session:
     watching: Watching | None = None
     _keeper: ApprovalKeeper | None = None
     _tokens: Sequence[int] = ()
-    _log: logging.Handler | None = None
+    _log: OpenLog | None = None
 
     @property
     def names(self) -> dict[str, Any]:
@@ -191,7 +191,6 @@ def start_session(
     kept = open_store(store)
     approvals = told.approvals.folder if approvals is None else approvals
     desk = _desk(approvals)
-    log = open_log(told.log)
     shown = None
     if console and run_engine is not None:
         shown = _console(run_engine, beamline, desk, kept)
@@ -218,7 +217,7 @@ def start_session(
         watching,
         keeper,
         [] if run_engine is None else [run_engine.subscribe(one) for one in subscribers],
-        log,
+        open_log(told.log),
     )
     atexit.register(session.close)
     if kept is not None:

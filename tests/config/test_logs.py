@@ -11,7 +11,7 @@ import pytest
 
 from xrf_sr_plans.callbacks.service.worker_process import WorkerProcess
 from xrf_sr_plans.config import AnalysisSettings, LogSettings, Settings
-from xrf_sr_plans.config.logs import close_log, message_of, open_log
+from xrf_sr_plans.config.logs import close_log, message_of, open_log, pass_on
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.session import start_session
@@ -20,7 +20,7 @@ LOGGER = logging.getLogger("xrf_sr_plans.plans.test")
 
 
 def write(settings: LogSettings) -> list[str]:
-    handler = open_log(settings)
+    log = open_log(settings)
     try:
         LOGGER.warning("row %d failed", 3)
         LOGGER.debug("a detail")
@@ -29,7 +29,7 @@ def write(settings: LogSettings) -> list[str]:
         except ValueError:
             LOGGER.exception("an error")
     finally:
-        close_log(handler)
+        close_log(log)
     LOGGER.warning("after the end")
     return Path(str(settings.file)).read_text(encoding="utf-8").splitlines()
 
@@ -51,11 +51,22 @@ def test_a_log_in_text_can_be_read(tmp_path: Path) -> None:
 def test_debugging_is_logged_when_it_is_asked_for(tmp_path: Path) -> None:
     top = logging.getLogger("xrf_sr_plans")
     level = top.level
-    try:
-        lines = write(LogSettings(file=str(tmp_path / "log"), level="DEBUG"))
-    finally:
-        top.setLevel(level)
+    lines = write(LogSettings(file=str(tmp_path / "log"), level="DEBUG"))
     assert any("a detail" in line for line in lines)
+    assert top.level == level
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_sessions_that_overlap_leave_the_levels_of_loggers_as_they_were(first: int) -> None:
+    told = logging.getLogger("xrf_sr_plans.plans")
+    level = told.level
+    ends = [pass_on(told.name, logging.INFO), pass_on(told.name, logging.DEBUG)]
+    assert told.level == logging.DEBUG
+    ends[first]()
+    ends[first]()
+    assert told.level == (logging.DEBUG, logging.INFO)[first]
+    ends[1 - first]()
+    assert told.level == level
 
 
 def test_a_session_logs_where_its_settings_say_until_it_is_closed(tmp_path: Path) -> None:

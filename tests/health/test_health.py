@@ -90,6 +90,20 @@ def test_a_session_counts_rows_results_latency_and_coverage(tmp_path):
         assert "1 results" in told.stdout
     assert outcome.rescan_uids
     assert not list(reports())
+    # OpenTelemetry keeps gauges for good; those of a session that is over tell nothing.
+    assert not observed(reader) & {"xrf_sr.coverage_90", "xrf_sr.queue_depth", "xrf_sr.restarts"}
+
+
+def observed(reader: Any) -> set[str]:
+    """Return the names of what OpenTelemetry has values of now."""
+    data = reader.get_metrics_data()
+    return {
+        metric.name
+        for resource in (data.resource_metrics if data else ())
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        if metric.data.data_points
+    }
 
 
 def test_what_is_wrong_is_said_and_the_exit_code_says_it_too(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from xrf_sr_plans.config.settings import LogSettings
@@ -16,6 +18,48 @@ LEVEL_VARIABLE = "XRF_SR_LOG_LEVEL"
 FORMAT_VARIABLE = "XRF_SR_LOG_FORMAT"
 """The variable that tells it how: "text" or "json"."""
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@dataclass
+class _Lowered:
+    """A logger whose level was lowered: what it was before, and what is wanted of it."""
+
+    before: int
+    wanted: list[int] = field(default_factory=list)
+
+
+_LOWERED: dict[str, _Lowered] = {}
+
+
+def pass_on(name: str, level: int) -> Callable[[], None]:
+    """Have a logger pass messages from a level on; return what ends that.
+
+    Sessions may overlap and end in any order: the lowest of the levels that are wanted counts,
+    and after the last of them the logger has the level that it had before the first.
+    """
+    lowered = _LOWERED.setdefault(name, _Lowered(logging.getLogger(name).level))
+    lowered.wanted.append(level)
+    _apply(name, lowered)
+    ended = False
+
+    def end() -> None:
+        nonlocal ended
+        if ended:
+            return
+        ended = True
+        lowered.wanted.remove(level)
+        _apply(name, lowered)
+        if not lowered.wanted:
+            del _LOWERED[name]
+
+    return end
+
+
+def _apply(name: str, lowered: _Lowered) -> None:
+    told = logging.getLogger(name)
+    told.setLevel(lowered.before)
+    if lowered.wanted and told.getEffectiveLevel() > min(lowered.wanted):
+        told.setLevel(min(lowered.wanted))
 
 
 class JsonFormatter(logging.Formatter):
@@ -51,15 +95,23 @@ def message_of(line: str) -> str:
         return line
 
 
-def open_log(settings: LogSettings) -> logging.Handler | None:
+@dataclass(frozen=True)
+class OpenLog:
+    """A log file that is written, and what ends the passing on of messages to it."""
+
+    handler: logging.Handler
+    end: Callable[[], None]
+
+
+def open_log(settings: LogSettings) -> OpenLog | None:
     """Begin to write the messages of this package into the log file that the settings name.
 
-    Loggers keep the levels that they have, unless they would hold back what the log is to have.
+    Until the log is closed, loggers pass on what it is to have.
 
     Returns
     -------
-    logging.Handler | None
-        What writes the file, for `close_log`; None where the settings name none.
+    OpenLog | None
+        What `close_log` takes; None where the settings name no file.
     """
     if settings.file is None:
         return None
@@ -72,15 +124,13 @@ def open_log(settings: LogSettings) -> logging.Handler | None:
     )
     handler.setFormatter(formatter(settings.format))
     handler.setLevel(settings.level)
-    top = logging.getLogger(PACKAGE_LOGGER)
-    top.addHandler(handler)
-    if top.getEffectiveLevel() > handler.level:
-        top.setLevel(handler.level)
-    return handler
+    logging.getLogger(PACKAGE_LOGGER).addHandler(handler)
+    return OpenLog(handler, pass_on(PACKAGE_LOGGER, handler.level))
 
 
-def close_log(handler: logging.Handler | None) -> None:
+def close_log(log: OpenLog | None) -> None:
     """End the writing of a log file."""
-    if handler is not None:
-        logging.getLogger(PACKAGE_LOGGER).removeHandler(handler)
-        handler.close()
+    if log is not None:
+        logging.getLogger(PACKAGE_LOGGER).removeHandler(log.handler)
+        log.handler.close()
+        log.end()

@@ -12,6 +12,7 @@ from xrf_sr_plans.approval.desk import ApprovalDesk
 from xrf_sr_plans.approval.folder import ApprovalFolder
 from xrf_sr_plans.approval.records import By
 from xrf_sr_plans.approval.states import RegionState
+from xrf_sr_plans.config.logs import pass_on
 from xrf_sr_plans.console import hooks
 from xrf_sr_plans.console.answers import USAGE, AnswerReader, parsed
 from xrf_sr_plans.console.news import RunNews
@@ -113,9 +114,7 @@ class Console:
         logging.getLogger(_LOGGER).addHandler(handler)
         self._undo.append(lambda: logging.getLogger(_LOGGER).removeHandler(handler))
         for part in _TOLD:
-            told = logging.getLogger(f"{_LOGGER}.{part}")
-            self._undo.append(lambda told=told, level=told.level: told.setLevel(level))
-            told.setLevel(logging.INFO)
+            self._undo.append(pass_on(f"{_LOGGER}.{part}", logging.INFO))
         self._undo.append(hooks.quiet_run_engine(engine))
         if self._desk is not None:
             self._desk.waiting = self._waiting

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -76,7 +77,7 @@ class HealthMonitor:
             ("xrf_sr.restarts", "{process}", "Analysis processes replaced", self._restarts),
             ("xrf_sr.coverage_90", "1", "Rescanned pixels inside the 90 % interval", self._covered),
         ):
-            meter.create_observable_gauge(name, [_observing(value)], unit, what)
+            meter.create_observable_gauge(name, [_observing(value, self._over)], unit, what)
 
     def open(self, link: AnalysisLink) -> None:
         """Begin to write reports, also of the analysis."""
@@ -170,12 +171,18 @@ class HealthMonitor:
 
 
 def _observing(
-    value: Callable[[], float | None],
+    value: Callable[[], float | None], over: threading.Event
 ) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    """Return what OpenTelemetry calls to observe a value; nothing is observed where it is None."""
+    """Return what OpenTelemetry calls to observe a value; nothing is observed where it is None.
+
+    OpenTelemetry lets nobody take a gauge back. So after the session's end it observes nothing,
+    and keeps nothing of the session.
+    """
+    of_session = weakref.WeakMethod(value)
 
     def observe(_options: CallbackOptions) -> Iterable[Observation]:
-        now = value()
+        method = of_session()
+        now = None if method is None or over.is_set() else method()
         if now is not None:
             yield Observation(now)
 
