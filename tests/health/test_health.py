@@ -47,6 +47,8 @@ def test_a_session_counts_rows_results_latency_and_coverage(tmp_path):
     from opentelemetry import metrics
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+    # Of a session that is over before the program configures OpenTelemetry, nothing is shown.
+    HealthMonitor("earlier", folder=str(tmp_path)).close()
     reader = InMemoryMetricReader()
     metrics.set_meter_provider(sdk.MeterProvider([reader]))
     engine = RunEngine({}, call_returns_result=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,15 @@ def fine_maps(folder: Path) -> list[dict[str, Any]]:
     return [one for one in starts if one.get("xrf_sr", {}).get("purpose") == "fine"]
 
 
-@pytest.fixture
-def rows_take_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the beamline of the RE Manager, which is to be started after this, fly in real time."""
-    monkeypatch.setenv("TEST_CLOCK", "real")
+@pytest.fixture(scope="module", autouse=True)
+def rows_take_their_time() -> Iterator[None]:
+    """Have the beamline of the RE Manager, which is started after this, fly in real time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEST_CLOCK", "real")
+        yield
 
 
-def test_a_survey_is_watched_decided_on_sent_and_flown(
-    rows_take_their_time: None, queue_server: QueueServer
-) -> None:
+def test_a_survey_is_watched_decided_on_sent_and_flown(queue_server: QueueServer) -> None:
     client = queue_server.client
     page = PageProcess(
         queue_server.documents.parent / "surveys",

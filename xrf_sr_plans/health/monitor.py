@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 WRITE_S = 5.0
 """How often the report is written."""
+_METER = "xrf_sr_plans"
 _MINUTE_S = 60.0
 _REMEMBERED = 256
 
@@ -63,7 +65,8 @@ class HealthMonitor:
         self._coverage: float | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._write, name="xrf-sr-health", daemon=True)
-        meter = metrics.get_meter("xrf_sr_plans")
+        self._tags = {"beamline": beamline}
+        meter = metrics.get_meter(_METER)
         self._row_counter = meter.create_counter("xrf_sr.rows", "{row}", "Rows measured")
         self._fallback_counter = meter.create_counter(
             "xrf_sr.fallbacks", "{map}", "Maps that became bicubic"
@@ -71,13 +74,14 @@ class HealthMonitor:
         self._latency = meter.create_histogram(
             "xrf_sr.latency", "s", "From the end of a map to its result"
         )
-        for name, unit, what, value in (
-            ("xrf_sr.rows_per_second", "{row}/s", "Over the last minute", self._rows_per_s),
-            ("xrf_sr.queue_depth", "{run}", "Runs whose results are not in", self._depth),
-            ("xrf_sr.restarts", "{process}", "Analysis processes replaced", self._restarts),
-            ("xrf_sr.coverage_90", "1", "Rescanned pixels inside the 90 % interval", self._covered),
-        ):
-            meter.create_observable_gauge(name, [_observing(value, self._over)], unit, what)
+        self._gauges: dict[str, Callable[[], float | None]] = {
+            "xrf_sr.rows_per_second": self._rows_per_s,
+            "xrf_sr.queue_depth": self._depth,
+            "xrf_sr.restarts": self._restarts,
+            "xrf_sr.coverage_90": self._covered,
+        }
+        _create_gauges()
+        _open_monitors.add(self)
 
     def open(self, link: AnalysisLink) -> None:
         """Begin to write reports, also of the analysis."""
@@ -86,6 +90,7 @@ class HealthMonitor:
 
     def close(self) -> None:
         """Write no more, and remove the report."""
+        _open_monitors.discard(self)
         self._over.set()
         if self._thread.is_alive():
             self._thread.join(2.0)
@@ -99,7 +104,7 @@ class HealthMonitor:
             new = self._progress.rows_done - before
             if name in ("event", "event_page") and new > 0:
                 self._rows += new
-                self._row_counter.add(new)
+                self._row_counter.add(new, self._tags)
                 self._row_times.extend([time.monotonic()] * new)
             elif name == "stop":
                 self._stopped[str(doc.get("run_start"))] = time.monotonic()
@@ -117,13 +122,18 @@ class HealthMonitor:
             self._results += 1
             if doc.get("fallback"):
                 self._fallbacks += 1
-                self._fallback_counter.add(1)
+                self._fallback_counter.add(1, self._tags)
             stopped = self._stopped.get(str(doc.get("original_run_uid")))
             if stopped is not None:
                 self._latency_s = time.monotonic() - stopped
-                self._latency.record(self._latency_s)
+                self._latency.record(self._latency_s, self._tags)
         elif kind == "verification" and doc.get("overall"):
             self._coverage = float(doc["overall"]["coverage_90"])
+
+    def observations(self, gauge: str) -> list[Observation]:
+        """Return what the gauge of that name shows now: one value, or none."""
+        value = self._gauges[gauge]()
+        return [] if value is None else [Observation(value, self._tags)]
 
     def report(self) -> HealthReport:
         """Return how the session is doing now."""
@@ -170,20 +180,28 @@ class HealthMonitor:
                 return
 
 
-def _observing(
-    value: Callable[[], float | None], over: threading.Event
-) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    """Return what OpenTelemetry calls to observe a value; nothing is observed where it is None.
+_open_monitors: weakref.WeakSet[HealthMonitor] = weakref.WeakSet()
 
-    OpenTelemetry lets nobody take a gauge back. So after the session's end it observes nothing,
-    and keeps nothing of the session.
+
+@functools.cache
+def _create_gauges() -> None:
+    """Create the gauges, which show what the monitors of all open sessions have.
+
+    OpenTelemetry calls the function that a gauge of a name was first created with, and no later
+    one, for as long as the process lives. So this function belongs to no session.
     """
-    of_session = weakref.WeakMethod(value)
 
-    def observe(_options: CallbackOptions) -> Iterable[Observation]:
-        method = of_session()
-        now = None if method is None or over.is_set() else method()
-        if now is not None:
-            yield Observation(now)
+    def observing(gauge: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_options: CallbackOptions) -> list[Observation]:
+            return [one for monitor in list(_open_monitors) for one in monitor.observations(gauge)]
 
-    return observe
+        return observe
+
+    meter = metrics.get_meter(_METER)
+    for name, unit, what in (
+        ("xrf_sr.rows_per_second", "{row}/s", "Over the last minute"),
+        ("xrf_sr.queue_depth", "{run}", "Runs whose results are not in"),
+        ("xrf_sr.restarts", "{process}", "Analysis processes replaced"),
+        ("xrf_sr.coverage_90", "1", "Rescanned pixels inside the 90 % interval"),
+    ):
+        meter.create_observable_gauge(name, [observing(name)], unit, what)
