@@ -45,6 +45,7 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.measurement import COARSER_FACTORS
 from xrf_sr_plans.physics.counting import stabilise
 from xrf_sr_plans.physics.forward import coarsen
+from xrf_sr_plans.registration.pair_registration import PairRegistration
 from xrf_sr_plans.sr.intervals import to_json
 from xrf_sr_plans.sr.predict import enhance_maps
 from xrf_sr_plans.sr.registry import model_path, read_calibration, read_card
@@ -96,7 +97,7 @@ def pair_of(folder: Path, truth: np.ndarray, factor: int, ratio: float, number: 
     )
     store.save_map(uid, 0, factor, coarse)
     store.save_map(uid, 1, 1, fine)
-    store.finish(uid, {0: {"dx_um": 0.0, "dy_um": 0.0}})
+    store.finish(uid, {0: PairRegistration(factor, 0.0, 0.0)})
     return next(pair for pair in store.pairs() if pair.pair_uid == uid)
 
 

@@ -23,6 +23,7 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.region import Region
 from xrf_sr_plans.maps.region_documents import regions_from_json, regions_to_json
 from xrf_sr_plans.measurement import Measurement
+from xrf_sr_plans.registration.pair_registration import PairRegistration
 from xrf_sr_plans.sr.bicubic import enhance_bicubic
 from xrf_sr_plans.sr.registry import WEIGHTS, load_network, read_calibration, read_card
 from xrf_sr_plans.store.ledger import Entry, Ledger
@@ -139,7 +140,7 @@ def pair_subjects(folder: Path) -> list[Subject]:
     store = PairStore(folder / "pairs")
     for position, factor in ((0, 2), (1, 1)):
         store.save_map("p1", position, factor, _maps(step_um=float(factor)))
-    store.finish("p1", {0: {"x_um": 0.1, "y_um": -0.2}})
+    store.finish("p1", {0: PairRegistration(2, 0.1, -0.2)})
     return [
         _file_subject(f"pairs {path.name}", path, lambda: list(store.pairs()))
         for path in sorted((folder / "pairs" / "p1").iterdir())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xrf_sr_plans.callbacks.result_run import AnalysedMap
-from xrf_sr_plans.metrics.registration import register
+from xrf_sr_plans.registration.register import register
 from xrf_sr_plans.store.pairs import PairStore
 
 logger = logging.getLogger(__name__)
@@ -50,9 +50,7 @@ class PairRecorder:
             return
         fine = next(stored for stored in maps if stored.factor == 1)
         coarse = [stored for stored in maps if stored.factor != 1]
-        displacements = {
-            stored.position: register(stored.maps, fine.maps).to_dict() for stored in coarse
-        }
+        displacements = {stored.position: register(stored.maps, fine.maps) for stored in coarse}
         self.store.finish(uid, displacements)
         logger.info("pair %s of %d maps recorded in %s", uid, len(maps), self.store.folder)
 

@@ -13,8 +13,8 @@ from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.errors import ConfigError, FileFormatError, GridError
 from xrf_sr_plans.maps.elemental import ElementalMaps
-from xrf_sr_plans.metrics.registration import register
 from xrf_sr_plans.physics.resample import block_mean
+from xrf_sr_plans.registration.register import register
 from xrf_sr_plans.schema import AnalysisRequest
 from xrf_sr_plans.store.pairs import PairStore
 
@@ -102,7 +102,7 @@ def test_a_pair_is_recorded_registered_and_read_back(tmp_path):
     np.testing.assert_array_equal(pair.fine.maps.counts, blobs())
     assert pair.coarse[0].factor == FACTOR
     assert pair.coarse[0].maps.grid == COARSE
-    assert abs(pair.registration[0]["dx_um"]) < 0.2
+    assert abs(pair.registration[0].dx_um) < 0.2
     assert pair.fine.maps.attrs["source_uid"] == "fine"
 
 

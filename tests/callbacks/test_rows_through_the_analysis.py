@@ -21,8 +21,8 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.maps.result import enhanced_from_documents
 from xrf_sr_plans.maps.row_sums import rows_for
 from xrf_sr_plans.measurement import Factor, Measurement
-from xrf_sr_plans.metrics.registration import register
 from xrf_sr_plans.physics.resample import block_mean
+from xrf_sr_plans.registration.register import register
 from xrf_sr_plans.review.picture import draw_survey
 from xrf_sr_plans.review.record import SurveyRecord, read_survey
 from xrf_sr_plans.review.view import SurveyView
@@ -230,4 +230,4 @@ def test_a_pair_with_rows_is_recorded_and_registered(tmp_path, factor):
     assert found.factor == factor == Measurement(factor, "rows").refinement[0]
     assert abs(found.dx_um) < 0.1
     assert abs(found.dy_um) < 0.1 * factor
-    assert pair.registration[coarse.position]["factor"] == factor
+    assert pair.registration[coarse.position].factor == factor

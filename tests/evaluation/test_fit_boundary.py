@@ -27,6 +27,7 @@ from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.measurement import Measurement
 from xrf_sr_plans.physics.resample import upsample
+from xrf_sr_plans.registration.pair_registration import PairRegistration
 from xrf_sr_plans.sr.predict import enhance
 from xrf_sr_plans.sr.registry import model_path, read_calibration, read_card
 from xrf_sr_plans.sr.trust_boundary import (
@@ -278,7 +279,7 @@ def own_pairs(folder, number=3, counts=150.0, shift=(0.0, 0.0)):
         )
         store.save_map(f"pair-{seed}", 0, 2, maps)
         store.save_map(f"pair-{seed}", 1, 1, fine)
-        store.finish(f"pair-{seed}", {0: {"dx_um": shift[0], "dy_um": shift[1]}})
+        store.finish(f"pair-{seed}", {0: PairRegistration(2, *shift)})
     return folder
 
 

@@ -19,6 +19,7 @@ from xrf_sr_plans.metrics.calibration import covered
 from xrf_sr_plans.metrics.common_pixels import CommonPlanes, common_planes
 from xrf_sr_plans.metrics.deconvolution import hidden_coverage
 from xrf_sr_plans.physics.counting import stabilise, unstabilise
+from xrf_sr_plans.registration.pair_registration import PairRegistration
 from xrf_sr_plans.sr.intervals import Calibration, table_key, to_json
 from xrf_sr_plans.sr.predict import enhance_maps
 from xrf_sr_plans.sr.prepare import measurement_of
@@ -162,7 +163,7 @@ def pair_coverages(
             continue
         key = table_key(calibration.as_read(measurement_of(coarse.maps, coarse.factor)))
         made = enhance_maps(coarse.maps, coarse.factor, model=model)
-        moved = _moved(made, pair.registration.get(coarse.position, {}))
+        moved = _moved(made, pair.registration.get(coarse.position))
         try:
             for planes in common_planes(moved, pair.fine.maps, coarse.maps):
                 coverage = map_coverage(planes)
@@ -224,10 +225,10 @@ def stretched(calibration: Calibration, by: dict[str, float], source: str) -> Ca
     return calibration.model_copy(update={**sides, "regime": regime, "source": source})
 
 
-def _moved(made: EnhancedMaps, registration: Any) -> EnhancedMaps:
+def _moved(made: EnhancedMaps, registration: PairRegistration | None) -> EnhancedMaps:
     """Put a prediction where the fine map shows the same things."""
-    shift = {axis: float(registration.get(f"d{axis}_um", 0.0)) for axis in ("x", "y")}
-    dx, dy = (value if np.isfinite(value) else 0.0 for value in shift.values())
+    shift = (0.0, 0.0) if registration is None else (registration.dx_um, registration.dy_um)
+    dx, dy = (value if np.isfinite(value) else 0.0 for value in shift)
     fast = replace(made.grid.fast, start_um=made.grid.fast.start_um - dx)
     slow = replace(made.grid.slow, start_um=made.grid.slow.start_um - dy)
     grid: ScanGrid = replace(made.grid, fast=fast, slow=slow)

@@ -17,7 +17,8 @@ from xrf_sr_plans.maps.files.model import MapsFile, symbol
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
 from xrf_sr_plans.maps.readers import ReadOptions, monitor_of, read_map
 from xrf_sr_plans.measurement import COARSER_FACTORS
-from xrf_sr_plans.metrics.registration import MIN_PIXELS, Registration, register
+from xrf_sr_plans.registration.pair_registration import PairRegistration
+from xrf_sr_plans.registration.register import MIN_PIXELS, register
 from xrf_sr_plans.store.pairs import PairStore
 
 STEPS_ALIKE = 0.02
@@ -35,7 +36,7 @@ def add_pair(
     options: ReadOptions | None = None,
     dwell_ms: Sequence[float | None] = (None, None),
     units: str | None = None,
-) -> tuple[str, Registration]:
+) -> tuple[str, PairRegistration]:
     """Store two maps of one area as a pair, and return its uid and how they are displaced.
 
     Both maps are cut to the area that they share. The pixels of the fine one are moved by less
@@ -82,7 +83,7 @@ def add_pair(
     store.save_map(uid, 0, factor, maps[0])
     store.save_map(uid, 1, 1, maps[1])
     displaced = register(*maps)
-    store.finish(uid, {0: displaced.to_dict()})
+    store.finish(uid, {0: displaced})
     return uid, displaced
 
 

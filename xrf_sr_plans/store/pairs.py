@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,9 +23,13 @@ from xrf_sr_plans.errors import ConfigError, FileFormatError, in_words
 from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.files.npz_archive import read_arrays
 from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.registration.pair_registration import PairRegistration
 
 logger = logging.getLogger(__name__)
 
+Split = Literal["learn", "held out"]
+PairSource = Literal["pair", "rescan", "file"]
+"""Where pairs come from: `acquire_pair`, a survey and one of its rescans, or two files."""
 _ARRAYS = ("counts", "i0", "live_time_s", "coverage")
 _MAX_JSON_BYTES = 2**24
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -49,8 +53,15 @@ class StoredPair:
     pair_uid: str
     fine: StoredMap
     coarse: tuple[StoredMap, ...]
-    registration: Mapping[int, Mapping[str, float]]
-    """Displacement of each coarse map, as of `metrics.registration.Registration`, by position."""
+    registration: Mapping[int, PairRegistration]
+    """How each coarse map and the fine one lie on each other, by position."""
+    sample: str = ""
+    """Which sample it is of, as far as that is known."""
+    split: Split = "learn"
+    """Whether it is learnt from or held out: the same for all pairs of one sample, for good."""
+    source: PairSource = "pair"
+    problem: str = ""
+    """Why nothing is learnt from it; empty where something can be."""
 
 
 class PairStore:
@@ -109,7 +120,7 @@ class PairStore:
         paths = self._home(pair_uid).glob("map-*.json")
         return sorted((_read_map(path) for path in paths), key=lambda stored: stored.position)
 
-    def finish(self, pair_uid: str, registration: Mapping[int, Mapping[str, float]]) -> None:
+    def finish(self, pair_uid: str, registration: Mapping[int, PairRegistration]) -> None:
         """Mark a pair as complete, so that `pairs` yields it from now on.
 
         Parameters
@@ -117,12 +128,12 @@ class PairStore:
         pair_uid
             Uid of the pair.
         registration
-            Displacement of each coarse map, by its position.
+            How each coarse map and the fine one lie on each other, by position.
         """
         record = {
             "pair_uid": pair_uid,
             "registration": {
-                str(position): dict(displacement) for position, displacement in registration.items()
+                str(position): registered.to_dict() for position, registered in registration.items()
             },
         }
         _write_json(self._home(pair_uid) / "pair.json", record)
@@ -182,11 +193,11 @@ def _read_map(path: Path) -> StoredMap:
         raise FileFormatError(f"{path}: no map of a pair: {in_words(error)}") from error
 
 
-def _registration(record: Mapping[str, Any], path: Path) -> dict[int, dict[str, float]]:
+def _registration(record: Mapping[str, Any], path: Path) -> dict[int, PairRegistration]:
     try:
         return {
-            int(position): {name: float(value) for name, value in shift.items()}
-            for position, shift in record["registration"].items()
+            int(position): PairRegistration.from_dict(registered)
+            for position, registered in record["registration"].items()
         }
     except Exception as error:  # damaged facts can raise anything
         raise FileFormatError(f"{path}: no record of a pair: {in_words(error)}") from error

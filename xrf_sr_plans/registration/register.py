@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
 import numpy as np
 from scipy import ndimage
 
@@ -12,6 +10,7 @@ from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.usable import usable_counts_of
 from xrf_sr_plans.physics.counting import stabilise
 from xrf_sr_plans.physics.resample import block_mean, fill_unmeasured
+from xrf_sr_plans.registration.pair_registration import PairRegistration
 
 MIN_PIXELS = 4
 """Fewest coarse pixels along an axis from which a displacement can be found."""
@@ -19,28 +18,7 @@ _SUBPIXEL = 50
 """Displacements are found to one part in this many of a coarse pixel."""
 
 
-@dataclass(frozen=True)
-class Registration:
-    """Displacement between a coarse and a fine map.
-
-    All lengths and the error are NaN where the maps are too small to tell.
-    """
-
-    factor: int
-    """How many times larger the step of the coarse map is, along the axis where it is largest."""
-    dx_um: float
-    """What is at x in the fine map is at x + dx_um in the coarse one."""
-    dy_um: float
-    """What is at y in the fine map is at y + dy_um in the coarse one."""
-    error: float
-    """Normalized root mean square difference after the shift; 0 where equal up to a factor."""
-
-    def to_dict(self) -> dict[str, float | int]:
-        """Return the fields as JSON types."""
-        return asdict(self)
-
-
-def register(coarse: ElementalMaps, fine: ElementalMaps) -> Registration:
+def register(coarse: ElementalMaps, fine: ElementalMaps) -> PairRegistration:
     """Return the displacement between two maps with the same outer edges, to 1/50 coarse pixel.
 
     The fine map is averaged onto the coarse pixels. Both are then variance-stabilized, summed over
@@ -71,10 +49,10 @@ def register(coarse: ElementalMaps, fine: ElementalMaps) -> Registration:
         raise GridError(f"elements {coarse.elements} and {fine.elements} differ")
     factor, nan = max(ratio), float("nan")
     if min(coarse.grid.shape) < MIN_PIXELS:
-        return Registration(factor, nan, nan, nan)
+        return PairRegistration(factor, nan, nan, problem="too small to be registered")
     shift_px, error = _displacement(_image(coarse, (1, 1)), _image(fine, ratio))
     dy_um, dx_um = shift_px * (coarse.grid.slow.step_um, coarse.grid.fast.step_um)
-    return Registration(factor, float(dx_um), float(dy_um), error)
+    return PairRegistration(factor, float(dx_um), float(dy_um), correlation=1 - error)
 
 
 def _displacement(reference: np.ndarray, moving: np.ndarray) -> tuple[np.ndarray, float]:

@@ -1,0 +1,1 @@
+"""How the coarse and the fine map of a pair lie on each other."""
