@@ -18,6 +18,8 @@ COLOR_MAPS = {"counts": "viridis", "sigma": "magma"}
 """Color maps of both scales: even in lightness, and safe for the color-blind."""
 NOT_MEASURED = "#d9d9d9"
 """Color where nothing is known."""
+_MOST_RANKED = 200_000
+"""So many pixels, about, decide on the ends of a color scale."""
 
 LayerName = Literal["coarse", "baseline", "enhanced", "composite", "truth", "sigma"]
 TITLES: dict[LayerName, str] = {
@@ -142,5 +144,6 @@ class SurveyView:
         known = np.concatenate([plane[np.isfinite(plane)].ravel() for plane in planes])
         if not known.size:
             return 0.0, 1.0
-        low, high = np.percentile(known, [0.5, 99.5])
+        # Of large maps a part tells as well, in a fraction of the time.
+        low, high = np.percentile(known[:: 1 + known.size // _MOST_RANKED], [0.5, 99.5])
         return float(low), float(max(high, low + 1e-9))
