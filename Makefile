@@ -19,8 +19,9 @@ $(BIN)/.dev-stamp: $(BIN)/.demo-stamp
 demo: $(BIN)/.demo-stamp
 	$(BIN)/xrf-sr demo --out out/demo
 
+# Files of tests are shared out to one process for each core, and to four at most.
 test: $(BIN)/.dev-stamp
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 # The wheel is built from the sdist, so that its content tells of both. Types and layers are
 # checked on the unpacked wheel: only there does callbacks/ lie where it is imported from.

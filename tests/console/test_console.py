@@ -61,6 +61,7 @@ def session(tmp_path: Path) -> Iterator[Session]:
         in_process=True,
         approvals=str(tmp_path / "approvals"),
         console=True,
+        store="off",
     ) as made:
         yield made
 
