@@ -51,7 +51,7 @@ def reference():
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_paused_before_messages_of_every_kind_and_resumed_the_maps_are_the_same(run_engine, reference):
+def test_paused_before_messages_and_resumed_the_maps_are_the_same(run_engine, reference):
     builders, count = reference
     # Every third message, as below, and with it every kind of message of a row.
     for k in range(1, count, 3):
