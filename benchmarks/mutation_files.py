@@ -28,6 +28,8 @@ from xrf_sr_plans.sr.bicubic import enhance_bicubic
 from xrf_sr_plans.sr.registry import WEIGHTS, load_network, read_calibration, read_card
 from xrf_sr_plans.store.ledger import Entry, Ledger
 from xrf_sr_plans.store.pairs import PairStore
+from xrf_sr_plans.store.pairs.map_file import FOLDER
+from xrf_sr_plans.store.pairs.pair_log import NAME, line_of
 from xrf_sr_plans.store.predictions import Predictions
 
 
@@ -141,11 +143,26 @@ def pair_subjects(folder: Path) -> list[Subject]:
     for position, factor in ((0, 2), (1, 1)):
         store.save_map("p1", position, factor, _maps(step_um=float(factor)))
     store.finish("p1", {0: PairRegistration(2, 0.1, -0.2)})
+    log, (path, _) = folder / "pairs" / NAME, sorted((folder / "pairs" / FOLDER).iterdir())
+
+    def read_all() -> object:
+        pairs = PairStore(folder / "pairs")
+        return list(pairs.pairs()), pairs.waiting(), pairs.version
+
     return [
-        _file_subject(f"pairs {path.name}", path, lambda: list(store.pairs()))
-        for path in sorted((folder / "pairs" / "p1").iterdir())
-        if path.name != "map-1.npz"
+        _file_subject("log of pairs", log, read_all, _mutated_log),
+        _file_subject("map of a pair", path, read_all, mutated_bytes),
     ]
+
+
+def _mutated_log(rng: Rng, content: bytes) -> bytes:
+    """Damage bytes, or what records say, with the checksums that belong to it."""
+    if rng.random() < 0.3:
+        return mutated_bytes(rng, content)
+    bodies = [line.split(b',"record":', 1)[1][:-1] for line in content.splitlines()]
+    for at in rng.choice(len(bodies), int(rng.integers(1, 4)), replace=False):
+        bodies[at] = mutated_json(rng, bodies[at]).replace(b"\n", b" ")
+    return b"".join(map(line_of, bodies))
 
 
 def _maps(step_um: float) -> ElementalMaps:
@@ -155,7 +172,12 @@ def _maps(step_um: float) -> ElementalMaps:
     return ElementalMaps.from_arrays(counts, grid, ["Fe", "Zn", "Ca"], dwell_ms=10.0)
 
 
-def _file_subject(name: str, path: Path, read_all: Callable[[], object]) -> Subject:
+def _file_subject(
+    name: str,
+    path: Path,
+    read_all: Callable[[], object],
+    mutate: Callable[[Rng, bytes], bytes],
+) -> Subject:
     """Return a file that is read together with others, which stay whole."""
     content = path.read_bytes()
 
@@ -166,9 +188,7 @@ def _file_subject(name: str, path: Path, read_all: Callable[[], object]) -> Subj
         finally:
             path.write_bytes(content)
 
-    return Subject(
-        name, content, read, mutated_json if path.suffix == ".json" else mutated_prediction
-    )
+    return Subject(name, content, read, mutate)
 
 
 def prediction_subject(folder: Path) -> Subject:
@@ -182,7 +202,7 @@ def prediction_subject(folder: Path) -> Subject:
     def read() -> object:
         return Predictions(folder).recall("s1")
 
-    return _file_subject("predictions", path, read)
+    return _file_subject("predictions", path, read, mutated_prediction)
 
 
 def mutated_prediction(rng: Rng, content: bytes) -> bytes:

@@ -10,8 +10,8 @@ import pytest
 
 from xrf_sr_plans.errors import ConfigError, FileFormatError
 from xrf_sr_plans.physics.resample import block_mean
-from xrf_sr_plans.store.add_pair import add_pair
 from xrf_sr_plans.store.pairs import PairStore
+from xrf_sr_plans.store.pairs.add_pair import add_pair
 
 STEP = 0.5
 Y, X = np.mgrid[:96, :128]

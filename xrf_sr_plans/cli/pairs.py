@@ -46,7 +46,7 @@ def add_to_pairs(
     """Store two maps of one area, each in a file of its own, as a pair to calibrate with."""
     from rich.console import Console
 
-    from xrf_sr_plans.store.add_pair import add_pair
+    from xrf_sr_plans.store.pairs.add_pair import add_pair
 
     uid, displaced = add_pair(
         coarse,

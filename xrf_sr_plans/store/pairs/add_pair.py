@@ -19,7 +19,7 @@ from xrf_sr_plans.maps.readers import ReadOptions, monitor_of, read_map
 from xrf_sr_plans.measurement import COARSER_FACTORS
 from xrf_sr_plans.registration.pair_registration import PairRegistration
 from xrf_sr_plans.registration.register import MIN_PIXELS, register
-from xrf_sr_plans.store.pairs import PairStore
+from xrf_sr_plans.store.pairs.pair_store import PairStore
 
 STEPS_ALIKE = 0.02
 """Relative difference of steps that are meant to be the same."""
