@@ -147,7 +147,8 @@ def pair_subjects(folder: Path) -> list[Subject]:
 
     def read_all() -> object:
         pairs = PairStore(folder / "pairs")
-        return list(pairs.pairs()), pairs.waiting(), pairs.version
+        known = [(one.problem, one.contents) for one in pairs.known_pairs()]
+        return known, list(pairs.pairs()), pairs.waiting(), pairs.version
 
     return [
         _file_subject("log of pairs", log, read_all, _mutated_log),

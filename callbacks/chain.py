@@ -114,10 +114,6 @@ class AnalysisChain:
         self._choose = SurveyChoice()
         self._pace = _Pace()
         self._warmed: set[tuple[int, int]] = set()
-        if self.settings.pair_dir:
-            from xrf_sr_plans.callbacks.pair_recorder import PairRecorder
-
-            self.consumers.append(PairRecorder(self.settings.pair_dir))
         if emit is not None or self.settings.ledger_dir:
             from xrf_sr_plans.callbacks.verification import Verification
 
@@ -132,6 +128,11 @@ class AnalysisChain:
             folder = self.settings.ledger_dir or scratch_dir
             self._composites = Composites(verification.predictions, Surveys(folder), self._emit_run)
             self.consumers.append(self._composites)
+        if self.settings.pair_dir:
+            from xrf_sr_plans.callbacks.pair_recorder import PairRecorder
+
+            # The last one, because registering takes seconds.
+            self.consumers.append(PairRecorder(self.settings.pair_dir))
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document of any run; runs that ask for no analysis are left alone."""

@@ -51,9 +51,9 @@ def write_coarse(path: Path, factor: int = 2) -> Path:
 @pytest.mark.parametrize("factor", [2, 4])
 def test_two_files_make_a_pair_whose_pixels_nest(tmp_path: Path, factor: int) -> None:
     coarse, fine = write_coarse(tmp_path / "c.h5", factor), write_fine(tmp_path / "f.npz")
-    uid, displaced = add_pair(coarse, fine, tmp_path / "pairs")
+    added = add_pair(coarse, fine, tmp_path / "pairs")
     (pair,) = PairStore(tmp_path / "pairs").pairs()
-    assert pair.pair_uid == uid
+    assert pair.pair_uid == added.known.record.pair_uid
     (stored,) = pair.coarse
     assert stored.factor == factor
     assert stored.maps.elements == pair.fine.maps.elements == ["Zn", "Fe"]
@@ -64,9 +64,10 @@ def test_two_files_make_a_pair_whose_pixels_nest(tmp_path: Path, factor: int) ->
         first, second = (getattr(grid, axis) for grid in grids)
         np.testing.assert_allclose(first.edges_um[[0, -1]], second.edges_um[[0, -1]])
     assert stored.maps.attrs["dwell_ms"] == pytest.approx(20)
-    assert abs(displaced.dx_um) < 0.05
+    assert added.is_new
+    assert abs(added.known.registration[0].dx_um) < 0.05
     # The same files are the same pair.
-    assert add_pair(coarse, fine, tmp_path / "pairs")[0] == uid
+    assert not add_pair(coarse, fine, tmp_path / "pairs").is_new
     assert len(list(PairStore(tmp_path / "pairs").pairs())) == 1
 
 

@@ -48,7 +48,7 @@ def add_to_pairs(
 
     from xrf_sr_plans.store.pairs.add_pair import add_pair
 
-    uid, displaced = add_pair(
+    added = add_pair(
         coarse,
         fine,
         out,
@@ -64,5 +64,4 @@ def add_to_pairs(
         dwell_ms=(coarse_dwell_ms, fine_dwell_ms),
         units=units,
     )
-    words = f"displaced by {displaced.dx_um:.3g} um along x and {displaced.dy_um:.3g} um along y"
-    Console().print(f"pair {uid}: {words}", soft_wrap=True, markup=False)
+    Console().print(f"pair {added.known.record.pair_uid}", soft_wrap=True, markup=False)

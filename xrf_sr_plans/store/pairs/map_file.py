@@ -56,7 +56,7 @@ def write_map(folder: Path, maps: ElementalMaps) -> str:
     OSError
         The disk is full, or writing is not permitted.
     """
-    content = _as_bytes(maps)
+    content = map_to_bytes(maps)
     name = f"{hashlib.sha256(content).hexdigest()}.h5"
     path = folder / FOLDER / name
     if path.exists() and path.stat().st_size == len(content):
@@ -83,11 +83,21 @@ def read_map(folder: Path, name: str) -> ElementalMaps:
     FileFormatError
         The file is damaged, missing, or holds no map. The message names it.
     """
+    return map_in(folder / FOLDER / name, name.removesuffix(".h5"))
+
+
+def map_in(path: Path, sha256: str) -> ElementalMaps:
+    """Return the map in a file whose bytes have that checksum.
+
+    Raises
+    ------
+    FileFormatError
+        The file is damaged, missing, or holds no map. The message names it.
+    """
     from xrf_sr_plans.maps.files.hdf5 import Hdf5File
 
-    path = folder / FOLDER / name
     try:
-        if f"{_checksum(path)}.h5" != name:
+        if _checksum(path) != sha256:
             raise FileFormatError(f"{path}: damaged, its bytes are not those that were written")
         with Hdf5File(path, str(path)) as file:
             facts = json.loads(str(file.attribute(file.root, "facts")))
@@ -118,7 +128,8 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _as_bytes(maps: ElementalMaps) -> bytes:
+def map_to_bytes(maps: ElementalMaps, compression: str | None = "gzip") -> bytes:
+    """Return the HDF5 file of a map."""
     import h5py
 
     grid = {key: value for key, value in maps.grid.to_dict().items() if key not in ("fast", "slow")}
@@ -138,7 +149,12 @@ def _as_bytes(maps: ElementalMaps) -> bytes:
             file[name].attrs["units"] = "um"
         for name in _ARRAYS:
             values = maps.dataset[name]
-            data = file.create_dataset(name, data=values.values, compression="gzip", shuffle=True)
+            data = file.create_dataset(
+                name,
+                data=values.values,
+                compression=compression,
+                shuffle=compression is not None,
+            )
             for index, dimension in enumerate(values.dims):
                 data.dims[index].attach_scale(file[str(dimension)])
     return memory.getvalue()

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from pydantic import TypeAdapter
+
 from xrf_sr_plans.errors import GridError
 from xrf_sr_plans.registration.pair_registration import PairRegistration
 from xrf_sr_plans.store.pairs.pair_log import (
@@ -24,6 +26,7 @@ HELD_OUT_ONE_IN = 5
 SAMPLES_WITHOUT_HELD_OUT = 2
 """So many samples at most may have usable pairs without one of them being held out."""
 _VERSION_DIGITS = 16
+_REGISTRATION = TypeAdapter(dict[int, PairRegistration])
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,9 @@ class PairIndex:
         Raises
         ------
         GridError
-            Its registration is none.
+            A map of a pair never came.
+        ValueError
+            A registration is none.
         """
         before = self._sum
         if isinstance(record, StoreMade):
@@ -160,10 +165,7 @@ class PairIndex:
         missing = [place for place in record.maps.items() if place not in of_uid]
         if missing:
             raise GridError(f"pair {record.pair_uid}: {len(missing)} of its maps never came")
-        registration = {
-            position: PairRegistration.from_dict(plain)
-            for position, plain in record.registration.items()
-        }
+        registration = _REGISTRATION.validate_python(record.registration)
         self._drop(record.pair_uid)
         # A split is for good. Two processes can't choose it at the same time.
         split = self.splits.setdefault(record.sample, record.split)

@@ -35,7 +35,7 @@ _BODY = len(_HEAD) + _CHECK_DIGITS + len(_BETWEEN)
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
     time: float = 0.0
     """When it was added, in seconds since 1970."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from xrf_sr_plans.errors import ConfigError, FileFormatError, GridError
+from xrf_sr_plans.errors import ConfigError, FileFormatError, in_words
 from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.registration.pair_registration import PairRegistration
 from xrf_sr_plans.store.pairs.map_file import content_of, read_map, write_map
@@ -304,6 +304,21 @@ class PairStore:
         pairs = self._up_to_date().pairs
         return [pairs[uid] for uid in sorted(pairs)]
 
+    def known_pair(self, pair_uid: str) -> KnownPair:
+        """Return what the log says of one complete pair.
+
+        Raises
+        ------
+        ConfigError
+            There is no such pair.
+        FileFormatError
+            The log is damaged.
+        """
+        known = self._up_to_date().pairs.get(pair_uid)
+        if known is None:
+            raise ConfigError(f"{self.folder}: no pair {pair_uid!r}")
+        return known
+
     def waiting(self) -> dict[str, int]:
         """Return the uids of pairs that are not complete, and how many maps they have."""
         index = self._up_to_date()
@@ -324,9 +339,7 @@ class PairStore:
         FileFormatError
             A file is damaged. The message names it.
         """
-        known = self._up_to_date().pairs.get(pair_uid)
-        if known is None:
-            raise ConfigError(f"{self.folder}: no pair {pair_uid!r}")
+        known = self.known_pair(pair_uid)
         record, fine = known.record, known.fine
         if fine is None:
             raise FileFormatError(f"{self._log.path}: pair {pair_uid} has not one fine map")
@@ -362,8 +375,10 @@ class PairStore:
                         return index
                     index.take(record)
                     self._read_to = end
-            except GridError as error:
-                raise FileFormatError(f"{self._log.path}: {error}") from error
+            except ValueError as error:
+                if isinstance(error, FileFormatError):
+                    raise
+                raise FileFormatError(f"{self._log.path}: {in_words(error)}") from error
             if wanted is not None and index.version != wanted:
                 raise ConfigError(f"{self.folder}: never had the version {wanted!r:.80}")
             return index
