@@ -26,6 +26,7 @@ from xrf_sr_plans.sr.folded_network import (
     smoothed_start,
     stem_planes,
 )
+from xrf_sr_plans.sr.fused_convolution import Fused
 from xrf_sr_plans.sr.network import Conditions, fast_pixels_in
 
 Weights = tuple[Tensor, Tensor]
@@ -50,6 +51,7 @@ class Elementwise:
         self, network: FoldedNetwork, conditions: Conditions, factor: int, dtype: torch.dtype
     ) -> None:
         self._network, self._factor, self._dtype = network, factor, dtype
+        self._fused = Fused.of(dtype)
         self._conditions, self._pixels = conditions, fast_pixels_in(conditions, factor)
         key = network_key(factor, self._pixels)
         self._stem: Any = network.stems[str(self._pixels)]
@@ -128,8 +130,9 @@ class Elementwise:
 
     def _run_block(self, block: Any, modulated: Weights, features: Tensor) -> None:
         """Add, in place, what a residual block finds."""
-        inner = functional.conv2d(features, *modulated, padding=block.first.padding)
-        features.add_(self._convolve(block.second, functional.leaky_relu_(inner, LEAK)))
+        padding = block.first.padding
+        inner = self._fused.activated(features, *modulated, padding, "leaky_relu", LEAK)
+        self._fused.add(features, inner, *self._cast[block.second], block.second.padding)
 
     def _trunk(self, features: list[Tensor]) -> Tensor:
         """Return what the map has once for all elements, (1, feature, y, x)."""
@@ -157,14 +160,20 @@ class Elementwise:
         """Let the elements see the mean and maximum of each other's features, in place."""
         seen = self._convolve(mix.seen, self._pooled(mix, features))
         for own in features:
-            own.add_(self._convolve(mix.own, functional.leaky_relu(own, LEAK)).add_(seen))
+            rectified = functional.leaky_relu(own, LEAK)
+            self._fused.add(own, rectified, *self._cast[mix.own], mix.own.padding)
+            own.add_(seen)
 
     def _pooled(self, shows: Any, features: list[Tensor]) -> Tensor:
         """Return mean and maximum over the elements of what each of them shows."""
+        value, gate = shows.value, shows.gate
         total = largest = torch.zeros(())
         for index, own in enumerate(features):
-            shown = self._convolve(shows.value, own).relu_()
-            shown.mul_(self._convolve(shows.gate, own).sigmoid_())
-            total = total + shown.float()
-            largest = torch.maximum(largest, shown) if index else shown
+            shown = self._fused.activated(own, *self._cast[value], value.padding, "relu")
+            shown *= self._fused.activated(own, *self._cast[gate], gate.padding, "sigmoid")
+            if index == 0:
+                total, largest = shown.to(torch.float32, copy=True), shown
+            else:
+                total += shown
+                torch.maximum(largest, shown, out=largest)
         return torch.cat([(total / len(features)).to(self._dtype), largest], dim=1)
