@@ -143,7 +143,7 @@ def calibrate_from_pairs(
         reasons = [factor_not_allowed(factor) for factor in sorted(others)]
         where = f"no whole pair to calibrate with in {[*map(str, folders)]}"
         raise ConfigError("; ".join([where, *reasons]))
-    reports = tuple(_report(key, found) for key, found in sorted(seen.items()))
+    reports = tuple(factor_report(key, found) for key, found in sorted(seen.items()))
     pairs = sorted({uid for found in seen.values() for uid, _ in found})
     changed = stretched(
         known,
@@ -235,7 +235,8 @@ def _moved(made: EnhancedMaps, registration: PairRegistration | None) -> Enhance
     return EnhancedMaps(made.dataset, grid)
 
 
-def _report(key: str, found: Sequence[tuple[str, MapCoverage]]) -> FactorReport:
+def factor_report(key: str, found: Sequence[tuple[str, MapCoverage]]) -> FactorReport:
+    """Return what the maps of some pairs say, each with the uid of its pair, about one factor."""
     true, counted = pooled([one for _, one in found])
     stretch, reason = solve(true, counted)
     left_out = []

@@ -1,0 +1,248 @@
+"""`train_on_pairs`: from a model and a store of pairs to a candidate for the next model.
+
+Imports torch when it trains, not before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from xrf_sr_plans.errors import ConfigError, ModelError
+from xrf_sr_plans.evaluation.calibrate_from_pairs import (
+    FactorReport,
+    MapCoverage,
+    factor_report,
+    pair_coverages,
+    stretched,
+)
+from xrf_sr_plans.learning.stored_areas import Lessons, lessons_from
+from xrf_sr_plans.measurement import alternatives
+from xrf_sr_plans.sr.intervals import to_json
+from xrf_sr_plans.sr.registry import (
+    ModelCard,
+    load_network,
+    model_path,
+    read_calibration,
+    read_card,
+    write_card,
+)
+from xrf_sr_plans.sr.trust_boundary import read_boundary, write_boundary
+from xrf_sr_plans.store.pairs import PairStore, StoredPair
+from xrf_sr_plans.training.calibrate_model import calibrate_model
+from xrf_sr_plans.training.paired_training import (
+    PairedSettings,
+    TrainingState,
+    learn_from_pairs,
+)
+from xrf_sr_plans.training.team import Team
+from xrf_sr_plans.training.training_config import OURS
+
+logger = logging.getLogger(__name__)
+SUFFIX = "-paired"
+"""What the name of a model that learnt from pairs ends with."""
+SHIPPED_LIMIT = "trained on simulated measurements only"
+"""How that limit in a card begins which isn't true any more."""
+
+
+class LearningSettings(PairedSettings):
+    """A training on pairs, from the model that it begins with to the candidate."""
+
+    pairs: Path
+    """Folder of the pair store."""
+    out: Path
+    """Folder for the candidate and the state of the training, which is gone on with."""
+    start: str | None = None
+    """Name or file of the model to begin with. None stands for the default model."""
+    calibrate_per_family: int = Field(default=3, ge=1, le=10**4)
+    """Phantoms of each family that the intervals are calibrated on."""
+
+
+def train_on_pairs(settings: LearningSettings, lessons: Lessons | None = None) -> Path:
+    """Go on training a model with pairs, calibrate it, and return the path of its weights.
+
+    Card, calibration and trust boundary lie beside them. Nothing is promised about whether it is
+    better: `learning.compare_models` tells. Started by ``torchrun``, all processes train together,
+    and the first one does the rest.
+
+    Parameters
+    ----------
+    settings
+        What from, where to and how.
+    lessons
+        The areas of the store, where they are known already.
+
+    Raises
+    ------
+    ConfigError
+        There is no pair to learn from. The message says why not.
+    FileFormatError
+        A damaged pair.
+    ModelError
+        No such model, or one that can't be gone on with.
+    """
+    path = model_path(settings.start)
+    card = read_card(path)
+    if card.architecture.kind not in OURS:
+        raise ModelError(
+            f"model {card.name!r} is of the kind {card.architecture.kind!r}; {alternatives(OURS)}"
+        )
+    store = PairStore(settings.pairs)
+    pairs = list(store.pairs())
+    lessons = lessons or lessons_from(pairs)
+    _refuse_nothing(lessons, settings.pairs)
+    network = load_network(path, card)
+    team = Team.from_environment(settings.accelerator)
+    state = learn_from_pairs(
+        network,
+        _readable(lessons.learn, network),
+        _readable(lessons.held_out, network),
+        PairedSettings.model_validate(settings.model_dump(include=set(PairedSettings.model_fields))),
+        settings.out / "training.safetensors",
+        team,
+    )
+    target = settings.out / f"{card.name.removesuffix(SUFFIX)}{SUFFIX}.safetensors"
+    if team.leads:
+        _write_weights(network, target)
+        _write_card(target, card, settings, lessons, state, version_of(store))
+        _take_over_boundary(path, card, target)
+        used = {area.name.partition("/")[0] for area in (*lessons.learn, *lessons.held_out)}
+        calibrate_candidate(
+            target,
+            [pair for pair in pairs if pair.pair_uid in used],
+            n_per_family=settings.calibrate_per_family,
+        )
+    team.leave()
+    return target
+
+
+def version_of(store: PairStore) -> str:
+    """Return the version of a store; "" of one that has none."""
+    return str(getattr(store, "version", ""))
+
+
+def _refuse_nothing(lessons: Lessons, folder: Path) -> None:
+    if lessons.learn and lessons.held_out:
+        return
+    reasons = [f"{one.name}: {one.reason}" for one in lessons.left_out[:5]]
+    more = len(lessons.left_out) - len(reasons)
+    reasons += [f"and {more} more"] if more > 0 else []
+    what = "no pair to learn from" if not lessons.learn else "no pair to judge by"
+    raise ConfigError("; ".join([f"{folder}: {what}", *reasons]))
+
+
+def _readable(areas: Sequence[Any], network: Any) -> list[Any]:
+    """Return areas as the network reads them: rows as squares for one that reads no rows."""
+    return [area if area.reading in network.reads else area.squares() for area in areas]
+
+
+def _write_weights(network: Any, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file({k: v.detach().contiguous() for k, v in network.state_dict().items()}, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_card(
+    path: Path,
+    start: ModelCard,
+    settings: LearningSettings,
+    lessons: Lessons,
+    state: TrainingState,
+    version: str,
+) -> None:
+    best = state.best_judgement
+    held_out = "parts of the areas that were learnt from" if lessons.by_area else "other samples"
+    facts: dict[str, Any] = {
+        "start": {"name": start.name, "sha256": start.sha256},
+        "config": settings.model_dump(mode="json", exclude={"out", "pairs", "start"}),
+        "pairs": {
+            "version": version,
+            "learnt from": _named(lessons.learn),
+            "held out": _named(lessons.held_out),
+            "held out are": held_out,
+            "samples": list(lessons.samples),
+            "left out": {one.name: one.reason for one in lessons.left_out},
+        },
+        "steps": state.step,
+        "best step": best.step,
+        "gain on held-out pairs, dB": round(best.pairs_db, 4),
+        "gain on phantoms, dB": round(best.phantoms_db, 4),
+    }
+    limits = [one for one in start.limits if not one.startswith(SHIPPED_LIMIT)]
+    told = f"learnt from pairs of {len(lessons.samples)} samples of one beamline; elsewhere it is"
+    limits = [one for one in limits if not one.startswith("learnt from pairs of")]
+    limits.append(f"{told} no better than {start.name}")
+    card = ModelCard(
+        name=path.stem,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        architecture=start.architecture,
+        summary=f"{start.name.removesuffix(SUFFIX)}, gone on with pairs of a beamline's own",
+        data=start.data,
+        training=facts,
+        limits=limits,
+        license=start.license,
+    )
+    write_card(path, card)
+
+
+def _named(areas: Iterable[Any]) -> list[str]:
+    return sorted({area.name for area in areas})
+
+
+def _take_over_boundary(start: Path, card: ModelCard, target: Path) -> None:
+    """Give the candidate the trust boundary of the model that it was begun with.
+
+    Whether it holds is told by the comparison, which counts false features inside it.
+    """
+    target.with_suffix(".trust.json").unlink(missing_ok=True)
+    boundary = read_boundary(start, card.sha256)
+    if boundary is not None:
+        changed = {
+            "model_sha256": read_card(target).sha256,
+            "source": f"taken over from {card.name} {card.sha256[:12]}: {boundary.source}",
+            "figures": {},
+        }
+        write_boundary(target, boundary.model_copy(update=changed))
+
+
+def calibrate_candidate(
+    path: Path, pairs: Sequence[StoredPair], *, n_per_family: int
+) -> tuple[FactorReport, ...]:
+    """Calibrate a model on phantoms and photographs, then stretch its intervals on pairs.
+
+    Without pairs that tell, the calibration stays that of the phantoms.
+
+    Returns
+    -------
+    tuple
+        What the pairs say, by factor.
+    """
+    calibrate_model(path, real_maps=None, n_per_family=n_per_family)
+    card = read_card(path)
+    known = read_calibration(path, card)
+    seen: dict[str, list[tuple[str, MapCoverage]]] = {}
+    for pair in pairs:
+        for key, coverage in pair_coverages(pair, known, str(path)):
+            seen.setdefault(key, []).append((pair.pair_uid, coverage))
+    reports = tuple(factor_report(key, found) for key, found in sorted(seen.items()))
+    if reports:
+        by = {report.factor: report.stretch for report in reports}
+        changed = stretched(known, by, f"stretched on {len(pairs)} own pairs")
+        file = path.with_suffix(".calibration.json")
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+        temporary.write_text(json.dumps(to_json(changed), indent=1) + "\n")
+        temporary.replace(file)
+    return reports

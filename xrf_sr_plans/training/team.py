@@ -1,0 +1,100 @@
+"""`Team`: the processes of one training, as `torchrun` starts them; alone, a team of one.
+
+Imports torch: import this module lazily.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed, nn
+
+from xrf_sr_plans.errors import ConfigError
+
+TIMEOUT = timedelta(minutes=10)
+"""Longest wait for another process, in which the first one judges the model."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """One of the processes that train together, each on its own batches.
+
+    ``torchrun --nnodes N --nproc-per-node M`` starts them on any number of computers. What they
+    agree on is the mean of their gradients, as in distributed data parallel training.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @classmethod
+    def from_environment(cls, accelerator: str = "auto") -> Team:
+        """Join the team that the environment names, if it names one.
+
+        Parameters
+        ----------
+        accelerator
+            "cpu", "cuda", or "auto": a GPU where there is one for each process of this computer.
+
+        Raises
+        ------
+        ConfigError
+            There is no GPU, or too few.
+        """
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if accelerator == "cuda" and gpus < here:
+            raise ConfigError(f"accelerator 'cuda': {gpus} GPUs for {here} processes")
+        with_gpu = accelerator != "cpu" and gpus >= here
+        device = torch.device("cuda", local) if with_gpu else torch.device("cpu")
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size > 1 and not distributed.is_initialized():
+            distributed.init_process_group("nccl" if with_gpu else "gloo", timeout=TIMEOUT)
+        return cls(int(os.environ.get("RANK", "0")), size, device)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that judges, writes and tells."""
+        return self.rank == 0
+
+    def average_gradients(self, network: nn.Module) -> None:
+        """Replace the gradients by the means of all processes, 0 where one has none."""
+        if self.size == 1:
+            return
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        flat = torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
+        )
+        distributed.all_reduce(flat)
+        flat /= self.size
+        for parameter, part in zip(
+            parameters, flat.split([p.numel() for p in parameters]), strict=True
+        ):
+            parameter.grad = part.view_as(parameter).clone()
+
+    def told(self, value: float) -> float:
+        """Return the leading process's number."""
+        if self.size == 1:
+            return value
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        distributed.broadcast(tensor, 0)
+        return float(tensor.item())
+
+    def leave(self) -> None:
+        """Leave the team, once all have come so far."""
+        if self.size > 1 and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def on_device(batch: dict[str, object], device: torch.device) -> dict[str, object]:
+    """Return a batch with its tensors on a device."""
+    moved: Iterable[tuple[str, object]] = (
+        (name, value.to(device) if isinstance(value, Tensor) else value)
+        for name, value in batch.items()
+    )
+    return dict(moved)
