@@ -111,5 +111,5 @@ def made_store(
         store.save_map(f"pair-{seed}", 0, factor, maps[0])
         store.save_map(f"pair-{seed}", 1, 1, maps[1])
         found = register(*maps) if register else PairRegistration(factor, 0.0, 0.0)
-        store.finish(f"pair-{seed}", {0: found})
+        store.finish(f"pair-{seed}", {0: found}, sample=f"sample {seed}")
     return folder

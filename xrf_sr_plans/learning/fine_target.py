@@ -44,6 +44,6 @@ def fine_on_coarse(
         target.append(slice(low, max(low, high)))
         source.append(slice(low - by, max(low, high) - by))
     moved[(slice(None), *target)] = counts[(slice(None), *source)]
-    measured = np.isfinite(moved).all(axis=0)
+    measured = np.asarray(np.isfinite(moved).all(axis=0))
     filled = np.where(measured, moved, 0.0)
     return filled, np.maximum(filled, 0.0), measured

@@ -149,7 +149,7 @@ def paired_bootstrap(
         Probability beyond each end of the interval.
     """
     if not len(difference):
-        return (float("nan"),) * 3
+        return float("nan"), float("nan"), float("nan")
     names = np.asarray(groups)
     if len(set(groups)) < 2:
         names = np.arange(len(difference)).astype(str)

@@ -100,8 +100,9 @@ def _hidden(
 ) -> float:
     places = np.flatnonzero(inside & (worth > 0))
     places = places[:: max(1, len(places) // MOST_PIXELS)]
-    planes = (plane.flat[places] for plane in (target / np.maximum(worth, 1e-12), made, low, high))
-    return float(hidden_coverage(*planes, 1.0, worth.flat[places]))
+    unit = worth.flat[places]
+    made, low, high = (plane.flat[places] for plane in (made, low, high))
+    return float(hidden_coverage(target.flat[places] / unit, made, low, high, 1.0, unit))
 
 
 def of_phantoms(
@@ -160,7 +161,7 @@ def _against_truth(
 
 
 def _gradient(plane: np.ndarray) -> np.ndarray:
-    return np.stack(np.gradient(np.asarray(plane, dtype=float)))
+    return np.stack([np.gradient(plane.astype(float), axis=axis) for axis in (0, 1)])
 
 
 def spread_evenly(rows: Sequence[MapFigures]) -> list[MapFigures]:

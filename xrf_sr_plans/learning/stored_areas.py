@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from xrf_sr_plans.errors import XrfSrError
+from xrf_sr_plans.errors import FileFormatError, XrfSrError
 from xrf_sr_plans.learning.fine_target import fine_on_coarse
 from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.measurement import FACTORS, factor_not_allowed
 from xrf_sr_plans.registration.pair_registration import PairRegistration
 from xrf_sr_plans.sr.prepare import LOWEST_BEAM, measurement_of, prepare_maps
-from xrf_sr_plans.store.pairs import StoredMap, StoredPair
+from xrf_sr_plans.store.pairs import PairStore, StoredMap, StoredPair
 from xrf_sr_plans.training.paired_areas import SMALLEST_STEPS, PairedArea, in_halves
 
 LEAST_PHOTONS = 4.0
@@ -43,17 +43,42 @@ class Lessons:
         are learnt from. What is gained on them says less about other samples.
     left_out
         Coarse maps that can't be used, and why.
+    pairs
+        The pairs that the areas are of.
+    version
+        Version of the store that they come from.
     """
 
     learn: tuple[PairedArea, ...]
     held_out: tuple[PairedArea, ...]
     by_area: bool
     left_out: tuple[LeftOut, ...]
+    pairs: tuple[StoredPair, ...] = ()
+    version: str = ""
 
     @property
     def samples(self) -> tuple[str, ...]:
         """Names of the samples that are learnt from."""
         return tuple(sorted({area.sample for area in self.learn}))
+
+
+def lessons_of(store: PairStore) -> Lessons:
+    """Return what a store has to teach; damaged pairs are left out.
+
+    Raises
+    ------
+    FileFormatError
+        The log of the store is damaged.
+    """
+    pairs, left_out, version = [], [], store.version
+    for known in store.known_pairs():
+        uid = known.record.pair_uid
+        try:
+            pairs.append(store.pair(uid))
+        except FileFormatError as error:
+            left_out.append(LeftOut(uid, str(error)))
+    found = lessons_from(pairs)
+    return replace(found, left_out=(*left_out, *found.left_out), version=version)
 
 
 def lessons_from(pairs: Iterable[StoredPair]) -> Lessons:
@@ -66,18 +91,19 @@ def lessons_from(pairs: Iterable[StoredPair]) -> Lessons:
     """
     areas: dict[str, list[PairedArea]] = {"learn": [], "held out": []}
     left_out: list[LeftOut] = []
+    used: list[StoredPair] = []
     for pair in pairs:
-        for found in areas_of(pair):
-            if isinstance(found, LeftOut):
-                left_out.append(found)
-            else:
-                areas[pair.split].append(found)
+        found = list(areas_of(pair))
+        left_out += [one for one in found if isinstance(one, LeftOut)]
+        good = [one for one in found if isinstance(one, PairedArea)]
+        areas[pair.split] += good
+        used += [pair] if good else []
     learn, held_out = areas["learn"], areas["held out"]
     by_area = bool(learn) and not held_out
     if by_area:
         learn, held_out, small = _split(learn)
         left_out += small
-    return Lessons(tuple(learn), tuple(held_out), by_area, tuple(left_out))
+    return Lessons(tuple(learn), tuple(held_out), by_area, tuple(left_out), tuple(used))
 
 
 def _split(
@@ -131,8 +157,9 @@ def _area(
     inside = measured & fine_measured.all(axis=0) & (worth > 0)
     top = np.quantile(ready.counts.reshape(len(common), -1), 0.995, axis=1)
     enough = top * measurement.fast_pixels >= LEAST_PHOTONS
-    if min(ready.counts.shape[1], maps[0].grid.fast.num // measurement.fast_pixels) < (
-        SMALLEST_STEPS
+    if (
+        min(ready.counts.shape[1], ready.counts.shape[2] // measurement.fast_pixels)
+        < SMALLEST_STEPS
     ):
         return LeftOut(name, f"{maps[0].grid.shape} pixels are too few")
     if not enough.any():
@@ -170,5 +197,3 @@ def _per_fine_photon(coarse: ElementalMaps, fine: ElementalMaps, fast_pixels: in
     if all(medians):
         ratio *= float(medians[0]) / float(medians[1])  # type: ignore[arg-type]
     return ratio
-
-

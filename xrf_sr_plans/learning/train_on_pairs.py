@@ -23,7 +23,7 @@ from xrf_sr_plans.evaluation.calibrate_from_pairs import (
     pair_coverages,
     stretched,
 )
-from xrf_sr_plans.learning.stored_areas import Lessons, lessons_from
+from xrf_sr_plans.learning.stored_areas import Lessons, lessons_of
 from xrf_sr_plans.measurement import alternatives
 from xrf_sr_plans.sr.intervals import to_json
 from xrf_sr_plans.sr.registry import (
@@ -84,7 +84,7 @@ def train_on_pairs(settings: LearningSettings, lessons: Lessons | None = None) -
     ConfigError
         There is no pair to learn from. The message says why not.
     FileFormatError
-        A damaged pair.
+        The log of the store is damaged; damaged pairs are left out.
     ModelError
         No such model, or one that can't be gone on with.
     """
@@ -94,9 +94,7 @@ def train_on_pairs(settings: LearningSettings, lessons: Lessons | None = None) -
         raise ModelError(
             f"model {card.name!r} is of the kind {card.architecture.kind!r}; {alternatives(OURS)}"
         )
-    store = PairStore(settings.pairs)
-    pairs = list(store.pairs())
-    lessons = lessons or lessons_from(pairs)
+    lessons = lessons or lessons_of(PairStore(settings.pairs))
     _refuse_nothing(lessons, settings.pairs)
     network = load_network(path, card)
     team = Team.from_environment(settings.accelerator)
@@ -104,28 +102,20 @@ def train_on_pairs(settings: LearningSettings, lessons: Lessons | None = None) -
         network,
         _readable(lessons.learn, network),
         _readable(lessons.held_out, network),
-        PairedSettings.model_validate(settings.model_dump(include=set(PairedSettings.model_fields))),
+        PairedSettings.model_validate(
+            settings.model_dump(include=set(PairedSettings.model_fields))
+        ),
         settings.out / "training.safetensors",
         team,
     )
     target = settings.out / f"{card.name.removesuffix(SUFFIX)}{SUFFIX}.safetensors"
     if team.leads:
         _write_weights(network, target)
-        _write_card(target, card, settings, lessons, state, version_of(store))
+        _write_card(target, card, settings, lessons, state)
         _take_over_boundary(path, card, target)
-        used = {area.name.partition("/")[0] for area in (*lessons.learn, *lessons.held_out)}
-        calibrate_candidate(
-            target,
-            [pair for pair in pairs if pair.pair_uid in used],
-            n_per_family=settings.calibrate_per_family,
-        )
+        calibrate_candidate(target, lessons.pairs, n_per_family=settings.calibrate_per_family)
     team.leave()
     return target
-
-
-def version_of(store: PairStore) -> str:
-    """Return the version of a store; "" of one that has none."""
-    return str(getattr(store, "version", ""))
 
 
 def _refuse_nothing(lessons: Lessons, folder: Path) -> None:
@@ -161,7 +151,6 @@ def _write_card(
     settings: LearningSettings,
     lessons: Lessons,
     state: TrainingState,
-    version: str,
 ) -> None:
     best = state.best_judgement
     held_out = "parts of the areas that were learnt from" if lessons.by_area else "other samples"
@@ -169,7 +158,7 @@ def _write_card(
         "start": {"name": start.name, "sha256": start.sha256},
         "config": settings.model_dump(mode="json", exclude={"out", "pairs", "start"}),
         "pairs": {
-            "version": version,
+            "version": lessons.version,
             "learnt from": _named(lessons.learn),
             "held out": _named(lessons.held_out),
             "held out are": held_out,
