@@ -35,7 +35,7 @@ def origin_of_run(start: Mapping[str, Any]) -> MapOrigin:
         time=float(time) if isinstance(time, int | float) else None,
         parent_uid=_text(ours.get("parent_uid")),
         survey_uid=_text(ours.get("survey_uid")),
-        stage=dict(stage) if isinstance(stage, Mapping) else {},
+        stage=_positions(stage) if isinstance(stage, Mapping) else {},
     )
 
 
@@ -55,6 +55,14 @@ def _named(source: Mapping[str, Any], keys: tuple[str, ...]) -> str:
         if name:
             return name
     return ""
+
+
+def _positions(stage: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        str(axis): float(position)
+        for axis, position in stage.items()
+        if isinstance(position, int | float)
+    }
 
 
 def _text(value: Any) -> str:

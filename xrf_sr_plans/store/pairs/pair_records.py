@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -9,12 +10,26 @@ from typing import Any
 
 import numpy as np
 
+from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.store.pairs.pair_index import KnownPair
 from xrf_sr_plans.store.pairs.pair_log import MapAdded, PairAdded
 from xrf_sr_plans.store.pairs.stored_pair import MapOrigin
 
 UNNAMED = "unnamed"
+_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+def check_uid(pair_uid: str) -> None:
+    """Refuse a uid of a pair that files or people can't be told.
+
+    Raises
+    ------
+    ConfigError
+        It has other characters than are allowed.
+    """
+    if not _UID.fullmatch(pair_uid):
+        raise ConfigError(f"pair uid {pair_uid!r:.120}: letters, digits, '-' and '_' are allowed")
 
 
 def map_record(

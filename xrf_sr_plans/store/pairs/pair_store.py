@@ -8,7 +8,6 @@ and one that is killed leaves the store whole.
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import threading
 import time
@@ -19,6 +18,7 @@ from xrf_sr_plans.errors import ConfigError, FileFormatError, in_words
 from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.registration.pair_registration import PairRegistration
 from xrf_sr_plans.store.pairs.map_file import content_of, read_map, write_map
+from xrf_sr_plans.store.pairs.older import refuse_older
 from xrf_sr_plans.store.pairs.pair_index import KnownPair, PairIndex
 from xrf_sr_plans.store.pairs.pair_log import (
     MapAdded,
@@ -31,6 +31,7 @@ from xrf_sr_plans.store.pairs.pair_log import (
     StoreMade,
 )
 from xrf_sr_plans.store.pairs.pair_records import (
+    check_uid,
     has_more,
     map_record,
     origin_of,
@@ -48,8 +49,6 @@ from xrf_sr_plans.store.pairs.stored_pair import (
 )
 
 logger = logging.getLogger(__name__)
-
-_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 class PairStore:
@@ -156,7 +155,7 @@ class PairStore:
         FileFormatError
             A file is damaged. The message names it.
         """
-        self._check_uid(pair_uid)
+        check_uid(pair_uid)
         known = self._up_to_date().maps.get(pair_uid, {})
         return [self._stored(known[position]) for position in sorted(known)]
 
@@ -289,9 +288,8 @@ class PairStore:
             A file is damaged. The message names it.
         """
         for known in self.known_pairs():
-            if split not in (None, known.record.split) or (usable and known.problem):
-                continue
-            yield self.pair(known.record.pair_uid)
+            if split in (None, known.record.split) and not (usable and known.problem):
+                yield self.pair(known.record.pair_uid)
 
     def known_pairs(self) -> list[KnownPair]:
         """Return what the log says of the complete pairs, in order of their uids.
@@ -369,6 +367,8 @@ class PairStore:
         """Return the index with everything that the log says by now."""
         with self._lock:
             index, wanted = self._index, self._version
+            if not self._read_to:
+                refuse_older(self.folder)
             try:
                 for record, end in self._log.read(self._read_to):
                     if wanted is not None and index.version == wanted and self._read_to:
@@ -391,12 +391,8 @@ class PairStore:
 
     def _check_writable(self, pair_uid: str | None = None) -> None:
         if pair_uid is not None:
-            self._check_uid(pair_uid)
+            check_uid(pair_uid)
         if self._version is not None:
             raise ConfigError(
                 f"{self.folder}: read as it was at version {self._version}, which can't be changed"
             )
-
-    def _check_uid(self, pair_uid: str) -> None:
-        if not _UID.fullmatch(pair_uid):
-            raise ConfigError(f"pair uid {pair_uid!r}: letters, digits, '-' and '_' are allowed")
