@@ -49,6 +49,8 @@ def main(out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = ST
     record = latest.record
     (coarse,), (enhanced,) = record.coarse.values(), record.enhanced.values()
     truth = expected_counts(beamline, enhanced.grid, float(SURVEY["dwell_ms"]))
+    # Rows are read out in shorter pixels, each with its share of the photons.
+    truth = truth / enhanced.fast_pixels
     draw_one_element(coarse, enhanced, truth, out / "enhanced-map.png")
 
 
@@ -145,7 +147,7 @@ def _draw_line(axis: Any, enhanced: EnhancedMaps, truth: np.ndarray, index: int,
     )  # fmt: skip
     axis.set_xlim(float(x[0]), float(x[-1]))
     axis.set_xlabel("x (µm)")
-    axis.set_ylabel(f"{ELEMENT}, photons per coarse pixel")
+    axis.set_ylabel(f"{ELEMENT}, photons per measured pixel")
     axis.set_title(
         f"along the dashed line, y = {float(enhanced.grid.slow.centers_um[row]):g} µm", fontsize=10
     )

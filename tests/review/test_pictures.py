@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -121,6 +122,21 @@ def test_axes_have_the_names_of_the_beamline_and_there_is_one_scale_bar():
     assert "a survey\nK: 88 % inside the 90 % interval" in said
     assert sum("6 % not trusted (hatched)" in text for text in said) == 1
     assert sum("all of it trusted" in text for text in said) == 1
+
+
+def test_what_is_said_above_the_maps_lies_within_the_picture():
+    figure = Figure(layout="constrained")
+    verdict = "rescan 0cbd9d11: " + "; ".join(
+        f"{name}: 88 % inside the 90 % interval, +0.4 dB over bicubic: collect pairs"
+        for name in ("Si", "Mg", "K", "Fe", "Ca")
+    )
+    draw_into(figure, view(notes=[verdict] * 4))
+    FigureCanvasAgg(figure).draw()
+    assert figure._suptitle is not None
+    said = figure._suptitle.get_window_extent()
+    assert said.x0 >= 0
+    assert said.x1 <= figure.bbox.x1
+    assert said.y0 >= max(axis.bbox.y1 for axis in figure.axes)
 
 
 def test_one_element_is_drawn_alone():

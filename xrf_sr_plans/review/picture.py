@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ _TALLEST = 1.6
 _DIGIT_INCHES, _NUMBER_INCHES = 0.075, 0.12
 """Width of a digit and height of a number at `_NUMBER_POINTS`, halo included."""
 _NUMBER_POINTS = 7.5
+_TITLE_POINTS = 10
 
 
 def draw_survey(view: SurveyView, path: Path | str) -> Path:
@@ -98,9 +100,13 @@ def draw_into(
     rows = [name for name in view.elements if elements is None or name in elements]
     shape = min(extent.height_um / extent.width_um, _TALLEST)
     figure.clear()
-    height = len(rows) * (0.5 + _MAP_INCHES * shape) + 1.0 + 0.2 * len(view.notes)
+    width = _COLUMN_INCHES * max(len(layers), 1) if resize else figure.get_figwidth()
+    # Characters are about half as wide as they are high.
+    most = int(72 * width / (0.55 * _TITLE_POINTS))
+    head = "\n".join(textwrap.fill(line, most) for line in (view.title, *view.notes)).strip()
+    height = len(rows) * (0.5 + _MAP_INCHES * shape) + 1.0 + 0.2 * head.count("\n")
     if resize:
-        figure.set_size_inches(_COLUMN_INCHES * max(len(layers), 1), height)
+        figure.set_size_inches(width, height)
     axes = figure.subplots(len(rows), max(len(layers), 1), squeeze=False)
     x_um, y_um = (extent.x_low_um, extent.x_high_um), (extent.y_low_um, extent.y_high_um)
     for axis in axes.flat:
@@ -135,8 +141,8 @@ def draw_into(
         side.set_major_locator(AutoLocator())
     corner.tick_params(labelsize=7)
     _draw_scale_bar(axes[0, 0], extent)
-    if view.title or view.notes:
-        figure.suptitle("\n".join([view.title, *view.notes]).strip(), fontsize=11)
+    if head:
+        figure.suptitle(head, fontsize=_TITLE_POINTS)
 
 
 def _draw_map(
