@@ -286,9 +286,11 @@ def all_of(told: Connection) -> list[str]:
 def test_writers_that_are_killed_at_any_point_leave_the_store_whole(tmp_path: Path) -> None:
     """Two processes write at once; one of them is killed again and again."""
     chance = random.Random(1)
-    told: list[str] = []
+    # What is imported here need not be by each process.
+    told = [put(PairStore(tmp_path), "before", seed=900_000)]
     other, others = writer(tmp_path, "other", 500_000)
     try:
+        assert others.poll(60)
         for number in range(15):
             process, pipe = writer(tmp_path, f"w{number}", 1000 * number)
             time.sleep(chance.uniform(0.0, 0.15))
@@ -304,7 +306,7 @@ def test_writers_that_are_killed_at_any_point_leave_the_store_whole(tmp_path: Pa
     pairs = {pair.pair_uid: pair for pair in PairStore(tmp_path).pairs()}
     # What was told to be in is in.
     assert set(told) <= set(pairs)
-    assert len(told) > 20
+    assert len(told) > 10
     by_sample = {(pair.sample, pair.split) for pair in pairs.values()}
     assert len(by_sample) == len({sample for sample, _ in by_sample})
     # And it goes on.

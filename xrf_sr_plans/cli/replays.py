@@ -55,6 +55,10 @@ DwellOption = Annotated[
 FormatOption = Annotated[
     str, typer.Option(help="Layout of the maps' files: nexus, maps, pyxrf or ome-tiff.")
 ]
+PairsOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the pair store that pairs and rescans enter; without it, none."),
+]
 PicturesOption = Annotated[bool, typer.Option(help="Whether to draw a picture of each map.")]
 
 
@@ -92,6 +96,7 @@ def replay(
     ] = "",
     format: FormatOption = "nexus",
     pictures: PicturesOption = True,
+    pairs: PairsOption = None,
     again: Annotated[bool, typer.Option(help="Replay also what the journal says is done.")] = False,
 ) -> None:
     """Run the analysis again on stored runs and files, and print the digests of the results."""
@@ -113,6 +118,7 @@ def replay(
         ),
         format=format,
         pictures=pictures,
+        pairs=None if pairs is None else str(pairs),
     )
     with _shown_progress() as progress:
         report = replay_all(
@@ -126,6 +132,8 @@ def replay(
             progress=progress,
         )
     _print_summary(report, out)
+    if pairs is not None:
+        _print_pairs(pairs)
     if report.failures:
         raise typer.Exit(1)
 
@@ -153,6 +161,7 @@ def watch(
     ] = False,
     format: FormatOption = "nexus",
     pictures: PicturesOption = True,
+    pairs: PairsOption = None,
 ) -> None:
     """Enhance the runs and files of a folder as they are finished, until Ctrl-C."""
     from rich.console import Console
@@ -175,6 +184,7 @@ def watch(
         ),
         format=format,
         pictures=pictures,
+        pairs=None if pairs is None else str(pairs),
     )
     failures: dict[str, str] = {}
 
@@ -254,6 +264,17 @@ def print_report(report: UnitReport, console: Console) -> None:
         if run.reason:
             console.print(f"  {run.reason}", soft_wrap=True, markup=False)
         console.print(f"  digest {run.digest}", soft_wrap=True, markup=False)
+
+
+def _print_pairs(folder: Path) -> None:
+    from rich.console import Console
+
+    from xrf_sr_plans.store.pairs import PairStore
+
+    known = PairStore(folder).known_pairs()
+    usable = sum(not pair.problem for pair in known)
+    line = f"{len(known)} pairs in {folder}, {usable} of them can be learnt from"
+    Console(stderr=True).print(line, soft_wrap=True, markup=False)
 
 
 def _print_summary(report: BatchReport, out: Path | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from xrf_sr_plans.callbacks.result_run import package_versions
-from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.config import AnalysisSettings, folder_flaw
 from xrf_sr_plans.errors import XrfSrError
 from xrf_sr_plans.maps.files import FILE_READERS, ReadOptions
 from xrf_sr_plans.maps.files.photons import LONGEST_DWELL_MS
@@ -48,6 +48,8 @@ class ReplayOptions:
     """Whether each enhanced map is written to a file."""
     format: str = "nexus"
     """Layout of that file (`store.exports.FORMATS`)."""
+    pairs: str | None = None
+    """Folder of the pair store that pairs and rescans among the runs enter; None: nothing does."""
 
     @property
     def file_reader(self) -> str | None:
@@ -80,13 +82,18 @@ class ReplayOptions:
             "" if self.dwell_ms is None else _DWELL_MS.flaw("dwell_ms", self.dwell_ms),
         )
         format_for("", self.format)
+        if self.pairs is not None:
+            check("replay", folder_flaw("pairs", self.pairs))
 
     @property
     def for_replay(self) -> ReplayOptions:
-        """The same, but nothing that is replayed joins the ledger or the pairs of live runs."""
-        names = ("pair_dir", "ledger_dir", "log_file", "log_level", "log_format")
-        nowhere: dict[str, None] = dict.fromkeys(names)
-        return replace(self, settings=self.settings.model_copy(update=nowhere))
+        """The same, but nothing that is replayed joins the ledger or the pairs of live runs.
+
+        Pairs enter the store `pairs`, where one is given.
+        """
+        names = ("ledger_dir", "log_file", "log_level", "log_format")
+        changed = {**dict.fromkeys(names), "pair_dir": self.pairs}
+        return replace(self, settings=self.settings.model_copy(update=changed))
 
     @property
     def checksum(self) -> str:
@@ -131,6 +138,11 @@ class ReplayOptions:
             return True
         own = start["xrf_sr"].get("analysis")
         return own is not None and (not isinstance(own, Mapping) or own.get("enhance", True))
+
+    def recorded(self, start: Mapping[str, Any]) -> bool:
+        """Return whether a map run is given to the analysis for the pair that it is part of."""
+        purpose = start["xrf_sr"].get("purpose")
+        return self.pairs is not None and purpose in ("pair_coarse", "pair_fine", "fine")
 
     def why_not_foreign(self, start: Mapping[str, Any]) -> str:
         """Return in words why a run of other people is not replayed, or ""."""

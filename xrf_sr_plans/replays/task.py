@@ -96,7 +96,9 @@ def replay_unit(unit: Unit, options: ReplayOptions, out: str | None) -> UnitRepo
         made = analyse(_documents(unit, options), options.settings, options.request_of)
         files = {} if out is None else written(made, Path(out), options, unit)
         reports = _reports(made, files)
-        if not reports:
+        # Maps that are only assembled have no result, and may be part of a pair.
+        assembled = options.pairs is not None and made.summaries
+        if not reports and not assembled:
             error = "there is no map in it that could be analyzed"
     except Exception as problem:  # noqa: BLE001 - one bad run must not cost the thousand others
         error = in_words(problem)

@@ -136,7 +136,9 @@ def why_left_alone(run: StoredRun, options: ReplayOptions) -> str:
 def _asks(run: StoredRun, options: ReplayOptions) -> bool:
     if not run.start or kind_of_run(run.start) == "":
         return True
-    return kind_of_run(run.start) == "map" and options.enhanced(run.start)
+    if kind_of_run(run.start) != "map":
+        return False
+    return options.enhanced(run.start) or options.recorded(run.start)
 
 
 def _group(run: StoredRun) -> tuple[str, str]:
