@@ -106,7 +106,9 @@ class AnalysisChain:
         self._preview = preview
         self._backlog = backlog
         self._warm_up = warm_up
-        self._enhance = SuperResolution(self.settings, fallback_reason)
+        self._enhance = SuperResolution(
+            self.settings, fallback_reason, self.settings.ledger_dir or scratch_dir
+        )
         self._pick = RoiPicker()
         self._index = RunIndex(wants_analysis, MAX_FOLLOWED_RUNS)
         # In the order of their latest documents.
@@ -198,7 +200,7 @@ class AnalysisChain:
         grid = ScanGrid.from_start_stop(0, 15, 16, 0, 15, 16)
         flat = ElementalMaps.from_arrays(np.ones((len(elements), 16, 16)), grid, elements)
         try:
-            self._pick(self._enhance(flat, run.request), run.request, "")
+            self._pick(self._enhance(flat, run.request, survey_of(run.start)), run.request, "")
         except Exception as error:  # noqa: BLE001 - the map itself will fail likewise and tell why
             logger.info("warming up: %s", error)
 
@@ -248,7 +250,7 @@ class AnalysisChain:
                 maps, as_flown = rows_for(maps, request.factor), maps
                 if maps is not as_flown:
                     notes.append(f"pixels of rows were summed for factor {request.factor}")
-                enhanced = self._enhance(maps, request)
+                enhanced = self._enhance(maps, request, survey_of(run.start))
                 notes += enhanced.dataset.attrs.get("data_notes", ())
                 halfway = time.perf_counter()
                 picking = request.model_copy(update={"rescans": run.rescans})
@@ -377,6 +379,12 @@ class _Pace:
     def leaves_time(self, rows_left: int) -> bool:
         # With a margin, as the next preview covers more rows than the last one.
         return rows_left * self._row_s > 1.5 * self._preview_s
+
+
+def survey_of(start: Mapping[str, Any]) -> str:
+    """Return the uid of the survey that a map belongs to; "" where it is a map on its own."""
+    metadata = start.get("xrf_sr")
+    return str(metadata.get("survey_uid") or "") if isinstance(metadata, Mapping) else ""
 
 
 def _failed(start: Mapping[str, Any], reason: str) -> AnalysedMap:

@@ -231,7 +231,7 @@ def test_training_stops_where_nothing_held_out_gets_better(tmp_path):
     assert state.waited() == 3
 
 
-def test_the_candidate_has_a_card_that_says_what_it_learnt_from(tmp_path):
+def test_the_candidate_has_a_card_that_says_what_it_learnt_from(tmp_path, quick_calibration):
     start = made_model(tmp_path)
     folder = made_store(tmp_path / "pairs", range(4), side=64)
     settings = LearningSettings(

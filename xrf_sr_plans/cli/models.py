@@ -37,8 +37,13 @@ def train(
     real_maps: Annotated[Path | None, typer.Option(help="Folder of measured maps.")] = None,
     method: Annotated[
         str,
-        typer.Option(help="'supervised'; to adapt a model, 'self-supervised' or 'unpaired'."),
+        typer.Option(
+            help="'supervised'; to adapt a model, 'paired', 'self-supervised' or 'unpaired'."
+        ),
     ] = "supervised",
+    pairs: Annotated[
+        Path | None, typer.Option(help="Pair store to learn from: method 'paired'.")
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option(
@@ -61,10 +66,13 @@ def train(
     root_map: RootMapFlag = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any field of TrainingConfig or AdaptationConfig: steps=600."),
+        typer.Option(
+            "--set",
+            help="Any field of TrainingConfig, AdaptationConfig or LearningSettings: steps=600.",
+        ),
     ] = None,
 ) -> None:
-    """Train a network, or adapt one to a sample of which there are no pairs."""
+    """Train a network, go on with pairs of your own, or adapt one to a sample without pairs."""
     from pydantic import ValidationError
 
     from xrf_sr_plans.training.training_config import TrainingConfig
@@ -79,8 +87,13 @@ def train(
         key=key,
         root_map=root_map,
     )
-    if method not in ("supervised", "self-supervised", "unpaired"):
-        raise ConfigError(f"method is {method!r}; supervised, self-supervised or unpaired")
+    if method not in ("supervised", "paired", "self-supervised", "unpaired"):
+        raise ConfigError(f"method is {method!r}; supervised, paired, self-supervised or unpaired")
+    if pairs is not None or method == "paired":
+        if pairs is None or method not in ("supervised", "paired") or maps or fine or real_maps:
+            raise ConfigError("--pairs FOLDER goes with --method paired, and with no maps")
+        _learn({"pairs": pairs, "out": out, "start": start} | settings)
+        return
     if method != "supervised":
         asked = {"out": out, "method": method, "start": start, "maps": maps or (), "fine": fine}
         asked |= {"reader": reader, "known": how}
@@ -105,6 +118,30 @@ def train(
     except ValidationError as error:
         raise ConfigError(f"training settings: {error}") from error
     run_training(config)
+
+
+def _learn(given: dict[str, object]) -> None:
+    from pydantic import ValidationError
+    from rich.console import Console
+
+    from xrf_sr_plans.learning.train_on_pairs import LearningSettings, train_on_pairs
+    from xrf_sr_plans.sr.registry import read_card
+
+    try:
+        config = LearningSettings.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"settings of the training: {error}") from error
+    path = train_on_pairs(config)
+    facts = read_card(path).training
+    lines = [
+        f"{facts['gain on held-out pairs, dB']:+.2f} dB on held-out pairs,"
+        f" {facts['gain on phantoms, dB']:+.2f} dB on phantoms, after {facts['best step']} steps",
+        f"held out are {facts['pairs']['held out are']}",
+        "whether it is better all in all: xrf-sr learn",
+        f"select it with the setting model = {str(path)!r}",
+    ]
+    for line in lines:
+        Console().print(line, soft_wrap=True, markup=False)
 
 
 def _adapt(given: dict[str, object]) -> None:

@@ -8,6 +8,7 @@ import typer
 
 import xrf_sr_plans
 from xrf_sr_plans.cli.demo import demo
+from xrf_sr_plans.cli.learning import learn, models_app
 from xrf_sr_plans.cli.maps import enhance, evaluate, export, readers
 from xrf_sr_plans.cli.models import calibrate, hallucinate, train
 from xrf_sr_plans.cli.pairs import pairs_app
@@ -24,10 +25,11 @@ app = typer.Typer(
 )
 for _command in (
     *(replay, watch, demo, evaluate, enhance, readers, export),
-    *(train, calibrate, hallucinate, status, page),
+    *(train, learn, calibrate, hallucinate, status, page),
 ):
     app.command()(_command)
 app.add_typer(pairs_app, name="pairs")
+app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
 
 

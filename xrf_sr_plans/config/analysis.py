@@ -24,7 +24,8 @@ class AnalysisSettings(Section):
     """
 
     model: str | None = None
-    """Name of a model or a weights file; without it, the model that ships with the package."""
+    """Name of a model, a weights file, or "registry:FOLDER" for the model that is in use there
+    when a survey begins; without it, the model that ships with the package."""
     device: str | None = None
     """Torch device such as "cpu" or "cuda:0"; without it, a GPU if there is one, else the CPU."""
     hang_timeout_s: float = Field(default=120.0, gt=0, le=86_400, allow_inf_nan=False)

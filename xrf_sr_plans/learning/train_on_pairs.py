@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ from xrf_sr_plans.training.training_config import OURS
 
 logger = logging.getLogger(__name__)
 SUFFIX = "-paired"
-"""What the name of a model that learnt from pairs ends with."""
+"""What the name of a model that learnt from pairs ends with, before the number of its version."""
 SHIPPED_LIMIT = "trained on simulated measurements only"
 """How that limit in a card begins which isn't true any more."""
 
@@ -108,7 +109,7 @@ def train_on_pairs(settings: LearningSettings, lessons: Lessons | None = None) -
         settings.out / "training.safetensors",
         team,
     )
-    target = settings.out / f"{card.name.removesuffix(SUFFIX)}{SUFFIX}.safetensors"
+    target = settings.out / f"{_base_name(card)}{SUFFIX}.safetensors"
     if team.leads:
         _write_weights(network, target)
         _write_card(target, card, settings, lessons, state)
@@ -116,6 +117,11 @@ def train_on_pairs(settings: LearningSettings, lessons: Lessons | None = None) -
         calibrate_candidate(target, lessons.pairs, n_per_family=settings.calibrate_per_family)
     team.leave()
     return target
+
+
+def _base_name(card: ModelCard) -> str:
+    """Return the name of a model without what learning adds to it."""
+    return re.sub(rf"({SUFFIX})?(-\d{{4,}})?$", "", card.name)
 
 
 def _refuse_nothing(lessons: Lessons, folder: Path) -> None:
@@ -178,7 +184,7 @@ def _write_card(
         name=path.stem,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         architecture=start.architecture,
-        summary=f"{start.name.removesuffix(SUFFIX)}, gone on with pairs of a beamline's own",
+        summary=f"{_base_name(start)}, gone on with pairs of a beamline's own",
         data=start.data,
         training=facts,
         limits=limits,

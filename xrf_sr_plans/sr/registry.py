@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from xrf_sr_plans.errors import MissingExtraError, ModelError
 from xrf_sr_plans.sr.intervals import Calibration
 from xrf_sr_plans.sr.model_files import bounded, read_object, read_sealed, write_sealed
+from xrf_sr_plans.sr.model_versions import registry_of
 from xrf_sr_plans.sr.trust_boundary import read_boundary
 
 if TYPE_CHECKING:
@@ -78,11 +79,16 @@ class ModelCard(BaseModel):
 def model_path(model: str | Path | None) -> Path:
     """Return the safetensors file of a shipped model's name, or of a path.
 
+    ``registry:FOLDER`` stands for the model that is in use there (`sr.model_versions`).
+
     Raises
     ------
     ModelError
         No such model.
     """
+    versions = registry_of(model)
+    if versions is not None:
+        return versions.path()
     text = str(model) if model is not None else DEFAULT_MODEL
     if _NAME.fullmatch(text) and not text.endswith(".safetensors"):
         path = WEIGHTS / f"{text}.safetensors"
