@@ -29,6 +29,7 @@ from xrf_sr_plans.sr.registry import WEIGHTS, load_network, read_calibration, re
 from xrf_sr_plans.store.ledger import Entry, Ledger
 from xrf_sr_plans.store.pairs import PairStore
 from xrf_sr_plans.store.pairs.map_file import FOLDER
+from xrf_sr_plans.store.pairs.older import older_pairs
 from xrf_sr_plans.store.pairs.pair_log import NAME, line_of
 from xrf_sr_plans.store.predictions import Predictions
 
@@ -150,10 +151,29 @@ def pair_subjects(folder: Path) -> list[Subject]:
         known = [(one.problem, one.contents) for one in pairs.known_pairs()]
         return known, list(pairs.pairs()), pairs.waiting(), pairs.version
 
+    old = _older_pair(folder / "older")
+
+    def read_older() -> object:
+        return list(older_pairs(folder / "older"))
+
     return [
+        _file_subject("older pairs npz", old, read_older, mutated_prediction),
+        _file_subject("older pairs json", old.with_suffix(".json"), read_older, mutated_json),
         _file_subject("log of pairs", log, read_all, _mutated_log),
         _file_subject("map of a pair", path, read_all, mutated_bytes),
     ]
+
+
+def _older_pair(folder: Path) -> Path:
+    """Write a pair as earlier versions did; return its map's archive."""
+    maps, home = _maps(step_um=1.0), folder / "p1"
+    home.mkdir(parents=True)
+    (home / "pair.json").write_text("{}")
+    names = ("counts", "i0", "live_time_s", "coverage")
+    np.savez_compressed(home / "map-0.npz", **{name: maps.dataset[name].values for name in names})
+    facts = {"position": 0, "factor": 1, "elements": maps.elements, "attrs": maps.attrs}
+    (home / "map-0.json").write_text(json.dumps({**facts, "grid": maps.grid.to_dict()}))
+    return home / "map-0.npz"
 
 
 def _mutated_log(rng: Rng, content: bytes) -> bytes:

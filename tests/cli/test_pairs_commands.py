@@ -126,6 +126,22 @@ def test_a_sample_is_renamed(store: Path) -> None:
     assert "leaf of oak" in ran("list", store)
 
 
+def test_pairs_are_registered_again_and_what_waits_is_taken_as_it_is(store: Path) -> None:
+    pairs = PairStore(store)
+    (known,) = pairs.known_pairs()
+    uid = known.record.pair_uid
+    pairs.finish(uid, {}, sample="leaf 3", source="file", problem="an old verdict")
+    assert f"pair {uid}: usable" in ran("register", store, "all")
+    assert pairs.pair(uid).registration[0].factor == 2
+    for stored in pairs.maps(uid)[::-1]:
+        maps = stored.maps
+        maps.dataset["counts"] += 1
+        pairs.save_map("cut-off", 2 * stored.position, stored.factor, maps, stored.origin)
+    assert "pair cut-off waits for more maps than 2" in ran("list", store)
+    assert "pair cut-off: usable" in ran("register", store, "cut")
+    assert len(list(pairs.pairs())) == 2
+
+
 def test_what_is_not_there_is_refused_in_one_line(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from bluesky import RunEngine
 
+from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.errors import ConfigError, FileFormatError
 from xrf_sr_plans.physics.resample import block_mean
+from xrf_sr_plans.plans.pair import acquire_pair
 from xrf_sr_plans.store.pairs import PairStore
 from xrf_sr_plans.store.pairs.add_pair import add_pair
 
@@ -82,3 +85,46 @@ def test_files_that_make_no_pair_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="doesn't say where its pixels lie"):
         add_pair(tmp_path / "bare.npz", fine, tmp_path / "pairs")
     assert not (tmp_path / "pairs").exists()
+
+
+@pytest.mark.slow
+def test_two_runs_in_a_catalog_make_a_pair_of_the_sample_that_they_name(tmp_path: Path) -> None:
+    pytest.importorskip("tiled.server.app")
+    pytest.importorskip("bluesky_tiled_plugins")
+    from xrf_sr_plans.store.tiled import embedded_catalog, safe_writer
+
+    folder, run_engine = tmp_path / "catalog", RunEngine({"sample_name": "leaf 3"})
+    with embedded_catalog(folder) as client:
+        writer = safe_writer(client, tmp_path / "backup")
+        run_engine.subscribe(writer)
+        beamline = make_beamline(flux_ph_s=None)
+        uids = run_engine(
+            acquire_pair(beamline, width_um=12, height_um=10, fine_step_um=0.5, dwell_ms=50)
+        )
+        assert writer.close(30)
+    add_pair(f"{folder}#{uids[0]}", f"{folder}#{uids[1]}", tmp_path / "pairs")
+    (pair,) = PairStore(tmp_path / "pairs").pairs()
+    assert (pair.sample, pair.source) == ("leaf 3", "file")
+    assert pair.fine.maps.grid.shape == (20, 24)
+    assert pair.fine.origin.run_uid == uids[1]
+    with pytest.raises(FileFormatError, match="no such run"):
+        add_pair(f"{folder}#{uids[0]}", f"{folder}#other", tmp_path / "pairs")
+
+
+def test_rows_and_squares_make_a_pair(tmp_path: Path) -> None:
+    y = -30 + STEP / 2 + 2 * STEP * np.arange(48)
+    np.savez(
+        tmp_path / "rows.npz",
+        maps=FINE.reshape(2, 48, 2, 128).sum(axis=2),
+        elements=["Fe", "Zn"],
+        units="counts",
+        dwell_ms=20.0,
+        x_um=200 + STEP * np.arange(128),
+        y_um=y,
+    )
+    add_pair(tmp_path / "rows.npz", write_fine(tmp_path / "f.npz"), tmp_path / "pairs")
+    (pair,) = PairStore(tmp_path / "pairs").pairs()
+    (stored,) = pair.coarse
+    assert (stored.factor, stored.maps.attrs["sampling"]) == (2, "rows")
+    assert stored.maps.grid.shape == (48, 128)
+    assert stored.maps.attrs["step_um"] == 2 * STEP

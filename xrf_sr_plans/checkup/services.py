@@ -22,8 +22,9 @@ def service_findings(settings: Settings) -> Iterator[Finding]:
     yield _tried("analysis.device", lambda: _torch_device(settings.analysis.device))
     places = {name: getattr(settings.analysis, name) for name in _PLACES}
     for name, place in places.items():
+        look = _pairs if name == "pair_dir" else _folder
         if place is not None:
-            yield _tried(f"analysis.{name}", lambda place=place: _folder(place))
+            yield _tried(f"analysis.{name}", lambda look=look, place=place: look(place))
     yield _tried("store.where", lambda: _store(settings.store.where))
     yield _tried("queue", lambda: _queue(settings.queue))
     yield _tried("log.file", lambda: _log(settings))
@@ -50,6 +51,14 @@ def _tried(part: str, look: Callable[[], str]) -> Finding:
     thread.start()
     thread.join(_PATIENCE_S)
     return found[0] if found else Finding(part, "fails", f"no answer within {_PATIENCE_S:g} s")
+
+
+def _pairs(folder: str) -> str:
+    from xrf_sr_plans.store.pairs import PairStore
+
+    said, known = _folder(folder), PairStore(folder).known_pairs()
+    usable = sum(not pair.problem for pair in known)
+    return f"{said}; {len(known)} pairs, {usable} of them can be learnt from" if known else said
 
 
 def _model(model: str | None) -> str:

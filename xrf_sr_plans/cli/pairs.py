@@ -260,6 +260,34 @@ def rename_sample(
     _say(f"{sample} is {to} from now on ({split})")
 
 
+@pairs_app.command("register")
+def register_pairs(
+    store: StoreArgument,
+    uid: Annotated[str, typer.Argument(metavar="UID|all", help="Uid of the pair, or 'all'.")],
+) -> None:
+    """Register and judge pairs again, such as those of an earlier version.
+
+    A pair that waits for more maps is taken with those that it has.
+    """
+    from xrf_sr_plans.store.pairs.complete import complete
+
+    pairs = _opened(store)
+    waiting = [found for found in pairs.waiting() if found.startswith(uid)]
+    if uid != "all" and len(waiting) == 1:
+        complete(pairs, waiting[0])
+        chosen = waiting
+    else:
+        known = pairs.known_pairs()
+        chosen = [_uid_of(pairs, uid)] if uid != "all" else [one.record.pair_uid for one in known]
+        for one in chosen:
+            record = pairs.known_pair(one).record
+            complete(pairs, one, source=record.source, sample=record.sample)
+    for one in chosen:
+        found = pairs.known_pair(one)
+        _say(f"pair {one}: {found.problem or 'usable'}")
+    _say(f"the version is {pairs.version}")
+
+
 @pairs_app.command("convert")
 def convert_pairs(
     store: StoreArgument,

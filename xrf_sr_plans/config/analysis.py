@@ -39,7 +39,8 @@ class AnalysisSettings(Section):
     threads: int = Field(default=1, ge=1, le=1024)
     """Number of CPU threads for the network."""
     pair_dir: Place | None = None
-    """Folder of the pair store; without it, pairs are not recorded."""
+    """Folder of the pair store, which pairs enter and rescans with the part of the survey's map
+    that they cover; without it, they don't."""
     result_dir: Place | None = None
     """Folder for HDF5 files of results with more than 256 x 256 pixels; without it, results of any
     size stay in their documents."""

@@ -29,6 +29,9 @@ NAME = "log.jsonl"
 MAX_LINE_BYTES = 2**24
 """Longest line; a registration that knows the drift of a thousand rows has 50 kB."""
 
+MAX_BYTES = 2**28
+"""Largest log, which is held in memory: some ten thousands of pairs."""
+
 _HEAD, _BETWEEN = b'{"check":"', b'","record":'
 _CHECK_DIGITS = 16
 _BODY = len(_HEAD) + _CHECK_DIGITS + len(_BETWEEN)
@@ -147,6 +150,9 @@ class PairLog:
         except OSError as error:
             raise FileFormatError(f"{self.path}: {in_words(error)}") from error
         with file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise FileFormatError(f"{self.path}: {size} bytes; at most {MAX_BYTES} are read")
             file.seek(begin)
             end = begin
             while line := self._line(file, end):
@@ -209,11 +215,15 @@ class _Locked:
 
         Raises
         ------
+        FileFormatError
+            The log would become longer than what is read.
         OSError
             The disk is full.
         """
         text = b"".join(line_of(record.model_dump_json().encode()) for record in records)
         end = self._without_torn_line()
+        if end + len(text) > MAX_BYTES:
+            raise FileFormatError(f"{self._path}: full, it has {end} bytes; begin another store")
         try:
             self._file.write(text)
             self._file.flush()
