@@ -30,7 +30,8 @@ from xrf_sr_plans.training.paired_loss import (  # noqa: E402
     paired_loss,
     paired_tensors,
 )
-from xrf_sr_plans.training.paired_training import PairedSettings, learn_from_pairs  # noqa: E402
+from xrf_sr_plans.training.paired_settings import PairedSettings  # noqa: E402
+from xrf_sr_plans.training.paired_training import learn_from_pairs  # noqa: E402
 
 QUICK = {
     "steps": 6,

@@ -38,12 +38,7 @@ from xrf_sr_plans.sr.registry import (
 from xrf_sr_plans.sr.trust_boundary import read_boundary, write_boundary
 from xrf_sr_plans.store.pairs import PairStore, StoredPair
 from xrf_sr_plans.training.calibrate_model import calibrate_model
-from xrf_sr_plans.training.paired_training import (
-    PairedSettings,
-    TrainingState,
-    learn_from_pairs,
-)
-from xrf_sr_plans.training.team import Team
+from xrf_sr_plans.training.paired_settings import PairedSettings
 from xrf_sr_plans.training.training_config import OURS
 
 logger = logging.getLogger(__name__)
@@ -89,6 +84,9 @@ def train_on_pairs(settings: LearningSettings, lessons: Lessons | None = None) -
     ModelError
         No such model, or one that can't be gone on with.
     """
+    from xrf_sr_plans.training.paired_training import learn_from_pairs
+    from xrf_sr_plans.training.team import Team
+
     path = model_path(settings.start)
     card = read_card(path)
     if card.architecture.kind not in OURS:
@@ -156,9 +154,9 @@ def _write_card(
     start: ModelCard,
     settings: LearningSettings,
     lessons: Lessons,
-    state: TrainingState,
+    state: Any,
 ) -> None:
-    best = state.best_judgement
+    best = state.chosen
     held_out = "parts of the areas that were learnt from" if lessons.by_area else "other samples"
     facts: dict[str, Any] = {
         "start": {"name": start.name, "sha256": start.sha256},
@@ -173,6 +171,7 @@ def _write_card(
         },
         "steps": state.step,
         "best step": best.step,
+        "share of the way": best.share,
         "gain on held-out pairs, dB": round(best.pairs_db, 4),
         "gain on phantoms, dB": round(best.phantoms_db, 4),
     }
