@@ -109,11 +109,11 @@ class AnalysisChain:
         self._enhance = SuperResolution(
             self.settings, fallback_reason, self.settings.ledger_dir or scratch_dir
         )
-        self._pick = RoiPicker()
+        self._pick = RoiPicker(self.settings.pair_dir)
         self._index = RunIndex(wants_analysis, MAX_FOLLOWED_RUNS)
         # In the order of their latest documents.
         self._runs: OrderedDict[str, MapAssembler | AnalysedMap | _Outcomes] = OrderedDict()
-        self._choose = SurveyChoice()
+        self._choose = SurveyChoice(pick=self._pick)
         self._pace = _Pace()
         self._warmed: set[tuple[int, int]] = set()
         if emit is not None or self.settings.ledger_dir:
@@ -121,7 +121,7 @@ class AnalysisChain:
 
             verification = Verification(self.settings.ledger_dir, emit, scratch=scratch_dir)
             self.consumers.append(verification)
-            self._choose = SurveyChoice(verification.predictions.recall)
+            self._choose = SurveyChoice(verification.predictions.recall, pick=self._pick)
         self._composites: Composites | None = None
         if emit is not None:
             from xrf_sr_plans.callbacks.composites import Composites
@@ -200,7 +200,8 @@ class AnalysisChain:
         grid = ScanGrid.from_start_stop(0, 15, 16, 0, 15, 16)
         flat = ElementalMaps.from_arrays(np.ones((len(elements), 16, 16)), grid, elements)
         try:
-            self._pick(self._enhance(flat, run.request, survey_of(run.start)), run.request, "")
+            enhanced = self._enhance(flat, run.request, survey_of(run.start))
+            self._pick(enhanced, run.request, "", flat)
         except Exception as error:  # noqa: BLE001 - the map itself will fail likewise and tell why
             logger.info("warming up: %s", error)
 
@@ -254,7 +255,7 @@ class AnalysisChain:
                 notes += enhanced.dataset.attrs.get("data_notes", ())
                 halfway = time.perf_counter()
                 picking = request.model_copy(update={"rescans": run.rescans})
-                picked = self._pick(enhanced, picking, builder.uid)
+                picked = self._pick(enhanced, picking, builder.uid, maps)
                 regions = list(picked.regions)
                 notes += picked.notes
                 forecast = picked.forecast.to_dict() if picked.forecast else None

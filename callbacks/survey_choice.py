@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from xrf_sr_plans.callbacks.digest import digest
 from xrf_sr_plans.callbacks.result_run import (
     NAMESPACE,
@@ -132,15 +134,25 @@ class SurveyChoice:
         is in memory counts.
     most_bytes
         Largest size of the tiles that are kept in memory.
+    pick
+        Picks the regions of all tiles as one map; None: a picker that knows no pair store.
     """
 
-    def __init__(self, recall: Recall | None = None, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(
+        self,
+        recall: Recall | None = None,
+        most_bytes: int = MOST_BYTES,
+        *,
+        pick: RoiPicker | None = None,
+    ) -> None:
         self._recall = recall or (lambda uid: None)
         self._most_bytes = most_bytes
-        self._pick = RoiPicker()
+        self._pick = pick or RoiPicker()
         self._survey_uid = ""
         # None: the tile has no enhanced map, as where none of its pixels was measured.
         self._tiles: dict[str, EnhancedMaps | None] = {}
+        # Photons per coarse pixel (element, y, x), where areas for pairs are to be chosen.
+        self._counts: dict[str, np.ndarray] = {}
 
     def __call__(self, analysed: AnalysedMap) -> ChosenRegions | None:
         """Take a map, and return the choice where it is the last of several tiles of a survey."""
@@ -159,12 +171,16 @@ class SurveyChoice:
             logger.info("choice of survey %s failed", survey_uid, exc_info=True)
             return replace(chosen, reason=in_words(error))
         finally:
-            self._tiles.clear()
+            self._clear()
+
+    def _clear(self) -> None:
+        self._tiles.clear()
+        self._counts.clear()
 
     def _keep(self, survey_uid: str, analysed: AnalysedMap) -> None:
         if survey_uid != self._survey_uid:
             self._survey_uid = survey_uid
-            self._tiles.clear()
+            self._clear()
         # Imported here, because it loads SciPy and scikit-image, which chains of maps that are only
         # assembled don't need.
         from xrf_sr_plans.callbacks.verification import prediction_of
@@ -173,6 +189,10 @@ class SurveyChoice:
         # As it is remembered for another process, which has to choose the same.
         enhanced = None if analysed.enhanced is None else rounded(prediction_of(analysed))
         self._tiles[analysed.source_uid] = enhanced
+        if analysed.request.pair_areas is not None and analysed.maps is not None:
+            from xrf_sr_plans.rois.area_content import coarse_counts
+
+            self._counts[analysed.source_uid] = coarse_counts(analysed.maps)
         sizes = {uid: kept.dataset.nbytes if kept else 0 for uid, kept in self._tiles.items()}
         excess = sum(sizes.values()) - self._most_bytes
         for uid, size in sizes.items():
@@ -195,13 +215,35 @@ class SurveyChoice:
         whole = mosaic(tiles)
         last = chosen.last
         request = last.request.model_copy(update={"rescans": last.rescans})
-        picked = self._pick(whole, request, last.source_uid)
+        picked = self._pick(whole, request, last.source_uid, self._counted(whole, tiles))
         regions = [_from_its_tile(region, tiles) for region in picked.regions]
         notes = [f"{without} of {of} tiles have no enhanced map"] if without else []
+        if request.pair_areas is not None and len(self._counts) < len(tiles):
+            # They are in no file, and a process that is killed takes them with it.
+            lost = len(tiles) - len(self._counts)
+            notes.append(f"no areas for pairs in {lost} of {of} tiles: their counts are lost")
         forecast = picked.forecast.to_dict() if picked.forecast else None
         return replace(
             chosen, whole=whole, regions=regions, notes=[*notes, *picked.notes], forecast=forecast
         )
+
+    def _counted(self, whole: EnhancedMaps, tiles: Sequence[EnhancedMaps]) -> np.ndarray:
+        """Return the photons per coarse pixel of all tiles (element, y, x), NaN where unknown."""
+        rows, columns = (num // whole.factor for num in whole.grid.shape)
+        counts = np.full((len(whole.elements), rows, columns), np.nan)
+        for tile in tiles:
+            own = self._counts.get(str(tile.dataset.attrs["source_uid"]))
+            if own is None:
+                continue
+            y, x = (
+                round((inner.low_um - outer.low_um) / (inner.step_um * whole.factor))
+                for inner, outer in (
+                    (tile.grid.slow, whole.grid.slow),
+                    (tile.grid.fast, whole.grid.fast),
+                )
+            )
+            counts[:, y : y + own.shape[1], x : x + own.shape[2]] = own
+        return counts
 
 
 def _from_its_tile(region: Region, tiles: Sequence[EnhancedMaps]) -> Region:

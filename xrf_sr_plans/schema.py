@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from xrf_sr_plans.measurement import Factor, Sampling
 
@@ -181,6 +187,23 @@ Worth = Literal["targets", "signal", "uncertainty", "novelty"]
 """What a rescan can be worth: distinct targets, their signal, uncertainty, unusual composition."""
 
 
+AreaChoice = Literal["least sure", "least represented"]
+"""Where pairs are acquired: where a rescan takes most uncertainty away, or where the sample is
+least like what the pair store has."""
+
+
+class PairAreas(BaseModel):
+    """Areas that a survey chooses for pairs, in the place of regions for rescans."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size_um: float = Field(gt=0, allow_inf_nan=False)
+    """Side of each square area in um, rounded to whole coarse pixels."""
+    number: int = Field(ge=1, le=1000)
+    """How many areas are chosen at most."""
+    by: AreaChoice = "least represented"
+
+
 class AnalysisRequest(BaseModel):
     """What the analysis is asked to do with one map.
 
@@ -214,6 +237,16 @@ class AnalysisRequest(BaseModel):
     """What rescans cost; None: as many pixels as the map is enhanced to, with the map's dwell."""
     preview_every_rows: int = Field(default=0, ge=0)
     """Number of rows after which the unfinished map is enhanced each time; 0 means never."""
+    pair_areas: PairAreas | None = None
+    """Areas for pairs that are chosen in the place of regions; None: regions are chosen."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out areas for pairs where there are none: other surveys' results stay the same."""
+        plain = serialized(self)
+        if plain.get("pair_areas") is None:
+            plain.pop("pair_areas", None)
+        return plain
 
 
 class TileIndex(BaseModel):

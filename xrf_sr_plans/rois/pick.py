@@ -170,14 +170,14 @@ def _shares(kind: str, targets: Targets, maps: Evidence) -> np.ndarray:
     elif kind == "signal":
         share = targets.weight * targets.signal
     else:
-        plane = _uncertainty(maps) if kind == "uncertainty" else _novelty(maps)
+        plane = uncertainty(maps) if kind == "uncertainty" else _novelty(maps)
         sums = np.pad(plane.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
         y0, y1, x0, x1 = targets.boxes.T
         share = targets.weight * (sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0])
     return share / share.sum() if share.sum() > 0 else targets.weight / targets.weight.sum()
 
 
-def _uncertainty(maps: Evidence) -> np.ndarray:
+def uncertainty(maps: Evidence) -> np.ndarray:
     """Return the variance that a rescan would take away (y, x), in units of counting noise."""
     return np.mean(
         [
