@@ -10,6 +10,7 @@ import numpy as np
 from xrf_sr_plans.errors import AssemblyError, in_our_words
 from xrf_sr_plans.maps.elemental import EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.maps.result_file import filled
 from xrf_sr_plans.maps.well_formed import checked
 from xrf_sr_plans.schema import STREAM_ENHANCED, STREAM_PREVIEW, kind_of_run
 
@@ -40,7 +41,7 @@ def _from_documents(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> Enhan
     start: Mapping[str, Any] = {}
     stream = ""
     events: dict[str, Mapping[str, Any]] = {}
-    for name, doc in checked(documents):
+    for name, doc in filled(checked(documents)):
         if name == "start":
             start = doc
         elif name == "descriptor" and doc["name"] in (STREAM_ENHANCED, STREAM_PREVIEW):

@@ -205,7 +205,7 @@ def _read(run: _Run) -> SurveyRecord | None:
     try:
         record = read_survey(run.documents)
     except XrfSrError as error:
-        # As where its arrays lie in a file.
+        # As where its arrays lie in a file that can't be read here.
         logger.warning("%s", error)
         return None
     enhanced = {uid: _lighter(maps) for uid, maps in record.enhanced.items()}
