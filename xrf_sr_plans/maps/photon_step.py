@@ -59,12 +59,15 @@ def photon_step(maps: np.ndarray) -> float | None:
     step = float(np.sum(values * photons) / np.sum(photons**2))
     if np.abs(values / step - photons).max() > TOLERANCE:
         return None
-    noise = _relative_noise(np.asarray(maps, dtype=float) / step)
+    noise = relative_noise(np.asarray(maps, dtype=float) / step)
     return step if LEAST_NOISE < noise < MOST_NOISE else None
 
 
-def _relative_noise(photons: np.ndarray) -> float:
-    """Return the variance of the noise over that of as many photons; NaN: unknown."""
+def relative_noise(photons: np.ndarray) -> float:
+    """Return the variance of the noise over that of as many photons, in smooth places.
+
+    `photons` is (element, y, x). NaN means that there are too few to tell.
+    """
     corners = (photons[:, :-1, :-1], photons[:, 1:, 1:], photons[:, :-1, 1:], photons[:, 1:, :-1])
     difference = corners[0] + corners[1] - corners[2] - corners[3]
     total = sum(corners)

@@ -34,8 +34,12 @@ class PairRegistration:
     coarse_row_shift_um, fine_row_shift_um
         How far, along the fast axis, what is measured in every second row (rows 1, 3, ...) lies
         from where the other rows would show it.
+    row_error_px
+        One standard deviation of each coarse row's displacement, the larger of x and y, in fine
+        pixels, as expected from the counts; empty: unknown.
     error_px
-        One standard deviation of a row's displacement, in fine pixels, as expected from the counts.
+        The same, as root mean square over the rows that are learnt from
+        (`checks.MOST_ROW_ERROR_PX`), or over all where there are none.
     correlation
         Correlation of both maps after all this, of the element where it is highest.
     problem
@@ -51,6 +55,7 @@ class PairRegistration:
     drift_y_um: tuple[float, ...] = ()
     coarse_row_shift_um: float = 0.0
     fine_row_shift_um: float = 0.0
+    row_error_px: tuple[float, ...] = ()
     error_px: float = math.nan
     correlation: float = math.nan
     problem: str = ""
