@@ -21,7 +21,9 @@ from xrf_sr_plans.store.jsonl import JsonlWriter
 from xrf_sr_plans.store.pairs import PairStore, StoredMap
 
 COARSE = small_grid(10, 12)
-COUNTS = np.random.default_rng(0).poisson(50 + truth(COARSE.refined(2))).astype(float)
+EXPECTED = 50 + truth(COARSE.refined(2))
+COUNTS = np.random.default_rng(0).poisson(EXPECTED).astype(float)
+COARSE_COUNTS = np.random.default_rng(1).poisson(block_mean(EXPECTED, 2)).astype(float)
 
 
 def ran(*arguments: object) -> str:
@@ -40,9 +42,11 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: Any, *arguments: ob
 
 def written(folder: Path, **more: Any) -> tuple[Path, Path]:
     """Two files of documents, of the same area."""
-    counts = block_mean(COUNTS, 2).round()
     writer = JsonlWriter(folder)
-    for grid, values, uid in ((COARSE, counts, "coarse"), (COARSE.refined(2), COUNTS, "fine")):
+    for grid, values, uid in (
+        (COARSE, COARSE_COUNTS, "coarse"),
+        (COARSE.refined(2), COUNTS, "fine"),
+    ):
         for name, doc in map_run(grid, values, uid):
             writer(name, {**doc, **more} if name == "start" else doc)
     return folder / "coarse.jsonl", folder / "fine.jsonl"
@@ -159,7 +163,7 @@ def test_pairs_of_an_earlier_version_are_refused_until_they_are_converted(
 ) -> None:
     folder = tmp_path / "old"
     for position, (grid, counts) in enumerate(
-        ((COARSE, block_mean(COUNTS, 2)), (COARSE.refined(2), COUNTS))
+        ((COARSE, COARSE_COUNTS), (COARSE.refined(2), COUNTS))
     ):
         maps = ElementalMaps.from_arrays(counts, grid, ["Fe", "Zn", "Ca"], dwell_ms=10.0)
         home = folder / "pair-1"

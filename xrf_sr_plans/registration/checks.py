@@ -30,13 +30,16 @@ LEAST_NOISE = 0.35
 CLIPPED_PIXELS, CLIPPED_TIMES = 8, 4.0
 """Pixels at the very same highest value, and how many times more than at the next lower ones, from
 which a map is clipped."""
-SATURATED_PIXELS, SATURATED_PHOTONS = 4, 30.0
-"""Pixels without a photon where at least so many are expected, from which the detector was
-saturated."""
+SATURATED_PIXELS, SATURATED_SHARE, SATURATED_PHOTONS = 4, 0.02, 30.0
+"""Number and share of pixels without a photon, among those where at least so many photons are
+expected, from which the detector was saturated."""
 SAME_BLOCKS = 0.5
 """Share of the blocks of equal fine pixels from which a fine map repeats a coarser one."""
-MOST_UNEXPLAINED = 0.25
-"""Share of an element's structure that may be left unexplained."""
+MOST_UNEXPLAINED, MOST_CHI2 = 0.35, 1.3
+"""Share of an element's structure that may be left unexplained, if the difference is more than so
+many times the noise: weak structure is lost with the noise of the fine map."""
+SWAPPED_UNEXPLAINED = 0.15
+"""The same share, where another element explains more than half of it."""
 MOST_GAIN = 1.5
 """How many times more or fewer photons a second a map may count than the other one."""
 MOST_STRETCH = 0.03
@@ -182,17 +185,22 @@ def repeated(pair: Evidence) -> str:
 
 def copied(pair: Evidence) -> str:
     """Find a coarse map that was computed from the fine one, and has no noise of its own."""
+    rows, columns = pair.layout.ratio
     for what, made in (
         ("means", block_mean(pair.fine, pair.layout.ratio)),
-        ("pixels", pair.fine[:, :: pair.layout.ratio[0], :: pair.layout.ratio[1]]),
+        ("pixels", pair.fine[:, ::rows, ::columns]),
     ):
         known = np.isfinite(made) & np.isfinite(pair.coarse)
         one, other = made[known], pair.coarse[known]
-        norm = float(one @ one)
-        gain = float(one @ other) / norm if norm > 0 else 0.0
-        bright = one > 0
-        if bright.sum() >= 20 and gain > 0 and np.allclose(one * gain, other, rtol=1e-5, atol=0):
-            return f"the coarse map is {gain:.4g} times the {what} of the fine one: no measurement"
+        if (one > 0).sum() < 20:
+            continue
+        gain = float(one @ other) / float(one @ one)
+        noise = float(np.mean((other - gain * one) ** 2)) / max(float(other.mean()), 1e-9)
+        if noise < LEAST_NOISE:
+            return (
+                f"the coarse map is {gain:.3g} times the {what} of the fine one, with {noise:.2g}"
+                " of the noise that photons have: one was computed from the other"
+            )
     return ""
 
 
@@ -218,7 +226,8 @@ def wrong_step(pair: Evidence) -> str:
 def swapped(pair: Evidence) -> str:
     """Find an element of one map that is another element of the other one."""
     made, agreement = pair.fitted.comparison, pair.agreement
-    for index in np.flatnonzero(agreement.structured & (agreement.unexplained > MOST_UNEXPLAINED)):
+    suspect = agreement.structured & (agreement.unexplained > SWAPPED_UNEXPLAINED)
+    for index in map(int, np.flatnonzero(suspect & (made.chi2 > MOST_CHI2))):
         counts, used = pair.coarse[index], made.used[index]
         for other in range(len(pair.elements)):
             told = made.expected[other]
@@ -249,9 +258,10 @@ _TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def disagreeing(pair: Evidence) -> str:
     """Find what one map shows and the other one doesn't predict."""
     agreement = pair.agreement
-    if not agreement.structured.any():
+    suspect = agreement.structured & (pair.fitted.comparison.chi2 > MOST_CHI2)
+    if not suspect.any():
         return ""
-    left = np.where(agreement.structured, agreement.unexplained, -np.inf)
+    left = np.where(suspect, agreement.unexplained, -np.inf)
     worst = int(left.argmax())
     if not left[worst] > MOST_UNEXPLAINED:
         return ""
@@ -288,7 +298,8 @@ def saturated(pair: Evidence) -> str:
         silent = int((bright & (counts == 0)).sum())
         # Where the rest disagrees as well, it isn't the detector.
         rest = Agreement.of(counts[None], expected[None], (used & ~(bright & (counts == 0)))[None])
-        if silent >= SATURATED_PIXELS and rest.correlation[0] > 0.5:
+        enough = silent >= max(SATURATED_PIXELS, SATURATED_SHARE * bright.sum())
+        if enough and rest.correlation[0] > 0.5:
             return (
                 f"{element} of the coarse map has no photon in {silent} of the {int(bright.sum())}"
                 " pixels that should be the brightest"
@@ -340,13 +351,7 @@ def not_told(pair: Evidence) -> str:
 
 
 FATAL: tuple[Check, ...] = (too_small, unmeasured, nothing_counted)
-BEFORE: tuple[Check, ...] = (
-    dead_element,
-    repeated,
-    copied,
-    clipped,
-    no_photons,
-)
+BEFORE: tuple[Check, ...] = (dead_element, repeated, clipped, copied, no_photons)
 AFTER: tuple[Check, ...] = (
     elsewhere,
     saturated,

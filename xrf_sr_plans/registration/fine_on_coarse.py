@@ -66,7 +66,7 @@ def fine_on_coarse(
         raise GridError(f"the pair isn't registered: {registration.problem or 'no displacement'}")
     rows_um, trusted = _fine_rows_um(coarse_grid, fine.grid, registration)
     seen = usable_counts_of(fine).counts
-    planes = np.concatenate([fill_unmeasured(seen), np.isfinite(seen).all(axis=0)[None]])
+    planes = np.concatenate([fill_unmeasured(seen), np.isfinite(seen).all(axis=0, keepdims=True)])
     counts, variance = _moved(planes, fine.grid, registration, rows_um)
     unmeasured = 1 - counts[-1]
     inside = _inside(fine.grid, registration, rows_um)

@@ -93,7 +93,7 @@ class PairRegistration:
         try:
             if not known >= set(plain):
                 raise ValueError(f"unknown: {sorted(set(plain) - known)}")
-            given = {
+            given: dict[str, Any] = {
                 k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in plain.items()
             }
             return cls(**given)

@@ -69,10 +69,11 @@ def register(
     """
     layout = layout_of(coarse, fine)
     pair = Evidence(
-        coarse.elements,
-        *(np.asarray(maps.counts.values, dtype=float) for maps in (coarse, fine)),
-        layout,
-        _gain(coarse, fine),
+        elements=coarse.elements,
+        coarse=np.asarray(coarse.counts.values, dtype=float),
+        fine=np.asarray(fine.counts.values, dtype=float),
+        layout=layout,
+        gain=_gain(coarse, fine),
     )
     factor, nan = max(layout.ratio), float("nan")
     if problem := first_problem(pair, FATAL):
