@@ -51,7 +51,16 @@ LIMITS = [
 
 def command_of(config: TrainingConfig) -> str:
     """Return the command that a run was started with."""
-    machine = {"out", "real_maps", "start", "progress", "threads", "workers", "devices"}
+    machine = {
+        "out",
+        "real_maps",
+        "start",
+        "progress",
+        "threads",
+        "workers",
+        "devices",
+        "num_nodes",
+    }
     chosen = config.model_dump(mode="json", exclude_defaults=True, exclude=machine)
     begin = "--from BEFORE/weights.safetensors " if config.start else ""
     settings = "".join(f" --set {name}={value}" for name, value in chosen.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -226,6 +227,29 @@ def test_two_processes_train_one_model(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "out" / "weights.safetensors").exists()
     assert (tmp_path / "out" / "last.ckpt").exists()
+
+
+def test_two_computers_train_one_model(tmp_path):
+    script = tmp_path / "job.py"
+    settings = tiny(tmp_path / "out", num_nodes=2).model_dump_json()
+    script.write_text(
+        "from xrf_sr_plans.training.training_config import TrainingConfig\n"
+        "from xrf_sr_plans.training.loop import train\n"
+        f"train(TrainingConfig.model_validate_json({settings!r}))\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    run += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+    both = [
+        subprocess.Popen(
+            [*run, f"--node-rank={rank}", str(script)], env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        for rank in range(2)
+    ]
+    assert [one.wait(timeout=110) for one in both] == [0, 0]
+    assert (tmp_path / "out" / "weights.safetensors").exists()
 
 
 def test_what_states_the_uncertainty_learns_alone_and_the_estimate_stays(tmp_path):

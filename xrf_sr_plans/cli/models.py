@@ -126,12 +126,15 @@ def _learn(given: dict[str, object]) -> None:
 
     from xrf_sr_plans.learning.train_on_pairs import LearningSettings, train_on_pairs
     from xrf_sr_plans.sr.registry import read_card
+    from xrf_sr_plans.training.team import leads
 
     try:
         config = LearningSettings.model_validate(given)
     except ValidationError as error:
         raise ConfigError(f"settings of the training: {error}") from error
     path = train_on_pairs(config)
+    if not leads():
+        return
     facts = read_card(path).training
     lines = [
         f"{facts['gain on held-out pairs, dB']:+.2f} dB on held-out pairs,"

@@ -235,8 +235,11 @@ def train(config: TrainingConfig) -> Path:
         max_steps=config.steps,
         accelerator=config.accelerator,
         devices=config.devices,
+        num_nodes=config.num_nodes,
         # A batch has one factor: the head of the other is unused.
-        strategy="ddp_find_unused_parameters_true" if config.devices > 1 else "auto",
+        strategy="ddp_find_unused_parameters_true"
+        if config.devices * config.num_nodes > 1
+        else "auto",
         use_distributed_sampler=False,
         precision=config.precision,
         gradient_clip_val=1.0,

@@ -40,7 +40,7 @@ from xrf_sr_plans.training.team import Team, on_device
 
 log = logging.getLogger(__name__)
 _STREAM = 43
-SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
+SHARES = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 """Shares of the way from the weights that were begun with that are tried."""
 MEAN_OVER = 50
 """Steps that the running mean of the weights is over."""
@@ -125,12 +125,7 @@ def _check(network: Network, state: TrainingState, judge: Judge) -> None:
     state.judged.append(last)
     if state.best_judgement is not before:
         state.best = dict(state.mean)
-    log.info(
-        "step %d: %+.3f dB on held-out pairs, %+.3f dB on phantoms",
-        last.step,
-        last.pairs_db,
-        last.phantoms_db,
-    )
+    _tell(f"step {last.step}", last)
 
 
 def _go_back_as_needed(
@@ -146,13 +141,18 @@ def _go_back_as_needed(
         for share in SHARES:
             network.load_state_dict(_towards(begun, state.best, share))
             tried.append(replace(judge(best.step), share=share))
+            _tell(f"{share:.0%} of the way", tried[-1])
     state.chosen = max(tried, key=lambda one: one.worth)
     network.load_state_dict(_towards(begun, state.best, state.chosen.share))
+    _tell(f"chosen: {state.chosen.share:.0%} of the way", state.chosen)
+
+
+def _tell(what: str, judged: Judgement) -> None:
     log.info(
-        "%.0f %% of the way: %+.3f dB on held-out pairs, %+.3f dB on phantoms",
-        100 * state.chosen.share,
-        state.chosen.pairs_db,
-        state.chosen.phantoms_db,
+        "%s: %+.3f dB on held-out pairs, %+.3f dB on phantoms",
+        what,
+        judged.pairs_db,
+        judged.phantoms_db,
     )
 
 

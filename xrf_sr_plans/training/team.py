@@ -91,6 +91,11 @@ class Team:
             distributed.destroy_process_group()
 
 
+def leads() -> bool:
+    """Return whether this process is the first of its team, as `Team.leads` does in one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def on_device(batch: dict[str, object], device: torch.device) -> dict[str, object]:
     """Return a batch with its tensors on a device."""
     moved: Iterable[tuple[str, object]] = (
