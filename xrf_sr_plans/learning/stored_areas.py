@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError, XrfSrError
-from xrf_sr_plans.learning.fine_target import fine_on_coarse
 from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.measurement import FACTORS, factor_not_allowed
+from xrf_sr_plans.registration.fine_on_coarse import LEAST_VARIANCE, FineOnCoarse, fine_on_coarse
 from xrf_sr_plans.registration.pair_registration import PairRegistration
 from xrf_sr_plans.sr.prepare import LOWEST_BEAM, measurement_of, prepare_maps
 from xrf_sr_plans.store.pairs import PairStore, StoredMap, StoredPair
@@ -150,11 +150,11 @@ def _area(
     if ready.background is not None and ready.background.any():
         return LeftOut(name, "net counts (values below 0), whose noise isn't known")
     per_photon = _per_fine_photon(maps[0], maps[1], measurement.fast_pixels)
-    counts, variance, measured = fine_on_coarse(maps[1], maps[0].grid, registration)
+    moved = fine_on_coarse(maps[1], maps[0].grid, registration)
     beam = maps[1].beam().relative
     worth = np.nan_to_num(per_photon / np.where(beam >= LOWEST_BEAM, beam, np.nan))
     fine_measured = ready.fine_mask(measurement.refinement)
-    inside = measured & fine_measured.all(axis=0) & (worth > 0)
+    inside = moved.measured & fine_measured.all(axis=0) & (worth > 0)
     top = np.quantile(ready.counts.reshape(len(common), -1), 0.995, axis=1)
     enough = top * measurement.fast_pixels >= LEAST_PHOTONS
     if (
@@ -171,13 +171,22 @@ def _area(
         sample=pair.sample or pair.pair_uid,
         elements=tuple(common),
         counts=ready.counts,
-        target=np.where(inside, counts * worth, 0.0),
-        variance=np.where(inside, variance * worth**2, 0.0),
-        worth=np.broadcast_to(np.where(inside, worth, 0.0), counts.shape),
+        target=np.where(inside, moved.counts * worth, 0.0),
+        variance=np.where(inside, moved.variance * worth**2, 0.0),
+        worth=np.where(inside, worth, 0.0) * _noise_kept(moved, inside),
         measured=inside,
         measurement=measurement,
     )
     return area.only(np.flatnonzero(enough).tolist())
+
+
+def _noise_kept(moved: FineOnCoarse, inside: np.ndarray) -> np.ndarray:
+    """Return by what resampling has multiplied the variance of counts (element, 1, 1).
+
+    Values between pixels have less noise than photons: as if each were worth less.
+    """
+    variance, counts = (plane[:, inside].mean(axis=1) for plane in (moved.variance, moved.counts))
+    return np.clip(variance / np.maximum(counts, LEAST_VARIANCE), 0.1, 1.0)[:, None, None]
 
 
 def _only(maps: ElementalMaps, elements: Sequence[str]) -> ElementalMaps:

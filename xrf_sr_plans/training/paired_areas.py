@@ -45,7 +45,8 @@ class PairedArea:
     variance
         (element, Y, X) variance of the counting noise of `target`; 0 where it wasn't measured.
     worth
-        (element, Y, X) how much one photon of the fine map adds to `target`.
+        (element, Y, X) how much one photon of the fine map adds to `target`; less where resampling
+        has taken noise off.
     measured
         (Y, X) where both maps were measured.
     measurement
