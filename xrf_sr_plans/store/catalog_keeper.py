@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 CATCH_UP_S = 20.0
 """Longest time at the start in which runs are stored that earlier sessions left behind."""
+_NICE = 10
+"""How much lower in priority than the session."""
 _TRIES = 5
 _BUSY_S = 1.0
 """Pause before a file that another session is storing is looked at again."""
@@ -78,6 +80,8 @@ def _problem(runs: Any, backup: Path, uid: str, maps: MapsWriter) -> str:
 def main() -> None:
     """Serve the catalog in a folder, which is the first argument; the second is that of files."""
     folder, backup = sys.argv[1:]
+    # The scan comes first, and nobody waits for the catalog.
+    os.nice(_NICE)
     logging.basicConfig(level=logging.WARNING)
     # What libraries print must not get among the answers.
     answers = os.fdopen(os.dup(1), "w")
