@@ -64,7 +64,8 @@ class PairRecorder:
         uid, position = str(pair["pair_uid"]), int(pair["pair_position"])
         origin = origin_of_run(analysed.start)
         self.store.save_map(uid, position, int(pair["pair_factor"]), analysed.maps, origin)
-        if len(self.store.maps(uid)) >= int(pair["pair_maps"]):
+        needed = int(pair["pair_maps"])
+        if self.store.waiting().get(uid, needed) >= needed:
             complete(self.store, uid)
 
     def _rescan(self, analysed: AnalysedMap, parent_uid: str) -> None:

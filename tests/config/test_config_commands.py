@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -14,6 +15,9 @@ from xrf_sr_plans.config import Settings
 from xrf_sr_plans.config.examples import example, names
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.maps.elemental import ElementalMaps
+from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.store.pairs import PairStore
 
 RUNNER = CliRunner()
 NAMED = '[beamline]\nfast = "samx"\nslow = "samy"\nflyer = "xrf"\n'
@@ -131,6 +135,29 @@ def test_services_that_are_not_there_are_named(tmp_path: Path) -> None:
     assert found["log.file"][0] == "fails"
     assert found["queue"][0] == "note"
     assert "no queue server at tcp://127.0.0.1:1" in found["queue"][1]
+
+
+def test_the_pairs_of_a_store_are_counted_and_an_old_folder_is_told(tmp_path: Path) -> None:
+    text = f"""{NAMED}
+        [analysis]
+        pair_dir = "{tmp_path / "pairs"}"
+    """
+    store, grid = PairStore(tmp_path / "pairs"), ScanGrid.from_start_stop(0, 3, 4, 0, 3, 4)
+    for position, one in enumerate((grid, grid.refined(2))):
+        maps = ElementalMaps.from_arrays(np.ones((1, *one.shape)), one, ["Fe"])
+        store.save_map("a", position, 2 - position, maps)
+    store.finish("a", {}, problem="too small")
+    state, said = states(text, make_beamline().devices, tmp_path)["analysis.pair_dir"]
+    assert (state, said) == (
+        "ok",
+        f"{tmp_path / 'pairs'}; 1 pairs, 0 of them can be learnt from",
+    )
+    (tmp_path / "pairs" / "log.jsonl").unlink()
+    (tmp_path / "pairs" / "a").mkdir()
+    (tmp_path / "pairs" / "a" / "pair.json").write_text("{}")
+    state, said = states(text, make_beamline().devices, tmp_path)["analysis.pair_dir"]
+    assert state == "fails"
+    assert "xrf-sr pairs convert" in said
 
 
 def test_an_example_is_written_to_begin_with_and_never_over_another(tmp_path: Path) -> None:

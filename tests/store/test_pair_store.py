@@ -19,6 +19,7 @@ from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.registration.pair_registration import PairRegistration
 from xrf_sr_plans.store.pairs import MapOrigin, PairStore
+from xrf_sr_plans.store.pairs.complete import complete
 from xrf_sr_plans.store.pairs.map_file import content_of, map_in, write_map
 
 NAN = float("nan")
@@ -77,6 +78,22 @@ def test_the_same_maps_again_add_nothing_and_it_is_told_whose_they_are(tmp_path,
     put(store, "a", seed=1)
     put(store, "b", seed=1)
     assert (tmp_path / "log.jsonl").read_bytes() == log
+
+
+def test_a_pair_that_is_in_the_store_is_not_registered_again(tmp_path, monkeypatch) -> None:
+    store = PairStore(tmp_path)
+    put(store, "a", seed=1)
+    for position, factor in ((0, 2), (1, 1)):
+        store.save_map("b", position, factor, store.maps("a")[position].maps)
+    registered = []
+    monkeypatch.setattr(
+        "xrf_sr_plans.store.pairs.complete.register",
+        lambda *maps: registered.append(maps) or PairRegistration(2, 0, 0),
+    )
+    assert complete(store, "a") == complete(store, "b") == "a"
+    assert (registered, store.waiting()) == ([], {})
+    assert complete(store, "a", again=True) == "a"
+    assert len(registered) == 1
 
 
 def test_the_order_of_elements_and_the_place_make_no_other_measurement() -> None:

@@ -281,7 +281,7 @@ def register_pairs(
         chosen = [_uid_of(pairs, uid)] if uid != "all" else [one.record.pair_uid for one in known]
         for one in chosen:
             record = pairs.known_pair(one).record
-            complete(pairs, one, source=record.source, sample=record.sample)
+            complete(pairs, one, source=record.source, sample=record.sample, again=True)
     for one in chosen:
         found = pairs.known_pair(one)
         _say(f"pair {one}: {found.problem or 'usable'}")

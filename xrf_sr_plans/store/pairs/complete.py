@@ -24,11 +24,17 @@ LEAST_PHOTONS = 1000.0
 
 
 def complete(
-    store: PairStore, pair_uid: str, *, source: PairSource = "pair", sample: str = ""
+    store: PairStore,
+    pair_uid: str,
+    *,
+    source: PairSource = "pair",
+    sample: str = "",
+    again: bool = False,
 ) -> str:
     """Register and judge a pair whose maps are all stored, and add it with its verdict.
 
-    What can't be learnt from is added too, with the reason. See `PairStore.finish`.
+    What can't be learnt from is added too, with the reason. Nothing is done where a pair with
+    these maps is in the store. See `PairStore.finish`.
 
     Parameters
     ----------
@@ -40,6 +46,8 @@ def complete(
         Where the pair comes from.
     sample
         Name of the sample; empty: as the maps' origins say.
+    again
+        Register and judge it even if it is in the store.
 
     Returns
     -------
@@ -55,6 +63,9 @@ def complete(
     OSError
         The disk is full, or writing is not permitted.
     """
+    same = None if again else store.uid_of_maps(pair_uid)
+    if same is not None:
+        return same if same == pair_uid else store.finish(pair_uid, {})
     maps = store.maps(pair_uid)
     fine = [stored for stored in maps if stored.factor == 1]
     if len(fine) != 1:

@@ -57,8 +57,15 @@ class KnownPair:
     @property
     def contents(self) -> tuple[str, frozenset[str]]:
         """Contents of the fine map and of the coarse ones."""
-        fine = self.fine
-        return "" if fine is None else fine.content, frozenset(one.content for one in self.coarse)
+        return contents_of(self.maps.values())
+
+
+def contents_of(maps: Iterable[MapAdded]) -> tuple[str, frozenset[str]]:
+    """Return the contents of the fine map among some ("" where there isn't one) and the others'."""
+    known = list(maps)
+    fine = [one.content for one in known if one.factor == 1]
+    coarse = frozenset(one.content for one in known if one.factor != 1)
+    return fine[0] if len(fine) == 1 else "", coarse
 
 
 @dataclass
@@ -127,7 +134,7 @@ class PairIndex:
         wanted = frozenset(coarse)
         for uid, known in self.pairs.items():
             its_fine, its_coarse = known.contents
-            if fine == its_fine and wanted <= its_coarse:
+            if fine and fine == its_fine and wanted <= its_coarse:
                 return uid
         return None
 

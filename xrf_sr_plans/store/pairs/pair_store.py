@@ -19,7 +19,7 @@ from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.registration.pair_registration import PairRegistration
 from xrf_sr_plans.store.pairs.map_file import content_of, read_map, write_map
 from xrf_sr_plans.store.pairs.older import refuse_older
-from xrf_sr_plans.store.pairs.pair_index import KnownPair, PairIndex
+from xrf_sr_plans.store.pairs.pair_index import KnownPair, PairIndex, contents_of
 from xrf_sr_plans.store.pairs.pair_log import (
     MapAdded,
     PairAdded,
@@ -203,11 +203,10 @@ class PairStore:
         with self._log.locked() as log:
             index = self._up_to_date()
             maps = index.maps.get(pair_uid, {})
-            fine = [known for known in maps.values() if known.factor == 1]
-            if len(fine) != 1:
-                raise ConfigError(f"pair {pair_uid}: {len(fine)} fine maps; 1 is needed")
-            coarse = [known.content for known in maps.values() if known.factor != 1]
-            same = index.same_pair(fine[0].content, coarse)
+            fine = sum(known.factor == 1 for known in maps.values())
+            if fine != 1:
+                raise ConfigError(f"pair {pair_uid}: {fine} fine maps; 1 is needed")
+            same = index.same_pair(*contents_of(maps.values()))
             if same is not None and same != pair_uid:
                 logger.info("pair %s has the same maps as %s, and is not added", pair_uid, same)
                 if index.same.get(pair_uid) != same:
@@ -323,6 +322,11 @@ class PairStore:
         done = {*index.pairs, *index.same}
         return {uid: len(maps) for uid, maps in index.maps.items() if uid not in done}
 
+    def uid_of_maps(self, pair_uid: str) -> str | None:
+        """Return the uid of the pair that has the maps that are stored under a uid, or None."""
+        index = self._up_to_date()
+        return index.same_pair(*contents_of(index.maps.get(pair_uid, {}).values()))
+
     def same_as(self, fine: ElementalMaps, coarse: Sequence[ElementalMaps]) -> str | None:
         """Return the uid of the pair that has these maps already, or None."""
         return self._up_to_date().same_pair(content_of(fine), map(content_of, coarse))
@@ -355,13 +359,8 @@ class PairStore:
         )
 
     def _stored(self, known: MapAdded) -> StoredMap:
-        return StoredMap(
-            known.position,
-            known.factor,
-            read_map(self.folder, known.file),
-            known.content,
-            origin_of(known.origin),
-        )
+        maps, origin = read_map(self.folder, known.file), origin_of(known.origin)
+        return StoredMap(known.position, known.factor, maps, known.content, origin)
 
     def _up_to_date(self) -> PairIndex:
         """Return the index with everything that the log says by now."""
