@@ -123,6 +123,8 @@ def test_a_pair_is_removed_and_an_earlier_version_has_it_still(store: Path) -> N
     assert "is left out" in ran("remove", store, uid[:6], "--why", "wrong sample")
     assert "0 pairs" in ran("list", store)
     assert uid[:8] in ran("list", store, "--at", version)
+    assert f"pair {uid}: usable" in ran("register", store, uid[:6])
+    assert "1 pairs" in ran("list", store)
 
 
 def test_a_sample_is_renamed(store: Path) -> None:

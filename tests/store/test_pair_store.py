@@ -69,7 +69,7 @@ def test_the_same_maps_again_add_nothing_and_it_is_told_whose_they_are(tmp_path,
     assert put(store, "a", seed=1) == "a"
     version, files = store.version, sorted((tmp_path / "maps").iterdir())
     assert put(store, "b", seed=1) == "a"
-    assert "pair b has the same maps as a" in caplog.text
+    assert "pair b has the maps of a, which is in the store" in caplog.text
     assert store.version == version
     assert [pair.pair_uid for pair in store.pairs()] == ["a"]
     assert sorted((tmp_path / "maps").iterdir()) == files
@@ -170,16 +170,23 @@ def test_only_pairs_without_a_problem_are_usable(tmp_path: Path) -> None:
     assert len(list(store.pairs())) == 4
 
 
-def test_a_removed_pair_is_left_out_and_can_come_again(tmp_path: Path) -> None:
+def test_a_removed_pair_stays_away_until_it_is_restored(tmp_path: Path, caplog) -> None:
+    caplog.set_level("INFO")
     store = PairStore(tmp_path)
     empty = store.version
-    put(store, "a")
+    put(store, "a", seed=1)
     with_a = store.version
     store.remove("a", "wrong sample")
-    assert (list(store.pairs()), store.version) == ([], empty)
+    assert (list(store.pairs()), store.version, store.waiting()) == ([], empty, {})
     assert len(list((tmp_path / "maps").iterdir())) == 2
-    put(store, "a")
-    assert store.version == with_a
+    # The runs are replayed, or come under another name.
+    put(store, "a", seed=1)
+    put(store, "b", seed=1)
+    assert (list(store.pairs()), store.removed()) == ([], ["a"])
+    assert "pair b has the maps of a, which was removed" in caplog.text
+    assert store.waiting() == {}
+    store.finish("a", {0: PairRegistration(2, 0.1, -0.2)}, restore=True)
+    assert (store.version, store.removed()) == (with_a, [])
     with pytest.raises(ConfigError, match="no pair 'b'"):
         store.remove("b")
 

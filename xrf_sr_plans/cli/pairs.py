@@ -267,15 +267,16 @@ def register_pairs(
 ) -> None:
     """Register and judge pairs again, such as those of an earlier version.
 
-    A pair that waits for more maps is taken with those that it has.
+    A pair that waits for more maps is taken with those that it has. One that was removed is
+    restored.
     """
     from xrf_sr_plans.store.pairs.complete import complete
 
     pairs = _opened(store)
-    waiting = [found for found in pairs.waiting() if found.startswith(uid)]
-    if uid != "all" and len(waiting) == 1:
-        complete(pairs, waiting[0])
-        chosen = waiting
+    others = [one for one in (*pairs.waiting(), *pairs.removed()) if one.startswith(uid)]
+    if uid != "all" and len(others) == 1:
+        complete(pairs, others[0], again=True)
+        chosen = others
     else:
         known = pairs.known_pairs()
         chosen = [_uid_of(pairs, uid)] if uid != "all" else [one.record.pair_uid for one in known]

@@ -100,7 +100,8 @@ def add_pair(
     if same is None:
         store.save_map(uid, 0, pair.factor, pair.coarse, read[0].origin)
         store.save_map(uid, 1, 1, pair.fine, read[1].origin)
-        complete(store, uid, source="file", sample=sample)
+        # Who adds a pair by hand wants it, even if somebody removed it once.
+        complete(store, uid, source="file", sample=sample, again=True)
     return AddedPair(store.known_pair(same or uid), is_new=same is None)
 
 

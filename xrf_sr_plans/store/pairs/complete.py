@@ -47,7 +47,7 @@ def complete(
     sample
         Name of the sample; empty: as the maps' origins say.
     again
-        Register and judge it even if it is in the store.
+        Register and judge it even if it is in the store, or was removed from it.
 
     Returns
     -------
@@ -73,8 +73,10 @@ def complete(
     coarse = [stored for stored in maps if stored.factor != 1]
     registration = {stored.position: registered(stored, fine[0]) for stored in coarse}
     problem = flaw(fine[0].maps, "fine map")
-    uid = store.finish(pair_uid, registration, sample=sample, source=source, problem=problem)
-    if uid == pair_uid:
+    uid = store.finish(
+        pair_uid, registration, sample=sample, source=source, problem=problem, restore=again
+    )
+    if uid == pair_uid and uid not in store.removed():
         problems = dict.fromkeys([problem, *(one.problem for one in registration.values())])
         verdict = "; ".join(filter(None, problems)) or "it can be learnt from"
         logger.info("pair %s of %d maps added to %s: %s", uid, len(maps), store.folder, verdict)

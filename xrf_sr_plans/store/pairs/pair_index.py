@@ -26,6 +26,8 @@ HELD_OUT_ONE_IN = 5
 SAMPLES_WITHOUT_HELD_OUT = 2
 """So many samples at most may have usable pairs without one of them being held out."""
 _VERSION_DIGITS = 16
+Contents = tuple[str, frozenset[str]]
+"""What was measured: content of the fine map, and those of the coarse ones."""
 _REGISTRATION = TypeAdapter(dict[int, PairRegistration])
 
 
@@ -55,12 +57,12 @@ class KnownPair:
         return why_unusable(self.record.problem, self.registration)
 
     @property
-    def contents(self) -> tuple[str, frozenset[str]]:
+    def contents(self) -> Contents:
         """Contents of the fine map and of the coarse ones."""
         return contents_of(self.maps.values())
 
 
-def contents_of(maps: Iterable[MapAdded]) -> tuple[str, frozenset[str]]:
+def contents_of(maps: Iterable[MapAdded]) -> Contents:
     """Return the contents of the fine map among some ("" where there isn't one) and the others'."""
     known = list(maps)
     fine = [one.content for one in known if one.factor == 1]
@@ -84,6 +86,8 @@ class PairIndex:
         Split of each sample that ever had a pair.
     same : dict
         Uids of pairs that weren't added, and of those that they are the same as.
+    removed : dict
+        Contents of the pairs that were removed, by their uids.
     names : dict
         Present names of samples that were renamed.
     """
@@ -93,6 +97,7 @@ class PairIndex:
     pairs: dict[str, KnownPair] = field(default_factory=dict)
     splits: dict[str, Split] = field(default_factory=dict)
     same: dict[str, str] = field(default_factory=dict)
+    removed: dict[str, Contents] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     _ever: dict[str, dict[tuple[int, str], MapAdded]] = field(default_factory=dict)
     _sum: int = 0
@@ -124,19 +129,30 @@ class PairIndex:
         elif isinstance(record, PairKnown):
             self.same[record.pair_uid] = record.same_as
         elif isinstance(record, PairRemoved):
-            self._drop(record.pair_uid)
+            dropped = self._drop(record.pair_uid)
+            if dropped is not None:
+                self.removed[record.pair_uid] = dropped.contents
         elif isinstance(record, SampleRenamed):
             self._rename(record)
         return self._sum != before
 
-    def same_pair(self, fine: str, coarse: Iterable[str]) -> str | None:
-        """Return the uid of the pair that has these contents, among others perhaps, or None."""
-        wanted = frozenset(coarse)
-        for uid, known in self.pairs.items():
-            its_fine, its_coarse = known.contents
-            if fine and fine == its_fine and wanted <= its_coarse:
-                return uid
+    def same_pair(self, contents: Contents, uid: str = "") -> str | None:
+        """Return the uid of the pair that has these contents, among others perhaps, or None.
+
+        Where several have them, it is the one with the given uid, if it is among them.
+        """
+        fine, coarse = contents
+        for one in (uid, *self.pairs):
+            known = self.pairs.get(one)
+            if known is None or not fine or known.contents[0] != fine:
+                continue
+            if coarse <= known.contents[1]:
+                return one
         return None
+
+    def removed_as(self, contents: Contents) -> str | None:
+        """Return the uid of a pair with these contents that was removed, or None."""
+        return next((uid for uid, one in self.removed.items() if one == contents), None)
 
     def name_of(self, sample: str) -> str:
         """Return what a sample is called by now."""
@@ -173,19 +189,29 @@ class PairIndex:
         if missing:
             raise GridError(f"pair {record.pair_uid}: {len(missing)} of its maps never came")
         registration = _REGISTRATION.validate_python(record.registration)
-        self._drop(record.pair_uid)
+        known = self._drop(record.pair_uid)
+        if known is not None:
+            # It was added when it came first.
+            record = record.model_copy(update={"time": known.record.time})
         # A split is for good. Two processes can't choose it at the same time.
         split = self.splits.setdefault(record.sample, record.split)
         record = record.model_copy(update={"split": split})
         maps = {place[0]: of_uid[place] for place in record.maps.items()}
         self.pairs[record.pair_uid] = KnownPair(record, maps, registration)
         self.same.pop(record.pair_uid, None)
+        contents = self.pairs[record.pair_uid].contents
+        self.removed = {
+            uid: one
+            for uid, one in self.removed.items()
+            if uid != record.pair_uid and one != contents
+        }
         self._sum += _number(record)
 
-    def _drop(self, uid: str) -> None:
+    def _drop(self, uid: str) -> KnownPair | None:
         known = self.pairs.pop(uid, None)
         if known is not None:
             self._sum -= _number(known.record)
+        return known
 
     def _rename(self, record: SampleRenamed) -> None:
         self.splits[record.to] = record.split

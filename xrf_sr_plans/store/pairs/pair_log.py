@@ -102,7 +102,7 @@ class PairKnown(_Record):
 
 
 class PairRemoved(_Record):
-    """A pair is left out from now on; its maps stay."""
+    """A pair is left out, also where its maps come again, until it is restored; its maps stay."""
 
     kind: Literal["removed"] = "removed"
     pair_uid: str

@@ -12,9 +12,10 @@ import numpy as np
 
 from xrf_sr_plans.errors import ConfigError
 from xrf_sr_plans.maps.elemental import ElementalMaps
+from xrf_sr_plans.registration.pair_registration import PairRegistration
 from xrf_sr_plans.store.pairs.pair_index import KnownPair
 from xrf_sr_plans.store.pairs.pair_log import MapAdded, PairAdded
-from xrf_sr_plans.store.pairs.stored_pair import MapOrigin
+from xrf_sr_plans.store.pairs.stored_pair import MapOrigin, PairSource, Split
 
 UNNAMED = "unnamed"
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -59,6 +60,31 @@ def map_record(
         probe_fwhm_um=_number(attrs.get("probe_fwhm_um")),
         sampling=str(attrs.get("sampling") or "fly"),
         origin=origin.to_dict(),
+    )
+
+
+def pair_record(
+    pair_uid: str,
+    maps: Mapping[int, MapAdded],
+    registration: Mapping[int, PairRegistration],
+    sample: str,
+    split: Split,
+    source: PairSource,
+    problem: str,
+) -> PairAdded:
+    """Return what the log gets about a complete pair."""
+    return PairAdded(
+        time=time.time(),
+        pair_uid=pair_uid,
+        maps={position: maps[position].content for position in sorted(maps)},
+        registration={
+            position: registration[position].to_dict() for position in sorted(registration)
+        },
+        sample=sample,
+        split=split,
+        source=source,
+        problem=problem,
+        package=package_version(),
     )
 
 

@@ -22,7 +22,6 @@ from xrf_sr_plans.store.pairs.older import refuse_older
 from xrf_sr_plans.store.pairs.pair_index import KnownPair, PairIndex, contents_of
 from xrf_sr_plans.store.pairs.pair_log import (
     MapAdded,
-    PairAdded,
     PairKnown,
     PairLog,
     PairRemoved,
@@ -35,7 +34,7 @@ from xrf_sr_plans.store.pairs.pair_records import (
     has_more,
     map_record,
     origin_of,
-    package_version,
+    pair_record,
     sample_of,
     says_the_same,
 )
@@ -167,6 +166,7 @@ class PairStore:
         sample: str = "",
         source: PairSource = "pair",
         problem: str = "",
+        restore: bool = False,
     ) -> str:
         """Add a pair whose maps are stored, so that `pairs` yields it from now on.
 
@@ -183,12 +183,14 @@ class PairStore:
             Where the pair comes from.
         problem
             Why nothing can be learnt from it; empty where something can.
+        restore
+            Add it even if a pair with these maps was removed.
 
         Returns
         -------
         str
             Uid of the pair that has these maps. It is another one where they were in the store
-            already, and nothing is added then.
+            already, and nothing is added then, nor where that pair was removed.
 
         Raises
         ------
@@ -206,34 +208,28 @@ class PairStore:
             fine = sum(known.factor == 1 for known in maps.values())
             if fine != 1:
                 raise ConfigError(f"pair {pair_uid}: {fine} fine maps; 1 is needed")
-            same = index.same_pair(*contents_of(maps.values()))
-            if same is not None and same != pair_uid:
-                logger.info("pair %s has the same maps as %s, and is not added", pair_uid, same)
-                if index.same.get(pair_uid) != same:
+            contents = contents_of(maps.values())
+            same = index.same_pair(contents, pair_uid)
+            if same is None and not restore:
+                same = index.removed_as(contents)
+            if same is not None and (same != pair_uid or same in index.removed):
+                was = "was removed" if same in index.removed else "is in the store"
+                logger.info("pair %s has the maps of %s, which %s", pair_uid, same, was)
+                if same not in (pair_uid, index.same.get(pair_uid)):
                     log.append(PairKnown(time=time.time(), pair_uid=pair_uid, same_as=same))
                 return same
             name = sample.strip() or sample_of([origin_of(one.origin) for one in maps.values()])
             name = index.name_of(name)
             usable = not why_unusable(problem, registration)
-            record = PairAdded(
-                time=time.time(),
-                pair_uid=pair_uid,
-                maps={position: maps[position].content for position in sorted(maps)},
-                registration={
-                    position: registration[position].to_dict() for position in sorted(registration)
-                },
-                sample=name,
-                split=index.split_of(name, usable),
-                source=source,
-                problem=problem,
-                package=package_version(),
+            record = pair_record(
+                pair_uid, maps, registration, name, index.split_of(name, usable), source, problem
             )
             if not says_the_same(index.pairs.get(pair_uid), record):
                 log.append(record)
         return pair_uid
 
     def remove(self, pair_uid: str, why: str = "") -> None:
-        """Leave a pair out from now on; its maps stay where they are.
+        """Leave a pair out until it is restored; its maps stay where they are.
 
         Raises
         ------
@@ -288,7 +284,7 @@ class PairStore:
         """
         for known in self.known_pairs():
             if split in (None, known.record.split) and not (usable and known.problem):
-                yield self.pair(known.record.pair_uid)
+                yield self._loaded(known)
 
     def known_pairs(self) -> list[KnownPair]:
         """Return what the log says of the complete pairs, in order of their uids.
@@ -319,17 +315,22 @@ class PairStore:
     def waiting(self) -> dict[str, int]:
         """Return the uids of pairs that are not complete, and how many maps they have."""
         index = self._up_to_date()
-        done = {*index.pairs, *index.same}
+        done = {*index.pairs, *index.same, *index.removed}
         return {uid: len(maps) for uid, maps in index.maps.items() if uid not in done}
+
+    def removed(self) -> list[str]:
+        """Return the uids of pairs that were removed."""
+        return list(self._up_to_date().removed)
 
     def uid_of_maps(self, pair_uid: str) -> str | None:
         """Return the uid of the pair that has the maps that are stored under a uid, or None."""
         index = self._up_to_date()
-        return index.same_pair(*contents_of(index.maps.get(pair_uid, {}).values()))
+        return index.same_pair(contents_of(index.maps.get(pair_uid, {}).values()), pair_uid)
 
     def same_as(self, fine: ElementalMaps, coarse: Sequence[ElementalMaps]) -> str | None:
         """Return the uid of the pair that has these maps already, or None."""
-        return self._up_to_date().same_pair(content_of(fine), map(content_of, coarse))
+        contents = content_of(fine), frozenset(map(content_of, coarse))
+        return self._up_to_date().same_pair(contents)
 
     def pair(self, pair_uid: str) -> StoredPair:
         """Return one complete pair.
@@ -341,12 +342,14 @@ class PairStore:
         FileFormatError
             A file is damaged. The message names it.
         """
-        known = self.known_pair(pair_uid)
+        return self._loaded(self.known_pair(pair_uid))
+
+    def _loaded(self, known: KnownPair) -> StoredPair:
         record, fine = known.record, known.fine
         if fine is None:
-            raise FileFormatError(f"{self._log.path}: pair {pair_uid} has not one fine map")
+            raise FileFormatError(f"{self._log.path}: {record.pair_uid} has not one fine map")
         return StoredPair(
-            pair_uid,
+            record.pair_uid,
             self._stored(fine),
             tuple(map(self._stored, known.coarse)),
             known.registration,
