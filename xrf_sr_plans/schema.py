@@ -41,6 +41,8 @@ PLAN_CHOICE = "xrf_survey_choice"
 PLAN_VERIFICATION = "xrf_verification"
 PLAN_COMPOSITE = "xrf_composite"
 """The run that holds one map of a survey: measured where it was rescanned, else estimated."""
+PLAN_COLLECTION = "xrf_pair_collection"
+"""A run that records what became of each area of a collection of pairs."""
 PLAN_OF_KIND = {
     "map": PLAN_MAP,
     "proposals": PLAN_PROPOSALS,
@@ -51,6 +53,7 @@ PLAN_OF_KIND = {
     "choice": PLAN_CHOICE,
     "verification": PLAN_VERIFICATION,
     "composite": PLAN_COMPOSITE,
+    "collection": PLAN_COLLECTION,
 }
 """The `plan_name` that runs have of each kind (`kind_of_run`), unless users name them."""
 
@@ -70,9 +73,6 @@ Purpose = Literal["coarse", "fine", "pair_coarse", "pair_fine", "map"]
 PixelChoice = Literal["rows", "squares"]
 """How a map of coarse rows is read out: in pixels `factor` times shorter than the rows are apart,
 or in square ones."""
-PairOrder = Literal["bracketed", "coarse first"]
-"""In which order the maps of a pair are flown: coarse, fine, and coarse again, or coarse and fine.
-"""
 RescanMode = Literal["inline", "ask", "queue", "propose"]
 """What is done with the chosen regions: fly them at once, fly those that somebody approves, queue
 them, or only name them."""
@@ -91,6 +91,7 @@ RunKind = Literal[
     "choice",
     "verification",
     "composite",
+    "collection",
     "",
 ]
 """What a run is; "" for the runs of other people."""
@@ -102,6 +103,7 @@ RESERVED_KEYS = frozenset(
         # What says how the map was measured, to our readers, bluesky's callbacks or PyXRF.
         *("xrf_sr", "plan_args", "motors", "detectors", "shape", "num_points", "extents"),
         *("snaking", "hints", "scan", "pair_uid", "survey_uid"),
+        "collection_uid",
         # What only a result run has.
         "original_run_uid",
     }
@@ -120,7 +122,7 @@ def kind_of_run(start: Mapping[str, Any]) -> RunKind:
     metadata = start.get("xrf_sr")
     if isinstance(metadata, Mapping):
         purpose = metadata.get("purpose")
-        if purpose in ("proposals", "approvals", "outcomes"):
+        if purpose in ("proposals", "approvals", "outcomes", "collection"):
             return purpose
         return "map" if purpose in get_args(Purpose) and "grid" in metadata else ""
     # No user's metadata reach the runs that the analysis makes.

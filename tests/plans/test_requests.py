@@ -101,7 +101,9 @@ def test_a_preview_shows_the_regions_that_would_be_flown_and_notes_the_others(na
     seen = preview(plan, [GOOD, TOO_FAR], **FINE)
     outcomes = run_engine(plan([GOOD, TOO_FAR], **FINE)).plan_result
     assert seen.allowed
-    assert [one.grid.shape for one in seen.maps] == [tuple(s["shape"]) for s in recorder.starts]
+    assert [one.grid.shape for one in seen.maps] == [
+        tuple(s["shape"]) for s in recorder.map_starts()
+    ]
     assert [one.disposition for one in outcomes] == ["rescanned", "refused"]
     (note,) = (note for note in seen.notes if note.startswith("left out"))
     assert outcomes[1].reason in note
@@ -112,7 +114,7 @@ def test_a_preview_of_pairs_spends_the_budget_as_the_plan_does():
     boxes = [{**GOOD, "x_low_um": x, "x_high_um": x + 4} for x in (0, 5)]
     seen = preview(plan, boxes, **FINE, budget_s=3.0)
     assert seen.allowed
-    assert [one.what for one in seen.maps] == ["coarse 2x", "fine", "coarse 2x"]
+    assert [one.what for one in seen.maps] == ["coarse 2x", "fine"]
     assert "budget_s" in seen.notes[-1]
     refused = preview(plan, boxes, **FINE, budget_s=0.1)
     assert not refused.allowed

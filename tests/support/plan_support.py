@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 import threading
@@ -22,6 +23,8 @@ from xrf_sr_plans.devices.protocols import AnalysisSummary, RowTimeModel
 from xrf_sr_plans.devices.sim import SimBeamline, make_beamline
 from xrf_sr_plans.maps.assemble import MapBuilder
 from xrf_sr_plans.maps.region import Region
+from xrf_sr_plans.plans.collect import collect_pairs
+from xrf_sr_plans.plans.request import CollectRequest
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
 
 _AREA = {"width_um": 8, "height_um": 3, "step_um": 1, "dwell_ms": 10}
@@ -35,9 +38,26 @@ GOOD_CALLS: dict[str, dict[str, Any]] = {
     "rescan_regions": {"regions": [_BOX], **_FINE},
     "acquire_pair": {"width_um": 4, "height_um": 2, **_FINE},
     "collect_pairs": {"regions": [_BOX], **_FINE},
+    "survey_and_collect_pairs": {
+        "width_um": 8,
+        "height_um": 4,
+        "pair_um": 2,
+        "number": 2,
+        **_FINE,
+        "x_center_um": 0,
+        "y_center_um": 0,
+    },
+    "resume_collection": {},
     "rescan_approved": {},
 }
 """Arguments with which each of the users' plans is flown on `small_beamline`, by plan name."""
+
+PAIR_DEFAULTS: dict[str, Any] = {
+    name: parameter.default
+    for name, parameter in inspect.signature(inspect.unwrap(collect_pairs)).parameters.items()
+    if parameter.default is not inspect.Parameter.empty
+}
+"""What `collect_pairs` is asked where nothing is said."""
 
 QUICK = RowTimeModel(overhead_s=0.2, patience=1.0, grace_s=0.3)
 
@@ -97,7 +117,30 @@ def approved_desk() -> ApprovalDesk:
         )
     )
     folder.approve("before", 1)
-    return ApprovalDesk(folder)
+    desk = ApprovalDesk(folder)
+    desk.collections.folder.propose(unfinished_collection())
+    return desk
+
+
+def unfinished_collection() -> Proposal:
+    """Return a collection of one pair that was never begun."""
+    area = region(0.0, 4.0, 0.0, 2.0)
+    asked = {
+        **CollectRequest.from_arguments(
+            {
+                **PAIR_DEFAULTS,
+                **GOOD_CALLS["collect_pairs"],
+            }
+        ).user_input(),
+        "regions": [area.to_dict()],
+    }
+    return Proposal(
+        survey_uid="collection-before",
+        regions=(ProposedRegion(region=area, disposition="approved"),),
+        fine_step_um=0.5,
+        fine_dwell_ms=10.0,
+        user_input=asked,
+    )
 
 
 def small_survey(beamline: SimBeamline, **changes: Any) -> Iterator[Msg]:
@@ -191,11 +234,15 @@ class Recorder:
                 found += list(event_model.unpack_event_page(doc))
         return [doc for doc in found if stream in (None, names[doc["descriptor"]])]
 
+    def run_of(self, event: dict) -> str:
+        """Return the uid of the run of an event."""
+        runs = {doc["uid"]: doc["run_start"] for doc in self.of("descriptor")}
+        return runs[event["descriptor"]]
+
     def purpose_of(self, event: dict) -> str:
         """Return what the run of an event is for."""
-        runs = {doc["uid"]: doc["run_start"] for doc in self.of("descriptor")}
         starts = {doc["uid"]: doc for doc in self.starts}
-        return starts[runs[event["descriptor"]]]["xrf_sr"]["purpose"]
+        return starts[self.run_of(event)]["xrf_sr"]["purpose"]
 
     def map_starts(self) -> list[dict]:
         return [doc for doc in self.starts if doc["plan_name"] == "xrf_fly_map"]

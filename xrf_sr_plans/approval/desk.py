@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from bluesky.protocols import Hints, Reading
@@ -16,16 +16,15 @@ from event_model import DataKey
 from ophyd.status import Status
 
 from xrf_sr_plans.approval.folder import ApprovalFolder
+from xrf_sr_plans.approval.questions import Collect, Question
 from xrf_sr_plans.approval.records import (
     By,
     Decided,
     Decision,
-    Proposal,
     WaitBegan,
     WaitEnded,
 )
 from xrf_sr_plans.approval.states import RegionState
-from xrf_sr_plans.errors import RefusedError
 from xrf_sr_plans.schema import Disposition, Undecided
 
 logger = logging.getLogger(__name__)
@@ -34,37 +33,6 @@ _POLL_S = 0.2
 """How often a wait looks for decisions."""
 _SET_S = 30.0
 """Longest time in seconds that the folder may take to be written to."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a survey asks: which of its regions shall be flown.
-
-    Parameters
-    ----------
-    proposal
-        The regions, and how they would be flown.
-    owner
-        Uid of the plan call, which flies what is approved.
-    timeout_s
-        How long to wait for decisions, in seconds; None: nobody is asked now.
-    undecided
-        What becomes of what is undecided then.
-    """
-
-    proposal: Proposal
-    owner: str
-    timeout_s: float | None = None
-    undecided: Undecided = "propose"
-
-
-@dataclass(frozen=True)
-class Collect:
-    """Take what was approved, by a plan call with the uid `owner`, in order to fly it."""
-
-    survey_uid: str
-    owner: str
-    by: str = "rescan_approved"
 
 
 class ApprovalDesk:
@@ -110,6 +78,15 @@ class ApprovalDesk:
         self._read_at = time.time()
         self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+
+    @cached_property
+    def collections(self) -> ApprovalDesk:
+        """The desk of collections of pairs, whose areas nobody is asked about.
+
+        They have a folder of their own, so that none is taken for a survey.
+        """
+        folder = ApprovalFolder(self.folder.folder / "collections")
+        return ApprovalDesk(folder, f"{self.name}_collections")
 
     @property
     def hints(self) -> Hints:
@@ -226,7 +203,9 @@ class ApprovalDesk:
         """Wait until everything is written; return whether that was so in time."""
         done = threading.Event()
         self._do(done.set)
-        return done.wait(timeout_s)
+        beside: ApprovalDesk | None = self.__dict__.get("collections")
+        others = beside is None or beside.flush(timeout_s)
+        return done.wait(timeout_s) and others
 
     # In threads ---------------------------------------------------------------------------------
 
@@ -255,10 +234,20 @@ class ApprovalDesk:
             self._survey_uid, self._owner = question.proposal.survey_uid, question.owner
 
     def _collect(self, collect: Collect) -> None:
+        if collect.again:
+            self._approve_again(collect.survey_uid)
         self._take(collect.survey_uid, collect.owner, collect.by)
         with self._lock:
             self._question = None
             self._survey_uid, self._owner = collect.survey_uid, collect.owner
+
+    def _approve_again(self, survey_uid: str) -> None:
+        self.folder.release_orphans(survey_uid)
+        states = self.folder.regions(survey_uid)
+        again = [one.key for one in states if one.disposition in ("failed", "refused")]
+        if again:
+            decisions = [Decision(action="approve", key=key) for key in again]
+            self.folder.decide(survey_uid, decisions, by=By(why="resumed"))
 
     def _take(self, survey_uid: str, owner: str, by: str) -> None:
         """Take every region that is approved, and remember the states of all."""
@@ -384,17 +373,3 @@ _CONSEQUENCE: Mapping[Undecided, str] = {
     "approve": "they are flown",
     "deny": "they are not flown",
 }
-
-
-def states_in(name: str, reading: Mapping[str, Any] | None) -> tuple[RegionState, ...]:
-    """Return the states in a reading of the desk `name`.
-
-    Raises
-    ------
-    RefusedError
-        There is no reading, or it is not one of a desk.
-    """
-    plain = (reading or {}).get(f"{name}_regions", {}).get("value")
-    if plain is None:
-        raise RefusedError(f"{name}: no reading")
-    return tuple(RegionState.from_dict(state) for state in json.loads(plain))

@@ -12,6 +12,7 @@ from bluesky.utils import MsgGenerator, plan
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.approval.folder import ApprovalFolder
+from xrf_sr_plans.approval.questions import Collect
 from xrf_sr_plans.approval.records import Proposal
 from xrf_sr_plans.approval.states import RegionState
 from xrf_sr_plans.devices.protocols import Beamline
@@ -219,7 +220,7 @@ class _Approved:
 
     def _taken(self) -> MsgGenerator[tuple[RegionOutcome, ...]]:
         desk, uid = self.beamline.approvals, self.proposal.survey_uid
-        states = yield from take_approved(desk, uid, self.owner)
+        states = yield from take_approved(desk, Collect(uid, self.owner))
         for outcome in outcomes_of(states):
             self.log.note(outcome)
         yield from self._record()

@@ -11,7 +11,7 @@ from typing import Any
 from bluesky import plan_stubs as bps
 from bluesky.utils import MsgGenerator
 
-from xrf_sr_plans.approval.desk import Collect, Question, states_in
+from xrf_sr_plans.approval.questions import Collect, Question, states_in
 from xrf_sr_plans.approval.states import RegionState
 from xrf_sr_plans.errors import RefusedError, in_words
 from xrf_sr_plans.plans.fine_maps import RegionOutcome
@@ -79,7 +79,7 @@ def ask(desk: Any, question: Question) -> MsgGenerator[tuple[RegionState, ...]]:
         return ()
 
 
-def take_approved(desk: Any, survey_uid: str, owner: str) -> MsgGenerator[tuple[RegionState, ...]]:
+def take_approved(desk: Any, question: Collect) -> MsgGenerator[tuple[RegionState, ...]]:
     """Take what was approved of a survey; this plan call alone may fly what it owns then.
 
     Raises
@@ -90,7 +90,7 @@ def take_approved(desk: Any, survey_uid: str, owner: str) -> MsgGenerator[tuple[
     group = f"{desk.name}-{uuid.uuid4().hex[:8]}"
     yield from bps.checkpoint()
     try:
-        yield from bps.abs_set(desk, Collect(survey_uid, owner), group=group)
+        yield from bps.abs_set(desk, question, group=group)
         yield from bps.wait(group, timeout=_FILES_S)
     except ROW_FAILURES as error:
         raise RefusedError(f"{desk.name}: {in_words(error)}") from error

@@ -17,7 +17,9 @@ from xrf_sr_plans.plans.collect import collect_pairs
 from xrf_sr_plans.plans.pair import acquire_pair
 from xrf_sr_plans.plans.queue_annotations import checked_at_submission
 from xrf_sr_plans.plans.rescan import rescan_regions
+from xrf_sr_plans.plans.resume_collection import resume_collection
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
+from xrf_sr_plans.plans.survey_and_collect import survey_and_collect_pairs
 from xrf_sr_plans.plans.xrf_map import xrf_map, xrf_map_start_stop
 
 USER_PLANS: tuple[Callable[..., Any], ...] = (
@@ -28,6 +30,8 @@ USER_PLANS: tuple[Callable[..., Any], ...] = (
     xrf_map_start_stop,
     acquire_pair,
     collect_pairs,
+    survey_and_collect_pairs,
+    resume_collection,
 )
 """The plans that users type."""
 

@@ -1,8 +1,9 @@
 """Designs: what a plan would fly, what it costs and what forbids it, before anything moves.
 
 There is one function per kind of plan which makes its design: `design_map` and
-`design_coarse_maps` here, `rescan.design_rescans`, `pair.design_pair` and `collect.design_pairs`.
-The plan refuses or flies what that function returns, and `preview` shows it.
+`design_coarse_maps` here, `rescan.design_rescans`, `pair.design_pair` and
+`region_pairs.design_pairs`. The plan refuses or flies what that function returns, and `preview`
+shows it.
 """
 
 from __future__ import annotations

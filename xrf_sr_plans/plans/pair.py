@@ -19,7 +19,7 @@ from xrf_sr_plans.measurement import CoarserFactor, Factor
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.design import Design, PlannedMap, planned_map, told_with
 from xrf_sr_plans.plans.fly_map import fly
-from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS, MapRun
+from xrf_sr_plans.plans.map_run import ROW_ATTEMPTS, FlightProgress, MapRun
 from xrf_sr_plans.plans.preflight import Problem
 from xrf_sr_plans.plans.request import PairRequest
 from xrf_sr_plans.plans.return_to_start import returning_to_start
@@ -40,12 +40,42 @@ class PairOutcome:
         Uids of the coarse maps' runs that were flown before the fine map, by factor.
     bracket_uids
         Uids of those that were flown again after it, by factor.
+    lost_rows
+        Rows that could not be measured, by the uid of the map's run.
     """
 
     pair_uid: str
     fine_uid: str
     coarse_uids: Mapping[int, str]
     bracket_uids: Mapping[int, str] = field(default_factory=dict)
+    lost_rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass
+class PairProgress(FlightProgress):
+    """How far a pair has come; `fly_pair` fills it in, and `rows` are those of the latest map.
+
+    Attributes
+    ----------
+    pair_uid
+        Uid of the pair; empty before its first map.
+    fine_uid
+        Uid of the fine map's run; empty before it is complete.
+    missing
+        Maps that come after the latest one. None before the first map.
+    last_rows
+        Rows that the latest map has.
+    """
+
+    pair_uid: str = ""
+    fine_uid: str = ""
+    missing: int | None = None
+    last_rows: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row of every map is measured, or lost in a map that went on without it."""
+        return self.missing == 0 and len(self.rows) == self.last_rows
 
 
 @dataclass(frozen=True)
@@ -75,7 +105,7 @@ def acquire_pair(
     factors: list[CoarserFactor] | tuple[CoarserFactor, ...] = (2,),
     sampling: schema.PixelChoice | None = None,
     coarse_dwell_ms: float | None = None,
-    order: schema.PairOrder = "bracketed",
+    bracket: bool = False,
     budget_s: float | None = None,
     max_dose: float | None = None,
     row_attempts: int = ROW_ATTEMPTS,
@@ -107,12 +137,10 @@ def acquire_pair(
         as long as those of the fine map, "squares" in square ones. None means rows where the
         hardware takes so many frames.
     coarse_dwell_ms
-        Time at each step of the coarse maps in ms; best that of the surveys to be learnt for. None
-        means the same as at each pixel of the fine map, whose square pixels then have as many
-        photons as those of the coarse maps.
-    order
-        "bracketed" flies the coarse maps before and, the other way round, after the fine one: drift
-        shows, and twice as many coarse maps are learnt from. "coarse first" flies them only before.
+        Time at each step of the coarse maps in ms. None means the same as at each pixel of the
+        fine map.
+    bracket
+        Fly the coarse maps again after the fine one, so that drift shows and can be corrected.
     budget_s
         Beam time in seconds that all maps together may take. None means no limit.
     max_dose
@@ -144,7 +172,7 @@ def acquire_pair(
 
 
 def design_pair(beamline: Beamline, request: PairRequest) -> PairDesign:
-    """Return the design of a pair: coarse maps, the fine map, and the coarse ones again.
+    """Return the design of a pair: coarse maps, the fine map, and the coarse ones again if wanted.
 
     Raises
     ------
@@ -186,7 +214,7 @@ def maps_of_pair(beamline: Beamline, request: PairRequest) -> PairDesign:
         for factor in sorted(factors)
     }
     coarse = [pair_map(factor, coarse_dwell_ms, pixels) for factor, pixels in readouts.items()]
-    again = reversed(coarse) if request.order == "bracketed" else ()
+    again = reversed(coarse) if request.bracket else ()
     maps = (*coarse, pair_map(1, request.dwell_ms, SQUARES), *again)
     problems = [problem for pixels in readouts.values() for problem in pixels.problems]
     return PairDesign(
@@ -229,15 +257,40 @@ def _problems(beamline: Beamline, request: PairRequest, maps: tuple[PairMap, ...
 
 
 def fly_pair(
-    beamline: Beamline, request: PairRequest, design: PairDesign, region: Region | None = None
+    beamline: Beamline,
+    request: PairRequest,
+    design: PairDesign,
+    region: Region | None = None,
+    *,
+    collection_uid: str = "",
+    progress: PairProgress | None = None,
 ) -> MsgGenerator[PairOutcome]:
     """Fly all maps of a pair that was designed and not refused.
 
-    `region` is what the pair was made of, where it was made of one; it goes into the start
-    documents.
+    Parameters
+    ----------
+    beamline
+        The beamline.
+    request
+        What was asked of the pair.
+    design
+        Its maps.
+    region
+        What the pair is made of, where it is made of one; it goes into the start documents.
+    collection_uid
+        Uid of the collection that it belongs to, if any; it goes there, too.
+    progress
+        Filled in while the pair is flown, so that the caller of one that is interrupted knows how
+        far it came.
     """
-    pair_uid = str(uuid.uuid4())
+    progress = progress or PairProgress()
+    pair_uid = progress.pair_uid = str(uuid.uuid4())
     uids: list[tuple[int, str]] = []
+    lost: dict[str, tuple[int, ...]] = {}
+    collected: dict[str, Any] = {}
+    if collection_uid and region is not None:
+        collected = {"collection_uid": collection_uid, "region_key": region.key}
+    of_collection = {"collection_uid": collection_uid} if collection_uid else {}
     for position, planned in enumerate(design.maps):
         run = MapRun(
             beamline,
@@ -255,11 +308,18 @@ def fly_pair(
                 "pair_position": position,
                 "pair_maps": len(design.maps),
                 "pair_factor": planned.factor,
+                **collected,
             },
             row_attempts=request.row_attempts,
-            md={"pair_uid": pair_uid, **(request.md or {})},
+            md={"pair_uid": pair_uid, **of_collection, **(request.md or {})},
         )
-        flown = yield from fly(run)
+        progress.missing = len(design.maps) - 1 - position
+        progress.last_rows = planned.grid.shape[0]
+        progress.rows.clear()
+        flown = yield from fly(run, progress)
         uids.append((planned.factor, flown.uid))
+        progress.fine_uid = flown.uid if planned.factor == 1 else progress.fine_uid
+        if flown.lost_rows:
+            lost[flown.uid] = flown.lost_rows
     fine = [factor for factor, _ in uids].index(1)
-    return PairOutcome(pair_uid, uids[fine][1], dict(uids[:fine]), dict(uids[fine + 1 :]))
+    return PairOutcome(pair_uid, uids[fine][1], dict(uids[:fine]), dict(uids[fine + 1 :]), lost)

@@ -14,11 +14,13 @@ from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.plans import preflight
 from xrf_sr_plans.plans.approved import design_approved, rescan_approved
 from xrf_sr_plans.plans.arguments import checked_arguments
-from xrf_sr_plans.plans.collect import collect_pairs, design_pairs
+from xrf_sr_plans.plans.collect import collect_pairs
+from xrf_sr_plans.plans.collect_requests import ResumeRequest, SurveyAndCollectRequest
 from xrf_sr_plans.plans.design import Design, PlannedMap, SurveyDesign, design_map
 from xrf_sr_plans.plans.fly_map import fly_map
 from xrf_sr_plans.plans.pair import acquire_pair, design_pair
 from xrf_sr_plans.plans.preflight import Problem
+from xrf_sr_plans.plans.region_pairs import design_pairs
 from xrf_sr_plans.plans.request import (
     AnyRequest,
     ApprovedRequest,
@@ -31,7 +33,12 @@ from xrf_sr_plans.plans.request import (
     SurveyWish,
 )
 from xrf_sr_plans.plans.rescan import design_rescans, rescan_regions
+from xrf_sr_plans.plans.resume_collection import design_resumed, resume_collection
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
+from xrf_sr_plans.plans.survey_and_collect import (
+    design_survey_and_pairs,
+    survey_and_collect_pairs,
+)
 from xrf_sr_plans.plans.survey_choice import settled_survey
 from xrf_sr_plans.plans.xrf_map import xrf_map, xrf_map_start_stop
 
@@ -57,6 +64,8 @@ PREVIEWED: dict[str, Previewed] = {
     rescan_approved.__name__: Previewed(ApprovedRequest, design_approved),
     acquire_pair.__name__: Previewed(PairRequest, design_pair),
     collect_pairs.__name__: Previewed(CollectRequest, design_pairs),
+    survey_and_collect_pairs.__name__: Previewed(SurveyAndCollectRequest, design_survey_and_pairs),
+    resume_collection.__name__: Previewed(ResumeRequest, design_resumed),
 }
 """The plans that can be previewed, by name."""
 

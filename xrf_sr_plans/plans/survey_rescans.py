@@ -9,7 +9,7 @@ from typing import Any
 from bluesky import preprocessors as bpp
 from bluesky.utils import MsgGenerator
 
-from xrf_sr_plans.approval.desk import Question
+from xrf_sr_plans.approval.questions import Question
 from xrf_sr_plans.approval.records import Proposal, ProposedRegion, SurveyTile
 from xrf_sr_plans.devices.protocols import Beamline, RowTimeModel
 from xrf_sr_plans.maps.region import Rescan

@@ -29,6 +29,7 @@ from xrf_sr_plans.callbacks.result_run import (
 from xrf_sr_plans.plans.asking import outcomes_of
 from xrf_sr_plans.plans.decisions import RegionLog, region_values
 from xrf_sr_plans.plans.survey_runs import start_without_rows
+from xrf_sr_plans.review.told_rows import ToldRows
 from xrf_sr_plans.schema import Documents
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,9 @@ class ApprovalKeeper:
         self._folder: ApprovalFolder = desk.folder
         self._deliver = deliver
         self._fine: dict[str, tuple[str, str]] = {}
+        # Last maps of pairs of collections: the collection, the area and the pair.
+        self._last: dict[str, tuple[str, str, str]] = {}
+        self._told = ToldRows()
         self._versions: dict[str, int] = {}
         self._over = threading.Event()
         self._looking = threading.Lock()
@@ -77,26 +81,49 @@ class ApprovalKeeper:
         """Take a document of any run of the RunEngine."""
         try:
             if name == "start" and schema.kind_of_run(doc) == "map":
-                metadata = doc["xrf_sr"]
-                key = (metadata.get("derived_input") or {}).get("region_key")
-                survey_uid = metadata.get("survey_uid")
-                if metadata.get("purpose") == "fine" and key and survey_uid:
-                    self._fine[str(doc["uid"])] = str(survey_uid), str(key)
+                self._map_began(doc)
             elif name == "stop":
-                fine = self._fine.pop(str(doc.get("run_start")), None)
+                uid = str(doc.get("run_start"))
+                missing = self._told.missing(uid)
+                last, fine = self._last.pop(uid, None), self._fine.pop(uid, None)
+                if last is not None and doc.get("exit_status") == "success" and not missing:
+                    self._pair_ended(*last, uid)
                 if fine is not None:
-                    self._fine_map_ended(*fine, doc)
+                    self._fine_map_ended(*fine, doc, missing)
+            else:
+                self._told.take(name, doc)
         except Exception:  # a scan must not end because of what is kept of it
             logger.exception("a %s document was not understood", name)
 
-    def _fine_map_ended(self, survey_uid: str, key: str, stop: Mapping[str, Any]) -> None:
+    def _map_began(self, start: Mapping[str, Any]) -> None:
+        """Watch a map that rescans a region, or with which a pair of a collection is complete."""
+        uid, metadata = str(start["uid"]), start["xrf_sr"]
+        derived = metadata.get("derived_input") or {}
+        key, survey_uid = derived.get("region_key"), metadata.get("survey_uid")
+        collection_uid = derived.get("collection_uid")
+        if metadata.get("purpose") == "fine" and key and survey_uid:
+            self._fine[uid] = str(survey_uid), str(key)
+            self._told.watch(start)
+        elif key and collection_uid and derived["pair_position"] == derived["pair_maps"] - 1:
+            self._last[uid] = str(collection_uid), str(key), str(derived["pair_uid"])
+            self._told.watch(start)
+
+    def _pair_ended(self, collection_uid: str, key: str, pair_uid: str, uid: str) -> None:
+        collections = self._desk.collections
+        if collections.folder.knows(collection_uid):
+            collections.became(collection_uid, key, "rescanned", f"pair {pair_uid}", uid)
+
+    def _fine_map_ended(
+        self, survey_uid: str, key: str, stop: Mapping[str, Any], missing: int
+    ) -> None:
         if not self._folder.knows(survey_uid):
             return
         uid, status = str(stop["run_start"]), stop.get("exit_status")
-        if status == "success":
+        if status == "success" and not missing:
             self._desk.became(survey_uid, key, "rescanned", f"fine map {uid[:8]}", uid)
         else:
-            reason = f"{status}: {stop.get('reason') or 'interrupted'}"
+            ended = "stopped" if status == "success" else status
+            reason = f"{ended}: {stop.get('reason') or 'interrupted'}"
             self._desk.became(survey_uid, key, "failed", reason, uid)
 
     def look(self) -> None:
