@@ -88,8 +88,8 @@ def as_maps(coarse: np.ndarray, fine: np.ndarray) -> tuple[ElementalMaps, Elemen
     )
 
 
-def pairs_of(poison: Poison | None, samples: int) -> tuple[list[StoredPair], int]:
-    """Return spoilt pairs as if registration had found nothing, and how many it refuses."""
+def pairs_of(poison: Poison | None, samples: int, *, guards: bool) -> tuple[list[StoredPair], int]:
+    """Return spoilt pairs, and how many registration refuses; `guards`: as if it found nothing."""
     pairs, refused = [], 0
     for number in range(samples):
         seed = FIRST_SEED + number
@@ -99,13 +99,14 @@ def pairs_of(poison: Poison | None, samples: int) -> tuple[list[StoredPair], int
         if poison is not None:
             coarse, fine = poison(coarse, fine, rng)
         maps = as_maps(coarse, fine)
-        refused += bool(register(*maps).problem)
+        found = register(*maps)
+        refused += bool(found.problem)
         pairs.append(
             StoredPair(
                 f"pair-{number}",
                 StoredMap(1, 1, maps[1]),
                 (StoredMap(0, FACTOR, maps[0]),),
-                {0: PairRegistration(FACTOR, 0.0, 0.0)},
+                {0: PairRegistration(FACTOR, 0.0, 0.0) if guards else found},
                 sample=f"sample {number}",
                 split="held out" if number % 3 == 2 else "learn",
             )
@@ -116,7 +117,7 @@ def pairs_of(poison: Poison | None, samples: int) -> tuple[list[StoredPair], int
 def tried(kind: str, samples: int, steps: int, *, guards: bool) -> Told:
     """Learn from spoilt pairs and compare."""
     began = time.monotonic()
-    pairs, refused = pairs_of(POISONS.get(kind), samples)
+    pairs, refused = pairs_of(POISONS.get(kind), samples, guards=guards)
     lessons = lessons_from(pairs)
     nothing = Told(kind, samples, refused, np.nan, np.nan, 0, False, False, 0.0)
     if (not guards and refused == samples) or not (lessons.learn and lessons.held_out):
