@@ -46,6 +46,8 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "factor": st.sampled_from([2, 4, 3, "2", None]),
     "sampling": st.sampled_from(["rows", "squares", "lines", None]),
     "factors": st.sampled_from([[2], (2, 4), [], [2, 2], [3], "24", 2, None]),
+    "choose": st.sampled_from(["least sure", "least represented", "best", 5]),
+    "collection_uid": st.sampled_from([None, "collection-before", "x", 5]),
     "rescan": st.sampled_from(["inline", "propose", "queue", "later", 1]),
     "regions": REGIONS,
     "md": st.sampled_from([None, {"sample": "x"}, {"uid": "u"}, {"a.b": 1}, {1: 2}, 5]),

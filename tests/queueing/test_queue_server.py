@@ -184,3 +184,27 @@ def test_where_no_manager_listens_the_answer_is_that_it_is_unknown() -> None:
     (answer,) = submit(RescanQueue(connect=connect, attempts=2), an_item(), survey="nobody")
     assert answer["disposition"] == "failed"
     assert "unknown whether it is queued" in answer["reason"]
+
+
+def test_pairs_of_chosen_areas_are_collected_from_the_queue(queue_server: QueueServer) -> None:
+    client = queue_server.client
+    before = {docs[0][1]["uid"] for docs in runs(queue_server.documents)}
+    asked = {"width_um": 24, "height_um": 24, "pair_um": 8, "number": 1, "fine_step_um": 1,
+             "dwell_ms": 20, "x_center_um": 0, "y_center_um": 0, "budget_s": 600}  # fmt: skip
+    wrong = {**asked, "choose": "at random"}
+    name = "survey_and_collect_pairs"
+    with pytest.raises(Exception, match="at random"):
+        client.item_add({"item_type": "plan", "name": name, "kwargs": wrong})
+    client.item_add({"item_type": "plan", "name": name, "kwargs": asked})
+    client.queue_start()
+    queue_server.wait_until_idle(120)
+    item = client.history_get(reload=True)["items"][-1]
+    assert item["name"] == name
+    assert item["result"]["exit_status"] == "completed"
+    flown = [docs for docs in runs(queue_server.documents) if docs[0][1]["uid"] not in before]
+    purposes = [docs[0][1]["xrf_sr"]["purpose"] for docs in flown]
+    assert purposes == [
+        "coarse", "proposals", "outcomes", "pair_coarse", "pair_fine", "collection",
+    ]  # fmt: skip
+    assert flown[-1][0][1]["xrf_sr"]["regions"] == {"rescanned": 1}
+    assert len({docs[0][1].get("collection_uid") for docs in flown[3:]}) == 1
