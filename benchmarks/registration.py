@@ -1,6 +1,7 @@
 """Measure how well pairs are registered, and which pairs are refused.
 
-    python benchmarks/registration.py [--per-family 2] [--poisoned 1] [--only errors|poisoned]
+    python benchmarks/registration.py [--per-family 2] [--poisoned 1] [--ways 2x "4x rows"]
+        [--peaks 100] [--drifts none] [--only errors|poisoned]
 
 Pairs of phantoms (validation seeds, never test seeds) are flown by the forward model, each map with
 a drift of its own (`registration.simulated_pair`): 48 x 48 coarse pixels, 4 elements, of which the
@@ -41,7 +42,7 @@ LEVELS = (1.0, 0.6, 0.35, 0.2)
 """Brightness of the elements relative to each other."""
 PEAKS = (30.0, 100.0, 1000.0)
 DRIFTS = {"none": (0.0, 0.0), "drift": (2.0, 0.0), "drift + row shifts": (2.0, 1.0)}
-WAYS = ((2, False), (2, True), (4, False), (4, True))
+WAYS = {"2x": (2, False), "2x rows": (2, True), "4x": (4, False), "4x rows": (4, True)}
 
 
 @lru_cache(maxsize=2)
@@ -60,14 +61,16 @@ def pair(family: str, seed: int, flown: Flown) -> SimulatedPair:
     return simulated_pair(sample(family, seed, flown.sample_px), flown, rng)
 
 
-def error_table(per_family: int, peaks: Sequence[float], drifts: Sequence[str]) -> None:
+def error_table(
+    per_family: int, ways: Sequence[str], peaks: Sequence[float], drifts: Sequence[str]
+) -> None:
     """Print errors of rows, over all families."""
     print("errors of a row's displacement along x or y, in fine pixels")
     print(
         "way      peak drift               learnt: median  99 %   all rows: median  99 %"
         "   expected  rows left out  pairs refused  s/pair"
     )
-    for factor, rows in WAYS:
+    for factor, rows in map(WAYS.__getitem__, ways):
         for peak in peaks:
             for name in drifts:
                 flown = Flown(factor, rows, peak, *DRIFTS[name])
@@ -224,14 +227,14 @@ def _with(maps: ElementalMaps, counts: np.ndarray) -> ElementalMaps:
     return ElementalMaps.from_arrays(counts, maps.grid, maps.elements, **maps.attrs)
 
 
-def poison_table(per_family: int) -> None:
+def poison_table(per_family: int, ways: Sequence[str]) -> None:
     """Print how many poisoned pairs are accepted."""
     print("poisoned pairs (100 photons, drift + row shifts): accepted of all, and what is said")
     families = list(FAMILIES)
     total = accepted = 0
     for name, poison in POISONS.items():
         said: dict[str, int] = {}
-        for factor, rows in WAYS:
+        for factor, rows in map(WAYS.__getitem__, ways):
             flown = Flown(factor, rows, 100.0, *DRIFTS["drift + row shifts"])
             for number, family in enumerate(families):
                 for seed in range(per_family):
@@ -251,14 +254,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--per-family", type=int, default=2, help="pairs of each family and case")
     parser.add_argument("--poisoned", type=int, default=1, help="of each family and way")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--peaks", type=float, nargs="+", default=PEAKS)
     parser.add_argument("--drifts", nargs="+", choices=list(DRIFTS), default=list(DRIFTS))
     parser.add_argument("--only", choices=("errors", "poisoned"))
     options = parser.parse_args()
     if options.only != "poisoned":
-        error_table(options.per_family, options.peaks, options.drifts)
+        error_table(options.per_family, options.ways, options.peaks, options.drifts)
     if options.only != "errors":
-        poison_table(options.poisoned)
+        poison_table(options.poisoned, options.ways)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,9 @@ Purpose = Literal["coarse", "fine", "pair_coarse", "pair_fine", "map"]
 PixelChoice = Literal["rows", "squares"]
 """How a map of coarse rows is read out: in pixels `factor` times shorter than the rows are apart,
 or in square ones."""
+PairOrder = Literal["bracketed", "coarse first"]
+"""In which order the maps of a pair are flown: coarse, fine, and coarse again, or coarse and fine.
+"""
 RescanMode = Literal["inline", "ask", "queue", "propose"]
 """What is done with the chosen regions: fly them at once, fly those that somebody approves, queue
 them, or only name them."""

@@ -222,7 +222,8 @@ def test_a_pair_with_rows_is_recorded_and_registered(tmp_path, factor):
         )
         run_engine(plan)
     (pair,) = PairStore(tmp_path).pairs()
-    (coarse,) = pair.coarse
+    coarse, again = pair.coarse
+    assert again.position == 2
     assert coarse.maps.grid.shape == (48 // factor, 48)
     assert coarse.maps.attrs["sampling"] == "rows"
     assert coarse.maps.attrs["dwell_ms"] == 200 / factor

@@ -53,7 +53,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "md": st.sampled_from([None, {"sample": "x"}, {"uid": "u"}, {"a.b": 1}, {1: 2}, 5]),
     "survey_uid": st.sampled_from([None, "u", 5]),
     "parent_uid": st.sampled_from([None, "u", 5]),
-    "bracket": st.sampled_from([True, False, "maybe"]),
+    "order": st.sampled_from(["bracketed", "coarse first", "maybe"]),
     "grid": st.sampled_from(
         [GRID, None, 5, ScanGrid(AxisGrid("samx", 1e300, 1.0, 4), GRID.slow),
          ScanGrid(AxisGrid("samx", 0.0, 1e-300, 4), GRID.slow),

@@ -71,7 +71,11 @@ def test_maps_that_belong_together_are_numbered():
         "fine 3/3",
     ]
     pair = {"width_um": 4, "height_um": 2, "fine_step_um": 1, "dwell_ms": 10}
-    assert titles(acquire_pair(small_beamline(), **pair)) == ["pair_coarse 1/2", "pair_fine 2/2"]
+    assert titles(acquire_pair(small_beamline(), **pair)) == [
+        "pair_coarse 1/3",
+        "pair_fine 2/3",
+        "pair_coarse 3/3",
+    ]
     assert titles(xrf_map(small_beamline(), **AREA)) == ["map"]
 
 

@@ -114,7 +114,7 @@ def test_a_preview_of_pairs_spends_the_budget_as_the_plan_does():
     boxes = [{**GOOD, "x_low_um": x, "x_high_um": x + 4} for x in (0, 5)]
     seen = preview(plan, boxes, **FINE, budget_s=3.0)
     assert seen.allowed
-    assert [one.what for one in seen.maps] == ["coarse 2x", "fine"]
+    assert [one.what for one in seen.maps] == ["coarse 2x", "fine", "coarse 2x"]
     assert "budget_s" in seen.notes[-1]
     refused = preview(plan, boxes, **FINE, budget_s=0.1)
     assert not refused.allowed

@@ -27,7 +27,7 @@ def collect_pairs(
     factors: list[CoarserFactor] | tuple[CoarserFactor, ...] = (2,),
     sampling: schema.PixelChoice | None = None,
     coarse_dwell_ms: float | None = None,
-    bracket: bool = False,
+    order: schema.PairOrder = "bracketed",
     budget_s: float | None = None,
     max_dose: float | None = None,
     row_attempts: int = ROW_ATTEMPTS,
@@ -57,8 +57,9 @@ def collect_pairs(
     coarse_dwell_ms
         Time at each step of the coarse maps in ms. None means the same as at each pixel of the
         fine maps.
-    bracket
-        Fly the coarse maps of each pair again after the fine one, so that drift shows.
+    order
+        "bracketed" flies the coarse maps of each pair before and after the fine one, "coarse first"
+        only before it.
     budget_s
         Beam time in seconds for all pairs together, where a pair that no longer fits is left out;
         None: no limit.

@@ -105,7 +105,7 @@ def acquire_pair(
     factors: list[CoarserFactor] | tuple[CoarserFactor, ...] = (2,),
     sampling: schema.PixelChoice | None = None,
     coarse_dwell_ms: float | None = None,
-    bracket: bool = False,
+    order: schema.PairOrder = "bracketed",
     budget_s: float | None = None,
     max_dose: float | None = None,
     row_attempts: int = ROW_ATTEMPTS,
@@ -137,10 +137,12 @@ def acquire_pair(
         as long as those of the fine map, "squares" in square ones. None means rows where the
         hardware takes so many frames.
     coarse_dwell_ms
-        Time at each step of the coarse maps in ms. None means the same as at each pixel of the
-        fine map.
-    bracket
-        Fly the coarse maps again after the fine one, so that drift shows and can be corrected.
+        Time at each step of the coarse maps in ms; best that of the surveys to be learnt for. None
+        means the same as at each pixel of the fine map, whose square pixels then have as many
+        photons as those of the coarse maps.
+    order
+        "bracketed" flies the coarse maps before and, the other way round, after the fine one: drift
+        shows, and twice as many coarse maps are learnt from. "coarse first" flies them only before.
     budget_s
         Beam time in seconds that all maps together may take. None means no limit.
     max_dose
@@ -172,7 +174,7 @@ def acquire_pair(
 
 
 def design_pair(beamline: Beamline, request: PairRequest) -> PairDesign:
-    """Return the design of a pair: coarse maps, the fine map, and the coarse ones again if wanted.
+    """Return the design of a pair: coarse maps, the fine map, and the coarse ones again.
 
     Raises
     ------
@@ -214,7 +216,7 @@ def maps_of_pair(beamline: Beamline, request: PairRequest) -> PairDesign:
         for factor in sorted(factors)
     }
     coarse = [pair_map(factor, coarse_dwell_ms, pixels) for factor, pixels in readouts.items()]
-    again = reversed(coarse) if request.bracket else ()
+    again = reversed(coarse) if request.order == "bracketed" else ()
     maps = (*coarse, pair_map(1, request.dwell_ms, SQUARES), *again)
     problems = [problem for pixels in readouts.values() for problem in pixels.problems]
     return PairDesign(

@@ -324,7 +324,7 @@ class AnyPairRequest(PlanRequest):
     factors: list[CoarserFactor] | tuple[CoarserFactor, ...]
     sampling: schema.PixelChoice | None
     coarse_dwell_ms: float | None
-    bracket: bool
+    order: schema.PairOrder
 
     def problems(self, beamline: Beamline) -> list[Problem]:
         """Return what is wrong with the request, or the beamline, whatever is to be flown.

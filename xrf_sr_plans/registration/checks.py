@@ -35,7 +35,7 @@ SATURATED_PIXELS, SATURATED_SHARE, SATURATED_PHOTONS = 4, 0.02, 30.0
 expected, from which the detector was saturated."""
 SAME_BLOCKS = 0.5
 """Share of the blocks of equal fine pixels from which a fine map repeats a coarser one."""
-MOST_UNEXPLAINED, MOST_CHI2 = 0.35, 1.3
+MOST_UNEXPLAINED, MOST_CHI2 = 0.5, 1.3
 """Share of an element's structure that may be left unexplained, if the difference is more than so
 many times the noise: weak structure is lost with the noise of the fine map."""
 SWAPPED_UNEXPLAINED = 0.15
