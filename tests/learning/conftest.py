@@ -8,8 +8,7 @@ import pytest
 @pytest.fixture
 def quick_calibration(monkeypatch):
     """Calibrate on a few pixels of a few small phantoms, without photographs."""
-    from xrf_sr_plans.evaluation import calibrate_from_pairs
-    from xrf_sr_plans.learning import map_figures
+    from xrf_sr_plans.learning import calibrate_on_areas, map_figures
     from xrf_sr_plans.training import calibrate_model
     from xrf_sr_plans.training.phantoms import phantom
     from xrf_sr_plans.training.samples import Sample
@@ -19,6 +18,6 @@ def quick_calibration(monkeypatch):
         return [Sample(kind, kind, phantom(kind, first_seed, size=64)) for kind in kinds]
 
     monkeypatch.setattr(calibrate_model, "all_kinds", few)
-    monkeypatch.setattr(calibrate_from_pairs, "MOST_PIXELS", 400)
+    monkeypatch.setattr(calibrate_on_areas, "MOST_PIXELS", 400)
     monkeypatch.setattr(map_figures, "MOST_PIXELS", 200)
     monkeypatch.setattr(map_figures, "ALL_FAMILIES", ("cells", "particles"))

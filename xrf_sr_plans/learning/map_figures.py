@@ -68,7 +68,7 @@ class MapFigures:
 
 def of_area(area: PairedArea, network: Any, calibration: Calibration) -> Iterator[MapFigures]:
     """Yield the figures of a model on each element of an area, against its fine map."""
-    fields = _fields(area.counts, area.measurement, network, calibration)
+    fields = fields_of(area.counts, area.measurement, network, calibration)
     inside = area.measured
     for element, name in enumerate(area.elements):
         made, low, high = (fields[key][element] for key in ("estimate", "lower", "upper"))
@@ -102,7 +102,9 @@ def _hidden(
     places = places[:: max(1, len(places) // MOST_PIXELS)]
     unit = worth.flat[places]
     made, low, high = (plane.flat[places] for plane in (made, low, high))
-    return float(hidden_coverage(target.flat[places] / unit, made, low, high, 1.0, unit))
+    # Values between pixels may be below 0, photons can't.
+    counts = np.maximum(target.flat[places], 0) / unit
+    return float(hidden_coverage(counts, made, low, high, 1.0, unit))
 
 
 def of_phantoms(
@@ -129,7 +131,7 @@ def of_phantoms(
                 how = Measurement(reading[0], fly_scan(reading))
                 simulation = Simulation.plain(how, level, len(maps))
                 pair = simulate(fit_to_blocks(maps, reading[0]), simulation, rng)
-                fields = _fields(pair.counts, how, network, calibration)
+                fields = fields_of(pair.counts, how, network, calibration)
                 name = f"{family}-{seed}"
                 for element, truth in enumerate(pair.truth):
                     planes = {key: values[element] for key, values in fields.items()}
@@ -175,7 +177,7 @@ def spread_evenly(rows: Sequence[MapFigures]) -> list[MapFigures]:
     ]
 
 
-def _fields(
+def fields_of(
     counts: np.ndarray, measurement: Measurement, network: Any, calibration: Calibration
 ) -> dict[str, np.ndarray]:
     """Return what a model makes of counts (element, y, x), in photons per coarse pixel."""

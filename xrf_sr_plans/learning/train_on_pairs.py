@@ -6,7 +6,6 @@ Imports torch when it trains, not before.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -17,27 +16,18 @@ from typing import Any
 from pydantic import Field
 
 from xrf_sr_plans.errors import ConfigError, ModelError
-from xrf_sr_plans.evaluation.calibrate_from_pairs import (
-    FactorReport,
-    MapCoverage,
-    factor_report,
-    pair_coverages,
-    stretched,
-)
+from xrf_sr_plans.learning.calibrate_on_areas import calibrate_on_areas
 from xrf_sr_plans.learning.stored_areas import Lessons, lessons_of
 from xrf_sr_plans.measurement import alternatives
-from xrf_sr_plans.sr.intervals import to_json
 from xrf_sr_plans.sr.registry import (
     ModelCard,
     load_network,
     model_path,
-    read_calibration,
     read_card,
     write_card,
 )
 from xrf_sr_plans.sr.trust_boundary import read_boundary, write_boundary
-from xrf_sr_plans.store.pairs import PairStore, StoredPair
-from xrf_sr_plans.training.calibrate_model import calibrate_model
+from xrf_sr_plans.store.pairs import PairStore
 from xrf_sr_plans.training.paired_settings import PairedSettings
 from xrf_sr_plans.training.training_config import OURS
 
@@ -112,7 +102,8 @@ def train_on_pairs(settings: LearningSettings, lessons: Lessons | None = None) -
         _write_weights(network, target)
         _write_card(target, card, settings, lessons, state)
         _take_over_boundary(path, card, target)
-        calibrate_candidate(target, lessons.pairs, n_per_family=settings.calibrate_per_family)
+        areas = (*lessons.learn, *lessons.held_out)
+        calibrate_on_areas(target, areas, n_per_family=settings.calibrate_per_family)
     team.leave()
     return target
 
@@ -210,33 +201,3 @@ def _take_over_boundary(start: Path, card: ModelCard, target: Path) -> None:
             "figures": {},
         }
         write_boundary(target, boundary.model_copy(update=changed))
-
-
-def calibrate_candidate(
-    path: Path, pairs: Sequence[StoredPair], *, n_per_family: int
-) -> tuple[FactorReport, ...]:
-    """Calibrate a model on phantoms and photographs, then stretch its intervals on pairs.
-
-    Without pairs that tell, the calibration stays that of the phantoms.
-
-    Returns
-    -------
-    tuple
-        What the pairs say, by factor.
-    """
-    calibrate_model(path, real_maps=None, n_per_family=n_per_family)
-    card = read_card(path)
-    known = read_calibration(path, card)
-    seen: dict[str, list[tuple[str, MapCoverage]]] = {}
-    for pair in pairs:
-        for key, coverage in pair_coverages(pair, known, str(path)):
-            seen.setdefault(key, []).append((pair.pair_uid, coverage))
-    reports = tuple(factor_report(key, found) for key, found in sorted(seen.items()))
-    if reports:
-        by = {report.factor: report.stretch for report in reports}
-        changed = stretched(known, by, f"stretched on {len(pairs)} own pairs")
-        file = path.with_suffix(".calibration.json")
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-        temporary.write_text(json.dumps(to_json(changed), indent=1) + "\n")
-        temporary.replace(file)
-    return reports
