@@ -28,7 +28,7 @@ from xrf_sr_plans.plans.resume_collection import resume_collection
 from xrf_sr_plans.review.approval_keeper import ApprovalKeeper
 
 AREAS = [{"x_low_um": x, "x_high_um": x + 2, "y_low_um": 0, "y_high_um": 1} for x in (-6, -2, 2)]
-HOW = {"fine_step_um": 0.5, "dwell_ms": 10}
+HOW = {"fine_step_um": 0.5, "dwell_ms": 10, "order": "coarse first"}
 MAPS_OF_PAIR = 2
 
 
@@ -196,7 +196,8 @@ def watch(name, doc):
             os.kill(os.getpid(), signal.SIGKILL)
 run_engine.subscribe(watch)
 areas = [{"x_low_um": x, "x_high_um": x + 2, "y_low_um": 0, "y_high_um": 1} for x in (-6, -2, 2)]
-run_engine(collect_pairs(small_beamline(approvals=desk), areas, fine_step_um=0.5, dwell_ms=10))
+run_engine(collect_pairs(small_beamline(approvals=desk), areas, fine_step_um=0.5, dwell_ms=10,
+                         order="coarse first"))
 """
 
 

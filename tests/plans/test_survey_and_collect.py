@@ -22,7 +22,7 @@ from xrf_sr_plans.store.pairs import PairStore
 BOXES = [[(-4.0, -2.0, -2.0, 0.0), (0.0, 2.0, -2.0, 0.0), (2.0, 4.0, 0.0, 2.0)]]
 AREA: dict[str, Any] = {
     "width_um": 8, "height_um": 4, "pair_um": 2, "fine_step_um": 0.5, "dwell_ms": 10, "number": 2,
-    "x_center_um": 0, "y_center_um": 0,
+    "x_center_um": 0, "y_center_um": 0, "order": "coarse first",
 }  # fmt: skip
 
 
@@ -131,5 +131,5 @@ def test_pairs_of_chosen_areas_enter_the_store_and_the_next_survey_sees_them(tmp
         assert session.link.flush(60)
     assert [one.disposition for one in (*first.regions, *second.regions)] == ["rescanned"] * 2
     assert "most typical" in first.regions[0].region.reason
-    assert "from the nearest of 1 stored maps" in second.regions[0].region.reason
+    assert "from the nearest of 2 stored maps" in second.regions[0].region.reason
     assert len(list(PairStore(tmp_path / "pairs").pairs())) == 2

@@ -204,7 +204,7 @@ def test_pairs_of_chosen_areas_are_collected_from_the_queue(queue_server: QueueS
     flown = [docs for docs in runs(queue_server.documents) if docs[0][1]["uid"] not in before]
     purposes = [docs[0][1]["xrf_sr"]["purpose"] for docs in flown]
     assert purposes == [
-        "coarse", "proposals", "outcomes", "pair_coarse", "pair_fine", "collection",
+        "coarse", "proposals", "outcomes", "pair_coarse", "pair_fine", "pair_coarse", "collection",
     ]  # fmt: skip
     assert flown[-1][0][1]["xrf_sr"]["regions"] == {"rescanned": 1}
     assert len({docs[0][1].get("collection_uid") for docs in flown[3:]}) == 1

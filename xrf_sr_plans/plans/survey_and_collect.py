@@ -65,7 +65,7 @@ def survey_and_collect_pairs(
     factors: list[CoarserFactor] | tuple[CoarserFactor, ...] = (2,),
     sampling: schema.PixelChoice | None = None,
     coarse_dwell_ms: float | None = None,
-    bracket: bool = False,
+    order: schema.PairOrder = "bracketed",
     step_um: float | None = None,
     survey_dwell_ms: float | None = None,
     x_center_um: float | None = None,
@@ -110,8 +110,9 @@ def survey_and_collect_pairs(
     coarse_dwell_ms
         Time at each step of the coarse maps in ms. None means the same as at each pixel of the
         fine maps.
-    bracket
-        Fly the coarse maps of each pair again after the fine one, so that drift shows.
+    order
+        "bracketed" flies the coarse maps of each pair before and after the fine one, "coarse first"
+        only before it.
     step_um
         Distance between the rows of the survey in um. None means that of the coarsest maps, with
         which the areas compare best with those in the store.
