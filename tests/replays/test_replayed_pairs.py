@@ -76,7 +76,7 @@ def test_the_command_names_the_store(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["replay", str(runs), "--pairs", str(store)])
     assert done.exit_code == 0, done.output
     assert len(list(PairStore(store).pairs())) == 2
-    assert f"2 pairs in {store}, 2 of them" in done.output
+    assert f"2 pairs in {store}, " in done.output
 
 
 def test_a_store_that_cannot_be_written_is_refused_first(tmp_path: Path) -> None:
