@@ -236,7 +236,8 @@ def swapped(pair: Evidence) -> str:
             slope = np.cov(counts[used], told[used])[0, 1] / told[used].var()
             moved = slope * (told - told[used].mean()) + counts[used].mean()
             try_it = Agreement.of(counts[None], moved[None], used[None])
-            if slope > 0 and try_it.unexplained[0] < 0.5 * agreement.unexplained[index]:
+            enough = min(0.5 * agreement.unexplained[index], MOST_UNEXPLAINED)
+            if slope > 0 and try_it.unexplained[0] < enough:
                 return (
                     f"{pair.elements[index]} of the coarse map looks like {pair.elements[other]}"
                     " of the fine one: elements are swapped"
