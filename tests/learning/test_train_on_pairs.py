@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,13 @@ torch = pytest.importorskip("torch")
 from support.made_pairs import made_maps, made_store, pair_counts  # noqa: E402
 from support.models import FOLDED, made_model  # noqa: E402
 from xrf_sr_plans.errors import ConfigError, ModelError  # noqa: E402
-from xrf_sr_plans.learning.stored_areas import areas_of, lessons_from, lessons_of  # noqa: E402
+from xrf_sr_plans.learning.map_figures import of_area  # noqa: E402
+from xrf_sr_plans.learning.stored_areas import (  # noqa: E402
+    _split,
+    areas_of,
+    lessons_from,
+    lessons_of,
+)
 from xrf_sr_plans.learning.train_on_pairs import LearningSettings, train_on_pairs  # noqa: E402
 from xrf_sr_plans.registration.pair_registration import PairRegistration  # noqa: E402
 from xrf_sr_plans.sr.network import Prediction  # noqa: E402
@@ -95,8 +102,6 @@ def test_a_displaced_fine_map_is_moved_to_where_the_coarse_map_shows_it():
     ],
 )
 def test_pairs_with_a_problem_are_left_out_and_say_why(change, word):
-    from dataclasses import replace
-
     found = lessons_from([replace(pair(3, side=64), **change)])
     assert not found.learn
     assert word in found.left_out[0].reason
@@ -146,6 +151,21 @@ def test_what_is_left_of_an_error_is_freed_of_the_noise_of_the_fine_map():
     made = torch.tensor(truth[None, :, :rows, :columns] + 6.0, dtype=torch.float32)
     found = excess_error(made, paired_tensors(stacked([area])))
     assert found.numpy() == pytest.approx(36.0, rel=0.15)
+
+
+def test_a_crop_without_a_measured_pixel_teaches_nothing_and_breaks_nothing():
+    (area,) = areas_of(pair(4, side=64))
+    hidden = replace(area, measured=np.zeros_like(area.measured))
+    made = torch.ones((1, *area.target.shape), requires_grad=True)
+    prediction = Prediction(made, 2 * torch.sqrt(made + 0.375), torch.ones_like(made))
+    loss = paired_loss(prediction, paired_tensors(stacked([hidden])))
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert not made.grad.any()
+    assert list(of_area(hidden, None, None)) == []
+    rows = np.arange(area.measured.shape[0])[:, None] < 48
+    half = replace(area, measured=area.measured & rows)
+    assert not _split([half])[0]
 
 
 def test_crops_are_thinned_mirrored_and_keep_their_scale():

@@ -67,7 +67,12 @@ class MapFigures:
 
 
 def of_area(area: PairedArea, network: Any, calibration: Calibration) -> Iterator[MapFigures]:
-    """Yield the figures of a model on each element of an area, against its fine map."""
+    """Yield the figures of a model on each element of an area, against its fine map.
+
+    There are none of an area without a measured pixel.
+    """
+    if not area.measured.any():
+        return
     fields = fields_of(area.counts, area.measurement, network, calibration)
     inside = area.measured
     for element, name in enumerate(area.elements):

@@ -18,6 +18,8 @@ from xrf_sr_plans.training.paired_areas import SMALLEST_STEPS, PairedArea, in_ha
 
 LEAST_PHOTONS = 4.0
 """Photons at the 99.5 % quantile of a coarse map below which an element has nothing to teach."""
+LEAST_MEASURED = 0.5
+"""Share of an area that both maps have to have measured."""
 HELD_OUT_SHARE = 0.25
 """Share of each area that is held out where no sample is."""
 
@@ -116,6 +118,9 @@ def _split(
         except ValueError as error:
             left_out.append(LeftOut(area.name, str(error)))
             continue
+        if min(part.measured.mean() for part in (first, second)) < LEAST_MEASURED:
+            left_out.append(LeftOut(area.name, "too little of it was measured to be split"))
+            continue
         learn.append(first)
         held_out.append(second)
     return learn, held_out, left_out
@@ -164,7 +169,7 @@ def _area(
         return LeftOut(name, f"{maps[0].grid.shape} pixels are too few")
     if not enough.any():
         return LeftOut(name, f"no element has {LEAST_PHOTONS:g} photons where it is brightest")
-    if inside.mean() < 0.5:
+    if inside.mean() < LEAST_MEASURED:
         return LeftOut(name, f"both maps were measured on {inside.mean():.0%} of the area only")
     area = PairedArea(
         name=name,

@@ -47,6 +47,8 @@ def paired_loss(made: Prediction, batch: dict[str, Any]) -> Tensor:
     pixels = inside.sum((-2, -1)).clamp(min=1.0)
     # A map without a photon still has the noise of one.
     noise = ((batch["variance"] + batch["worth"].square() / 4) * inside).sum((-2, -1)) / pixels
+    # Nor is a crop without a measured pixel divided by 0.
+    noise = noise.clamp(min=1e-6)
     parts = [
         (one / torch.maximum(other.detach(), noise)).mean() for one, other in (halves, halves[::-1])
     ]
