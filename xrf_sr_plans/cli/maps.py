@@ -123,6 +123,7 @@ def enhance(
     channel: ChannelFlag = None,
     key: KeyFlag = None,
     root_map: RootMapFlag = None,
+    model: ModelFlag = None,
     out: Annotated[
         Path | None, typer.Option(help="File to write; default: beside the input.")
     ] = None,
@@ -173,6 +174,7 @@ def enhance(
         sampling=wanted,
         i0=monitor_of(measured),
         dwell_ms=dwell_ms or measured.meta.get("dwell_ms"),
+        model=model,
     )
     was = measured.meta["was"]
     export_map(enhanced, target, written_as, units=was.units, photons=was.photons, source_file=file)
