@@ -18,6 +18,7 @@ from xrf_sr_plans.errors import ConfigError, RefusedError
 from xrf_sr_plans.plans.approved import rescan_approved
 from xrf_sr_plans.plans.binding import bind_plans
 from xrf_sr_plans.plans.preview import preview
+from xrf_sr_plans.review.approval_keeper import ApprovalKeeper
 from xrf_sr_plans.review.record import read_survey
 
 BOXES = [[(-4.0, -2.5, -1.5, 0.5), (-2.0, -0.5, -1.5, 0.5), (1.0, 2.5, -1.5, 0.5)], []]
@@ -101,6 +102,23 @@ def test_an_abort_leaves_what_was_not_flown_to_be_approved_again(tmp_path):
     proposed.folder.approve(proposed.uid, 2, by=ANN)
     proposed.run_engine(rescan_approved(proposed.beamline))
     assert proposed.states() == proposed.recorded() == ["failed", "rescanned", "failed"]
+
+
+def test_a_rescan_that_was_stopped_before_its_last_row_is_not_taken_for_a_whole_one(tmp_path):
+    """A run that RE.stop has ended closes as a success, whatever it lacks."""
+    proposed = Proposed(tmp_path)
+    proposed.run_engine.subscribe(ApprovalKeeper(proposed.desk, lambda documents: None))
+    proposed.folder.approve(proposed.uid, by=ANN)
+
+    def in_a_rescan(name: str, doc: dict[str, Any]) -> None:
+        if name == "start" and doc.get("xrf_sr", {}).get("purpose") == "fine":
+            later(0.0, proposed.run_engine.request_pause)
+
+    proposed.run_engine.subscribe(in_a_rescan)
+    with pytest.raises(RunEngineInterrupted):
+        proposed.run_engine(rescan_approved(proposed.beamline))
+    proposed.run_engine.stop()
+    assert proposed.states() == proposed.recorded() == ["failed"] * 3
 
 
 def test_the_dose_that_the_survey_was_given_holds_for_later_rescans(tmp_path):
