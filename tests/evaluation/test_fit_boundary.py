@@ -265,7 +265,7 @@ def test_the_boundary_beside_the_weights_decides_what_is_trusted(own_model):
 COARSE = ScanGrid.from_center(x_center_um=0, y_center_um=0, width_um=96, height_um=96, step_um=2)
 
 
-def own_pairs(folder, number=3, counts=150.0, shift=(0.0, 0.0)):
+def own_pairs(folder, number=3, counts=150.0, shift=(0.0, 0.0), **told):
     store = PairStore(folder)
     for seed in range(number):
         rng = np.random.default_rng(seed)
@@ -279,8 +279,20 @@ def own_pairs(folder, number=3, counts=150.0, shift=(0.0, 0.0)):
         )
         store.save_map(f"pair-{seed}", 0, 2, maps)
         store.save_map(f"pair-{seed}", 1, 1, fine)
-        store.finish(f"pair-{seed}", {0: PairRegistration(2, *shift)})
+        store.finish(f"pair-{seed}", {0: PairRegistration(2, *shift)}, **told)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("told", "word"),
+    [({"problem": "another sample"}, "no whole pair"), ({"source": "rescan"}, "2 rescans")],
+)
+def test_intervals_follow_neither_pairs_with_a_problem_nor_chosen_places(
+    own_model, tmp_path, told, word
+):
+    pairs = own_pairs(tmp_path / "pairs", 2, **told)
+    with pytest.raises(ConfigError, match=word):
+        calibrate_from_pairs(pairs, str(own_model(stretch=0.3)), tmp_path / "out")
 
 
 def test_own_pairs_widen_intervals_that_are_too_narrow(own_model, tmp_path):

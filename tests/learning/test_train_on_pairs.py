@@ -18,6 +18,8 @@ torch = pytest.importorskip("torch")
 from support.made_pairs import made_maps, made_store, pair_counts  # noqa: E402
 from support.models import FOLDED, made_model  # noqa: E402
 from xrf_sr_plans.errors import ConfigError, ModelError  # noqa: E402
+from xrf_sr_plans.learning import calibrate_on_areas as calibrate_on_areas_module  # noqa: E402
+from xrf_sr_plans.learning.calibrate_on_areas import calibrate_on_areas  # noqa: E402
 from xrf_sr_plans.learning.map_figures import of_area  # noqa: E402
 from xrf_sr_plans.learning.stored_areas import (  # noqa: E402
     _split,
@@ -105,6 +107,21 @@ def test_pairs_with_a_problem_are_left_out_and_say_why(change, word):
     found = lessons_from([replace(pair(3, side=64), **change)])
     assert not found.learn
     assert word in found.left_out[0].reason
+
+
+def test_rescans_are_learnt_from_but_intervals_do_not_follow_them(tmp_path, monkeypatch):
+    # The model that is made has a calibration.
+    monkeypatch.setattr(calibrate_on_areas_module, "calibrate_model", lambda *_, **__: None)
+    areas = list(areas_of(replace(pair(3, side=64), source="rescan")))
+    assert [area.was_chosen for area in areas] == [True]
+    assert not in_halves(areas_of_pair(3), 0.25)[0].was_chosen
+    model = made_model(tmp_path)
+    assert not calibrate_on_areas(model, areas, n_per_family=1)
+
+
+def areas_of_pair(seed: int):
+    (area,) = areas_of(pair(seed, side=64))
+    return area
 
 
 def test_a_store_without_usable_pairs_is_refused_in_words(tmp_path):

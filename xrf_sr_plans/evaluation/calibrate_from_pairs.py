@@ -105,6 +105,8 @@ def calibrate_from_pairs(
     """Stretch a model's intervals so that they cover 90 % of a beamline's own pairs.
 
     One number per factor: a handful of pairs can't fill the table of the calibration that ships.
+    Pairs with a problem are left out, and so are rescans, which were chosen for what was predicted
+    there (`benchmarks/within_survey.py`).
     The fine maps' own counting noise is accounted for (`metrics.deconvolution`), the
     displacement found when the pair was stored is taken out, and each element of each map weighs
     alike. Weights, card and trust boundary are copied beside the new calibration, under a name
@@ -134,13 +136,18 @@ def calibrate_from_pairs(
     known = read_calibration(path, card)
     seen: dict[str, list[tuple[str, MapCoverage]]] = {}
     others: set[int] = set()
+    rescans = 0
     for folder in folders:
-        for pair in PairStore(folder).pairs():
+        for pair in PairStore(folder).pairs(usable=True):
+            if pair.source == "rescan":
+                rescans += 1
+                continue
             others |= {coarse.factor for coarse in pair.coarse} - set(FACTORS)
             for key, coverage in pair_coverages(pair, known, model):
                 seen.setdefault(key, []).append((pair.pair_uid, coverage))
     if not seen:
         reasons = [factor_not_allowed(factor) for factor in sorted(others)]
+        reasons += [f"{rescans} rescans, which say nothing of other places"] if rescans else []
         where = f"no whole pair to calibrate with in {[*map(str, folders)]}"
         raise ConfigError("; ".join([where, *reasons]))
     reports = tuple(factor_report(key, found) for key, found in sorted(seen.items()))
@@ -159,11 +166,12 @@ def pair_coverages(
 ) -> Iterator[tuple[str, MapCoverage]]:
     """Yield the key of the tables and the coverage of each element of each coarse map of a pair."""
     for coarse in pair.coarse:
-        if coarse.factor not in FACTORS:
+        registered = pair.registration.get(coarse.position)
+        if coarse.factor not in FACTORS or (registered is not None and registered.problem):
             continue
         key = table_key(calibration.as_read(measurement_of(coarse.maps, coarse.factor)))
         made = enhance_maps(coarse.maps, coarse.factor, model=model)
-        moved = _moved(made, pair.registration.get(coarse.position))
+        moved = _moved(made, registered)
         try:
             for planes in common_planes(moved, pair.fine.maps, coarse.maps):
                 coverage = map_coverage(planes)

@@ -35,7 +35,8 @@ def calibrate_on_areas(
 ) -> tuple[FactorReport, ...]:
     """Calibrate a model on phantoms and photographs, then stretch its intervals on areas.
 
-    Without areas that tell, the calibration stays that of the phantoms. As
+    Without areas that tell, the calibration stays that of the phantoms. Rescans don't tell: what is
+    right where much was predicted is too narrow elsewhere (`benchmarks/within_survey.py`). As
     `evaluation.calibrate_from_pairs`, but on fine maps that lie on the coarse ones row by row.
 
     Parameters
@@ -43,7 +44,7 @@ def calibrate_on_areas(
     path
         Weights of the model, beside which the calibration is written.
     areas
-        What was learnt from, and what was held out.
+        What was held out, or, for want of that, what was learnt from.
     n_per_family
         Phantoms of each family.
 
@@ -57,6 +58,8 @@ def calibrate_on_areas(
     _, _, network = load_model(path)
     seen: dict[str, list[tuple[str, MapCoverage]]] = {}
     for area in areas:
+        if area.was_chosen:
+            continue
         uid = area.name.partition("/")[0]
         for key, coverage in area_coverages(area, network, known):
             seen.setdefault(key, []).append((uid, coverage))

@@ -181,6 +181,7 @@ def _area(
         worth=np.where(inside, worth, 0.0) * _noise_kept(moved, inside),
         measured=inside,
         measurement=measurement,
+        was_chosen=pair.source == "rescan",
     )
     return area.only(np.flatnonzero(enough).tolist())
 

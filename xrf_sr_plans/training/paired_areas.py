@@ -51,6 +51,9 @@ class PairedArea:
         (Y, X) where both maps were measured.
     measurement
         How the coarse map was measured. It keeps the probe's blur, as the fine map does.
+    was_chosen
+        Whether the area was chosen for what was predicted there, as rescans are. Errors there are
+        not those of other places.
     """
 
     name: str
@@ -62,6 +65,7 @@ class PairedArea:
     worth: np.ndarray
     measured: np.ndarray
     measurement: Measurement
+    was_chosen: bool = False
 
     @property
     def steps(self) -> tuple[int, int]:
