@@ -108,7 +108,8 @@ def _pymca(file: h5py.File) -> None:
 def _larch(file: h5py.File) -> None:
     root = file.create_group("xrmmap")
     root.attrs["Type"] = "XRM 2D Map"
-    for name, counts in zip(("Fe Ka", "Zn Ka", "Pb La"), COUNTS, strict=True):
+    # HDF5 lists groups by their names.
+    for name, counts in zip(("Fe Ka", "Pb La", "Zn Ka"), COUNTS, strict=True):
         root[f"roimap/mcasum/{name}/raw"] = counts
     axes = np.broadcast_arrays(np.arange(16.0), np.arange(12.0)[:, None])
     root["positions/pos"] = np.stack(axes, axis=-1)
