@@ -285,7 +285,7 @@ def own_pairs(folder, number=3, counts=150.0, shift=(0.0, 0.0), **told):
 
 @pytest.mark.parametrize(
     ("told", "word"),
-    [({"problem": "another sample"}, "no whole pair"), ({"source": "rescan"}, "2 rescans")],
+    [({"problem": "another sample"}, "another sample"), ({"source": "rescan"}, "a rescan")],
 )
 def test_intervals_follow_neither_pairs_with_a_problem_nor_chosen_places(
     own_model, tmp_path, told, word

@@ -136,18 +136,19 @@ def calibrate_from_pairs(
     known = read_calibration(path, card)
     seen: dict[str, list[tuple[str, MapCoverage]]] = {}
     others: set[int] = set()
-    rescans = 0
+    left_out: list[str] = []
     for folder in folders:
-        for pair in PairStore(folder).pairs(usable=True):
-            if pair.source == "rescan":
-                rescans += 1
-                continue
+        for pair in PairStore(folder).pairs():
             others |= {coarse.factor for coarse in pair.coarse} - set(FACTORS)
+            if pair.problem or pair.source == "rescan":
+                what = pair.problem or "a rescan, which says nothing of other places"
+                left_out.append(f"{pair.pair_uid}: {what}")
+                continue
             for key, coverage in pair_coverages(pair, known, model):
                 seen.setdefault(key, []).append((pair.pair_uid, coverage))
     if not seen:
         reasons = [factor_not_allowed(factor) for factor in sorted(others)]
-        reasons += [f"{rescans} rescans, which say nothing of other places"] if rescans else []
+        reasons += left_out[:5]
         where = f"no whole pair to calibrate with in {[*map(str, folders)]}"
         raise ConfigError("; ".join([where, *reasons]))
     reports = tuple(factor_report(key, found) for key, found in sorted(seen.items()))
