@@ -268,16 +268,13 @@ def ledger_subject(folder: Path) -> Subject:
     def read() -> object:
         return ledger.before("here", model, 2, 9.0, "f9")
 
-    path = ledger.path("here", model)
-    made = _file_subject("ledger", path, read)
-
     def mutate(rng: Rng, content: bytes) -> bytes:
         lines = content.splitlines()
         at = int(rng.integers(len(lines)))
         lines[at] = mutated_json(rng, lines[at])
         return b"\n".join(lines) + b"\n"
 
-    return Subject(made.name, made.content, made.read, mutate)
+    return _file_subject("ledger", ledger.path("here", model), read, mutate)
 
 
 def model_subjects(folder: Path) -> list[Subject]:

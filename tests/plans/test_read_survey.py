@@ -8,8 +8,10 @@ from bluesky.utils import RunEngineInterrupted
 
 from support.plan_support import Interrupting, Recorder, pause, small_beamline, small_survey
 from xrf_sr_plans.devices.sim.faults import HungFlyer
+from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.plans.rescan import rescan_regions
 from xrf_sr_plans.review.record import read_survey
+from xrf_sr_plans.schema import kind_of_run
 
 FIRST, SECOND = (-4.0, -2.0, -1.5, 0.5), (2.0, 3.0, -1.0, 1.0)
 
@@ -111,3 +113,18 @@ def test_rows_that_a_later_rescan_lost_are_named(run_engine, recorder):
     run_engine(rescan_again(recorder, broken, 0, row_attempts=1))
     ((disposition, reason, _),) = what_became(recorder)
     assert (disposition, reason) == ("rescanned", "rows [2] lost")
+
+
+def test_a_record_of_decisions_without_a_time_is_told_by_its_uid(run_engine, recorder):
+    run_engine(small_survey(small_beamline()))
+    damaged = [
+        (name, {key: value for key, value in doc.items() if key != "time"})
+        if name == "start" and kind_of_run(doc) == "proposals"
+        else (name, doc)
+        for name, doc in recorder.docs
+    ]
+    (uid,) = (
+        doc["uid"] for name, doc in damaged if name == "start" and kind_of_run(doc) == "proposals"
+    )
+    with pytest.raises(AssemblyError, match=f"run {uid}.*time"):
+        read_survey(damaged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -142,7 +142,7 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
                 results = previews if kind == "preview" else enhanced
                 results[start["original_run_uid"]] = enhanced_from_documents(documents)
             elif kind == "composite":
-                # Where it can't be read, as where it lies in a file, it is made again.
+                # Where it can't be read, as where it lies in a file elsewhere, it is made again.
                 with suppress(AssemblyError):
                     composites[uid] = composite_from_documents(documents)
             elif kind == "verification":
@@ -152,7 +152,7 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
             elif kind in ("proposals", "approvals", "outcomes"):
                 told.append(documents)
     # In the order of what they tell of, since decisions may be delivered after what followed.
-    for documents in sorted(told, key=lambda documents: float(documents[0][1]["time"])):
+    for documents in sorted(told, key=_told_at):
         with in_our_words(f"run {documents[0][1]['uid']}", AssemblyError):
             for row in _latest_by_region(documents).values():
                 regions = _with_region(regions, row)
@@ -171,6 +171,13 @@ def _from_runs(runs: Mapping[str, list[Document]]) -> SurveyRecord:
         tuple(verdicts),
         uids,
     )
+
+
+def _told_at(documents: Sequence[Document]) -> float:
+    """Return when a run began that tells of regions."""
+    start = documents[0][1]
+    with in_our_words(f"run {start.get('uid')}", AssemblyError):
+        return float(start["time"])
 
 
 def _builder(documents: list[Document]) -> MapBuilder:
