@@ -296,10 +296,11 @@ def model_subjects(folder: Path) -> list[Subject]:
         return load_network(weights, read_card(weights).model_copy(update={"sha256": sha256}))
 
     names = {".json": "card", ".calibration.json": "calibration", ".trust.json": "trust boundary"}
-    made = [_file_subject(name, home / f"m{suffix}", papers) for suffix, name in names.items()]
-    content = weights.read_bytes()
-    known = _file_subject("weights", weights, network)
-    return [*made, Subject("weights", content, known.read, mutated_weights)]
+    made = [
+        _file_subject(name, home / f"m{suffix}", papers, mutated_json)
+        for suffix, name in names.items()
+    ]
+    return [*made, _file_subject("weights", weights, network, mutated_weights)]
 
 
 def mutated_weights(rng: Rng, content: bytes) -> bytes:
