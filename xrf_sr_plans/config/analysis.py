@@ -38,6 +38,16 @@ class AnalysisSettings(Section):
     """How much nicer (lower in priority) the analysis process is than the session."""
     threads: int = Field(default=1, ge=1, le=1024)
     """Number of CPU threads for the network."""
+    dask: str | None = None
+    """Scheduler of a Dask cluster that enhances maps, "tls://host:8786"; without it, they are
+    enhanced on this machine."""
+    dask_keys: Place | None = None
+    """Folder with ca.pem, cert.pem and key.pem for that cluster; without it, Dask's own
+    configuration counts."""
+    dask_plain: bool = False
+    """Whether a cluster on another machine may be used without encryption."""
+    dask_timeout_s: float = Field(default=30.0, gt=0, le=3600, allow_inf_nan=False)
+    """Longest wait for the cluster, in seconds, before a map is enhanced on this machine."""
     pair_dir: Place | None = None
     """Folder of the pair store, which pairs enter and rescans with the part of the survey's map
     that they cover; without it, they don't."""

@@ -1,0 +1,156 @@
+"""`ClusterAddress` and `connect`: how a Dask cluster is reached, encrypted beyond this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from xrf_sr_plans.errors import ConfigError, MissingExtraError, in_words
+
+if TYPE_CHECKING:
+    from distributed import Client, Security
+
+CA_FILE = "ca.pem"
+"""Certificate of the authority that signed all others, in a folder of keys."""
+CERTIFICATE_FILE = "cert.pem"
+"""Certificate of whoever the folder belongs to."""
+KEY_FILE = "key.pem"
+"""The secret key that goes with it."""
+
+CONNECT_TIMEOUT_S = 20.0
+"""Longest wait for the scheduler of a cluster."""
+
+
+@dataclass(frozen=True)
+class ClusterAddress:
+    """Where the scheduler of a Dask cluster listens, and how to speak to it."""
+
+    address: str
+    """``tls://host:port``, or ``tcp://host:port`` on this machine."""
+    keys: str | None = None
+    """Folder with `CA_FILE`, `CERTIFICATE_FILE` and `KEY_FILE`; None: as Dask's own configuration
+    says."""
+    plain: bool = False
+    """Whether ``tcp://`` is allowed beyond this machine. Whoever reaches such a cluster can run
+    anything on it, and reads everything."""
+
+    @property
+    def flaw(self) -> str:
+        """The sentence that refuses the address or its keys, or ""; nothing is connected."""
+        scheme, host, port = _parts(self.address)
+        if scheme not in ("tls", "tcp") or not host or port is None:
+            return (
+                f"the cluster is at {self.address!r}; tls://host:port is needed, or on this machine"
+                " tcp://localhost:port"
+            )
+        if scheme == "tcp" and not self.plain and not is_this_machine(host):
+            return (
+                f"the cluster is at {self.address!r}, another machine; only tls://host:port is"
+                " encrypted and knows who asks"
+            )
+        if self.keys is None:
+            return ""
+        missing = [
+            name
+            for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE)
+            if not (Path(self.keys) / name).is_file()
+        ]
+        if missing:
+            return f"the folder of keys {self.keys!r} has no {' and no '.join(missing)}"
+        return ""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection is by TLS."""
+        return _parts(self.address)[0] == "tls"
+
+
+def security(keys: str | Path | None, *, encrypted: bool) -> Security:
+    """Return what Dask has to know of keys, for clients, schedulers and workers alike.
+
+    Parameters
+    ----------
+    keys
+        The folder of keys; None: as Dask's own configuration says.
+    encrypted
+        Whether anything that is not encrypted is refused.
+
+    Raises
+    ------
+    ConfigError
+        It is to be encrypted, and neither a folder nor Dask's configuration names keys.
+    MissingExtraError
+        Dask.distributed is not installed.
+    """
+    try:
+        from distributed import Security
+    except ImportError as error:
+        raise MissingExtraError("a Dask cluster", "dask") from error
+    if not encrypted:
+        return Security(require_encryption=False)
+    if keys is None:
+        known: Any = Security(require_encryption=True)
+        if not known.tls_ca_file:
+            raise ConfigError(
+                "a connection by TLS needs keys: name their folder, as made by `xrf-sr cluster"
+                " keys`, or set distributed.comm.tls in Dask's configuration"
+            )
+        return known
+    folder = Path(keys).expanduser()
+    certificate, key = str(folder / CERTIFICATE_FILE), str(folder / KEY_FILE)
+    roles = ("client", "scheduler", "worker")
+    return Security(
+        require_encryption=True,
+        tls_ca_file=str(folder / CA_FILE),
+        **{f"tls_{role}_cert": certificate for role in roles},
+        **{f"tls_{role}_key": key for role in roles},
+    )
+
+
+def connect(where: ClusterAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Client:
+    """Return a client of the cluster, which is not made Dask's default one.
+
+    Parameters
+    ----------
+    where
+        The cluster.
+    timeout_s
+        Longest wait for the scheduler.
+
+    Raises
+    ------
+    ConfigError
+        The address or the keys are none, or no scheduler answers there in time.
+    MissingExtraError
+        Dask.distributed is not installed.
+    """
+    if flaw := where.flaw:
+        raise ConfigError(flaw)
+    safe = security(where.keys, encrypted=where.encrypted)
+    from distributed import Client
+
+    try:
+        return Client(where.address, security=safe, set_as_default=False, timeout=timeout_s)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no Dask scheduler at {where.address!r}: {in_words(error)}") from error
+
+
+def is_this_machine(host: str) -> bool:
+    """Return whether a host's name or address is one that no other machine can reach."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _parts(address: str) -> tuple[str, str, int | None]:
+    try:
+        parts = urlsplit(address)
+        return parts.scheme, parts.hostname or "", parts.port
+    except ValueError:
+        return "", "", None
