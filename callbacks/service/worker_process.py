@@ -20,6 +20,7 @@ from xrf_sr_plans.callbacks.service.messages import FROM_WORKER, FromWorker
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.config.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, message_of
 from xrf_sr_plans.errors import WorkerError
+from xrf_sr_plans.sr.process_environment import process_environment
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +28,6 @@ _F_SETPIPE_SZ = 1031
 """Linux's command to `fcntl` that sets how much a pipe holds; Python 3.11 has no name for it."""
 _PIPE_BYTES = 2**20
 COMMAND = [sys.executable, "-P", "-m", "xrf_sr_plans.callbacks.service"]
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_CACHE_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-"""What bounds the two caches of torch's convolutions, that of oneDNN and that of its wrapper ideep.
-
-Both keep what was made for every shape of map, 1,024 convolutions each. That is about 70 MB, and
-what is thrown out then for a new shape leaves holes in the heap that grow for hundreds of maps.
-"""
-_CACHED_CONVOLUTIONS = 64
-"""Enough for several shapes; what one of them needs is made anew in milliseconds."""
 
 
 class WorkerProcess:
@@ -210,8 +202,6 @@ def _open_log(path: str | None) -> IO[bytes] | Any:
 
 def _environment(settings: AnalysisSettings) -> dict[str, str]:
     """Return the environment of the worker; what is set there about the caches is kept."""
-    bounds = dict.fromkeys(_CACHE_VARIABLES, str(_CACHED_CONVOLUTIONS))
-    threads = dict.fromkeys(_THREAD_VARIABLES, str(settings.threads))
     log = {LEVEL_VARIABLE: settings.log_level, FORMAT_VARIABLE: settings.log_format}
     given = {name: value for name, value in log.items() if value is not None}
-    return bounds | os.environ | threads | given
+    return process_environment(settings.threads, dict(os.environ)) | given
