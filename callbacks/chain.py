@@ -17,14 +17,16 @@ import numpy as np
 from xrf_sr_plans.callbacks.digest import digest
 from xrf_sr_plans.callbacks.hdf5_assets import is_large, with_maps_in_file
 from xrf_sr_plans.callbacks.map_assembler import MapAssembler, odd_about, seconds
+from xrf_sr_plans.callbacks.pace import Pace
 from xrf_sr_plans.callbacks.result_run import (
     AnalysedMap,
     preview_documents,
     result_documents,
 )
 from xrf_sr_plans.callbacks.roi_picker import RoiPicker
-from xrf_sr_plans.callbacks.super_resolution import SuperResolution
+from xrf_sr_plans.callbacks.super_resolution import SuperResolution, half_the_patience_s
 from xrf_sr_plans.callbacks.survey_choice import SurveyChoice
+from xrf_sr_plans.cluster.lanes import Lane
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.errors import in_words
@@ -79,6 +81,8 @@ class AnalysisChain:
     scratch_dir
         Folder in which predictions are remembered where the settings name no ``ledger_dir``, for
         another process that takes over. With None they are kept in memory.
+    lane
+        Whether samples are in the beam or the maps can wait, where a cluster enhances them.
 
     Attributes
     ----------
@@ -98,6 +102,7 @@ class AnalysisChain:
         fallback_reason: str = "",
         warm_up: bool = False,
         scratch_dir: str | None = None,
+        lane: Lane = "live",
     ) -> None:
         self.settings = settings or AnalysisSettings()
         self.consumers: list[MapConsumer] = []
@@ -107,14 +112,14 @@ class AnalysisChain:
         self._backlog = backlog
         self._warm_up = warm_up
         self._enhance = SuperResolution(
-            self.settings, fallback_reason, self.settings.ledger_dir or scratch_dir
+            self.settings, fallback_reason, self.settings.ledger_dir or scratch_dir, lane
         )
         self._pick = RoiPicker(self.settings.pair_dir)
         self._index = RunIndex(wants_analysis, MAX_FOLLOWED_RUNS)
         # In the order of their latest documents.
         self._runs: OrderedDict[str, MapAssembler | AnalysedMap | _Outcomes] = OrderedDict()
         self._choose = SurveyChoice(pick=self._pick)
-        self._pace = _Pace()
+        self._pace = Pace()
         self._warmed: set[tuple[int, int]] = set()
         if emit is not None or self.settings.ledger_dir:
             from xrf_sr_plans.callbacks.verification import Verification
@@ -200,7 +205,7 @@ class AnalysisChain:
         grid = ScanGrid.from_start_stop(0, 15, 16, 0, 15, 16)
         flat = ElementalMaps.from_arrays(np.ones((len(elements), 16, 16)), grid, elements)
         try:
-            enhanced = self._enhance(flat, run.request, survey_of(run.start))
+            enhanced = self._enhance.warm_up(flat, run.request, survey_of(run.start))
             self._pick(enhanced, run.request, "", flat)
         except Exception as error:  # noqa: BLE001 - the map itself will fail likewise and tell why
             logger.info("warming up: %s", error)
@@ -237,7 +242,7 @@ class AnalysisChain:
         builder, request = run.builder, run.request
         enhanced: EnhancedMaps | None = None
         regions: list[Region] = []
-        maps, reason = None, ""
+        maps, reason, remark = None, "", ""
         forecast: dict[str, float] | None = None
         rows_used: list[int] = []
         notes = list(run.notes)
@@ -251,7 +256,9 @@ class AnalysisChain:
                 maps, as_flown = rows_for(maps, request.factor), maps
                 if maps is not as_flown:
                     notes.append(f"pixels of rows were summed for factor {request.factor}")
-                enhanced = self._enhance(maps, request, survey_of(run.start))
+                wait_s = half_the_patience_s(run.start)
+                made = self._enhance(maps, request, survey_of(run.start), wait_s)
+                enhanced, remark = made.maps, made.remark
                 notes += enhanced.dataset.attrs.get("data_notes", ())
                 halfway = time.perf_counter()
                 picking = request.model_copy(update={"rescans": run.rescans})
@@ -283,6 +290,7 @@ class AnalysisChain:
             notes,
             forecast,
             run.rescans,
+            remark,
         )
 
     def _publish(self, analysed: AnalysedMap, began: float) -> None:
@@ -354,32 +362,6 @@ class _Outcomes:
     """The run of a survey's outcomes, which says at its end that the survey is over."""
 
     start: Mapping[str, Any]
-
-
-class _Pace:
-    """How fast rows come and how long previews take, to tell whether there is time for one."""
-
-    def __init__(self) -> None:
-        self._row_s = 0.0
-        self._last_row: float | None = None
-        self._preview_s = 0.0
-
-    def new_run(self) -> None:
-        self._last_row = None
-        self._row_s = 0.0
-
-    def row(self) -> None:
-        now = time.perf_counter()
-        if self._last_row is not None:
-            self._row_s = now - self._last_row
-        self._last_row = now
-
-    def preview_took(self, seconds: float) -> None:
-        self._preview_s = seconds
-
-    def leaves_time(self, rows_left: int) -> bool:
-        # With a margin, as the next preview covers more rows than the last one.
-        return rows_left * self._row_s > 1.5 * self._preview_s
 
 
 def survey_of(start: Mapping[str, Any]) -> str:

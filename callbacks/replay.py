@@ -77,7 +77,12 @@ def analyse(
     emitted: Documents = []
     summaries: list[AnalysisSummary] = []
     maps: list[AnalysedMap] = []
-    chain = AnalysisChain(settings, lambda name, doc: emitted.append((name, doc)), summaries.append)
+    chain = AnalysisChain(
+        settings,
+        lambda name, doc: emitted.append((name, doc)),
+        summaries.append,
+        lane="bulk",
+    )
     chain.consumers.append(maps.append)
     uids: set[str] = set()
     for name, doc in with_stops(documents):

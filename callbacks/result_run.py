@@ -67,6 +67,9 @@ class AnalysedMap:
     """What the regions are expected to hold (`rois.forecast`), or None where nothing was picked."""
     rescans: RescanModel | None = None
     """What rescans cost, going by how long the rows of this map took."""
+    remark: str = ""
+    """What was unusual about where the map was enhanced, such as that the cluster was gone. It is
+    told with the summary and is in no document, since a replay makes the same documents without."""
 
     @property
     def source_uid(self) -> str:
@@ -134,7 +137,7 @@ class AnalysedMap:
             source_uid=self.source_uid,
             result_uid=self.result_uid,
             status=self.status,
-            reason=self.explanation,
+            reason="; ".join(filter(None, [self.explanation, self.remark])),
             regions=tuple(self.regions),
             model=self.model,
             digest=digest(documents) if documents else "",

@@ -106,6 +106,10 @@ class WorkerError(AnalysisError):
     """The analysis process died, hung or could not be started."""
 
 
+class ClusterError(AnalysisError):
+    """The cluster did not do what it was asked: it is gone, busy, of another version or failed."""
+
+
 def in_words(error: BaseException, max_length: int = 300) -> str:
     """Return type and message of an error as one line that fits into a document.
 

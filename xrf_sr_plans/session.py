@@ -15,6 +15,7 @@ from xrf_sr_plans.approval.desk import ApprovalDesk
 from xrf_sr_plans.approval.folder import ApprovalFolder
 from xrf_sr_plans.callbacks.analysis_link import AnalysisLink
 from xrf_sr_plans.callbacks.tap import Tap
+from xrf_sr_plans.cluster.connection import check_settings
 from xrf_sr_plans.config import AnalysisSettings, PageSettings, Settings
 from xrf_sr_plans.config.logs import OpenLog, close_log, open_log
 from xrf_sr_plans.devices.analysis import AnalysisDevice
@@ -178,12 +179,14 @@ def start_session(
     ------
     ConfigError
         A setting in the environment is not allowed, a folder that the settings name can't be
-        written to, or there is no RunEngine for the console.
+        written to, the cluster can't be used as it is set, or there is no RunEngine for the
+        console.
     """
     if console and run_engine is None:
         raise ConfigError("console=True needs the RunEngine; run_engine is None")
     told = _all_settings(settings, beamline)
     told.check_places()
+    check_settings(told.analysis)
     if told.queue is not None and beamline.rescan_queue is None:
         beamline = replace(beamline, rescan_queue=rescan_queue(told.queue))
     if store is None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from xrf_sr_plans.config.analysis import AnalysisSettings
 from xrf_sr_plans.errors import ConfigError, MissingExtraError, in_words
+from xrf_sr_plans.ranges import check
 
 if TYPE_CHECKING:
     from distributed import Client, Security
@@ -66,6 +69,32 @@ class ClusterAddress:
     def encrypted(self) -> bool:
         """Whether the connection is by TLS."""
         return _parts(self.address)[0] == "tls"
+
+
+def address_of(settings: AnalysisSettings) -> ClusterAddress | None:
+    """Return the cluster that enhances maps, by the settings; None where there is none."""
+    if settings.dask is None:
+        return None
+    keys = None if settings.dask_keys is None else str(settings.dask_keys)
+    return ClusterAddress(settings.dask, keys, settings.dask_plain)
+
+
+def check_settings(settings: AnalysisSettings) -> None:
+    """Refuse a cluster that can't be used as it is set; nothing is connected.
+
+    Raises
+    ------
+    ConfigError
+        The address is none, is not encrypted, or keys are missing.
+    MissingExtraError
+        Dask.distributed is not installed.
+    """
+    where = address_of(settings)
+    if where is None:
+        return
+    check("analysis settings", where.flaw)
+    if find_spec("distributed") is None:
+        raise MissingExtraError("the setting analysis.dask", "dask")
 
 
 def security(keys: str | Path | None, *, encrypted: bool) -> Security:

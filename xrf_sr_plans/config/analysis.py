@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from xrf_sr_plans.config.places import Place, folder_flaw
 from xrf_sr_plans.config.section import Section
@@ -63,6 +63,16 @@ class AnalysisSettings(Section):
     """From which level on the analysis process logs; without it, that of the table `log`."""
     log_format: LogFormat | None = None
     """How it logs; without it, as the table `log` says."""
+
+    @model_validator(mode="after")
+    def _waits_less_than_it_may_hang(self) -> Self:
+        """Leave time to enhance a map here before the process that waited is taken to hang."""
+        if self.dask is not None and self.dask_timeout_s > self.hang_timeout_s / 2:
+            raise ValueError(
+                f"dask_timeout_s is {self.dask_timeout_s:g}; at most half of hang_timeout_s,"
+                f" {self.hang_timeout_s / 2:g}, is allowed"
+            )
+        return self
 
     def check_places(self) -> None:
         """Refuse folders that can't be written to, before a result is lost for want of a place.

@@ -1,0 +1,267 @@
+"""`RemoteEnhancing`: ask a Dask cluster for an enhanced map, in bounded time.
+
+Dask's calls may wait for a scheduler or a worker that hangs, so none is made in the thread of who
+asks: each question has a thread of its own, which is left to itself where it takes too long. All
+that is known of the cluster here is one connection. Whatever goes wrong, it is given up and made
+anew later, so that a cluster that was restarted is as good as a new one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as NotInTimeError
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xrf_sr_plans.cluster.connection import ClusterAddress, connect
+from xrf_sr_plans.cluster.lanes import Lane, placement
+from xrf_sr_plans.cluster.model_delivery import ModelFiles, checksum_of
+from xrf_sr_plans.cluster.packed_maps import maps_of_plain
+from xrf_sr_plans.cluster.task import enhance_packed, request_of
+from xrf_sr_plans.errors import ClusterError, RefusedError, in_words
+from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
+from xrf_sr_plans.packing import unpack
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+logger = logging.getLogger(__name__)
+
+CONNECT_S = 5.0
+"""Longest wait for the scheduler to answer."""
+AGAIN_AFTER_S = 60.0
+"""How long a cluster is not asked that did not do what it was asked."""
+PLACED_ANEW_S = 10.0
+"""How long it is believed which workers a cluster has."""
+_CLOSE_S = 2.0
+
+
+class RemoteEnhancing:
+    """Have maps enhanced on a cluster. It is thread-safe; see `enhancing_on`.
+
+    Parameters
+    ----------
+    where
+        The cluster.
+    lane
+        What the maps are for.
+    threads
+        Number of CPU threads for the network, where a worker has no GPU.
+    timeout_s
+        Longest wait for an enhanced map.
+    """
+
+    def __init__(self, where: ClusterAddress, lane: Lane, threads: int, timeout_s: float) -> None:
+        self._where = where
+        self._lane: Lane = lane
+        self._threads = threads
+        self._timeout_s = timeout_s
+        self._connection = _Connection(where, lane)
+        self._lock = threading.Lock()
+        self._trouble = ""
+        self._ask_again = 0.0
+
+    def warm_up(self, maps: ElementalMaps, factor: int, weights: Path) -> None:
+        """Have a worker load what such maps need, and return at once.
+
+        If that fails, the cluster is not asked again for some time, as with any map.
+        """
+        if time.monotonic() >= self._ask_again:
+            _in_thread(self, maps, factor, weights)
+
+    def __call__(
+        self, maps: ElementalMaps, factor: int, weights: Path, within_s: float | None = None
+    ) -> EnhancedMaps:
+        """Return the enhanced map, as `sr.predict.enhance_maps` of the same maps would.
+
+        Parameters
+        ----------
+        maps
+            The measured map.
+        factor
+            Fine pixels per coarse step along each axis.
+        weights
+            The weights of the model. It is sent to workers that don't have it.
+        within_s
+            Longest wait, where it has to be shorter than usual.
+
+        Raises
+        ------
+        ClusterError
+            The cluster can't be reached, has not done it in time, has another version or failed.
+            It may have been so a moment ago, and the cluster was not asked again.
+        ModelError
+            The model's files can't be read.
+        """
+        left_s = self._ask_again - time.monotonic()
+        if left_s > 0:
+            raise ClusterError(f"{self._trouble}; the cluster is asked again in {left_s:.0f} s")
+        within_s = self._timeout_s if within_s is None else min(within_s, self._timeout_s)
+        began = time.monotonic()
+        deadline = began + within_s
+        checksum = checksum_of(weights)
+        told: dict[str, Any] = {"lane": self._lane, "threads": self._threads}
+        request = request_of(maps, factor, checksum, within_s=within_s, **told)
+        reply = self._reply(request, deadline, within_s)
+        if reply["state"] == "needed":
+            files = ModelFiles.of(weights)
+            logger.info("the model is sent to a worker of %s", self._where.address)
+            request = request_of(maps, factor, checksum, within_s=within_s, files=files, **told)
+            reply = self._reply(request, deadline, within_s)
+        if reply["state"] == "refused":
+            raise self._given_up(self._connection, str(reply["why"]))
+        if reply["state"] != "done":
+            raise ClusterError(f"a worker of the cluster failed: {reply.get('why')}")
+        enhanced = maps_of_plain(reply["maps"], EnhancedMaps)
+        logger.info(
+            "enhanced on the cluster (%s): %.3f s there, %.3f s with the way",
+            reply["where"],
+            reply["seconds"],
+            time.monotonic() - began,
+        )
+        return enhanced
+
+    def close(self) -> None:
+        """Disconnect, and don't wait for it."""
+        self._connection.give_up()
+
+    def _reply(self, request: bytes, deadline: float, within_s: float) -> Mapping[str, Any]:
+        """Return the reply to a request; a connection that broke is made again once."""
+        for is_last in (False, True):
+            asked = self._connection
+            answer = _in_thread(asked.ask, request, deadline)
+            try:
+                return answer.result(max(0.0, deadline - time.monotonic()))
+            except (NotInTimeError, TimeoutError):
+                raise self._given_up(
+                    asked, f"no answer of the cluster within {within_s:g} s"
+                ) from None
+            except CancelledError:
+                # The scheduler was restarted, or the connection broke.
+                if is_last:
+                    raise self._given_up(
+                        asked, "the connection to the cluster broke twice"
+                    ) from None
+                self._begin_anew(asked)
+            except RefusedError as error:
+                raise self._given_up(asked, str(error)) from error
+            except Exception as error:
+                raise self._given_up(asked, f"the cluster failed: {in_words(error)}") from error
+        raise AssertionError
+
+    def _given_up(self, asked: _Connection, trouble: str) -> ClusterError:
+        """Let go of a connection, and return the error that says why."""
+        self._trouble = trouble
+        self._ask_again = time.monotonic() + AGAIN_AFTER_S
+        self._begin_anew(asked)
+        return ClusterError(trouble)
+
+    def _begin_anew(self, asked: _Connection) -> None:
+        with self._lock:
+            # Another thread may have begun anew already.
+            if self._connection is asked:
+                self._connection = _Connection(self._where, self._lane)
+        asked.give_up()
+
+
+def enhancing_on(
+    where: ClusterAddress, lane: Lane, threads: int, timeout_s: float
+) -> RemoteEnhancing:
+    """Return the one `RemoteEnhancing` of this process with these parameters.
+
+    All maps share a connection, and what is known of a cluster that is in trouble.
+    """
+    return _enhancing_on(os.getpid(), where, lane, threads, timeout_s)
+
+
+@lru_cache(maxsize=8)
+def _enhancing_on(
+    _pid: int, where: ClusterAddress, lane: Lane, threads: int, timeout_s: float
+) -> RemoteEnhancing:
+    # A process that was forked has none of its parent's threads, and needs a connection of its own.
+    return RemoteEnhancing(where, lane, threads, timeout_s)
+
+
+def forget_clusters() -> None:
+    """Begin with new connections, also to clusters that were in trouble."""
+    _enhancing_on.cache_clear()
+
+
+class _Connection:
+    """One connection to a cluster, which is never mended."""
+
+    def __init__(self, where: ClusterAddress, lane: Lane) -> None:
+        self._where = where
+        self._lane: Lane = lane
+        self._lock = threading.Lock()
+        self._client: Client | None = None
+        self._given_up = False
+        self._placement: dict[str, Any] = {}
+        self._placed = 0.0
+
+    def ask(self, request: bytes, deadline: float) -> Mapping[str, Any]:
+        """Return the reply to a request; for a thread that nobody waits for."""
+        placed = self.placed(deadline)
+        assert self._client is not None
+        # Requests lie in the task itself and not beside it: what was scattered is lost with the
+        # worker that has it, and then Dask can't do the task elsewhere.
+        future = self._client.submit(
+            enhance_packed, request, key=f"xrf-sr-{uuid.uuid4().hex}", pure=False, **placed
+        )
+        try:
+            return unpack(future.result(timeout=max(0.0, deadline - time.monotonic())))
+        finally:
+            # A task that nobody refers to any more is cancelled.
+            future.release()
+
+    def placed(self, deadline: float) -> dict[str, Any]:
+        """Connect if need be, and return where tasks are to run."""
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise TimeoutError
+        try:
+            if self._client is None:
+                left_s = max(0.1, deadline - time.monotonic())
+                self._client = connect(self._where, min(CONNECT_S, left_s))
+                if self._given_up:
+                    _close(self._client)
+            if self._client.status != "running":
+                raise CancelledError
+            if time.monotonic() - self._placed > PLACED_ANEW_S:
+                self._placement = placement(self._client, self._lane)
+                self._placed = time.monotonic()
+            return self._placement
+        finally:
+            self._lock.release()
+
+    def give_up(self) -> None:
+        """Close the client if there is one, or once there is one; don't wait for it."""
+        self._given_up = True
+        if self._client is not None:
+            _in_thread(_close, self._client)
+
+
+def _close(client: Client) -> None:
+    with suppress(Exception):  # It may be closed, or what it talks to may be gone.
+        client.close(timeout=_CLOSE_S)
+
+
+def _in_thread(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Call a function in a thread that keeps no process from ending; return its future."""
+    future: Future[Any] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:  # noqa: BLE001 - whoever waits is told
+            future.set_exception(error)
+
+    threading.Thread(target=call, name="xrf-sr-cluster", daemon=True).start()
+    return future
