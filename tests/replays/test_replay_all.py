@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,17 @@ import pytest
 from bluesky import RunEngine
 from typer.testing import CliRunner
 
+from support.many_runs import write_runs
 from support.row_documents import map_run, small_grid, truth
+from xrf_sr_plans.bulk.fitness import marked
 from xrf_sr_plans.callbacks.replay import replay
 from xrf_sr_plans.cli import app
+from xrf_sr_plans.cluster.connection import ClusterAddress
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
-from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.errors import AnalysisError, ConfigError
 from xrf_sr_plans.replays.batch import BatchReport, replay_all
-from xrf_sr_plans.replays.execute import executed
+from xrf_sr_plans.replays.on_workers import model_flaw, needs_of, unit_there
 from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.task import UnitReport, replay_unit
 from xrf_sr_plans.replays.units import Unit, selected
@@ -174,51 +176,79 @@ def test_two_processes_give_the_same_as_one(runs: Path, tmp_path: Path) -> None:
     }
 
 
-def work(unit: Unit, bad: str, how: str) -> UnitReport:
-    if bad in unit.key:
-        time.sleep(0.3)
-        os._exit(1) if how == "dies" else None
-        raise AssertionError("work should never raise")
-    return UnitReport(unit.key)
-
-
-@pytest.mark.timeout(900)
-def test_a_unit_that_kills_its_process_is_named_and_costs_no_other(runs: Path) -> None:
-    units = selected([runs], QUICK).units
-    assert len(units) == 3
-    dies = functools.partial(work, bad="map-0001", how="dies")
-    reports = {Path(one.key).stem: one for one in executed(units, dies, workers=2)}
-    assert set(reports) == {"map-0000", "map-0001", "map-0002"}
-    assert [name for name, one in reports.items() if one.failures] == ["map-0001"]
-    assert "died" in reports["map-0001"].error
-
-
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_dask_cluster_gives_the_same_as_this_process(runs: Path, tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed")
-    one = replay_all([runs], options=QUICK)
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None
-    ) as cluster:
-        address = cluster.scheduler_address
-        there = replay_all([runs], tmp_path / "out", QUICK, dask=address)
-        assert there.digests == one.digests
-        assert len(list((tmp_path / "out").glob("*.h5"))) == 3
-        units = selected([runs], QUICK).units
-        raises = functools.partial(work, bad="map-0001", how="raises")
-        reports = list(executed(units, raises, dask=address))
-    failed = {Path(report.key).stem for report in reports if report.failures}
-    assert (len(reports), failed) == (3, {"map-0001"})
-
-
-def test_a_scheduler_that_is_not_there_is_refused(
-    runs: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.timeout(300)
+def test_a_cluster_gives_the_same_as_this_process_and_what_is_damaged_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    distributed = pytest.importorskip("distributed")
+    runs = write_runs(tmp_path / "runs", 20)
+    for number in (3, 7, 11):
+        text = (runs / f"map-{number:04d}.jsonl").read_text().splitlines()
+        (runs / f"map-{number:04d}.jsonl").write_text("\n".join([*text[:3], "{}"]))
+    (runs / "empty.jsonl").touch()
+    # A beamline's own settings name the cluster, which no unit on a worker may ask again.
+    options = ReplayOptions(AnalysisSettings(dask="tcp://localhost:1"), pictures=False)
+    # Names are from the folder of who asks, and workers have another one.
+    monkeypatch.chdir(tmp_path / "runs")
+    there = tmp_path / "there"
+    there.mkdir()
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
+        preload_nanny=[f"import os; os.chdir({str(there)!r})"],
+    ) as cluster:  # fmt: skip
+        where = ClusterAddress(cluster.scheduler_address)
+        monkeypatch.chdir(tmp_path)
+        on_cluster = replay_all(["runs"], "out", options, dask=where)
+        again = replay_all(["runs"], "out", options, dask=where)
+    assert sorted(Path(key).name for key in on_cluster.failures) == [
+        "empty.jsonl", "map-0003.jsonl", "map-0007.jsonl", "map-0011.jsonl",
+    ]  # fmt: skip
+    here = replay_all(["runs"], options=options)
+    assert (len(here.digests), here.digests) == (17, on_cluster.digests)
+    assert (len(again.earlier), len(again.reports), again.digests) == (17, 3, here.digests)
+    assert len(list((tmp_path / "out").glob("*.h5"))) == 17
+    assert not list((tmp_path / "out").glob(".*")), "the file by which workers know the folder"
+
+
+@pytest.mark.timeout(300)
+def test_a_cluster_that_is_lost_is_told_and_the_rest_is_done_later(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def executed(units: list[Unit], *_: Any, **__: Any) -> Iterator[UnitReport]:
+        yield replay_unit(units[0], QUICK, str(tmp_path / "out"))
+        raise AnalysisError("the cluster is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("xrf_sr_plans.replays.batch.executed", executed)
+        report = replay_all([runs], tmp_path / "out", QUICK)
+    assert "the cluster is gone; 2 are left to do" in report.ended
+    rest = replay_all([runs], tmp_path / "out", QUICK)
+    assert (len(rest.earlier), len(rest.reports), rest.ended) == (1, 2, "")
+
+
+def test_a_scheduler_that_is_not_there_is_refused(runs: Path) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("xrf_sr_plans.replays.execute.SCHEDULER_TIMEOUT_S", 1)
-    with pytest.raises(ConfigError, match="no Dask scheduler at 'tcp://127"):
-        replay_all([runs], dask="tcp://127.0.0.1:1")
+    done = CliRunner().invoke(app, ["replay", str(runs), "--dask", "tcp://127.0.0.1:x"])
+    assert "is needed" in str(done.exception)
+    done = CliRunner().invoke(app, ["replay", str(runs), "--dask-keys", "keys"])
+    assert "give --dask, too" in str(done.exception)
+
+
+def test_a_worker_that_sees_other_files_says_which(runs: Path, tmp_path: Path) -> None:
+    units = [unit_there(unit) for unit in selected([runs], QUICK).units]
+    out = tmp_path / "out"
+    out.mkdir()
+    with marked(out) as mark:
+        needs = (*needs_of(units, QUICK), *mark)
+        assert [need() for need in needs] == [""] * len(needs)
+        (runs / "map-0001.jsonl").rename(runs / "moved.jsonl")
+        assert "sees no file" in needs[0]()
+        (runs / "map-0001.jsonl").touch()
+        assert "of 0 instead of" in needs[0]()
+    assert "sees not the same folder" in mark[0]()
+    assert "is another one" in model_flaw(None, "0" * 64)
+    assert "is not there" in model_flaw("no-such-model", "0" * 64)
 
 
 def test_reports_survive_the_journal() -> None:

@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xrf_sr_plans.cli.shared import (
+    DaskFlag,
+    DaskKeysFlag,
+    DaskPlainFlag,
+    WorkersFlag,
+    cluster_address,
+)
 from xrf_sr_plans.measurement import FACTORS, alternatives
 from xrf_sr_plans.replays.source_flags import (
     AxisUnitFlag,
@@ -90,10 +97,10 @@ def replay(
         list[str] | None,
         typer.Option(help="Only runs with KEY=VALUE in their start documents; repeatable."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Number of processes on this machine.")] = 1,
-    dask: Annotated[
-        str, typer.Option(help="Address of the scheduler of a Dask cluster, tcp://host:8786.")
-    ] = "",
+    workers: WorkersFlag = 1,
+    dask: DaskFlag = None,
+    dask_keys: DaskKeysFlag = None,
+    dask_plain: DaskPlainFlag = False,
     format: FormatOption = "nexus",
     pictures: PicturesOption = True,
     pairs: PairsOption = None,
@@ -127,14 +134,14 @@ def replay(
             options,
             where=parsed_where(where or ()),
             workers=workers,
-            dask=dask,
+            dask=cluster_address(dask, dask_keys, dask_plain),
             again=again,
             progress=progress,
         )
     _print_summary(report, out)
     if pairs is not None:
         _print_pairs(pairs)
-    if report.failures:
+    if report.failures or report.ended:
         raise typer.Exit(1)
 
 
@@ -295,5 +302,7 @@ def _print_summary(report: BatchReport, out: Path | None) -> None:
         say(*(f"  {key}: {why}" for key, why in list(report.failures.items())[:_SHOWN]))
         if (more := len(report.failures) - _SHOWN) > 0:
             say(f"  and {more} more")
+    if report.ended:
+        say(report.ended)
     if out is not None:
         say(out)

@@ -13,6 +13,8 @@ from xrf_sr_plans.measurement import FACTORS, SAMPLINGS, alternatives
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from xrf_sr_plans.cluster.connection import ClusterAddress
+
 JsonOut = Annotated[Path | None, typer.Option("--json", help="JSON file to write the figures to.")]
 _TABLE_WIDTH = 160
 """Width of a table that goes to a file or a pipe, where 80 columns would cut every figure short."""
@@ -26,8 +28,45 @@ ModelFlag = Annotated[
 ]
 SAMPLING_HELP = f"What a pixel averages over: {alternatives(SAMPLINGS)}."
 PROBE_HELP = "Full width at half maximum of the probe, in um."
+DaskFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--dask", help="Scheduler of a Dask cluster: tls://host:8786, or tcp://localhost:8786."
+    ),
+]
+DaskKeysFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--dask-keys", help="Folder of the keys for it; without it, Dask's configuration counts."
+    ),
+]
+DaskPlainFlag = Annotated[
+    bool,
+    typer.Option("--dask-plain", help="Use a cluster on another machine without encryption."),
+]
+WorkersFlag = Annotated[int, typer.Option("--workers", help="Number of processes on this machine.")]
 FORMAT_HELP = "Layout of what is written: 'nexus', 'maps', 'pyxrf' or 'ome-tiff'."
 SEED_HELP = "Seed of the random noise."
+
+
+def cluster_address(
+    dask: str | None, keys: Path | None = None, plain: bool = False
+) -> ClusterAddress | None:
+    """Return the cluster that `--dask` and its keys name, or None.
+
+    Raises
+    ------
+    ConfigError
+        Keys are given without a cluster.
+    """
+    from xrf_sr_plans.cluster.connection import ClusterAddress
+    from xrf_sr_plans.errors import ConfigError
+
+    if dask is not None:
+        return ClusterAddress(dask, None if keys is None else str(keys.expanduser()), plain)
+    if keys is not None or plain:
+        raise ConfigError("--dask-keys and --dask-plain are of a cluster: give --dask, too")
+    return None
 
 
 def check_place(option: str, file: Path | None) -> None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xrf_sr_plans.bulk.execute import WORKERS, executed
+from xrf_sr_plans.bulk.fitness import marked
+from xrf_sr_plans.bulk.journal import Journal
+from xrf_sr_plans.bulk.units import Job
+from xrf_sr_plans.cluster.connection import ClusterAddress
 from xrf_sr_plans.config import folder_flaw
-from xrf_sr_plans.errors import ConfigError
-from xrf_sr_plans.ranges import Range, check
-from xrf_sr_plans.replays.execute import executed
-from xrf_sr_plans.replays.journal import Journal
+from xrf_sr_plans.errors import AnalysisError, ConfigError, in_words
+from xrf_sr_plans.ranges import check
+from xrf_sr_plans.replays.on_workers import needs_of, options_there, unit_there
 from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.task import UnitReport, replay_unit
 from xrf_sr_plans.replays.units import Unit, selected
 
-_WORKERS = Range(1, 1024, whole=True)
+JOURNAL = "replay.jsonl"
+"""Name of the journal in the output folder."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class BatchReport:
     """What went wrong, in words, by unit or source."""
     left_alone: Mapping[str, int] = field(default_factory=dict)
     """How many runs were not replayed, by the reason in words."""
+    ended: str = ""
+    """Why it ended before all was done, in words; "" where it didn't."""
 
     @property
     def digests(self) -> dict[str, str]:
@@ -62,7 +69,7 @@ def replay_all(
     *,
     where: Mapping[str, Any] | None = None,
     workers: int = 1,
-    dask: str = "",
+    dask: ClusterAddress | None = None,
     again: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> BatchReport:
@@ -86,8 +93,8 @@ def replay_all(
     workers
         Number of processes on this machine.
     dask
-        Address of the scheduler of a Dask cluster, whose workers must see the same files; "": it
-        is computed on this machine.
+        A Dask cluster, whose workers must see the same files; None: it is computed on this
+        machine. Where the cluster is lost, the report says so, and what was done is kept.
     again
         Whether to replay also what the journal says was replayed with the same options.
     progress
@@ -97,20 +104,21 @@ def replay_all(
     ------
     ConfigError
         A source is nothing that could hold runs, `out` can't be written to, `workers` is not a
-        whole number above 0, there is no such reader, or no scheduler answers.
+        whole number above 0, there is no such reader, no scheduler answers, or a worker of the
+        cluster has other versions or doesn't see the same files.
     MissingExtraError
         Something is not installed.
     """
-    check("replay", _WORKERS.flaw("workers", workers), folder_flaw("out", out) if out else "")
+    check("replay", WORKERS.flaw("workers", workers), folder_flaw("out", out) if out else "")
     options = options or ReplayOptions()
     options.check()
     selection = selected(sources, options, where, out)
-    if workers > 1 or dask:
+    if workers > 1 or dask is not None:
         _check_can_be_sent(selection.units)
     journal = None
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
-        journal = Journal(Path(out), options.checksum)
+        journal = journal_in(Path(out), options)
     earlier: list[UnitReport] = []
     units = {}
     for unit in selection.units:
@@ -119,9 +127,6 @@ def replay_all(
             units[unit.key] = unit
         else:
             earlier.append(known)
-    work = functools.partial(
-        replay_unit, options=options, out=None if out is None else str(Path(out).absolute())
-    )
     reports: list[UnitReport] = []
     failures = dict(selection.unreadable)
     total = len(selection.units) + len(selection.unreadable)
@@ -131,15 +136,48 @@ def replay_all(
         progress(Progress(done, total, len(failures), report))
 
     tell()
-    threads = options.settings.threads
-    for report in executed(list(units.values()), work, workers=workers, threads=threads, dask=dask):
-        reports.append(report)
-        if report.failures:
-            failures[report.key] = "; ".join(report.failures)
-        if journal is not None:
-            journal.add(units[report.key], report)
-        tell(report)
-    return BatchReport(tuple(reports), tuple(earlier), failures, selection.left_alone)
+    ended = ""
+    try:
+        for report in _executed(list(units.values()), options, out, workers, dask):
+            reports.append(report)
+            if report.failures:
+                failures[report.key] = "; ".join(report.failures)
+            if journal is not None:
+                journal.add(units[report.key], report)
+            tell(report)
+    except AnalysisError as error:
+        left = len(units) - len(reports)
+        ended = f"{in_words(error)}; {left} are left to do: start it again"
+    return BatchReport(tuple(reports), tuple(earlier), failures, selection.left_alone, ended)
+
+
+def journal_in(folder: Path, options: ReplayOptions) -> Journal[UnitReport]:
+    """Return the journal of an output folder, which exists."""
+    return Journal(folder / JOURNAL, options.checksum, UnitReport.from_dict)
+
+
+def _executed(
+    units: list[Unit],
+    options: ReplayOptions,
+    out: str | Path | None,
+    workers: int,
+    dask: ClusterAddress | None,
+) -> Iterator[UnitReport]:
+    folder = None if out is None else Path(out).absolute()
+    if dask is not None:
+        units, options = [unit_there(unit) for unit in units], options_there(options)
+    work = functools.partial(
+        replay_unit, options=options, out=None if folder is None else str(folder)
+    )
+    with marked(folder if dask is not None else None) as mark:
+        job = Job(
+            "replay",
+            work,
+            lambda unit, why: UnitReport(unit.key, error=why),
+            () if dask is None else (*needs_of(units, options), *mark),
+        )
+        threads = options.settings.threads
+        yield from executed(units, job, workers=workers, threads=threads, cluster=dask)
 
 
 def _check_can_be_sent(units: Iterable[Unit]) -> None:

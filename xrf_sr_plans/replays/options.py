@@ -89,9 +89,11 @@ class ReplayOptions:
     def for_replay(self) -> ReplayOptions:
         """The same, but nothing that is replayed joins the ledger or the pairs of live runs.
 
-        Pairs enter the store `pairs`, where one is given.
+        Pairs enter the store `pairs`, where one is given. A cluster that live maps are sent to is
+        not asked: where a unit is replayed is said beside the options, and a worker of a cluster
+        that waited for another one would keep it from its work.
         """
-        names = ("ledger_dir", "log_file", "log_level", "log_format")
+        names = ("ledger_dir", "log_file", "log_level", "log_format", "dask", "dask_keys")
         changed = {**dict.fromkeys(names), "pair_dir": self.pairs}
         return replace(self, settings=self.settings.model_copy(update=changed))
 
@@ -100,7 +102,7 @@ class ReplayOptions:
         """Checksum of everything that a result depends on besides its run."""
         facts = [
             package_versions(),
-            _model_checksum(self.settings.model),
+            model_checksum(self.settings.model),
             self.for_replay.settings.model_dump(mode="json"),
             [self.factor, self.find, self.reader, self.dwell_ms, asdict(self.known)],
             [self.pictures, self.maps, self.format],
@@ -154,8 +156,14 @@ class ReplayOptions:
         return "" if known else "of other programs, and no maps that a reader knows (--reader)"
 
 
-def _model_checksum(model: str | None) -> str:
-    """Return a checksum of a model's files, or "" where the results will tell what is wrong."""
+def model_checksum(model: str | None) -> str:
+    """Return a checksum of a model's files, or "" where the results will tell what is wrong.
+
+    Parameters
+    ----------
+    model
+        As the setting `model`.
+    """
     from xrf_sr_plans.sr.registry import model_path
 
     hasher = hashlib.sha256()

@@ -55,6 +55,11 @@ class UnitReport:
         )
         return (*failed, self.error) if self.error else failed
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that were written, in the output folder."""
+        return tuple(name for run in self.runs for name in run.files)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""
         return asdict(self)

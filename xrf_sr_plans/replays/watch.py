@@ -11,7 +11,7 @@ from pathlib import Path
 from xrf_sr_plans.config import folder_flaw
 from xrf_sr_plans.errors import ConfigError, FileBusyError, MissingExtraError, XrfSrError, in_words
 from xrf_sr_plans.ranges import Range, check
-from xrf_sr_plans.replays.journal import Journal
+from xrf_sr_plans.replays.batch import journal_in
 from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.settling import Settling
 from xrf_sr_plans.replays.task import UnitReport, replay_unit
@@ -127,7 +127,7 @@ class _Watch:
         self.failures: dict[str, str] = {}
         self._folder, self._out, self._options, self._told = folder, out, options, told
         self._settling = settling
-        self._journal = Journal(out, options.checksum)
+        self._journal = journal_in(out, options)
 
     def look(self, now: float) -> None:
         """Read the files that are finished now."""
