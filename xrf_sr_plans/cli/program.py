@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import xrf_sr_plans
+from xrf_sr_plans.cli.cluster import cluster_app
 from xrf_sr_plans.cli.demo import demo
 from xrf_sr_plans.cli.learning import learn, models_app
 from xrf_sr_plans.cli.maps import enhance, evaluate, export, readers
@@ -31,6 +32,7 @@ for _command in (
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
+app.add_typer(cluster_app, name="cluster")
 
 
 def main() -> None:

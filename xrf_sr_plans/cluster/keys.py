@@ -114,6 +114,24 @@ def days_left(keys: str | Path) -> float:
     return (min(ends) - _now()).total_seconds() / 86_400
 
 
+def may_serve(keys: str | Path) -> bool:
+    """Return whether a folder of keys is a host's, with which schedulers and workers can run.
+
+    Raises
+    ------
+    ConfigError
+        The certificate can't be read.
+    """
+    path = Path(keys).expanduser() / CERTIFICATE_FILE
+    with in_our_words(str(path), ConfigError):
+        found = x509.load_pem_x509_certificate(_read(path)).extensions
+    try:
+        uses = found.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True  # Made by somebody else, and for everything.
+    return ExtendedKeyUsageOID.SERVER_AUTH in uses
+
+
 def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """Return the authority of a folder, which is made where there is none."""
     if folder.exists():

@@ -8,6 +8,7 @@ Workers that somebody else started have no such resources; there only the priori
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ PRIORITIES: dict[Lane, int] = {"live": 10, "bulk": 0}
 def resources_of(lane: Lane) -> dict[str, float]:
     """Return the resources of a worker of a lane, of which a task takes all: one at a time."""
     return {_resource(lane): 1.0}
+
+
+def lanes_of(resources: Mapping[str, float] | None) -> list[Lane]:
+    """Return the lanes of a worker by its resources; none where somebody else started it."""
+    return [lane for lane in PRIORITIES if _resource(lane) in (resources or {})]
 
 
 def placement(client: Client, lane: Lane) -> dict[str, Any]:
