@@ -10,8 +10,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from dask.utils import key_split
 from distributed.diagnostics.plugin import SchedulerPlugin
-from distributed.utils import key_split
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
@@ -158,7 +158,8 @@ class TaskCounter(SchedulerPlugin):
     def _per_second(self) -> dict[tuple[Lane, str], float]:
         """Return how many tasks of each lane and kind were done per second, over a minute."""
         since = time.monotonic() - _MINUTE_S
-        counts = Counter((lane, kind) for at, lane, kind in list(self._done) if at >= since)
+        recent = [(lane, kind) for at, lane, kind in list(self._done) if at >= since]
+        counts: Counter[tuple[Lane, str]] = Counter(recent)
         return {which: count / _MINUTE_S for which, count in counts.items()}
 
     def _kind(self, key: Any) -> str:

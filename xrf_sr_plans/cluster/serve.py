@@ -22,7 +22,7 @@ from xrf_sr_plans.sr.process_environment import process_environment
 
 try:
     from distributed import Nanny, Scheduler, Security, SpecCluster
-    from distributed.comm import get_address_host
+    from distributed.comm.addressing import get_address_host
     from distributed.system import MEMORY_LIMIT
     from distributed.utils import get_ip
 except ImportError as error:
@@ -117,15 +117,15 @@ def serve_local(
             "silence_logs": logging.WARNING,
         }
 
+    cluster_options: dict[str, Any] = {
+        "workers": options,
+        "scheduler": {"cls": Scheduler, "options": scheduler},
+        "security": scheduler["security"],
+        "silence_logs": logging.WARNING,
+    }
+
     async def running() -> None:
-        cluster = SpecCluster(
-            workers=options,
-            scheduler={"cls": Scheduler, "options": scheduler},
-            security=scheduler["security"],
-            asynchronous=True,
-            silence_logs=logging.WARNING,
-        )
-        async with cluster:
+        async with SpecCluster(asynchronous=True, **cluster_options) as cluster:
             tell(cluster.scheduler_address)
             await _signalled()
 

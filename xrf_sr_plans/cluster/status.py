@@ -110,8 +110,7 @@ def cluster_status(
         The scheduler doesn't answer in time.
     """
     try:
-        known = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=timeout_s)
-        counted = client.sync(_counted, client, callback_timeout=timeout_s)
+        known, counted = _asked(client, timeout_s)
     except (OSError, TimeoutError) as error:
         raise AnalysisError(f"the scheduler at {address!r}: {in_words(error)}") from error
     workers = known["workers"]
@@ -125,9 +124,17 @@ def cluster_status(
     )
 
 
-async def _counted(client: Client) -> dict[str, Any]:
+def _asked(client: Client, timeout_s: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the scheduler knows of its workers, and what it counted."""
+    scheduler: Any = client.scheduler
+    sync: Any = client.sync
+    known = sync(scheduler.identity, n_workers=-1, callback_timeout=timeout_s)
+    return known, sync(_counted, scheduler, callback_timeout=timeout_s)
+
+
+async def _counted(scheduler: Any) -> dict[str, Any]:
     try:
-        return dict(await getattr(client.scheduler, STATE_HANDLER)())
+        return dict(await getattr(scheduler, STATE_HANDLER)())
     except (AttributeError, KeyError, TypeError, ValueError):
         return {}
 
