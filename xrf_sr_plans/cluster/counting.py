@@ -6,7 +6,7 @@ import functools
 import statistics
 import time
 import weakref
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -158,9 +158,10 @@ class TaskCounter(SchedulerPlugin):
     def _per_second(self) -> dict[tuple[Lane, str], float]:
         """Return how many tasks of each lane and kind were done per second, over a minute."""
         since = time.monotonic() - _MINUTE_S
-        recent = [(lane, kind) for at, lane, kind in list(self._done) if at >= since]
-        counts: Counter[tuple[Lane, str]] = Counter(recent)
-        return {which: count / _MINUTE_S for which, count in counts.items()}
+        counts: defaultdict[tuple[Lane, str], int] = defaultdict(int)
+        for at, lane, kind in list(self._done):
+            counts[lane, kind] += at >= since
+        return {which: count / _MINUTE_S for which, count in counts.items() if count}
 
     def _kind(self, key: Any) -> str:
         kind = key_split(key)
