@@ -31,6 +31,6 @@ def replace_the_network() -> None:
 
 if __name__ == "__main__":
     replace_the_network()
-    from xrf_sr_plans.callbacks.service.worker import main
+    from xrf_sr_plans.callbacks.service.worker_entry import main
 
     main()

@@ -17,11 +17,13 @@ class LinkState:
     ready: bool
     """Whether it takes documents at the moment."""
     pid: int | None
-    """Its process; None where there is none."""
+    """Its process on this host, be it only ssh to it; None where there is none."""
     starts: int
     """How many processes there have been."""
     waiting_runs: int
     """Runs that are over and whose results are not in."""
+    host: str = ""
+    """Where it runs; empty: on this host, or nowhere at the moment."""
 
 
 class DocumentLink(Protocol):

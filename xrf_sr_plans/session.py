@@ -179,14 +179,14 @@ def start_session(
     ------
     ConfigError
         A setting in the environment is not allowed, a folder that the settings name can't be
-        written to, the cluster can't be used as it is set, or there is no RunEngine for the
-        console.
+        written to, the cluster can't be used as it is set, there is no RunEngine for the console,
+        or the analysis is to run both in this process and on another host.
     """
     if console and run_engine is None:
         raise ConfigError("console=True needs the RunEngine; run_engine is None")
     told = _all_settings(settings, beamline)
     told.check_places()
-    check_settings(told.analysis)
+    _check_where(told.analysis, in_process=in_process)
     if told.queue is not None and beamline.rescan_queue is None:
         beamline = replace(beamline, rescan_queue=rescan_queue(told.queue))
     if store is None:
@@ -232,6 +232,17 @@ def start_session(
         shown.open()
         shown.show_in_ipython(session.names)
     return session
+
+
+def _check_where(settings: AnalysisSettings, *, in_process: bool) -> None:
+    """Refuse places to analyse maps that exclude each other, or can't be used as they are set."""
+    if settings.worker_command is None:
+        check_settings(settings)
+    elif in_process:
+        raise ConfigError(
+            "in_process=True runs the analysis in this process; analysis.worker_command is "
+            f"{list(settings.worker_command)!r:.200}, which starts it elsewhere: leave out one"
+        )
 
 
 def _console(

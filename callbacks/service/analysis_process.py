@@ -91,7 +91,8 @@ class AnalysisProcess:
         Each is called as ``sink(name, doc)`` with the documents of whole result runs. They share
         a thread of their own.
     command
-        What to start instead of ``python -m xrf_sr_plans.callbacks.service``.
+        What to start instead of the ``worker_command`` of the settings, or of
+        ``python -m xrf_sr_plans.callbacks.service`` where there is none.
 
     Attributes
     ----------
@@ -144,7 +145,7 @@ class AnalysisProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the worker; None while none is running."""
+        """Process id of the worker, or of ssh to it; None while none is running."""
         return self._supervisor.pid
 
     @property
@@ -194,7 +195,7 @@ class AnalysisProcess:
     def state(self) -> LinkState:
         """Return how the analysis is doing; microseconds."""
         waiting = len(self.journal.waiting_runs())
-        return LinkState(self.ready, self.pid, self.starts, waiting)
+        return LinkState(self.ready, self.pid, self.starts, waiting, self._supervisor.host)
 
     def deliver(self, documents: Documents) -> None:
         """Give a whole run to the sinks, in their thread; return at once."""

@@ -152,9 +152,13 @@ def settings_of_fallback(settings: AnalysisSettings) -> AnalysisSettings:
     """Return settings with which no pairs are recorded.
 
     The model's analysis records them, or did so before it was late; else they'd be there twice.
-    Predictions are kept only where a scratch folder is given, once for each model.
+    Predictions are kept only where a scratch folder is given, once for each model. Wherever the
+    model's analysis runs, the fallback runs here, where its folders need not be.
     """
-    return settings.model_copy(update={"pair_dir": None, "ledger_dir": None})
+    changed: dict[str, None] = {"pair_dir": None, "ledger_dir": None}
+    if settings.worker_command is not None:
+        changed |= {"result_dir": None, "worker_command": None}
+    return settings.model_copy(update=changed)
 
 
 def no_result(run: str, reason: str, is_known: bool) -> AnalysisSummary:

@@ -30,6 +30,8 @@ class Configure:
     """Why the network must not be used, and maps become bicubic; empty: it is used."""
     scratch_dir: str = ""
     """Folder for what the next worker must know of this one; empty: there is none."""
+    scratch_name: str = ""
+    """Name of such a folder on the worker's own host, which is not the session's; empty: none."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Ready:
     """The worker has loaded what it needs and begins to take documents."""
 
     pid: int
+    trouble: str = ""
+    """What of the settings is not as it should be on its host; empty: nothing."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def _field_types(kind: type) -> dict[str, type]:
 def _simplified(value: Any) -> Any:
     """Return the value of a field as what frames carry."""
     if isinstance(value, AnalysisSettings):
-        return value.model_dump()
+        return value.of_worker.model_dump()
     if isinstance(value, AnalysisSummary):
         # The one place where regions become dictionaries on their way between the processes.
         return asdict(value)

@@ -7,17 +7,16 @@ it is told and what it says are the classes of `messages`.
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import importlib.util
 import logging
 import os
-import signal
-import sys
 import threading
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO, assert_never
 
 from xrf_sr_plans.callbacks.service.frames import read_frame
+from xrf_sr_plans.callbacks.service.guard import Tell
 from xrf_sr_plans.callbacks.service.messages import (
     FROM_WORKER,
     TO_WORKER,
@@ -34,8 +33,8 @@ from xrf_sr_plans.callbacks.service.messages import (
     RunSummary,
     ToWorker,
 )
-from xrf_sr_plans.config.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, formatter
-from xrf_sr_plans.errors import WorkerError
+from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.errors import RefusedError, WorkerError, XrfSrError
 
 if TYPE_CHECKING:
     from xrf_sr_plans.callbacks.chain import AnalysisChain
@@ -60,11 +59,15 @@ class Worker:
     ----------
     receive, send
         The pipes from and to the RunEngine's process.
+    tell_guard
+        Tells the guard of this process what it must know; None: there is none, as where the
+        session is on the same host.
     """
 
-    def __init__(self, receive: BinaryIO, send: BinaryIO) -> None:
+    def __init__(self, receive: BinaryIO, send: BinaryIO, tell_guard: Tell | None = None) -> None:
         self._receive = receive
         self._send = send
+        self._tell_guard = tell_guard
         self._lock = threading.Lock()
         self._inbox: SimpleQueue[ToWorker] = SimpleQueue()
         self._forgotten: set[str] = set()
@@ -77,7 +80,8 @@ class Worker:
         Raises
         ------
         WorkerError
-            The first message is not `Configure`, or can't be read.
+            The first message is not `Configure`, or can't be read, or the scratch folder is
+            somebody else's.
         """
         content = read_frame(self._receive)
         if content is None:
@@ -86,7 +90,7 @@ class Worker:
         if not isinstance(first, Configure):
             raise WorkerError(f"the first message is {type(first).__name__}, not Configure")
         chain = self._chain(first)
-        self._say(Ready(os.getpid()))
+        self._say(Ready(os.getpid(), _trouble(first)))
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         while True:
             message = self._next()
@@ -114,6 +118,14 @@ class Worker:
             Path("/proc/self/oom_score_adj").write_text("500")
         from xrf_sr_plans.callbacks.chain import AnalysisChain
 
+        scratch_dir = first.scratch_dir
+        if first.scratch_name:
+            from xrf_sr_plans.callbacks.service.scratch_elsewhere import take_scratch
+
+            try:
+                scratch_dir = take_scratch(first.scratch_name, self._tell_guard)
+            except OSError as error:
+                logger.warning("predictions are forgotten where a worker dies: %s", error)
         return AnalysisChain(
             first.settings,
             self._emit if first.wants_results else None,
@@ -122,7 +134,7 @@ class Worker:
             backlog=self._inbox.qsize,
             fallback_reason=first.fallback_reason,
             warm_up=not first.fallback_reason,
-            scratch_dir=first.scratch_dir or None,
+            scratch_dir=scratch_dir or None,
         )
 
     def _analyse(self, chain: AnalysisChain, message: RunDocument) -> None:
@@ -164,6 +176,9 @@ class Worker:
                 if isinstance(message, ForgetRun):
                     # At once, ahead of the documents that wait; its number is acknowledged in turn.
                     self._forgotten.add(message.run)
+                if isinstance(message, Close) and self._tell_guard is not None:
+                    # At once too: the session may kill this process before it gets there.
+                    self._tell_guard("closing", "")
                 self._inbox.put(message)
         except (OSError, WorkerError):
             logger.exception("input is broken")
@@ -186,42 +201,25 @@ class Worker:
         self._say(ResultDocument(self._run, name, doc))
 
 
-class _Tolerant:
-    """A text stream that loses what can't be written, as where the disk is full."""
+def _trouble(first: Configure) -> str:
+    """Return what of the settings is not as it should be on this host, or "".
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    The session has looked already where it is on the same host, before anything moved.
+    """
+    from xrf_sr_plans.cluster.connection import check_settings
+    from xrf_sr_plans.sr.registry import model_path, read_card
 
-    def write(self, text: str) -> int:
+    found = []
+    for look in (AnalysisSettings.check_places, check_settings):
         try:
-            self._stream.write(text)
-            self._stream.flush()
-        except (OSError, ValueError):
-            pass
-        return len(text)
-
-    def flush(self) -> None:
-        """Do nothing: `write` has flushed."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def main() -> None:
-    """Keep the pipes for messages, keep signals away, and work until the other side is gone."""
-    receive = os.fdopen(os.dup(0), "rb", buffering=0)
-    send = os.fdopen(os.dup(1), "wb", buffering=0)
-    # A stray print, even from C, goes to the log and not between two frames.
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr = _Tolerant(sys.stderr)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        # A process that is stopped or stuck in C can't notice by reading that its parent died.
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-    log = logging.StreamHandler(sys.stderr)
-    log.setFormatter(formatter(os.environ.get(FORMAT_VARIABLE, "text")))
-    logging.basicConfig(level=os.environ.get(LEVEL_VARIABLE, "INFO"), handlers=[log])
-    Worker(receive, send).work()  # type: ignore[arg-type]
-    os._exit(0)
+            look(first.settings)
+        except RefusedError as error:
+            found.append(str(error))
+    if not first.fallback_reason:
+        try:
+            read_card(model_path(first.settings.model))
+        except XrfSrError as error:
+            found.append(f"analysis settings: {error}")
+        if importlib.util.find_spec("torch") is None:
+            found.append("torch is not installed, so maps are made by bicubic interpolation")
+    return "; ".join(found)

@@ -7,15 +7,23 @@ import fcntl
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from typing import IO, Any, BinaryIO
 
 from xrf_sr_plans.callbacks.service.frames import read_frame
+from xrf_sr_plans.callbacks.service.greeting import (
+    OWN,
+    Greeting,
+    mismatch,
+    read_greeting,
+    session_line,
+)
 from xrf_sr_plans.callbacks.service.messages import FROM_WORKER, FromWorker
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.config.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, message_of
@@ -39,9 +47,17 @@ class WorkerProcess:
         The settings of the analysis, of which the number of threads and the log file matter here.
     heard
         Called with ``(self, message)`` in a thread of its own for every message, and with
-        ``(self, None)`` once when the process has closed its side.
+        ``(self, None)`` once when the process has closed its side, or can't be worked with.
     command
-        What to start instead of `COMMAND`.
+        What to start instead of the ``worker_command`` of the settings, or of `COMMAND` where
+        there is none.
+
+    Attributes
+    ----------
+    greeting : Greeting | None
+        Who the worker is; None until it has said so.
+    refusal : str
+        Why the worker must not be used, and no other that the same command starts; empty: it may.
 
     Raises
     ------
@@ -58,17 +74,20 @@ class WorkerProcess:
         self._heard = heard
         self._outgoing: deque[tuple[str, memoryview]] = deque()
         self._begun = False
+        self._misunderstood = ""
+        self.greeting: Greeting | None = None
+        self.refusal = ""
         self._log = _open_log(settings.log_file)
         try:
             # A session of its own: Ctrl-C in the terminal is for the plan, not for the analysis.
             self._process = subprocess.Popen(
-                command or COMMAND,
+                command or settings.worker_command or COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
                 start_new_session=True,
                 bufsize=0,
-                env=_environment(settings),
+                env=_environment(settings, os.environ),
             )
         except (OSError, ValueError) as error:
             self._close_log()
@@ -78,13 +97,21 @@ class WorkerProcess:
         os.set_blocking(self._input, False)
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._input, _F_SETPIPE_SZ, _PIPE_BYTES)
+        self.queue(session_line(_environment(settings, {})))
         self._reader = threading.Thread(target=self._listen, name="xrf-sr-results", daemon=True)
         self._reader.start()
 
     @property
     def pid(self) -> int:
-        """Process id of the worker."""
+        """Process id of what was started, such as ssh; see `greeting` for that of the worker."""
         return self._process.pid
+
+    @property
+    def name(self) -> str:
+        """Process and host of the worker in words, as far as it is known."""
+        if self.greeting is None:
+            return f"process {self.pid}"
+        return f"process {self.greeting.pid} on {self.greeting.host}"
 
     @property
     def unsent(self) -> int:
@@ -131,17 +158,24 @@ class WorkerProcess:
         Returns
         -------
         str
-            Its exit code and the last line of its log.
+            Its exit code, what it said instead of what it should, and the last line of its log.
         """
         code = self._wait(patience_s) if patience_s > 0 else None
         if code is None:
-            self._process.kill()
+            self._kill()
             code = self._wait(5.0)
         with contextlib.suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
         self._reader.join(1.0)
-        return f"exit code {code}{self._last_words()}"
+        said = f"; {self._misunderstood}" if self._misunderstood else ""
+        return f"exit code {code}{said}{self._last_words()}"
+
+    def _kill(self) -> None:
+        """Kill the process and all of its own, such as ssh below a script."""
+        with contextlib.suppress(OSError):
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _wait(self, seconds: float) -> int | None:
         try:
@@ -154,11 +188,28 @@ class WorkerProcess:
         assert stream is not None
         try:
             with stream:
+                if not self._is_met(stream):  # type: ignore[arg-type]
+                    return
                 while (content := read_frame(stream)) is not None:  # type: ignore[arg-type]
                     self._understand(content)
         except (OSError, WorkerError) as error:
             logger.warning("what the analysis process said was cut off: %s", error)
-        self._heard(self, None)
+        finally:
+            self._heard(self, None)
+
+    def _is_met(self, stream: BinaryIO) -> bool:
+        """Return whether the worker has greeted, and can be worked with."""
+        try:
+            self.greeting, noise = read_greeting(stream)
+        except WorkerError as error:
+            self._misunderstood = str(error)
+            return False
+        if self.greeting is None:
+            return False
+        if noise:
+            logger.info("before the analysis process something printed %r; passed over", noise)
+        self.refusal = mismatch(self.greeting, OWN)
+        return not self.refusal
 
     def _understand(self, content: Any) -> None:
         try:
@@ -200,8 +251,8 @@ def _open_log(path: str | None) -> IO[bytes] | Any:
         return subprocess.DEVNULL
 
 
-def _environment(settings: AnalysisSettings) -> dict[str, str]:
-    """Return the environment of the worker; what is set there about the caches is kept."""
+def _environment(settings: AnalysisSettings, before: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of the worker; what is set before about the caches is kept."""
     log = {LEVEL_VARIABLE: settings.log_level, FORMAT_VARIABLE: settings.log_format}
     given = {name: value for name, value in log.items() if value is not None}
-    return process_environment(settings.threads, dict(os.environ)) | given
+    return process_environment(settings.threads, dict(before)) | given

@@ -27,6 +27,7 @@ from xrf_sr_plans.callbacks.service.messages import (
 )
 from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
 from xrf_sr_plans.callbacks.service.result_runs import ResultRuns
+from xrf_sr_plans.callbacks.service.scratch_elsewhere import new_name
 from xrf_sr_plans.callbacks.service.scratch_folder import ScratchFolder
 from xrf_sr_plans.callbacks.service.sink_thread import SinkThread
 from xrf_sr_plans.callbacks.service.worker_process import WorkerProcess
@@ -41,6 +42,8 @@ _PIPE_FULL_S = 0.1
 _FIRST_BACKOFF_S = 0.1
 """Half of the wait before a lost worker is replaced; every further loss doubles it."""
 _LONGEST_BACKOFF_S = 5.0
+_LAST_WORDS_S = 1.0
+"""Longest wait for what ssh says at last, where it has no worker to give."""
 _HOPELESS_BACKOFF_S = 30.0
 """Wait before the next attempt once workers have failed to start too often."""
 
@@ -62,12 +65,15 @@ class WorkerSupervisor:
         Called as ``post(worker, message)`` in the worker's reading thread; it has to let the
         supervising thread call `heard` with the same arguments.
     command
-        What to start instead of ``python -m xrf_sr_plans.callbacks.service``.
+        What to start instead of the ``worker_command`` of the settings, or of
+        ``python -m xrf_sr_plans.callbacks.service`` where there is none.
 
     Attributes
     ----------
     starts : int
         How many workers have been started.
+    refusal : str
+        Why no worker is started any more, as where it has another version; empty: one is.
     """
 
     def __init__(
@@ -94,14 +100,26 @@ class WorkerSupervisor:
         self._deaths: Counter[str] = Counter()
         self._result_runs = ResultRuns()
         self._scratch = ScratchFolder()
+        self._elsewhere = command is None and settings.worker_command is not None
+        self._scratch_name = new_name() if self._elsewhere else ""
         self._late: set[str] = set()
+        self._told = ""
         self.starts = 0
+        self.refusal = ""
 
     @property
     def pid(self) -> int | None:
-        """Process id of the worker; None while none is running."""
+        """Process id of the worker, or of ssh to it; None while none is running."""
         worker = self._worker
         return None if worker is None else worker.pid
+
+    @property
+    def host(self) -> str:
+        """Host of the worker, where that is another and has greeted; else empty."""
+        worker = self._worker
+        if not self._elsewhere or worker is None or worker.greeting is None:
+            return ""
+        return worker.greeting.host
 
     @property
     def ready(self) -> bool:
@@ -110,7 +128,12 @@ class WorkerSupervisor:
 
     @property
     def scratch_dir(self) -> str:
-        """Folder in which predictions are remembered; empty where none can be made."""
+        """Folder of this host in which predictions are remembered; empty: none can be made.
+
+        It is the worker's, too, where that is on this host.
+        """
+        if self._elsewhere:
+            return self._scratch.folder
         return self._settings.ledger_dir or self._scratch.folder
 
     def send(self, run: str, name: str, number: int, frame: bytes) -> None:
@@ -120,7 +143,7 @@ class WorkerSupervisor:
         if self._worker is not None:
             self._queue(self._worker, frame, run, number)
         elif name == "stop" and self._hopeless:
-            self._give_up(run, "the analysis process can't be started")
+            self._give_up(run, f"the analysis process can't be started: {self._told}")
 
     def forget(self, run: str) -> None:
         """Have the worker skip what it has not done of a run."""
@@ -140,7 +163,7 @@ class WorkerSupervisor:
             Whether the worker's pipe was full, so that time has been spent on waiting for it.
         """
         if self._worker is None:
-            if time.monotonic() >= self._next_start:
+            if time.monotonic() >= self._next_start and not self.refusal:
                 self._start()
             return False
         try:
@@ -149,7 +172,8 @@ class WorkerSupervisor:
             self._lost(str(error))
             return False
         silent_s = time.monotonic() - self._progress
-        if self._sent > self._acknowledged and silent_s > self._settings.hang_timeout_s:
+        is_awaited = self._sent > self._acknowledged or self._worker.greeting is None
+        if is_awaited and silent_s > self._settings.hang_timeout_s:
             self._lost(f"no progress for {self._settings.hang_timeout_s:g} s")
             return False
         return self._worker.unsent > 0
@@ -162,10 +186,13 @@ class WorkerSupervisor:
         match message:
             case None:
                 self._lost("the analysis process ended")
-            case Ready(pid):
-                logger.info("analysis process %d is ready", pid)
+            case Ready(_, trouble):
+                logger.info("analysis: %s is ready", worker.greeting)
+                if trouble and self._elsewhere:
+                    logger.error("analysis: %s: %s", worker.name, trouble)
                 self._ready = True
                 self._failed_starts = 0
+                self._told = ""
             case Acknowledge(number):
                 self._acknowledged = max(self._acknowledged, number)
             case RunSummary(summary):
@@ -193,7 +220,7 @@ class WorkerSupervisor:
 
     @property
     def _hopeless(self) -> bool:
-        return self._failed_starts > self._settings.max_restarts
+        return bool(self.refusal) or self._failed_starts > self._settings.max_restarts
 
     def _queue(self, worker: WorkerProcess, frame: bytes, run: str, number: int) -> None:
         if self._sent <= self._acknowledged:
@@ -205,7 +232,9 @@ class WorkerSupervisor:
         try:
             worker = WorkerProcess(self._settings, self._post, self._command)
         except WorkerError as error:
-            logger.error("analysis: %s", error)
+            if not self._hopeless or str(error) != self._told:
+                logger.error("analysis: %s", error)
+            self._told = str(error)
             self._not_started(str(error))
             return
         self._worker = worker
@@ -219,7 +248,8 @@ class WorkerSupervisor:
             self._settings,
             self._sinks.has_sinks,
             self._sinks.has_preview_sinks,
-            scratch_dir="" if self._settings.ledger_dir else self._scratch.folder,
+            scratch_dir=self._scratch_of_worker,
+            scratch_name="" if self._settings.ledger_dir else self._scratch_name,
         )
         worker.queue(TO_WORKER.encode(first))
         for entry in self._journal.entries():
@@ -227,12 +257,24 @@ class WorkerSupervisor:
         if self.starts > 1:
             logger.warning("analysis process restarted, %d documents again", worker.unsent - 1)
 
+    @property
+    def _scratch_of_worker(self) -> str:
+        if self._elsewhere or self._settings.ledger_dir:
+            return ""
+        return self._scratch.folder
+
     def _lost(self, reason: str) -> None:
         worker, self._worker = self._worker, None
         if worker is None:
             return
-        how = f"{reason} ({worker.end(patience_s=0.0)})"
-        logger.error("analysis: %s", how)
+        # What was started may end by itself, with an exit code that says more than our signal.
+        patience_s = _LAST_WORDS_S if self._elsewhere and not self._ready else 0.0
+        ended = worker.end(patience_s)
+        how = self.refusal = worker.refusal
+        how = how or f"{reason} ({ended})"
+        if self._ready or not self._hopeless or how != self._told:
+            logger.error("analysis: %s", how)
+        self._told = how
         if not self._ready:
             self._not_started(how)
             return

@@ -291,7 +291,7 @@ import os, sys
 if not os.path.exists({str(tmp_path / "died")!r}):
     open({str(tmp_path / "died")!r}, "w").close()
     os.kill(os.getpid(), 9)
-from xrf_sr_plans.callbacks.service.worker import main
+from xrf_sr_plans.callbacks.service.worker_entry import main
 main()
 """
     monkeypatch.setattr(

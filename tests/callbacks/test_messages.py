@@ -11,6 +11,7 @@ import pytest
 
 from xrf_sr_plans.callbacks.service import messages
 from xrf_sr_plans.callbacks.service.frames import pack, unpack_frame
+from xrf_sr_plans.callbacks.service.greeting import OWN
 from xrf_sr_plans.callbacks.service.messages import (
     FROM_WORKER,
     TO_WORKER,
@@ -49,13 +50,15 @@ SUMMARY = AnalysisSummary(
     0.5,
 )
 TOLD = [
-    Configure(AnalysisSettings(device="cpu", threads=3), True, False, "late", "/tmp/scratch"),
+    Configure(
+        AnalysisSettings(device="cpu", threads=3), True, False, "late", "/tmp/scratch", "name"
+    ),
     RunDocument(7, "run", "event", {"uid": "e", "data": {"row": 1}, 3: "an odd key"}),
     ForgetRun("run", 7),
     Close(),
 ]
 SAID = [
-    Ready(4711),
+    Ready(4711, "no such folder"),
     Acknowledge(12),
     RunSummary(SUMMARY),
     ResultDocument("run", "stop", {"uid": "s"}),
@@ -104,8 +107,8 @@ def test_a_message_in_the_wrong_direction_is_refused(message: ToWorker) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (["Ready"], "'Ready': ValueError: 0 fields instead of 1"),
-        (["Ready", 1, 2], "'Ready': ValueError: 2 fields instead of 1"),
+        (["Ready"], "'Ready': ValueError: 0 fields instead of 2"),
+        (["Ready", 1], "'Ready': ValueError: 1 fields instead of 2"),
         (["Acknowledge", "many"], "'Acknowledge': TypeError: number is 'many', no int"),
         (
             ["ResultDocument", "run", "event", None],
@@ -124,11 +127,11 @@ def test_a_malformed_message_is_refused_by_its_kind(content: list[Any], words: s
 
 def test_unknown_settings_are_refused_by_the_kind_of_their_message() -> None:
     with pytest.raises(WorkerError, match=r"'Configure'.*no_such_setting"):
-        TO_WORKER.decode(["Configure", {"no_such_setting": 1}, True, True, "", ""])
+        TO_WORKER.decode(["Configure", {"no_such_setting": 1}, True, True, "", "", ""])
 
 
 def test_a_worker_that_talks_nonsense_is_heard_on(caplog: pytest.LogCaptureFixture) -> None:
-    said = pack(["Nonsense"]) + pack(["Ready"]) + FROM_WORKER.encode(Ready(1))
+    said = OWN.line() + pack(["Nonsense"]) + pack(["Ready"]) + FROM_WORKER.encode(Ready(1))
     heard: list[FromWorker | None] = []
     ended = threading.Event()
 

@@ -97,6 +97,6 @@ if __name__ == "__main__":
         speechless_worker()
     else:
         odd_chain()
-    from xrf_sr_plans.callbacks.service.worker import main
+    from xrf_sr_plans.callbacks.service.worker_entry import main
 
     main()

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from xrf_sr_plans.checkup.findings import Finding
-from xrf_sr_plans.config import QueueSettings, Settings, folder_flaw
+from xrf_sr_plans.checkup.worker import worker_elsewhere
+from xrf_sr_plans.config import AnalysisSettings, QueueSettings, Settings, folder_flaw
 from xrf_sr_plans.errors import XrfSrError, in_words
 from xrf_sr_plans.queueing.client import connect_zmq
 
@@ -18,19 +19,26 @@ _PATIENCE_S = 60.0
 
 def service_findings(settings: Settings) -> Iterator[Finding]:
     """Yield what is to be said of everything that is no device."""
-    yield _tried("analysis.model", lambda: _model(settings.analysis.model))
-    yield _tried("analysis.device", lambda: _torch_device(settings.analysis.device))
-    places = {name: getattr(settings.analysis, name) for name in _PLACES}
-    for name, place in places.items():
-        look = _pairs if name == "pair_dir" else _folder
-        if place is not None:
-            yield _tried(f"analysis.{name}", lambda look=look, place=place: look(place))
+    if settings.analysis.worker_command is None:
+        yield from _analysis_here(settings.analysis)
+    else:
+        yield _tried("analysis.worker_command", lambda: worker_elsewhere(settings.of_analysis))
     yield _tried("store.where", lambda: _store(settings.store.where))
     yield _tried("queue", lambda: _queue(settings.queue))
     yield _tried("log.file", lambda: _log(settings))
 
 
 _PLACES = ("pair_dir", "result_dir", "ledger_dir")
+
+
+def _analysis_here(settings: AnalysisSettings) -> Iterator[Finding]:
+    yield _tried("analysis.model", lambda: _model(settings.model))
+    yield _tried("analysis.device", lambda: _torch_device(settings.device))
+    places = {name: getattr(settings, name) for name in _PLACES}
+    for name, place in places.items():
+        look = _pairs if name == "pair_dir" else _folder
+        if place is not None:
+            yield _tried(f"analysis.{name}", lambda look=look, place=place: look(place))
 
 
 def _tried(part: str, look: Callable[[], str]) -> Finding:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +17,7 @@ Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 """From which level on messages are logged."""
 LogFormat = Literal["text", "json"]
 """How a message is written: as a line to read, or as a line of JSON."""
+_PLACES = ("pair_dir", "result_dir", "ledger_dir")
 
 
 class AnalysisSettings(Section):
@@ -58,11 +61,37 @@ class AnalysisSettings(Section):
     """Folder in which predictions, and how they compared with fine maps, are remembered; without
     it, they are forgotten when the analysis ends."""
     log_file: Place | None = None
-    """Log file of the analysis process; without it, it writes no log."""
+    """Log file of the analysis process; without it, it writes no log. It is on the host of the
+    session, wherever the process runs."""
     log_level: Level | None = None
     """From which level on the analysis process logs; without it, that of the table `log`."""
     log_format: LogFormat | None = None
     """How it logs; without it, as the table `log` says."""
+    worker_command: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        default=None, min_length=1
+    )
+    """Program and arguments that start the analysis process on another host, such as
+    ["ssh", "-o", "BatchMode=yes", "gpu1", "/opt/xrf-sr/bin/xrf-sr-worker"]; model and folders are
+    then those of that host. Without it, the process runs beside the session."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _places_elsewhere_are_whole_paths(cls, given: Any) -> Any:
+        """Refuse folders on another host that only this one could complete."""
+        if isinstance(given, Mapping) and given.get("worker_command"):
+            for name in (*_PLACES, "dask_keys"):
+                place = given.get(name)
+                if isinstance(place, str) and not place.startswith("/"):
+                    raise ValueError(
+                        f"{name} is {place!r:.80}; with a worker_command it must be a whole path "
+                        "on the worker's host, such as /data/pairs"
+                    )
+        return given
+
+    @property
+    def of_worker(self) -> AnalysisSettings:
+        """These settings as the process itself has them, on whichever host."""
+        return self.model_copy(update={"worker_command": None, "log_file": None})
 
     @model_validator(mode="after")
     def _waits_less_than_it_may_hang(self) -> Self:
@@ -75,17 +104,28 @@ class AnalysisSettings(Section):
         return self
 
     def check_places(self) -> None:
-        """Refuse folders that can't be written to, before a result is lost for want of a place.
+        """Refuse what isn't there, before a result is lost for want of it.
+
+        Folders on another host are not looked at, as the process there does that.
 
         Raises
         ------
         ConfigError
-            `pair_dir`, `result_dir`, `ledger_dir` or the folder of `log_file` can't be written to.
+            `pair_dir`, `result_dir`, `ledger_dir` or the folder of `log_file` can't be written to,
+            or the program of `worker_command` is not found.
         """
-        folders = {name: getattr(self, name) for name in ("pair_dir", "result_dir", "ledger_dir")}
+        elsewhere = self.worker_command is not None
+        folders = {} if elsewhere else {name: getattr(self, name) for name in _PLACES}
         if self.log_file is not None:
             folders["the folder of log_file"] = str(Path(self.log_file).absolute().parent)
         check(
             "analysis settings",
             *(folder_flaw(name, folder) for name, folder in folders.items() if folder),
+            "" if self.worker_command is None else _program_flaw(self.worker_command[0]),
         )
+
+
+def _program_flaw(program: str) -> str:
+    if shutil.which(program) is not None:
+        return ""
+    return f"worker_command begins with {program!r:.80}; there is no such program on this host"

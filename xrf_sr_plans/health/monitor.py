@@ -145,6 +145,7 @@ class HealthMonitor:
             started=self._started,
             ready=state is not None and state.ready,
             analysis_pid=None if state is None else state.pid,
+            analysis_host="" if state is None else state.host,
             waiting_runs=0 if state is None else state.waiting_runs,
             restarts=self._restarts() or 0,
             fallbacks=self._fallbacks,

@@ -39,6 +39,8 @@ class HealthReport(BaseModel):
     """Whether the analysis takes documents."""
     analysis_pid: int | None = None
     """Process of the analysis; None: there is none at the moment, or it is a thread."""
+    analysis_host: str = ""
+    """Where the analysis runs, if that is another host; the process is then that of ssh to it."""
     waiting_runs: int = 0
     """Runs that are over and whose results are not in."""
     restarts: int = 0
@@ -71,6 +73,8 @@ class HealthReport(BaseModel):
 
     def __str__(self) -> str:
         analysis = f"process {self.analysis_pid}" if self.analysis_pid else "in the session"
+        if self.analysis_host:
+            analysis += f" to {self.analysis_host}"
         latency = "" if self.latency_s is None else f", the last after {self.latency_s:.1f} s"
         parts = [
             f"analysis {analysis if self.ready else 'not ready'}",

@@ -91,9 +91,13 @@ class ReplayOptions:
 
         Pairs enter the store `pairs`, where one is given. A cluster that live maps are sent to is
         not asked: where a unit is replayed is said beside the options, and a worker of a cluster
-        that waited for another one would keep it from its work.
+        that waited for another one would keep it from its work. Nor is the host on which live runs
+        are analysed.
         """
-        names = ("ledger_dir", "log_file", "log_level", "log_format", "dask", "dask_keys")
+        names = (
+            *("ledger_dir", "log_file", "log_level", "log_format"),
+            *("dask", "dask_keys", "worker_command"),
+        )
         changed = {**dict.fromkeys(names), "pair_dir": self.pairs}
         return replace(self, settings=self.settings.model_copy(update=changed))
 
