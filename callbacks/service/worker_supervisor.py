@@ -252,10 +252,11 @@ class WorkerSupervisor:
             scratch_name="" if self._settings.ledger_dir else self._scratch_name,
         )
         worker.queue(TO_WORKER.encode(first))
-        for entry in self._journal.entries():
+        kept = list(self._journal.entries())
+        for entry in kept:
             self._queue(worker, entry.item, entry.run, entry.number)
         if self.starts > 1:
-            logger.warning("analysis process restarted, %d documents again", worker.unsent - 1)
+            logger.warning("analysis process restarted, %d documents again", len(kept))
 
     @property
     def _scratch_of_worker(self) -> str:
