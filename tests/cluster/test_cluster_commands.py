@@ -24,8 +24,10 @@ from xrf_sr_plans.cluster.connection import ClusterAddress, connect  # noqa: E40
 from xrf_sr_plans.cluster.keys import make_keys  # noqa: E402
 from xrf_sr_plans.cluster.lanes import placement  # noqa: E402
 from xrf_sr_plans.cluster.status import cluster_status  # noqa: E402
+from xrf_sr_plans.cluster.task import enhance_packed  # noqa: E402
 from xrf_sr_plans.cluster.versions import versions_here  # noqa: E402
 from xrf_sr_plans.errors import ConfigError  # noqa: E402
+from xrf_sr_plans.packing import pack, unpack  # noqa: E402
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 PATIENCE_S = 120.0
@@ -169,6 +171,20 @@ def test_status_tells_lanes_workers_and_what_differs(
         assert differing.problems == ["2 of 2 workers can't be used"]
         assert "TROUBLE" in differing.lines()[0]
         assert "numpy 1.0 here and" in str(differing.workers[0])
+
+
+def test_status_tells_what_became_of_the_maps(running: Running) -> None:
+    with connect(running.where, PATIENCE_S) as client:
+        request = pack({"versions": {"numpy": "1.0"}})
+        reply = client.submit(enhance_packed, request, **placement(client, "live"))
+        assert unpack(reply.result(timeout=PATIENCE_S))["state"] == "refused"
+
+        def told() -> bool:
+            # Workers tell it with their next heartbeat.
+            found = cluster_status(client, running.where.address)
+            return any("1 maps refused" in str(worker) for worker in found.workers)
+
+        until(told)
 
 
 def test_the_status_command_says_it_by_its_exit_code(running: Running) -> None:

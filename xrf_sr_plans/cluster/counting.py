@@ -7,7 +7,7 @@ import statistics
 import time
 import weakref
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dask.utils import key_split
@@ -27,6 +27,8 @@ STATE_HANDLER = "xrf_sr_state"
 GPU_MEMORY = "xrf_sr_gpu_memory_bytes"
 """Under which name a worker tells with each heartbeat how much of its GPU's memory is used, and
 how much there is."""
+MAPS = "xrf_sr_maps"
+"""Under which name it tells how many maps it was asked for since it began, by how that ended."""
 _METER = "xrf_sr_plans"
 _MINUTE_S = 60.0
 _REMEMBERED = 10_000
@@ -106,6 +108,7 @@ class TaskCounter(SchedulerPlugin):
             "started": self._started,
             "versions": versions_here(),
             "workers_lost": self._workers_lost,
+            "maps": dict(maps_of(worker.metrics for worker in self.scheduler.workers.values())),
             "lanes": {
                 lane: {
                     "waiting": queue[lane, "waiting"],
@@ -145,6 +148,13 @@ class TaskCounter(SchedulerPlugin):
             if (used := worker.metrics.get(GPU_MEMORY))
         ]
 
+    def _maps(self) -> list[Observation]:
+        return [
+            Observation(count, {"worker": str(worker.name), "outcome": outcome})
+            for worker in list(self.scheduler.workers.values())
+            for outcome, count in maps_of([worker.metrics]).items()
+        ]
+
     def _queue(self) -> Counter[tuple[Lane, str]]:
         """Return how many tasks of each lane wait, and how many run."""
         workers = list(self.scheduler.workers.values())
@@ -176,6 +186,22 @@ def lane_of(task: TaskState) -> Lane:
     return "live" if -priority >= PRIORITIES["live"] else "bulk"
 
 
+def maps_of(metrics_of_workers: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Return how many maps workers have been asked for, by how that ended.
+
+    Parameters
+    ----------
+    metrics_of_workers
+        What each of them told with its last heartbeat.
+    """
+    found: Counter[str] = Counter()
+    for known in metrics_of_workers:
+        found.update(known.get(MAPS) or {})
+    # A model that was missing is sent, and then the same map is asked for again.
+    found.pop("needed", None)
+    return found
+
+
 def _middle_and_high(latencies_s: deque[float]) -> list[float]:
     """Return the median and what 95 % stay below; nothing where nothing was done."""
     if len(latencies_s) < 2:
@@ -190,12 +216,15 @@ _GAUGES: dict[str, tuple[str, str, Callable[[TaskCounter], list[Observation]]]] 
     "xrf_sr.cluster.workers": ("{process}", "Workers, by lane", TaskCounter._workers),
     "xrf_sr.cluster.queue": ("{task}", "Tasks that no worker has begun", TaskCounter._queues),
     "xrf_sr.cluster.tasks_per_second": ("{task}/s", "Over the last minute", TaskCounter._rates),
+    "xrf_sr.cluster.maps": ("{map}", "Maps asked of a worker since it began", TaskCounter._maps),
     "xrf_sr.cluster.gpu_memory": (
         "By",
         "Used memory of the GPU of a worker, by all that use it",
         TaskCounter._gpu_memory,
     ),
 }
+_COUNTERS = ("xrf_sr.cluster.maps",)
+"""Those of them that only grow."""
 _open_counters: weakref.WeakSet[TaskCounter] = weakref.WeakSet()
 
 
@@ -215,4 +244,6 @@ def _create_gauges() -> None:
 
     meter = metrics.get_meter(_METER)
     for name, (unit, what, _) in _GAUGES.items():
-        meter.create_observable_gauge(name, [observing(name)], unit, what)
+        grows = name in _COUNTERS
+        create = meter.create_observable_counter if grows else meter.create_observable_gauge
+        create(name, [observing(name)], unit, what)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from distributed import Scheduler
 
 from xrf_sr_plans.cluster.check_workers import VERSIONS
-from xrf_sr_plans.cluster.counting import GPU_MEMORY, TaskCounter
+from xrf_sr_plans.cluster.counting import GPU_MEMORY, MAPS, TaskCounter
 from xrf_sr_plans.cluster.lanes import lanes_of
 from xrf_sr_plans.cluster.versions import versions_here
 
@@ -31,6 +31,10 @@ def dask_setup(server: Scheduler | Worker) -> None:
         server.add_plugin(TaskCounter(server))
         return
     server.startup_information[VERSIONS] = lambda _worker: versions_here()
+    # Only workers need it, and it takes a second.
+    from xrf_sr_plans.cluster.task import replies
+
+    server.metrics[MAPS] = lambda _worker: dict(replies)
     server.metrics[GPU_MEMORY] = _gpu_memory
     if lanes_of(server.state.total_resources) == ["bulk"]:
         with contextlib.suppress(OSError):

@@ -214,7 +214,7 @@ class _Connection:
         # Requests lie in the task itself and not beside it: what was scattered is lost with the
         # worker that has it, and then Dask can't do the task elsewhere.
         future = self._client.submit(
-            enhance_packed, request, key=f"xrf-sr-{uuid.uuid4().hex}", pure=False, **placed
+            enhance_packed, request, key=f"enhance-{uuid.uuid4().hex}", pure=False, **placed
         )
         try:
             return unpack(future.result(timeout=max(0.0, deadline - time.monotonic())))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from xrf_sr_plans.cluster.check_workers import ANSWER_TIMEOUT_S, worker_flaws
-from xrf_sr_plans.cluster.counting import GPU_MEMORY, STATE_HANDLER
+from xrf_sr_plans.cluster.counting import GPU_MEMORY, STATE_HANDLER, maps_of
 from xrf_sr_plans.cluster.lanes import lanes_of
 from xrf_sr_plans.errors import AnalysisError, ConfigError, in_words
 
@@ -31,6 +31,8 @@ class WorkerStatus:
     """``live``, ``bulk``, or ``any`` where somebody else started it."""
     running: int
     """Number of tasks it is at."""
+    maps: Mapping[str, int] = field(default_factory=dict)
+    """How many maps it was asked for since it began, by how that ended."""
     gpu_memory_bytes: tuple[int, ...] = ()
     """Used and total memory of its GPU; nothing where it has used none yet."""
     flaw: str = ""
@@ -38,6 +40,7 @@ class WorkerStatus:
 
     def __str__(self) -> str:
         parts = [self.lane, f"{self.running} running"]
+        parts += [f"{count} maps {outcome}" for outcome, count in self.maps.items()]
         if self.gpu_memory_bytes:
             used, total = (number / 1e9 for number in self.gpu_memory_bytes)
             parts.append(f"{used:.1f} of {total:.0f} GB of GPU memory used")
@@ -153,6 +156,7 @@ def _worker(
         address,
         " ".join(lanes_of(known.get("resources"))) or "any",
         int((metrics.get("task_counts") or {}).get("executing", 0)),
+        maps_of([metrics]),
         tuple(metrics.get(GPU_MEMORY) or ()),
         flaw,
     )

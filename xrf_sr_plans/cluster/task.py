@@ -10,6 +10,7 @@ import functools
 import socket
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from xrf_sr_plans.cluster.versions import mismatch, versions_here
 from xrf_sr_plans.errors import MissingExtraError, in_words
 from xrf_sr_plans.maps.elemental import ElementalMaps
 from xrf_sr_plans.packing import pack, unpack
+
+replies: Counter[str] = Counter()
+"""How many requests this process has answered, by the ``state`` of its reply."""
 
 
 def request_of(
@@ -87,16 +91,21 @@ def enhance_packed(request: bytes) -> bytes:
         and where that was), ``needed`` (the model's files, once), ``refused`` (this worker can't
         serve such a client, and ``why``) or ``failed`` (this map can't be enhanced, and ``why``).
     """
-    asked = unpack(request)
+    reply = _checked_reply(unpack(request))
+    replies[reply["state"]] += 1
+    return pack(reply)
+
+
+def _checked_reply(asked: Mapping[str, Any]) -> dict[str, Any]:
     why = mismatch(asked["versions"], versions_here())
     if why:
-        return pack({"state": "refused", "why": why})
+        return {"state": "refused", "why": why}
     try:
-        return pack(_reply(asked))
+        return _reply(asked)
     except MissingExtraError as error:
-        return pack({"state": "refused", "why": f"a worker lacks something: {error}"})
+        return {"state": "refused", "why": f"a worker lacks something: {error}"}
     except Exception as error:  # noqa: BLE001 - told to the client, which enhances the map itself
-        return pack({"state": "failed", "why": in_words(error)})
+        return {"state": "failed", "why": in_words(error)}
 
 
 def _reply(asked: Mapping[str, Any]) -> dict[str, Any]:
