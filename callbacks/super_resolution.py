@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xrf_sr_plans.callbacks.pinned_model import PinnedModel
-from xrf_sr_plans.cluster.connection import address_of
+from xrf_sr_plans.cluster.connection import address_of, inside_a_task
 from xrf_sr_plans.cluster.lanes import Lane
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.errors import XrfSrError, in_words
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from xrf_sr_plans.cluster.remote_enhancing import RemoteEnhancing
 
 logger = logging.getLogger(__name__)
+
+_DEVICE_S = 600.0
+"""Longest wait of a replay that is a task for the worker's device."""
 
 
 class Enhancement(NamedTuple):
@@ -70,7 +73,7 @@ class SuperResolution:
         most, where that is less than the settings say.
         """
         remark = ""
-        if self._settings.dask is not None and not self._fallback_reason:
+        if self._has_cluster:
             try:
                 return Enhancement(self._there(maps, request, survey_uid, wait_s))
             except Exception as error:  # it is tried here, whatever happened there
@@ -85,9 +88,14 @@ class SuperResolution:
         self, maps: ElementalMaps, request: AnalysisRequest, survey_uid: str = ""
     ) -> EnhancedMaps:
         """Load what maps of that kind need; on the cluster too, which is not waited for."""
-        if self._settings.dask is not None and not self._fallback_reason:
+        if self._has_cluster:
             self._remote().warm_up(maps, request.factor, self._weights(survey_uid))
         return self._here(maps, request, survey_uid)
+
+    @property
+    def _has_cluster(self) -> bool:
+        # A replay that is itself a task is where its maps are enhanced.
+        return self._settings.dask is not None and not self._fallback_reason and not inside_a_task()
 
     def _there(
         self, maps: ElementalMaps, request: AnalysisRequest, survey_uid: str, wait_s: float | None
@@ -124,8 +132,13 @@ class SuperResolution:
     ) -> EnhancedMaps:
         from xrf_sr_plans.sr.predict import enhance_maps
 
-        model = self._model(survey_uid)
-        return enhance_maps(maps, request.factor, model=model, device=self._settings.device)
+        model, device = self._model(survey_uid), self._settings.device
+        if not inside_a_task():
+            return enhance_maps(maps, request.factor, model=model, device=device)
+        from xrf_sr_plans.cluster.device_lock import device_name, one_map_at_a_time
+
+        with one_map_at_a_time(device_name(), self._lane, _DEVICE_S):
+            return enhance_maps(maps, request.factor, model=model, device=device)
 
 
 def half_the_patience_s(start: Mapping[str, Any]) -> float | None:

@@ -1,4 +1,8 @@
-"""Maps enhanced on a Dask cluster of real processes: the same to the bit, and never waited for."""
+"""Maps enhanced on a Dask cluster of real processes: the same to the bit, and never waited for.
+
+All tests share one scheduler and one worker, which anybody may have started; who stops or kills
+one of them leaves another.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from support.row_documents import map_run, small_grid, truth
 from xrf_sr_plans.callbacks.replay import replay
 from xrf_sr_plans.callbacks.service.local_analysis import LocalAnalysis
 from xrf_sr_plans.callbacks.tap import Tap
-from xrf_sr_plans.cluster import remote_enhancing
+from xrf_sr_plans.cluster import cluster_connection, remote_enhancing, task
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.sr.registry import model_path
@@ -24,45 +28,26 @@ pytest.importorskip("torch")
 pytest.importorskip("distributed")
 from support.dask_clusters import DaskCluster, until
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(240)]
 GRID = small_grid(8, 10)
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
-    """A scheduler with one worker that anybody may have started."""
     made = DaskCluster(tmp_path_factory.mktemp("dask"))
     made.start_worker()
-    made.wait_for_workers(1)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def own_cluster(tmp_path: Path) -> Iterator[DaskCluster]:
-    made = DaskCluster(tmp_path)
     yield made
     made.close()
 
 
 @pytest.fixture(autouse=True)
-def no_connections() -> Iterator[None]:
-    """Begin and end without what is known of a cluster."""
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Begin and end without what is known of a cluster, and don't wait long for a dead one."""
+    monkeypatch.setattr(cluster_connection, "CONNECT_S", 2.0)
     remote_enhancing.forget_clusters()
     yield
     remote_enhancing.forget_clusters()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Have this process use as many threads as an analysis process does by default."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +64,18 @@ def on(cluster: DaskCluster, **changed: object) -> AnalysisSettings:
     return AnalysisSettings(**{"dask": cluster.address, "dask_timeout_s": 60.0, **changed})
 
 
-def live(settings: AnalysisSettings, run: str = "a-run") -> AnalysisSummary:
+def submitted(settings: AnalysisSettings) -> LocalAnalysis:
     analysis = LocalAnalysis(settings)
+    tap = Tap(analysis)
+    for name, doc in documents("a-run"):
+        tap(name, doc)
+    return analysis
+
+
+def live(settings: AnalysisSettings) -> AnalysisSummary:
+    analysis = submitted(settings)
     try:
-        tap = Tap(analysis)
-        for name, doc in documents(run):
-            tap(name, doc)
-        return analysis.request(run).result(WAIT_S)
+        return analysis.request("a-run").result(WAIT_S)
     finally:
         analysis.close()
 
@@ -119,65 +109,90 @@ def test_a_model_of_ones_own_is_sent_to_a_worker_once(
     assert caplog.text.count("enhanced on the cluster") == 2
 
 
-def test_a_worker_that_is_killed_costs_a_map_nothing_but_time(
-    own_cluster: DaskCluster, here: str
+def test_a_worker_of_another_version_is_not_used_and_the_versions_are_told(
+    cluster: DaskCluster, here: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own_cluster.start_worker()
-    own_cluster.wait_for_workers(1)
-    (own_cluster.folder / "slow").touch()
-    analysis = LocalAnalysis(on(own_cluster))
+    known = task.versions_here()
+    monkeypatch.setattr(task, "versions_here", lambda: {**known, "numpy": "1.0"})
+    refused = live(on(cluster))
+    assert (refused.status, refused.digest) == ("done", here)
+    there = known["numpy"]
+    assert f"client and worker of the cluster differ: numpy 1.0 here and {there} there" in (
+        refused.reason
+    )
+
+
+def test_a_worker_that_hangs_costs_its_time_once_and_is_used_again_later(
+    cluster: DaskCluster, here: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = cluster.workers[-1]
+    worker.send_signal(signal.SIGSTOP)
+    settings = on(cluster, dask_timeout_s=2.0)
     try:
-        tap = Tap(analysis)
-        for name, doc in documents("a-run"):
-            tap(name, doc)
-        until((own_cluster.folder / "waits").exists)
-        own_cluster.start_worker()
-        own_cluster.wait_for_workers(2)
-        own_cluster.workers[0].kill()
+        late, began = live(settings), time.monotonic()
+        at_once = live(settings)
+        assert time.monotonic() - began < 2.0
+    finally:
+        worker.send_signal(signal.SIGCONT)
+    assert "enhanced on this machine: ClusterError: no answer of the cluster within 2 s" in (
+        late.reason
+    )
+    assert "the cluster is asked again in " in at_once.reason
+    assert late.digest == at_once.digest == here
+    remote_enhancing.forget_clusters()
+    assert live(on(cluster)).reason == ""
+
+
+def test_a_scheduler_that_hangs_keeps_no_map_longer_than_its_time(
+    cluster: DaskCluster, here: str
+) -> None:
+    assert live(on(cluster)).reason == ""
+    cluster.scheduler.send_signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        late = live(on(cluster, dask_timeout_s=2.0))
+        assert time.monotonic() - began < 20.0
+    finally:
+        cluster.scheduler.send_signal(signal.SIGCONT)
+    assert (late.status, late.digest) == ("done", here)
+    assert "enhanced on this machine: ClusterError: " in late.reason
+
+
+def test_a_worker_that_is_killed_costs_a_map_nothing_but_time(
+    cluster: DaskCluster, here: str
+) -> None:
+    slow, waits = cluster.folder / "slow", cluster.folder / "waits"
+    slow.touch()
+    analysis = submitted(on(cluster))
+    try:
+        until(waits.exists)
+        cluster.start_worker()
+        cluster.workers[0].kill()
         done = analysis.request("a-run").result(WAIT_S)
     finally:
         analysis.close()
+        waits.unlink(missing_ok=True)
     assert (done.status, done.reason, done.digest) == ("done", "", here)
 
 
-@pytest.mark.parametrize("who", ["worker", "scheduler"])
-def test_what_hangs_costs_its_time_once_and_is_used_again_later(
-    own_cluster: DaskCluster, here: str, who: str, monkeypatch: pytest.MonkeyPatch
+def test_a_scheduler_that_is_killed_in_the_middle_is_used_again_once_it_is_back(
+    cluster: DaskCluster, here: str
 ) -> None:
-    worker = own_cluster.start_worker()
-    own_cluster.wait_for_workers(1)
-    hung = worker if who == "worker" else own_cluster.scheduler
-    assert live(on(own_cluster)).reason == ""
-    hung.send_signal(signal.SIGSTOP)
-    settings = on(own_cluster, dask_timeout_s=2.0)
-    began = time.monotonic()
-    late, at_once = live(settings), live(settings)
-    assert time.monotonic() - began < 30
-    assert "enhanced on this machine: ClusterError: " in late.reason
-    assert "asked again in" in at_once.reason
-    assert late.digest == at_once.digest == here
-    hung.send_signal(signal.SIGCONT)
-    monkeypatch.setattr(remote_enhancing, "AGAIN_AFTER_S", 0.0)
-    remote_enhancing.forget_clusters()
-    until(lambda: live(on(own_cluster)).reason == "")
-
-
-def test_a_scheduler_that_is_killed_and_started_again_is_used_again(
-    own_cluster: DaskCluster, here: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(remote_enhancing, "AGAIN_AFTER_S", 1.0)
-    monkeypatch.setattr(remote_enhancing, "CONNECT_S", 1.0)
-    own_cluster.start_worker()
-    own_cluster.wait_for_workers(1)
-    assert live(on(own_cluster)).reason == ""
-    own_cluster.scheduler.kill()
-    own_cluster.scheduler.wait(30)
-    gone = live(on(own_cluster))
+    slow, waits = cluster.folder / "slow", cluster.folder / "waits"
+    slow.touch()
+    analysis = submitted(on(cluster))
+    try:
+        until(waits.exists)
+        cluster.scheduler.kill()
+        cluster.scheduler.wait(30)
+        gone = analysis.request("a-run").result(WAIT_S)
+    finally:
+        analysis.close()
+        waits.unlink(missing_ok=True)
     assert (gone.status, gone.digest) == ("done", here)
     assert "no Dask scheduler at" in gone.reason
-    own_cluster.start_scheduler()
-    own_cluster.start_worker()
-    own_cluster.wait_for_workers(1)
-    time.sleep(1.0)
-    back = live(on(own_cluster))
+    cluster.start_scheduler()
+    cluster.start_worker()
+    remote_enhancing.forget_clusters()
+    back = live(on(cluster))
     assert (back.reason, back.digest) == ("", here)

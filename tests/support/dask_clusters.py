@@ -53,7 +53,7 @@ class DaskCluster:
 
     def start_scheduler(self) -> None:
         place = ["--host", self.address, "--port", str(self._port)]
-        self._scheduler = self._start("dask_scheduler", *place, "--no-show")
+        self._scheduler = self._start("dask_scheduler", *place)
         until(self._listens)
 
     def start_worker(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -85,7 +85,7 @@ class DaskCluster:
         log = (self.folder / f"{module}.log").open("ab")
         with log:
             return subprocess.Popen(
-                [*command, *arguments, "--no-dashboard", *self._tls],
+                [*command, *arguments, "--dashboard-address", "127.0.0.1:0", *self._tls],
                 stdout=log,
                 stderr=log,
                 env=environment,

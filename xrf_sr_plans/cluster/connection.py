@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -165,6 +166,18 @@ def connect(where: ClusterAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Clie
         return Client(where.address, security=safe, set_as_default=False, timeout=timeout_s)
     except (OSError, ValueError) as error:
         raise ConfigError(f"no Dask scheduler at {where.address!r}: {in_words(error)}") from error
+
+
+def inside_a_task() -> bool:
+    """Return whether this is a task that a worker of a cluster does."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return False
+    try:
+        distributed.get_worker()
+    except ValueError:
+        return False
+    return True
 
 
 def is_this_machine(host: str) -> bool:

@@ -12,36 +12,26 @@ import logging
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as NotInTimeError
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from xrf_sr_plans.cluster.connection import ClusterAddress, connect
-from xrf_sr_plans.cluster.lanes import Lane, placement
+from xrf_sr_plans.cluster.cluster_connection import ClusterConnection
+from xrf_sr_plans.cluster.connection import ClusterAddress
+from xrf_sr_plans.cluster.lanes import Lane
 from xrf_sr_plans.cluster.model_delivery import ModelFiles, checksum_of
 from xrf_sr_plans.cluster.packed_maps import maps_of_plain
-from xrf_sr_plans.cluster.task import enhance_packed, request_of
+from xrf_sr_plans.cluster.task import request_of
 from xrf_sr_plans.errors import ClusterError, RefusedError, in_words
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
-from xrf_sr_plans.packing import unpack
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = 5.0
-"""Longest wait for the scheduler to answer."""
 AGAIN_AFTER_S = 60.0
 """How long a cluster is not asked that did not do what it was asked."""
-PLACED_ANEW_S = 10.0
-"""How long it is believed which workers a cluster has."""
-_CLOSE_S = 2.0
 
 
 class RemoteEnhancing:
@@ -64,7 +54,7 @@ class RemoteEnhancing:
         self._lane: Lane = lane
         self._threads = threads
         self._timeout_s = timeout_s
-        self._connection = _Connection(where, lane)
+        self._connection = ClusterConnection(where, lane)
         self._lock = threading.Lock()
         self._trouble = ""
         self._ask_again = 0.0
@@ -157,18 +147,18 @@ class RemoteEnhancing:
                 raise self._given_up(asked, f"the cluster failed: {in_words(error)}") from error
         raise AssertionError
 
-    def _given_up(self, asked: _Connection, trouble: str) -> ClusterError:
+    def _given_up(self, asked: ClusterConnection, trouble: str) -> ClusterError:
         """Let go of a connection, and return the error that says why."""
         self._trouble = trouble
         self._ask_again = time.monotonic() + AGAIN_AFTER_S
         self._begin_anew(asked)
         return ClusterError(trouble)
 
-    def _begin_anew(self, asked: _Connection) -> None:
+    def _begin_anew(self, asked: ClusterConnection) -> None:
         with self._lock:
             # Another thread may have begun anew already.
             if self._connection is asked:
-                self._connection = _Connection(self._where, self._lane)
+                self._connection = ClusterConnection(self._where, self._lane)
         asked.give_up()
 
 
@@ -195,64 +185,6 @@ def forget_clusters() -> None:
     _enhancing_on.cache_clear()
 
 
-class _Connection:
-    """One connection to a cluster, which is never mended."""
-
-    def __init__(self, where: ClusterAddress, lane: Lane) -> None:
-        self._where = where
-        self._lane: Lane = lane
-        self._lock = threading.Lock()
-        self._client: Client | None = None
-        self._given_up = False
-        self._placement: dict[str, Any] = {}
-        self._placed = 0.0
-
-    def ask(self, request: bytes, deadline: float) -> Mapping[str, Any]:
-        """Return the reply to a request; for a thread that nobody waits for."""
-        placed = self.placed(deadline)
-        assert self._client is not None
-        # Requests lie in the task itself and not beside it: what was scattered is lost with the
-        # worker that has it, and then Dask can't do the task elsewhere.
-        future = self._client.submit(
-            enhance_packed, request, key=f"enhance-{uuid.uuid4().hex}", pure=False, **placed
-        )
-        try:
-            return unpack(future.result(timeout=max(0.0, deadline - time.monotonic())))
-        finally:
-            # A task that nobody refers to any more is cancelled.
-            future.release()
-
-    def placed(self, deadline: float) -> dict[str, Any]:
-        """Connect if need be, and return where tasks are to run."""
-        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise TimeoutError
-        try:
-            if self._client is None:
-                left_s = max(0.1, deadline - time.monotonic())
-                self._client = connect(self._where, min(CONNECT_S, left_s))
-                if self._given_up:
-                    _close(self._client)
-            if self._client.status != "running":
-                raise CancelledError
-            if time.monotonic() - self._placed > PLACED_ANEW_S:
-                self._placement = placement(self._client, self._lane)
-                self._placed = time.monotonic()
-            return self._placement
-        finally:
-            self._lock.release()
-
-    def give_up(self) -> None:
-        """Close the client if there is one, or once there is one; don't wait for it."""
-        self._given_up = True
-        if self._client is not None:
-            _in_thread(_close, self._client)
-
-
-def _close(client: Client) -> None:
-    with suppress(Exception):  # It may be closed, or what it talks to may be gone.
-        client.close(timeout=_CLOSE_S)
-
-
 def _in_thread(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
     """Call a function in a thread that keeps no process from ending; return its future."""
     future: Future[Any] = Future()
@@ -260,8 +192,10 @@ def _in_thread(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
     def call() -> None:
         try:
             future.set_result(function(*arguments))
-        except BaseException as error:  # noqa: BLE001 - whoever waits is told
+        except Exception as error:  # noqa: BLE001 - whoever waits is told
             future.set_exception(error)
+        except BaseException:  # noqa: BLE001 - asyncio's cancellation, which ends only this thread
+            future.set_exception(CancelledError())
 
     threading.Thread(target=call, name="xrf-sr-cluster", daemon=True).start()
     return future

@@ -1,0 +1,135 @@
+"""What crosses to a cluster and back, what a worker keeps, and one map on a device at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xrf_sr_plans.callbacks.super_resolution import half_the_patience_s
+from xrf_sr_plans.cluster.device_lock import one_map_at_a_time
+from xrf_sr_plans.cluster.model_delivery import MOST_MODELS, ModelFiles, ModelFolder
+from xrf_sr_plans.cluster.packed_maps import maps_of_plain, plain_of_maps
+from xrf_sr_plans.cluster.task import enhance_packed, request_of
+from xrf_sr_plans.config import AnalysisSettings
+from xrf_sr_plans.errors import ClusterError, ModelError
+from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
+from xrf_sr_plans.maps.grid import ScanGrid
+from xrf_sr_plans.packing import pack, unpack
+from xrf_sr_plans.sr.bicubic import enhance_bicubic
+from xrf_sr_plans.sr.model_files import LARGEST_FILE
+from xrf_sr_plans.sr.registry import model_path
+
+HOLDS = """
+import sys, time
+from xrf_sr_plans.cluster.device_lock import one_map_at_a_time
+with one_map_at_a_time(sys.argv[1], "bulk", 5.0):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def measured() -> ElementalMaps:
+    counts = np.random.default_rng(3).poisson(9.0, (2, 6, 8)).astype(float)
+    counts[:, 2, 3:5] = np.nan
+    return ElementalMaps.from_arrays(
+        counts,
+        ScanGrid.from_start_stop(0.1, 2.2, 8, 5, 4, 6),
+        ["Fe", "Zn"],
+        i0=np.full((6, 8), 1e5 / 3),
+        step_um=0.3,
+        dwell_ms=None,
+        probe_fwhm_um=0.25,
+        sampling="fly",
+        source_uid="a-run",
+        notes=["odd", "é"],
+    )
+
+
+def test_maps_cross_with_their_gaps_types_and_attributes() -> None:
+    for maps in (measured(), enhance_bicubic(measured(), 2, "")):
+        back = maps_of_plain(unpack(pack(plain_of_maps(maps))), type(maps))
+        assert back.grid == maps.grid
+        assert back.dataset.identical(maps.dataset)
+        for name in maps.dataset.variables:
+            assert back.dataset[name].dtype == maps.dataset[name].dtype
+    back.dataset["estimate"].values[:] = 0.0  # can be written to
+
+
+@pytest.mark.parametrize("damage", [{}, {"grid": 3}, {"fields": {"counts": [["y"], [1, 2], {}]}}])
+def test_what_are_no_maps_is_told(damage: dict) -> None:
+    plain = {**plain_of_maps(measured()), **damage} if damage else {}
+    with pytest.raises(ClusterError, match="no maps"):
+        maps_of_plain(plain, EnhancedMaps)
+
+
+def test_a_worker_keeps_the_models_used_last_and_checks_what_it_is_sent(tmp_path: Path) -> None:
+    folder = ModelFolder(tmp_path / "models")
+    first = ModelFiles({".safetensors": b"0", ".json": b"{}", ".calibration.json": b"{}"})
+    assert folder.find(first.checksum) is None
+    kept = folder.add(first.checksum, first.contents)
+    assert kept.read_bytes() == b"0"
+    for number in range(1, MOST_MODELS + 1):
+        other = ModelFiles({**first.contents, ".safetensors": b"%d" % number})
+        time.sleep(0.01)
+        folder.add(other.checksum, other.contents)
+        assert folder.find(first.checksum) == kept  # and so is used last
+    assert len(list((tmp_path / "models").iterdir())) == MOST_MODELS
+    with pytest.raises(ModelError, match="not those of the checksum"):
+        folder.add(first.checksum, {**first.contents, ".json": b"[]"})
+    with pytest.raises(ModelError, match="not those of the checksum"):
+        folder.add(first.checksum, {**first.contents, "/../../odd": b""})
+
+
+def test_a_shipped_model_is_not_sent(tmp_path: Path) -> None:
+    weights = model_path(None)
+    assert ModelFolder(tmp_path / "none").find(ModelFiles.of(weights).checksum) == weights
+    assert sum(map(len, ModelFiles.of(weights).contents.values())) < LARGEST_FILE
+
+
+def test_a_worker_says_in_words_what_it_can_not_do() -> None:
+    pytest.importorskip("torch")
+    told = {"lane": "live", "threads": 1, "within_s": 5.0}
+    assert unpack(enhance_packed(request_of(measured(), 2, "0" * 64, **told))) == {
+        "state": "needed"
+    }
+    checksum = ModelFiles.of(model_path(None)).checksum
+    odd = unpack(enhance_packed(request_of(measured(), 3, checksum, **told)))
+    assert odd["state"] == "failed"
+    assert "factor" in odd["why"]
+
+
+def test_a_device_has_one_map_at_a_time_of_all_processes(tmp_path: Path) -> None:
+    device = f"test-{tmp_path.name}"
+    other = subprocess.Popen([sys.executable, "-c", HOLDS, device], stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    try:
+        assert other.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(ClusterError, match="was not free for"),
+            one_map_at_a_time(device, "live", 0.1),
+        ):
+            pass
+        other.kill()
+        with one_map_at_a_time(device, "live", 30.0):
+            pass
+    finally:
+        other.kill()
+        other.wait(30)
+        other.stdout.close()
+
+
+def test_the_cluster_is_waited_for_half_as_long_as_the_survey_waits() -> None:
+    assert half_the_patience_s({"xrf_sr": {"user_input": {"analysis_timeout_s": 20}}}) == 10
+    for odd in ({}, {"xrf_sr": 3}, {"xrf_sr": {"user_input": {"analysis_timeout_s": "long"}}}):
+        assert half_the_patience_s(odd) is None
+
+
+def test_a_wait_in_which_the_process_is_taken_to_hang_is_refused() -> None:
+    with pytest.raises(ValueError, match="dask_timeout_s is 30; at most half of hang_timeout_s"):
+        AnalysisSettings(dask="tcp://localhost:8786", hang_timeout_s=20.0)
+    AnalysisSettings(hang_timeout_s=20.0)
