@@ -9,7 +9,7 @@ from typing import Any
 
 from xrf_sr_plans.errors import AssemblyError
 from xrf_sr_plans.maps.assemble import MapBuilder
-from xrf_sr_plans.schema import AnalysisRequest, RescanModel
+from xrf_sr_plans.schema import MISSING_DOCUMENTS, AnalysisRequest, RescanModel
 
 LITTLE_MEASURED = 0.5
 """Share of measured pixels below which the result says so."""
@@ -137,9 +137,13 @@ def _times_of(doc: Mapping[str, Any]) -> list[float]:
 
 
 def _how_it_ended(stop: Mapping[str, Any]) -> tuple[str, ...]:
+    missing = stop.get(MISSING_DOCUMENTS)
+    told = missing if isinstance(missing, list | tuple) else ()
+    lost = tuple(f"documents are missing: {words}" for words in told)
     status = stop.get("exit_status", "success")
     if status == "success":
-        return ()
-    return (
-        ": ".join(filter(None, [f"the run of the map ended as {status!r}", stop.get("reason")])),
+        return lost
+    ended = ": ".join(
+        filter(None, [f"the run of the map ended as {status!r}", stop.get("reason")])
     )
+    return (ended, *lost)

@@ -110,6 +110,18 @@ class ClusterError(AnalysisError):
     """The cluster did not do what it was asked: it is gone, busy, of another version or failed."""
 
 
+class MessageError(AnalysisError):
+    """A message on a bus holds no document that can be read."""
+
+
+class PickleRefusedError(MessageError):
+    """A message on a bus is a pickle, which could run any code and is never read."""
+
+
+class BusError(AnalysisError):
+    """A bus did not take what was to be published on it."""
+
+
 def in_words(error: BaseException, max_length: int = 300) -> str:
     """Return type and message of an error as one line that fits into a document.
 

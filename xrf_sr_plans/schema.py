@@ -68,6 +68,9 @@ STREAM_ANALYSIS = "analysis"
 STREAM_VERIFICATION = "verification"
 STREAM_COMPOSITE = "composite"
 
+MISSING_DOCUMENTS = "missing_documents"
+"""Key of a stop document under which the intake of a bus says what did not come of the run."""
+
 Purpose = Literal["coarse", "fine", "pair_coarse", "pair_fine", "map"]
 """What a map is for: a survey, a rescan, either half of a pair, or just a map."""
 PixelChoice = Literal["rows", "squares"]

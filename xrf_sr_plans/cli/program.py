@@ -10,6 +10,7 @@ import xrf_sr_plans
 from xrf_sr_plans.cli.cluster import cluster_app
 from xrf_sr_plans.cli.demo import demo
 from xrf_sr_plans.cli.learning import learn, models_app
+from xrf_sr_plans.cli.listen import listen
 from xrf_sr_plans.cli.maps import enhance, evaluate, export, readers
 from xrf_sr_plans.cli.models import calibrate, hallucinate, train
 from xrf_sr_plans.cli.pairs import pairs_app
@@ -25,7 +26,7 @@ app = typer.Typer(
     help="The command line `xrf-sr`: what a user types outside of a bluesky session.",
 )
 for _command in (
-    *(replay, watch, demo, evaluate, enhance, readers, export),
+    *(replay, watch, listen, demo, evaluate, enhance, readers, export),
     *(train, learn, calibrate, hallucinate, status, page),
 ):
     app.command()(_command)

@@ -15,7 +15,7 @@ MAX_OPEN_RUNS = 64
 MAX_FOLLOWED_RUNS = 1024
 """Number of runs without a stop document whose uids are followed; a few of them take no memory."""
 
-_PARENT = {
+PARENT = {
     "descriptor": "run_start",
     "resource": "run_start",
     "stream_resource": "run_start",
@@ -28,11 +28,12 @@ _PARENT = {
 }
 """Kind of document -> the key under which it names the document that it follows from."""
 
-_HAS_CHILDREN = ("descriptor", "resource", "stream_resource")
+HAS_CHILDREN = ("descriptor", "resource", "stream_resource")
+"""Kinds of documents, besides start documents, that others follow from."""
 
 _NEEDED = {
     "start": ("uid",),
-    **{name: (key, *(("uid",) if name in _HAS_CHILDREN else ())) for name, key in _PARENT.items()},
+    **{name: (key, *(("uid",) if name in HAS_CHILDREN else ())) for name, key in PARENT.items()},
 }
 """Kind of document -> the keys with uids that it must have."""
 
@@ -95,13 +96,13 @@ class RunIndex:
             return None
         if name == "start":
             return self._open(doc) if self._wanted is None or self._wanted(doc) else None
-        run = self._run_of.get(doc[_PARENT[name]])
+        run = self._run_of.get(doc[PARENT[name]])
         if run is None:
             return None
         if self._most_open is not None:
             # In the order of their latest documents.
             self._uids[run] = self._uids.pop(run)
-        if name in _HAS_CHILDREN:
+        if name in HAS_CHILDREN:
             self._run_of[doc["uid"]] = run
             self._uids[run].append(doc["uid"])
         elif name == "stop":

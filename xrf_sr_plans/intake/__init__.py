@@ -1,0 +1,1 @@
+"""Joining a bus: documents that others publish go to the analysis, and results leave again."""
