@@ -118,7 +118,7 @@ def read_session_line(stream: BinaryIO) -> dict[str, str]:
     """
     # The mark alone at first: what is no line may have no end either.
     mark = b""
-    while len(mark) < len(_FROM_SESSION):
+    while mark != _FROM_SESSION and _FROM_SESSION.startswith(mark):
         more = stream.read(len(_FROM_SESSION) - len(mark))
         if not more:
             break
