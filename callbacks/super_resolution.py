@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xrf_sr_plans.callbacks.pinned_model import PinnedModel
-from xrf_sr_plans.cluster.connection import address_of, inside_a_task
+from xrf_sr_plans.cluster.connection import ENHANCED_HERE, address_of, inside_a_task
 from xrf_sr_plans.cluster.lanes import Lane
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.errors import XrfSrError, in_words
@@ -81,7 +81,7 @@ class SuperResolution:
                 logger.info(
                     "not enhanced on the cluster", exc_info=not isinstance(error, XrfSrError)
                 )
-                remark = f"enhanced on this machine: {in_words(error)}"
+                remark = f"{ENHANCED_HERE}{in_words(error)}"
         return Enhancement(self._here(maps, request, survey_uid), remark)
 
     def warm_up(

@@ -197,7 +197,11 @@ def start_session(
     shown = None
     if console and run_engine is not None:
         shown = _console(run_engine, beamline, desk, kept)
-    health = HealthMonitor(beamline.name, lambda: "" if desk is None else desk.waits_for)
+    health = HealthMonitor(
+        beamline.name,
+        lambda: "" if desk is None else desk.waits_for,
+        cluster=told.analysis.dask or "",
+    )
     sinks = [*result_sinks, *([] if shown is None else shown.result_sinks), health.results]
     watching = _watching(told.page if page is None else page, approvals, told, console=console)
     keepers = [one for one in (kept, watching) if one is not None]

@@ -24,6 +24,9 @@ CERTIFICATE_FILE = "cert.pem"
 KEY_FILE = "key.pem"
 """The secret key that goes with it."""
 
+ENHANCED_HERE = "enhanced on this machine: "
+"""What the reason of a summary begins with, or goes on with, where the cluster was not used; then
+it says why."""
 CONNECT_TIMEOUT_S = 20.0
 """Longest wait for the scheduler of a cluster."""
 

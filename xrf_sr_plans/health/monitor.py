@@ -9,6 +9,7 @@ import time
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from opentelemetry import metrics
@@ -16,6 +17,8 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from xrf_sr_plans import schema
 from xrf_sr_plans.callbacks.analysis_link import AnalysisLink
+from xrf_sr_plans.devices.protocols import AnalysisSummary
+from xrf_sr_plans.health.cluster_use import ClusterUse
 from xrf_sr_plans.health.report import HealthReport, ReportFile
 from xrf_sr_plans.plans.timing import RowProgress
 
@@ -42,6 +45,8 @@ class HealthMonitor:
         Returns the uid of the survey that waits for approval, or "".
     folder
         Folder of the reports; None: the default one.
+    cluster
+        Address of the Dask cluster that enhances maps; "": there is none.
     """
 
     wants_preview = False
@@ -51,8 +56,10 @@ class HealthMonitor:
         beamline: str,
         waits_for: Callable[[], str] = lambda: "",
         folder: str | None = None,
+        cluster: str = "",
     ) -> None:
         self._beamline = beamline
+        self._cluster = ClusterUse(cluster)
         self._waits_for = waits_for
         self._file = ReportFile(folder)
         self._link: AnalysisLink | None = None
@@ -73,6 +80,9 @@ class HealthMonitor:
         )
         self._latency = meter.create_histogram(
             "xrf_sr.latency", "s", "From the end of a map to its result"
+        )
+        self._map_counter = meter.create_counter(
+            "xrf_sr.maps", "{map}", "Maps that were enhanced, by where"
         )
         self._gauges: dict[str, Callable[[], float | None]] = {
             "xrf_sr.rows_per_second": self._rows_per_s,
@@ -123,12 +133,20 @@ class HealthMonitor:
             if doc.get("fallback"):
                 self._fallbacks += 1
                 self._fallback_counter.add(1, self._tags)
+            if self._link is not None and self._cluster.address:
+                asked = self._link.request(str(doc.get("original_run_uid")))
+                asked.add_done_callback(self._enhanced)
             stopped = self._stopped.get(str(doc.get("original_run_uid")))
             if stopped is not None:
                 self._latency_s = time.monotonic() - stopped
                 self._latency.record(self._latency_s, self._tags)
         elif kind == "verification" and doc.get("overall"):
             self._coverage = float(doc["overall"]["coverage_90"])
+
+    def _enhanced(self, outcome: Future[AnalysisSummary]) -> None:
+        where = self._cluster.take(outcome)
+        if where is not None:
+            self._map_counter.add(1, {**self._tags, "where": where})
 
     def observations(self, gauge: str) -> list[Observation]:
         """Return what the gauge of that name shows now: one value, or none."""
@@ -140,6 +158,7 @@ class HealthMonitor:
         link = self._link
         state = None if link is None else link.state()
         line = self._progress.line()
+        maps = self._cluster.maps
         return HealthReport(
             beamline=self._beamline,
             started=self._started,
@@ -156,6 +175,10 @@ class HealthMonitor:
             coverage_90=self._coverage,
             flying=line,
             waits_for_approval=self._waits_for(),
+            cluster=self._cluster.address,
+            maps_on_cluster=maps["cluster"],
+            maps_here=maps["here"],
+            cluster_trouble=self._cluster.trouble,
         )
 
     def _rows_per_s(self) -> float | None:

@@ -60,6 +60,15 @@ class HealthReport(BaseModel):
     waits_for_approval: str = ""
     """Uid of the survey that waits for somebody to approve regions."""
 
+    cluster: str = ""
+    """Address of the Dask cluster that enhances maps; "" where there is none."""
+    maps_on_cluster: int = 0
+    """Maps that it enhanced."""
+    maps_here: int = 0
+    """Maps that were enhanced beside the RunEngine, as it didn't; bicubic ones don't count."""
+    cluster_trouble: str = ""
+    """Why it didn't enhance the last map; "" where it did."""
+
     @property
     def problems(self) -> list[str]:
         """What is wrong, in words."""
@@ -69,6 +78,8 @@ class HealthReport(BaseModel):
             found.append(f"no sign of life for {age_s:.0f} s")
         if not self.ready:
             found.append("the analysis is not ready")
+        if self.cluster_trouble:
+            found.append(f"the cluster did not enhance the last map: {self.cluster_trouble}")
         return found
 
     def __str__(self) -> str:
@@ -84,6 +95,9 @@ class HealthReport(BaseModel):
             f"{self.fallbacks} fallbacks",
             f"{self.rows_per_s:.2g} rows/s",
         ]
+        if self.cluster:
+            there, here = self.maps_on_cluster, self.maps_here
+            parts.append(f"{there} maps enhanced on {self.cluster}, {here} on this machine instead")
         if self.coverage_90 is not None:
             parts.append(f"{100 * self.coverage_90:.0f} % inside the 90 % intervals")
         if self.flying:
