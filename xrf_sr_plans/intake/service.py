@@ -115,10 +115,12 @@ def listen(wanted: Listening, told: Told, stop: Event) -> int:
             followers=(health,),
         )
         told(_what_it_does(wanted))
-        listener.run(stop)
-        if not link.flush(wanted.finish_s):
-            told(f"results under way were not finished in {wanted.finish_s:g} s")
-        listener.tell_results()
+        try:
+            listener.run(stop)
+        finally:
+            if not link.flush(wanted.finish_s):
+                told(f"results under way were not finished in {wanted.finish_s:g} s")
+            listener.tell_results()
         failures = link.sink_thread.failures
         return failures + (publisher.failures if publisher else 0)
 

@@ -139,16 +139,21 @@ class ZmqOutlet:
         """
         zmq = _imported_zmq()
         deadline = time.monotonic() + timeout_s
-        for message in messages:
-            while not self._is_wanted(message):
-                left_ms = int((deadline - time.monotonic()) * 1000)
-                if left_ms <= 0 or not self._socket.poll(left_ms):
+        sent = 0
+        while sent < len(messages):
+            left_ms = max(int((deadline - time.monotonic()) * 1000), 0)
+            if not self._is_wanted(messages[sent]):
+                if not left_ms or not self._socket.poll(left_ms):
                     raise BusError(f"nobody takes results at {self._address}")
-            self._socket.setsockopt(zmq.SNDTIMEO, max(int((deadline - time.monotonic()) * 1e3), 1))
+                # Another proxy knows nothing of what the one before it was sent.
+                sent = 0
+                continue
+            self._socket.setsockopt(zmq.SNDTIMEO, left_ms)
             try:
-                self._socket.send(message)
+                self._socket.send(messages[sent])
             except zmq.ZMQError as error:
                 raise BusError(f"{self._address} is too slow: {in_words(error)}") from error
+            sent += 1
 
     def close(self, timeout_s: float) -> None:
         """Let what is under way leave within the time, then end the connection."""
