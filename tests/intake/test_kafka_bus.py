@@ -21,7 +21,7 @@ from xrf_sr_plans.intake.messages import document_in
 from xrf_sr_plans.intake.result_publisher import ResultPublisher
 
 kafka = pytest.importorskip("confluent_kafka")
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 GRID = small_grid(4, 5)
 
 

@@ -15,7 +15,7 @@ from xrf_sr_plans.callbacks.replay import replay
 
 stomp = pytest.importorskip("stomp")
 pytest.importorskip("coilmq")
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 GRID = small_grid(4, 5)
 EVENTS = "/topic/public.worker.event"
 

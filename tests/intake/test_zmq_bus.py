@@ -19,7 +19,7 @@ from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.intake.serializers import to_json, to_msgpack
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 GRID = small_grid(6, 8)
 AREA = {"x_center_um": 10, "y_center_um": 0, "width_um": 20, "height_um": 12, "step_um": 2}
 
