@@ -250,7 +250,8 @@ def test_a_scheduler_ends_as_systemd_ends_it(tmp_path: Path) -> None:
         taken = CliRunner().invoke(
             app, ["cluster", "scheduler", "--host", "127.0.0.1", "--port", port]
         )
-        assert "can't be run" in str(taken.exception)
+        assert "can't be run: OSError" in str(taken.exception)
+        assert "in use" in str(taken.exception)
         assert command.end(signal.SIGTERM) == 0
     finally:
         command.kill()

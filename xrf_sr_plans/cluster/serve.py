@@ -21,7 +21,7 @@ from xrf_sr_plans.errors import ConfigError, MissingExtraError, in_words
 from xrf_sr_plans.sr.process_environment import process_environment
 
 try:
-    from distributed import Nanny, Scheduler, Security, SpecCluster
+    from distributed import Nanny, Scheduler, Security
     from distributed.comm.addressing import get_address_host
     from distributed.system import MEMORY_LIMIT
     from distributed.utils import get_ip
@@ -105,29 +105,17 @@ def serve_local(
         The address is taken or can't be listened at, or a worker didn't start.
     """
     scheduler = listening.options()
-    # What workers serve and where they are reached is on this machine alone.
-    options = {
-        one.name: {"cls": Nanny, "options": _options(one, len(workers), scheduler["security"])}
-        for one in workers
-    }
-    for spec in options.values():
-        spec["options"] |= {
-            "host": _LOOPBACK,
-            "protocol": scheduler["protocol"],
-            "silence_logs": logging.WARNING,
-        }
-
-    cluster_options: dict[str, Any] = {
-        "workers": options,
-        "scheduler": {"cls": Scheduler, "options": scheduler},
-        "security": scheduler["security"],
-        "silence_logs": logging.WARNING,
-    }
+    # Whoever runs this wants to see what is wrong, and not each connection.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
 
     async def running() -> None:
-        async with SpecCluster(asynchronous=True, **cluster_options) as cluster:
-            tell(cluster.scheduler_address)
-            await _signalled()
+        async with Scheduler(**scheduler) as begun:
+            nannies = [
+                _nanny(begun.address, one, len(workers), scheduler["security"], _LOOPBACK)
+                for one in workers
+            ]
+            if not await _run_workers(nannies, lambda: tell(begun.address)):
+                raise ConfigError("a worker ended for good; the messages above say why")
 
     os.environ.update(process_environment(threads, dict(os.environ)))
     _run(running, f"a scheduler at {listening.host}:{listening.port}")
@@ -195,24 +183,9 @@ def serve_workers(
         raise ConfigError(f"no way leads to {where.address!r}: {in_words(error)}") from error
 
     async def running() -> None:
-        nannies = [
-            Nanny(
-                where.address,
-                name=one.name,
-                host=listening,
-                death_timeout=START_TIMEOUT_S,
-                **_options(one, len(workers), known),
-            )
-            for one in workers
-        ]
-        try:
-            await asyncio.gather(*nannies)
-            tell(where.address)
-            ended = [nanny.finished() for nanny in nannies]
-            if not await _signalled(*ended):
-                raise ConfigError(f"the scheduler at {where.address!r} is gone, or ended a worker")
-        finally:
-            await asyncio.gather(*(nanny.close(timeout=10) for nanny in nannies))
+        nannies = [_nanny(where.address, one, len(workers), known, listening) for one in workers]
+        if not await _run_workers(nannies, lambda: tell(where.address)):
+            raise ConfigError(f"the scheduler at {where.address!r} is gone, or ended a worker")
 
     os.environ.update(process_environment(threads, dict(os.environ)))
     _run(running, f"workers of {where.address!r}")
@@ -244,18 +217,36 @@ def _serving_security(keys: str | None, *, encrypted: bool) -> Security:
     return known
 
 
-def _options(process: WorkerProcess, processes: int, known: Security) -> dict[str, Any]:
-    return {
-        "nthreads": 1,
-        "resources": resources_of(process.lane),
-        "env": process.environment,
+def _nanny(
+    scheduler: str, process: WorkerProcess, processes: int, known: Security, host: str
+) -> Nanny:
+    """Return the nanny of a worker's process; nothing is started before it is awaited."""
+    return Nanny(
+        scheduler,
+        name=process.name,
+        host=host,
+        nthreads=1,
+        resources=resources_of(process.lane),
+        env=process.environment,
         # Dask's own share goes by cores, and is far too small where the GPU does the work.
-        "memory_limit": MEMORY_LIMIT // processes,
-        "security": known,
-        "preload": PRELOAD,
-        "dashboard_address": f"{_LOOPBACK}:0",
-        "dashboard": False,
-    }
+        memory_limit=MEMORY_LIMIT // processes,
+        security=known,
+        preload=PRELOAD,
+        dashboard_address=f"{_LOOPBACK}:0",
+        dashboard=False,
+        death_timeout=START_TIMEOUT_S,
+        silence_logs=logging.getLogger("distributed").level,
+    )
+
+
+async def _run_workers(nannies: Sequence[Nanny], tell: Callable[[], None]) -> bool:
+    """Run workers until a signal or until one of them ended for good; tell whether by a signal."""
+    try:
+        await asyncio.gather(*nannies)
+        tell()
+        return await _signalled(*(nanny.finished() for nanny in nannies))
+    finally:
+        await asyncio.gather(*(nanny.close(timeout=10) for nanny in nannies))
 
 
 async def _signalled(*ends: Awaitable[Any]) -> bool:
@@ -277,4 +268,6 @@ def _run(running: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
     except ConfigError:
         raise
     except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"{what} can't be run: {in_words(error)}") from error
+        # Dask only says that something failed to start; what it was is the cause.
+        why = in_words(error.__cause__ or error)
+        raise ConfigError(f"{what} can't be run: {why}") from error
