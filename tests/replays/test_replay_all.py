@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from support.many_runs import write_runs
 from support.row_documents import map_run, small_grid, truth
 from xrf_sr_plans.bulk.fitness import marked
+from xrf_sr_plans.bulk.on_workers import model_flaw, needs_of
 from xrf_sr_plans.callbacks.replay import replay
 from xrf_sr_plans.cli import app
 from xrf_sr_plans.cluster.connection import ClusterAddress
@@ -22,7 +23,7 @@ from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.errors import AnalysisError, ConfigError
 from xrf_sr_plans.replays.batch import BatchReport, replay_all
-from xrf_sr_plans.replays.on_workers import model_flaw, needs_of, unit_there
+from xrf_sr_plans.replays.on_workers import unit_there
 from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.task import UnitReport, replay_unit
 from xrf_sr_plans.replays.units import Unit, selected
@@ -240,7 +241,7 @@ def test_a_worker_that_sees_other_files_says_which(runs: Path, tmp_path: Path) -
     out = tmp_path / "out"
     out.mkdir()
     with marked(out) as mark:
-        needs = (*needs_of(units, QUICK), *mark)
+        needs = (*needs_of((run for unit in units for run in unit.runs), None), *mark)
         assert [need() for need in needs] == [""] * len(needs)
         (runs / "map-0001.jsonl").rename(runs / "moved.jsonl")
         assert "sees no file" in needs[0]()

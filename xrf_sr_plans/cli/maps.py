@@ -1,8 +1,7 @@
-"""The commands about maps in files: `evaluate`, `enhance`, `readers` and `export`."""
+"""The commands about maps in files: `enhance`, `readers` and `export`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +13,8 @@ from xrf_sr_plans.cli.shared import (
     FORMAT_HELP,
     PROBE_HELP,
     SAMPLING_HELP,
-    SEED_HELP,
-    JsonOut,
     ModelFlag,
     check_place,
-    table_console,
 )
 from xrf_sr_plans.errors import FileFormatError
 from xrf_sr_plans.measurement import checked_sampling
@@ -32,64 +28,6 @@ from xrf_sr_plans.replays.source_flags import (
     RootMapFlag,
     known,
 )
-
-
-def evaluate(
-    files: Annotated[
-        list[Path], typer.Argument(help="Files with maps, of any kind that `xrf-sr readers` lists.")
-    ],
-    factor: Annotated[int, typer.Option(help=FACTOR_HELP)] = 2,
-    counts: Annotated[
-        float | None,
-        typer.Option(help="Photons at the 99th percentile of each map; without it, no noise."),
-    ] = None,
-    probe_um: Annotated[float | None, typer.Option(help=PROBE_HELP)] = None,
-    sampling: Annotated[
-        str, typer.Option(help=SAMPLING_HELP, autocompletion=sampling_names)
-    ] = "fly",
-    seed: Annotated[int, typer.Option(help=SEED_HELP)] = 0,
-    model: ModelFlag = None,
-    reader: ReaderFlag = None,
-    axis_unit: AxisUnitFlag = None,
-    elements: ElementsFlag = None,
-    energy_kev: EnergyFlag = None,
-    channel: ChannelFlag = None,
-    key: KeyFlag = None,
-    root_map: RootMapFlag = None,
-    json_out: JsonOut = None,
-) -> None:
-    """Degrade measured maps, enhance them again, and compare with other methods."""
-    check_place("--json", json_out)
-    from xrf_sr_plans.evaluation.own_map import evaluate_file
-    from xrf_sr_plans.evaluation.table import render, to_dict
-
-    options = known(
-        axis_unit=axis_unit,
-        elements=elements,
-        energy_kev=energy_kev,
-        channel=channel,
-        key=key,
-        root_map=root_map,
-    )
-    tables = [
-        evaluate_file(
-            path,
-            factor=factor,
-            counts=counts,
-            probe_um=probe_um,
-            sampling=checked_sampling(sampling),
-            seed=seed,
-            model=model,
-            reader=reader,
-            options=options,
-        )
-        for path in files
-    ]
-    console = table_console()
-    for table in tables:
-        console.print(render(table))
-    if json_out is not None:
-        json_out.write_text(json.dumps([to_dict(table) for table in tables], indent=1))
 
 
 def enhance(

@@ -9,9 +9,10 @@ import typer
 import xrf_sr_plans
 from xrf_sr_plans.cli.cluster import cluster_app
 from xrf_sr_plans.cli.demo import demo
+from xrf_sr_plans.cli.evaluation import evaluate
 from xrf_sr_plans.cli.learning import learn, models_app
 from xrf_sr_plans.cli.listen import listen
-from xrf_sr_plans.cli.maps import enhance, evaluate, export, readers
+from xrf_sr_plans.cli.maps import enhance, export, readers
 from xrf_sr_plans.cli.models import calibrate, hallucinate, train
 from xrf_sr_plans.cli.pairs import pairs_app
 from xrf_sr_plans.cli.replays import replay, watch

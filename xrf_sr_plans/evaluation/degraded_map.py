@@ -128,6 +128,22 @@ def _defects_of(file: MapsFile) -> Defects:
     return find_defects(file.maps, file.elements)
 
 
+def check_numbers(factor: int, counts: float | None, probe_um: float | None, seed: int) -> None:
+    """Refuse what can be done with no map, whichever it is.
+
+    The parameters are those of `own_map.evaluate_file`.
+
+    Raises
+    ------
+    ConfigError
+        A number that can't be.
+    """
+    values = {"counts": counts, "probe_um": probe_um, "seed": seed}
+    flaws = range_flaws(values, {"counts": _COUNTS, "probe_um": ABOVE_ZERO, "seed": SEED})
+    check("evaluation", *flaws)
+    checked_factor(factor)
+
+
 def _checked(
     file: MapsFile,
     factor: int,
@@ -138,10 +154,7 @@ def _checked(
     seed: int,
 ) -> Measurement:
     """Return how the map is to be measured, or refuse."""
-    values = {"counts": counts, "probe_um": probe_um, "seed": seed}
-    flaws = range_flaws(values, {"counts": _COUNTS, "probe_um": ABOVE_ZERO, "seed": SEED})
-    check("evaluation", *flaws)
-    checked_factor(factor)
+    check_numbers(factor, counts, probe_um, seed)
     path, steps = file.meta.get("path"), (probe_um or 0.0) / (pixel_um * factor)
     if steps > LARGEST_PROBE_STEPS:
         notes = "; ".join(file.meta.get("notes", ()))

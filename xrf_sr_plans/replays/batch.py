@@ -11,12 +11,13 @@ from typing import Any
 from xrf_sr_plans.bulk.execute import WORKERS, executed
 from xrf_sr_plans.bulk.fitness import marked
 from xrf_sr_plans.bulk.journal import Journal
+from xrf_sr_plans.bulk.on_workers import needs_of, refuse_clients
 from xrf_sr_plans.bulk.units import Job
 from xrf_sr_plans.cluster.connection import ClusterAddress
 from xrf_sr_plans.config import folder_flaw
-from xrf_sr_plans.errors import AnalysisError, ConfigError, in_words
+from xrf_sr_plans.errors import AnalysisError, in_words
 from xrf_sr_plans.ranges import check
-from xrf_sr_plans.replays.on_workers import needs_of, options_there, unit_there
+from xrf_sr_plans.replays.on_workers import options_there, unit_there
 from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.task import UnitReport, replay_unit
 from xrf_sr_plans.replays.units import Unit, selected
@@ -114,7 +115,7 @@ def replay_all(
     options.check()
     selection = selected(sources, options, where, out)
     if workers > 1 or dask is not None:
-        _check_can_be_sent(selection.units)
+        refuse_clients(run for unit in selection.units for run in unit.runs)
     journal = None
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
@@ -169,21 +170,13 @@ def _executed(
     work = functools.partial(
         replay_unit, options=options, out=None if folder is None else str(folder)
     )
+    runs = [run for unit in units for run in unit.runs]
     with marked(folder if dask is not None else None) as mark:
         job = Job(
             "replay",
             work,
             lambda unit, why: UnitReport(unit.key, error=why),
-            () if dask is None else (*needs_of(units, options), *mark),
+            () if dask is None else (*needs_of(runs, options.settings.model), *mark),
         )
         threads = options.settings.threads
         yield from executed(units, job, workers=workers, threads=threads, cluster=dask)
-
-
-def _check_can_be_sent(units: Iterable[Unit]) -> None:
-    for run in (run for unit in units for run in unit.runs):
-        if run.place.kind == "object":
-            raise ConfigError(
-                f"{run.place.where}: other processes can't use this client; give the folder, the"
-                " address or the name of the catalog"
-            )

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from xrf_sr_plans.bulk.on_workers import model_checksum
 from xrf_sr_plans.callbacks.result_run import package_versions
 from xrf_sr_plans.config import AnalysisSettings, folder_flaw
-from xrf_sr_plans.errors import XrfSrError
 from xrf_sr_plans.maps.files import FILE_READERS, ReadOptions
 from xrf_sr_plans.maps.files.photons import LONGEST_DWELL_MS
 from xrf_sr_plans.maps.readers.registry import READERS, RUN_READERS
@@ -158,23 +158,3 @@ class ReplayOptions:
         if known == "scan":
             return "scans of other programs that are no grid scans"
         return "" if known else "of other programs, and no maps that a reader knows (--reader)"
-
-
-def model_checksum(model: str | None) -> str:
-    """Return a checksum of a model's files, or "" where the results will tell what is wrong.
-
-    Parameters
-    ----------
-    model
-        As the setting `model`.
-    """
-    from xrf_sr_plans.sr.registry import model_path
-
-    hasher = hashlib.sha256()
-    try:
-        weights = model_path(model)
-        for file in sorted(weights.parent.glob(f"{weights.stem}.*")):
-            hasher.update(file.read_bytes())
-    except (XrfSrError, OSError):
-        return ""
-    return hasher.hexdigest()

@@ -12,7 +12,7 @@ from typing import Any
 from xrf_sr_plans.errors import XrfSrError, in_words
 from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.schema import kind_of_run
-from xrf_sr_plans.store.sources import Place, StoredRun, places, runs, survey_of
+from xrf_sr_plans.store.sources import StoredRun, places, runs, survey_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Unit:
     @property
     def version(self) -> str:
         """Checksum that changes where one of its files was written again since."""
-        facts = [f"{run.label} {_file_state(run.place)}" for run in self.runs]
+        facts = [f"{run.label} {run.place.state}" for run in self.runs]
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
@@ -157,13 +157,3 @@ def _unit(group: tuple[str, str], members: Sequence[StoredRun]) -> Unit:
 def _time(start: Mapping[str, Any]) -> float:
     time = start.get("time")
     return float(time) if isinstance(time, int | float) else 0.0
-
-
-def _file_state(place: Place) -> str:
-    if place.kind not in ("lines", "maps"):
-        return ""
-    try:
-        stat = Path(place.where).stat()
-    except OSError:
-        return "gone"
-    return f"{stat.st_size} {stat.st_mtime_ns}"

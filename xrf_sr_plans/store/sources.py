@@ -56,6 +56,17 @@ class Place:
             return f"{BROKER}{self.where}" if self.kind == "databroker" else self.where
         return urlunsplit((*urlsplit(self.where)[:3], "", ""))
 
+    @property
+    def state(self) -> str:
+        """What changes where a file is written again: its size and its time; "" for a catalog."""
+        if self.kind not in ("lines", "maps"):
+            return ""
+        try:
+            stat = Path(self.where).stat()
+        except OSError:
+            return "gone"
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+
 
 @dataclass(frozen=True)
 class StoredRun:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from xrf_sr_plans.errors import ConfigError
@@ -108,3 +109,9 @@ class ReadOptions:
             lines_kev=tuple(known["lines_kev"]),
             energy_kev=None if energy is None else (float(energy[0]), float(energy[1])),
         )
+
+    @property
+    def there(self) -> ReadOptions:
+        """The same, with its folders named from the root, for a process in another folder."""
+        roots = tuple((root, os.path.abspath(folder)) for root, folder in self.root_map)
+        return replace(self, root_map=roots)
