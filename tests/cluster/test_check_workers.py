@@ -12,9 +12,12 @@ import pytest
 
 distributed = pytest.importorskip("distributed")
 
+from xrf_sr_plans.checkup.services import service_findings  # noqa: E402
 from xrf_sr_plans.cluster.check_workers import VERSIONS, check_workers, worker_flaws  # noqa: E402
 from xrf_sr_plans.cluster.connection import ClusterAddress, connect  # noqa: E402
+from xrf_sr_plans.cluster.status import cluster_status  # noqa: E402
 from xrf_sr_plans.cluster.versions import versions_here  # noqa: E402
+from xrf_sr_plans.config import AnalysisSettings, Settings  # noqa: E402
 from xrf_sr_plans.errors import ConfigError  # noqa: E402
 
 # Without `site` nobody reads the files that lead to an editable installation of this package.
@@ -74,6 +77,24 @@ def test_a_worker_without_the_package_or_that_hangs_is_refused_in_time(client, t
     finally:
         worker.kill()
         worker.wait(20)
+
+
+def test_the_check_of_settings_says_whether_the_cluster_can_be_used(client) -> None:
+    address = client.scheduler.address
+    settings = Settings(analysis=AnalysisSettings(dask=address))
+    found = next(one for one in service_findings(settings) if one.part == "analysis.dask")
+    assert found.state == "ok", found.text
+    assert f"{address} answers, with 1 workers" in found.text
+
+
+def test_the_scheduler_of_somebody_else_counts_nothing_and_that_is_said(client) -> None:
+    found = cluster_status(client, "tcp://theirs:8786", timeout_s=60)
+    assert found.problems == []
+    assert found.lines() == [
+        "tcp://theirs:8786: ok: 1 workers (1 any), its scheduler counts nothing,"
+        " as it has none of this package",
+        "worker 0: ok: any, 0 running",
+    ]
 
 
 def test_a_cluster_without_workers_is_refused() -> None:

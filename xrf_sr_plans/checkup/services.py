@@ -34,6 +34,8 @@ _PLACES = ("pair_dir", "result_dir", "ledger_dir")
 def _analysis_here(settings: AnalysisSettings) -> Iterator[Finding]:
     yield _tried("analysis.model", lambda: _model(settings.model))
     yield _tried("analysis.device", lambda: _torch_device(settings.device))
+    if settings.dask is not None:
+        yield _tried("analysis.dask", lambda: _cluster(settings))
     places = {name: getattr(settings, name) for name in _PLACES}
     for name, place in places.items():
         look = _pairs if name == "pair_dir" else _folder
@@ -86,6 +88,16 @@ def _torch_device(device: str | None) -> str:
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     return f"{torch.zeros(1, device=device).device}"
+
+
+def _cluster(settings: AnalysisSettings) -> str:
+    from xrf_sr_plans.cluster.check_workers import check_workers
+    from xrf_sr_plans.cluster.connection import address_of, connect
+
+    where = address_of(settings)
+    assert where is not None
+    with connect(where) as client:
+        return f"{where.address} answers, with {check_workers(client)} workers of the same versions"
 
 
 def _folder(place: str) -> str:
