@@ -143,7 +143,5 @@ def _how_it_ended(stop: Mapping[str, Any]) -> tuple[str, ...]:
     status = stop.get("exit_status", "success")
     if status == "success":
         return lost
-    ended = ": ".join(
-        filter(None, [f"the run of the map ended as {status!r}", stop.get("reason")])
-    )
+    ended = ": ".join(filter(None, [f"the run of the map ended as {status!r}", stop.get("reason")]))
     return (ended, *lost)
