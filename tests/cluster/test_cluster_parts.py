@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from xrf_sr_plans.callbacks.super_resolution import half_the_patience_s
+from xrf_sr_plans.cluster.cluster_connection import ClusterConnection
+from xrf_sr_plans.cluster.connection import ClusterAddress
 from xrf_sr_plans.cluster.device_lock import one_map_at_a_time
 from xrf_sr_plans.cluster.model_delivery import MOST_MODELS, ModelFiles, ModelFolder
 from xrf_sr_plans.cluster.packed_maps import maps_of_plain, plain_of_maps
@@ -101,6 +104,29 @@ def test_a_worker_says_in_words_what_it_can_not_do() -> None:
     odd = unpack(enhance_packed(request_of(measured(), 3, checksum, **told)))
     assert odd["state"] == "failed"
     assert "factor" in odd["why"]
+
+
+def test_a_worker_without_torch_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    checksum = ModelFiles.of(model_path(None)).checksum
+    request = request_of(measured(), 2, checksum, lane="live", threads=1, within_s=5.0)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    reply = unpack(enhance_packed(request))
+    assert reply["state"] == "refused"
+    assert "needs the extra 'sr'" in reply["why"]
+
+
+def test_results_come_by_the_scheduler_where_one_worker_can_not_be_reached() -> None:
+    connection = ClusterConnection(ClusterAddress("tcp://localhost:8786"), "live")
+    with socket.socket() as listening, socket.socket() as closed:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        closed.bind(("127.0.0.2", 0))
+        reached = f"tls://127.0.0.1:{listening.getsockname()[1]}"
+        unreached = f"tls://127.0.0.2:{closed.getsockname()[1]}"
+        assert connection.reaches([reached])
+        assert connection.reaches([reached, "tls://127.0.0.1:1"])  # the same host
+        assert not connection.reaches([reached, unreached])
+        assert not connection.reaches([reached])
 
 
 def test_a_device_has_one_map_at_a_time_of_all_processes(tmp_path: Path) -> None:

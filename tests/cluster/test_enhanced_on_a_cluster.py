@@ -26,7 +26,10 @@ from xrf_sr_plans.sr.registry import model_path
 
 pytest.importorskip("torch")
 pytest.importorskip("distributed")
+from distributed import Client
+
 from support.dask_clusters import DaskCluster, until
+from xrf_sr_plans.cluster.cluster_connection import ClusterConnection
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(240)]
 GRID = small_grid(8, 10)
@@ -90,6 +93,22 @@ def test_a_map_enhanced_there_is_the_same_to_the_bit_live_and_replayed(
     assert done.model["name"] == "folded-shared"
     again = replay(documents("a-run"), settings=on(cluster))
     assert (again.summary.reason, again.digest) == ("", here)
+
+
+def test_results_that_come_by_the_scheduler_are_the_same(
+    cluster: DaskCluster, here: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ClusterConnection, "reaches", lambda *_: False)
+    done = live(on(cluster))
+    assert (done.reason, done.digest) == ("", here)
+
+
+def test_a_replay_that_is_itself_a_task_waits_for_no_other_task(
+    cluster: DaskCluster, here: str
+) -> None:
+    with Client(cluster.address, set_as_default=False) as client:
+        made = client.submit(replay, documents("a-run"), settings=on(cluster)).result(WAIT_S)
+    assert (made.summary.reason, made.digest) == ("", here)
 
 
 def test_a_model_of_ones_own_is_sent_to_a_worker_once(

@@ -106,13 +106,13 @@ class ClusterConnection:
             if time.monotonic() - self._looked_at > LOOKED_AT_AGAIN_S:
                 self._placement = placement(self._client, self._lane)
                 workers = self._client.scheduler_info(n_workers=-1)["workers"]
-                self._client.direct_to_workers = self._reaches(workers)
+                self._client.direct_to_workers = self.reaches(workers)
                 self._looked_at = time.monotonic()
             return self._client, self._placement
         finally:
             self._lock.release()
 
-    def _reaches(self, workers: Iterable[str]) -> bool:
+    def reaches(self, workers: Iterable[str]) -> bool:
         """Return whether replies can be fetched from the workers, given their addresses.
 
         They are several times as large as requests. Where workers can be reached, they don't pass

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as NotInTimeError
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 AGAIN_AFTER_S = 60.0
 """How long a cluster is not asked that did not do what it was asked."""
+_known: dict[tuple[Any, ...], RemoteEnhancing] = {}
+_known_lock = threading.Lock()
 
 
 class RemoteEnhancing:
@@ -169,20 +170,21 @@ def enhancing_on(
 
     All maps share a connection, and what is known of a cluster that is in trouble.
     """
-    return _enhancing_on(os.getpid(), where, lane, threads, timeout_s)
-
-
-@lru_cache(maxsize=8)
-def _enhancing_on(
-    _pid: int, where: ClusterAddress, lane: Lane, threads: int, timeout_s: float
-) -> RemoteEnhancing:
     # A process that was forked has none of its parent's threads, and needs a connection of its own.
-    return RemoteEnhancing(where, lane, threads, timeout_s)
+    key = (os.getpid(), where, lane, threads, timeout_s)
+    with _known_lock:
+        if key not in _known:
+            _known[key] = RemoteEnhancing(where, lane, threads, timeout_s)
+        return _known[key]
 
 
 def forget_clusters() -> None:
-    """Begin with new connections, also to clusters that were in trouble."""
-    _enhancing_on.cache_clear()
+    """Disconnect, and begin anew with the next map, also on clusters that were in trouble."""
+    with _known_lock:
+        known = list(_known.values())
+        _known.clear()
+    for one in known:
+        one.close()
 
 
 def _in_thread(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
