@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from xrf_sr_plans.callbacks.super_resolution import half_the_patience_s
-from xrf_sr_plans.cluster.cluster_connection import ClusterConnection
+from xrf_sr_plans.cluster.check_workers import VERSIONS
+from xrf_sr_plans.cluster.cluster_connection import ClusterConnection, fitting
 from xrf_sr_plans.cluster.connection import ClusterAddress
 from xrf_sr_plans.cluster.device_lock import one_map_at_a_time
 from xrf_sr_plans.cluster.model_delivery import MOST_MODELS, ModelFiles, ModelFolder
 from xrf_sr_plans.cluster.packed_maps import maps_of_plain, plain_of_maps
 from xrf_sr_plans.cluster.task import enhance_packed, request_of
+from xrf_sr_plans.cluster.versions import versions_here
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.errors import ClusterError, ModelError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
@@ -113,6 +115,15 @@ def test_a_worker_without_torch_is_not_asked_again(monkeypatch: pytest.MonkeyPat
     reply = unpack(enhance_packed(request))
     assert reply["state"] == "refused"
     assert "needs the extra 'sr'" in reply["why"]
+
+
+def test_workers_of_other_versions_are_left_out_while_a_cluster_is_upgraded() -> None:
+    same, other = {VERSIONS: versions_here()}, {VERSIONS: {"numpy": "0.1"}}
+    assert fitting({"a": same, "b": {}}) == {}
+    assert fitting({"a": same, "b": other, "c": {}}) == {"workers": ["a", "c"]}
+    assert fitting({}) == {}
+    with pytest.raises(ClusterError, match=r"differ: numpy .* here and 0\.1 there"):
+        fitting({"b": other})
 
 
 def test_results_come_by_the_scheduler_where_one_worker_can_not_be_reached() -> None:

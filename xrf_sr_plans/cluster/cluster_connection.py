@@ -13,9 +13,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from xrf_sr_plans.cluster.check_workers import VERSIONS
 from xrf_sr_plans.cluster.connection import ClusterAddress, connect
 from xrf_sr_plans.cluster.lanes import Lane, placement
 from xrf_sr_plans.cluster.task import enhance_packed
+from xrf_sr_plans.cluster.versions import mismatch, versions_here
+from xrf_sr_plans.errors import ClusterError
 from xrf_sr_plans.packing import unpack
 
 if TYPE_CHECKING:
@@ -68,6 +71,8 @@ class ClusterConnection:
         ------
         CancelledError
             The connection broke, as where the scheduler was restarted.
+        ClusterError
+            All workers have other versions.
         ConfigError
             There is no scheduler, or the keys are wrong.
         TimeoutError
@@ -104,8 +109,8 @@ class ClusterConnection:
             if self._client.status != "running":
                 raise CancelledError
             if time.monotonic() - self._looked_at > LOOKED_AT_AGAIN_S:
-                self._placement = placement(self._client, self._lane)
                 workers = self._client.scheduler_info(n_workers=-1)["workers"]
+                self._placement = placement(self._client, self._lane) | fitting(workers)
                 self._client.direct_to_workers = self.reaches(workers)
                 self._looked_at = time.monotonic()
             return self._client, self._placement
@@ -131,6 +136,35 @@ class ClusterConnection:
                 self._unreachable = True
                 logger.info("results come by the scheduler; a worker on %s: %s", host, error)
         return not self._unreachable
+
+
+def fitting(workers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the keyword `workers` of `Client.submit`, or {} where all of them may be asked.
+
+    Those that have said other versions than this process has (`check_workers.VERSIONS`) are left
+    out, so that a cluster can be upgraded worker by worker.
+
+    Parameters
+    ----------
+    workers
+        What the scheduler knows of each worker, by its address.
+
+    Raises
+    ------
+    ClusterError
+        No worker is left.
+    """
+    here = versions_here()
+    told = {address: known.get(VERSIONS) for address, known in workers.items()}
+    flaws = {
+        address: mismatch(here, versions)
+        for address, versions in told.items()
+        if isinstance(versions, Mapping)
+    }
+    fit = [address for address in workers if not flaws.get(address)]
+    if workers and not fit:
+        raise ClusterError(next(iter(flaws.values())))
+    return {"workers": fit} if len(fit) < len(workers) else {}
 
 
 def _close(client: Client) -> None:

@@ -142,7 +142,7 @@ class RemoteEnhancing:
                         asked, "the connection to the cluster broke twice"
                     ) from None
                 self._begin_anew(asked)
-            except RefusedError as error:
+            except (ClusterError, RefusedError) as error:
                 raise self._given_up(asked, str(error)) from error
             except Exception as error:
                 raise self._given_up(asked, f"the cluster failed: {in_words(error)}") from error
