@@ -208,48 +208,108 @@ def train_tiny_by_command(out: Path, arguments: list[str]):
     return CliRunner().invoke(app, ["train", "--out", str(out), *arguments, *given])
 
 
-def test_two_processes_train_one_model(tmp_path):
-    script = tmp_path / "job.py"
-    settings = tiny(tmp_path / "out", devices=2).model_dump_json()
-    script.write_text(
-        "from xrf_sr_plans.training.training_config import TrainingConfig\n"
-        "from xrf_sr_plans.training.loop import train\n"
-        f"train(TrainingConfig.model_validate_json({settings!r}))\n"
-    )
-    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    done = subprocess.run(
-        [*run, str(script)],
+JOB = """
+import os, signal, sys
+from pathlib import Path
+from xrf_sr_plans.training import loop
+from xrf_sr_plans.training.training_config import TrainingConfig
+
+config = TrainingConfig.model_validate_json(sys.argv[1])
+notes, dies_at = Path(sys.argv[2]), sys.argv[3]
+make, step = loop._Batches.__getitem__, loop.TrainingModule.training_step
+rank = os.environ["RANK"]
+
+def noted(self, index):
+    if self.seed == config.seed:
+        with (notes / rank).open("a") as file:
+            file.write(f"{self.numbers[index]} ")
+    return make(self, index)
+
+def dying(self, batch, index):
+    if rank == "1" and str(self.global_step) == dies_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, index)
+
+loop._Batches.__getitem__, loop.TrainingModule.training_step = noted, dying
+loop.train(config)
+"""
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+
+
+def start(folder: Path, how: list[str], dies_at: str = "") -> subprocess.Popen[str]:
+    """Train in processes that note which batches they make."""
+    (folder / "job.py").write_text(JOB)
+    arguments = [str(folder / "job.py"), tiny(folder / "out").model_dump_json(), str(folder)]
+    return subprocess.Popen(
+        [*TORCHRUN, *how, *arguments, dies_at],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=110,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "out" / "weights.safetensors").exists()
-    assert (tmp_path / "out" / "last.ckpt").exists()
 
 
-def test_two_computers_train_one_model(tmp_path):
-    script = tmp_path / "job.py"
-    settings = tiny(tmp_path / "out", num_nodes=2).model_dump_json()
-    script.write_text(
-        "from xrf_sr_plans.training.training_config import TrainingConfig\n"
-        "from xrf_sr_plans.training.loop import train\n"
-        f"train(TrainingConfig.model_validate_json({settings!r}))\n"
-    )
+def batches_of(folder: Path, rank: int) -> list[int]:
+    return [int(number) for number in (folder / str(rank)).read_text().split()]
+
+
+@pytest.fixture(scope="module")
+def trained_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes on one computer have made, without being told of each other."""
+    folder = tmp_path_factory.mktemp("two")
+    job = start(folder, ["--nproc-per-node=2", "--standalone"])
+    _, told = job.communicate(timeout=280)
+    assert job.returncode == 0, told[-2000:]
+    return folder
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_train_one_model_each_on_batches_of_its_own(trained_by_two: Path) -> None:
+    first, second = (batches_of(trained_by_two, rank) for rank in range(2))
+    assert (first, second) == ([0, 2, 4, 6], [1, 3, 5, 7])
+    made = {path.name for path in (trained_by_two / "out").iterdir()}
+    assert {"weights.safetensors", "last.ckpt", "config.json"} <= made
+    assert len([name for name in made if name.endswith(".ckpt")]) == 2, "written by one of them"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_lost_computer_ends_the_training_in_words_and_it_goes_on_to_the_same_weights(
+    trained_by_two: Path, tmp_path: Path
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    run = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-    run += ["--master-addr=127.0.0.1", f"--master-port={port}"]
-    both = [
-        subprocess.Popen(
-            [*run, f"--node-rank={rank}", str(script)], env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
-        for rank in range(2)
-    ]
-    assert [one.wait(timeout=110) for one in both] == [0, 0]
-    assert (tmp_path / "out" / "weights.safetensors").exists()
+    where = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1"]
+    where += [f"--master-port={port}"]
+    both = [start(tmp_path, [*where, f"--node-rank={rank}"], dies_at="3") for rank in range(2)]
+    told = [job.communicate(timeout=280)[1] for job in both]
+    assert all(job.returncode for job in both)
+    assert "another process of the training is gone" in told[0]
+    assert (tmp_path / "out" / "last.ckpt").exists()
+
+    both = [start(tmp_path, [*where, f"--node-rank={rank}"]) for rank in range(2)]
+    told = [job.communicate(timeout=280)[1] for job in both]
+    assert [job.returncode for job in both] == [0, 0], told[0][-2000:]
+    assert batches_of(tmp_path, 0)[-2:] == [4, 6], "the epoch that was cut off is done again"
+    made, whole = (
+        weights(folder / "out" / "weights.safetensors") for folder in (tmp_path, trained_by_two)
+    )
+    assert same(made, whole)
+
+
+def test_several_computers_need_torchrun_and_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    from xrf_sr_plans.errors import ConfigError
+    from xrf_sr_plans.training.team import team_size
+
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    with pytest.raises(ConfigError, match="torchrun --nnodes 2 --nproc-per-node 4"):
+        team_size(tiny(Path("out"), num_nodes=2, devices=4))
+    sizes = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2"}
+    for name, value in sizes.items():
+        monkeypatch.setenv(name, value)
+    assert team_size(tiny(Path("out"))) == (4, 2)
+    with pytest.raises(ConfigError, match="num_nodes is 3, but torchrun started 2"):
+        team_size(tiny(Path("out"), num_nodes=3))
 
 
 def test_what_states_the_uncertainty_learns_alone_and_the_estimate_stays(tmp_path):

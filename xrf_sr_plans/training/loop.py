@@ -11,12 +11,19 @@ import os
 from pathlib import Path
 from typing import Any
 
-from xrf_sr_plans.errors import AnalysisError, ConfigError, MissingExtraError
+from xrf_sr_plans.errors import (
+    AnalysisError,
+    ConfigError,
+    MissingExtraError,
+    XrfSrError,
+    in_words,
+)
 
 try:
     import lightning
     import torch
     from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.strategies import DDPStrategy
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
     from torch import Tensor
@@ -35,6 +42,7 @@ from xrf_sr_plans.training.losses import NLL_WEIGHT, gaussian_nll, l1_sobel, log
 from xrf_sr_plans.training.phantoms import VALIDATION_SEED
 from xrf_sr_plans.training.real_maps import training_maps
 from xrf_sr_plans.training.simulated_pairs import Samples, random_batch
+from xrf_sr_plans.training.team import TIMEOUT, leads, team_size
 from xrf_sr_plans.training.training_config import OURS, TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -160,6 +168,17 @@ class TrainingModule(lightning.LightningModule):
         rates = {True: rate, False: rate * self.config.started_rate}
         return [{"params": group, "lr": rates[new]} for new, group in groups.items() if group]
 
+    def on_train_start(self) -> None:
+        """Refuse to train where not all processes go on from the same step."""
+        if self.trainer.world_size == 1:
+            return
+        steps = self.all_gather(torch.tensor(self.global_step, device=self.device))
+        if int(steps.min()) != int(steps.max()):  # type: ignore[union-attr]
+            raise ConfigError(
+                f"the processes go on from steps {steps.tolist()}: {self.config.out} must be a"  # type: ignore[union-attr]
+                " folder that all computers see"
+            )
+
     def on_train_epoch_end(self) -> None:
         """Write the weights as they are, so that a killed run leaves something usable."""
         figures = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
@@ -197,23 +216,37 @@ def _begin_with(network: torch.nn.Module, path: Path) -> None:
         raise ConfigError(f"start={path}: no weights of such a network ({wrong[0]})")
 
 
+def _is_of_the_team(error: RuntimeError) -> bool:
+    """Return whether an error says that another process is gone, and not that this one failed."""
+    text = str(error)
+    known = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "timed out")
+    return isinstance(error, torch.distributed.DistError) or any(
+        word in text.lower() for word in known
+    )
+
+
 def train(config: TrainingConfig) -> Path:
     """Train, or go on training what is in ``config.out``; return the path of the weights.
 
-    A run that was killed goes on from its last epoch with the batches it would have seen.
+    A run that was killed goes on from its last epoch with the batches it would have seen. Started
+    by ``torchrun``, all processes train together, each with batches of its own; ``config.out`` is
+    then a folder that all computers see.
 
     Raises
     ------
     ConfigError
-        ``config.start`` isn't a file of weights for the same network.
+        ``config.start`` isn't a file of weights for the same network, the number of processes is
+        not that of ``torchrun``, or computers go on from different checkpoints.
     AnalysisError
-        Weights became NaN or infinite.
+        Weights became NaN or infinite, or another process of the training is gone.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     lightning.seed_everything(config.seed, verbose=False)
+    devices, nodes = team_size(config)
     config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "config.json").write_text(config.model_dump_json(indent=2))
+    if leads():
+        (config.out / "config.json").write_text(config.model_dump_json(indent=2))
     real = training_maps(config.real_maps) if config.real_maps else []
     samples = Samples.make(
         config.n_phantoms,
@@ -234,11 +267,11 @@ def train(config: TrainingConfig) -> Path:
     trainer = lightning.Trainer(
         max_steps=config.steps,
         accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
+        devices=devices,
+        num_nodes=nodes,
         # A batch has one factor: the head of the other is unused.
-        strategy="ddp_find_unused_parameters_true"
-        if config.devices * config.num_nodes > 1
+        strategy=DDPStrategy(find_unused_parameters=True, timeout=TIMEOUT)
+        if devices * nodes > 1
         else "auto",
         use_distributed_sampler=False,
         precision=config.precision,
@@ -251,7 +284,17 @@ def train(config: TrainingConfig) -> Path:
         enable_progress_bar=config.progress,
         enable_model_summary=False,
     )
-    trainer.fit(module, ckpt_path=str(last) if last.exists() else None, weights_only=None)
+    try:
+        trainer.fit(module, ckpt_path=str(last) if last.exists() else None, weights_only=None)
+    except XrfSrError:
+        raise
+    except RuntimeError as error:
+        if devices * nodes == 1 or not _is_of_the_team(error):
+            raise
+        raise AnalysisError(
+            f"another process of the training is gone or hangs ({in_words(error)}): end those that"
+            f" are left and start all again; they go on from the last epoch in {config.out}"
+        ) from error
     path = config.out / "weights.safetensors"
     if trainer.is_global_zero:
         save_weights(module.network, path)

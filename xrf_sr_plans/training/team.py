@@ -9,11 +9,15 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, distributed, nn
 
 from xrf_sr_plans.errors import ConfigError
+
+if TYPE_CHECKING:
+    from xrf_sr_plans.training.training_config import TrainingConfig
 
 TIMEOUT = timedelta(minutes=10)
 """Longest wait for another process, in which the first one judges the model."""
@@ -94,6 +98,39 @@ class Team:
 def leads() -> bool:
     """Return whether this process is the first of its team, as `Team.leads` does in one."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def team_size(config: TrainingConfig) -> tuple[int, int]:
+    """Return how many processes train on each computer, and on how many computers.
+
+    Parameters
+    ----------
+    config
+        The training run. What it leaves at 1 is what ``torchrun`` says.
+
+    Raises
+    ------
+    ConfigError
+        It asks for another number than ``torchrun`` started, or for several computers without it.
+    """
+    asked = {"devices": config.devices, "num_nodes": config.num_nodes}
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        # Lightning starts the processes of one computer itself, Slurm those of several.
+        if config.num_nodes > 1 and "SLURM_NTASKS" not in os.environ:
+            raise ConfigError(
+                f"num_nodes is {config.num_nodes}: start the command on each of them by torchrun"
+                f" --nnodes {config.num_nodes} --nproc-per-node {config.devices} --rdzv-backend"
+                " c10d --rdzv-endpoint FIRST_HOST:29500 -m xrf_sr_plans.cli train ..."
+            )
+        return config.devices, config.num_nodes
+    started = {
+        "devices": int(os.environ["LOCAL_WORLD_SIZE"]),
+        "num_nodes": int(os.environ["GROUP_WORLD_SIZE"]),
+    }
+    for name, number in asked.items():
+        if number not in (1, started[name]):
+            raise ConfigError(f"{name} is {number}, but torchrun started {started[name]}")
+    return started["devices"], started["num_nodes"]
 
 
 def on_device(batch: dict[str, object], device: torch.device) -> dict[str, object]:

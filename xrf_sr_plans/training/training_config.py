@@ -68,9 +68,11 @@ class TrainingConfig(BaseModel):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(default=1, ge=1, le=1024)
-    """Processes on each computer, each with a GPU of its own where there are any."""
+    """Processes on each computer, each with a GPU of its own where there are any. ``torchrun`` says
+    it by itself."""
     num_nodes: int = Field(default=1, ge=1, le=1024)
-    """Computers that train together; start the command on each of them by ``torchrun``."""
+    """Computers that train together; start the command on each of them by ``torchrun``, which says
+    it by itself."""
     workers: int = Field(default=0, ge=0, le=1024)
     """Processes that make batches beside the training process; a GPU needs some."""
     threads: int | None = Field(default=None, ge=1, le=1024)
