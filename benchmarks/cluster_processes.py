@@ -181,9 +181,16 @@ class Cluster:
             self._tend()
 
     def _tend(self) -> None:
-        commands = {"scheduler": ["scheduler", "--port", str(self._port)]}
+        commands = {"scheduler": ["scheduler", "--host", "127.0.0.1", "--port", str(self._port)]}
         for number in range(self._workers):
-            commands[f"worker {number}"] = ["worker", f"tcp://127.0.0.1:{self._port}"]
+            commands[f"worker {number}"] = [
+                "worker",
+                f"tcp://127.0.0.1:{self._port}",
+                "--workers",
+                "1",
+                "--name",
+                f"host{number}",
+            ]
         for name, command in commands.items():
             process = self._processes.get(name)
             if process is None or process.poll() is not None:
