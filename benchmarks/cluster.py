@@ -34,6 +34,7 @@ from replay import most_for_two, run_of
 
 from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
 from xrf_sr_plans.callbacks.tap import Tap
+from xrf_sr_plans.cluster.connection import ClusterAddress
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.maps.grid import ScanGrid
@@ -66,7 +67,9 @@ def replayed(runs: Path, out: Path, address: str, ignored: int) -> dict[str, flo
             times.append(time.perf_counter())
 
     began = time.perf_counter()
-    report = replay_all([runs], out, ReplayOptions(pictures=False), dask=address, progress=told)
+    report = replay_all(
+        [runs], out, ReplayOptions(pictures=False), dask=ClusterAddress(address), progress=told
+    )
     rate = (len(times) - 1 - ignored) / (times[-1] - times[ignored])
     return {
         "maps": len(times),
@@ -186,7 +189,9 @@ def _replay_for(runs: Path, out: Path, address: str, progress: Any) -> None:
     def told(step: Progress) -> None:
         progress.value = step.done
 
-    replay_all([runs], out, ReplayOptions(pictures=False), dask=address, progress=told)
+    replay_all(
+        [runs], out, ReplayOptions(pictures=False), dask=ClusterAddress(address), progress=told
+    )
 
 
 def fair(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
