@@ -3,10 +3,10 @@
     python benchmarks/cluster_kills.py [--surveys 200] [--workers 2] [--seed 0] [--json OUT]
 
 Surveys with rescans are flown on a simulated beamline without waiting, in a session whose maps are
-enhanced on a Dask cluster of this machine (`cluster_processes`). In each survey, at one of its
-documents or up to `AFTER_S` after its last row, one of these happens: a worker's process is killed
-or stopped for a while, the scheduler is killed, the analysis process is killed, the connections to
-the scheduler are cut, or nothing comes through them for some seconds. What was killed is started
+enhanced on a Dask cluster of this machine (`cluster_processes`). In a ``--share`` of them, one of
+these happens up to `AFTER_S` after one of the documents: a worker's process is killed or stopped
+for a while, the scheduler is killed, the analysis process is killed, the connections to the
+scheduler are cut, or nothing comes through them for some seconds. What was killed is started
 again. Afterwards the same documents are analyzed in this process, where nothing disturbs. The
 script fails if a survey failed or a run of it didn't end well or lacks rows, if a result run is
 missing among those delivered, came twice or in part, or has another digest, or if a summary has
@@ -36,6 +36,7 @@ from kills import by_run
 
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.digest import digest
+from xrf_sr_plans.cluster.connection import ENHANCED_HERE
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.schema import Documents, kind_of_run
@@ -52,14 +53,15 @@ KINDS = {
     "analysis process killed": 1,
 }
 """What happens, and how often in relation to the others."""
-DASK_TIMEOUT_S = 6.0
+DASK_TIMEOUT_S = 10.0
 RESULT_S = 120.0
 
 
 class Trouble:
-    """Do one random thing at a random moment of each survey."""
+    """Do one random thing at a random moment of some surveys."""
 
-    def __init__(self, cluster: Cluster, seed: int) -> None:
+    def __init__(self, cluster: Cluster, seed: int, share: float) -> None:
+        self._share = share
         self.done: Counter[str] = Counter()
         self.analysis_pid: int | None = None
         self._cluster = cluster
@@ -70,7 +72,9 @@ class Trouble:
 
     def new_survey(self) -> None:
         """Choose when something happens in the next survey, by its documents or after a time."""
-        self._seen, self._at = 0, self._random.choice((3, 8, 12, 14, 14, 14, 20))
+        self._seen, self._at = 0, -1
+        if self._random.random() < self._share:
+            self._at = self._random.choice((3, 8, 12, 14, 14, 14, 20))
 
     def __call__(self, name: str, doc: dict[str, Any]) -> None:
         """Take a document of the RunEngine."""
@@ -144,7 +148,7 @@ def surveyed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             result_sinks=[lambda name, doc: delivered.append((name, doc))],
         )
         with session:
-            trouble = Trouble(cluster, options.seed)
+            trouble = Trouble(cluster, options.seed, options.share)
             engine.subscribe(trouble)
             for number in range(options.surveys):
                 trouble.analysis_pid = session.link.state().pid
@@ -201,9 +205,10 @@ def scans(raw: Documents) -> dict[str, int]:
     for run in by_run(raw):
         runs += 1
         badly += run[-1][0] != "stop" or run[-1][1].get("exit_status") != "success"
-        grid = (run[0][1].get("xrf_sr") or {}).get("grid")
-        if grid:
-            rows = sum(1 for name, _ in run if name == "event")
+        if kind_of_run(run[0][1]) == "map":
+            grid = run[0][1]["xrf_sr"]["grid"]
+            rows = sum(name == "event" for name, _ in run)
+            rows += sum(len(doc["seq_num"]) for name, doc in run if name == "event_page")
             short += rows != grid["slow"]["num"]
     return {"runs flown": runs, "runs that ended badly": badly, "runs without all rows": short}
 
@@ -224,6 +229,7 @@ def compared(raw: Documents, delivered: Documents, told: dict[str, Any]) -> dict
     times = Counter(uid for uid, _ in came)
     return {
         "statuses": dict(Counter(summary.status for summary in told.values())),
+        "not enhanced on the cluster": sum(ENHANCED_HERE in s.reason for s in told.values()),
         "summaries with another digest": sum(
             summary.digest != summaries.get(uid) for uid, summary in told.items()
         ),
@@ -253,6 +259,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--surveys", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--share", type=float, default=0.5, help="of surveys that are disturbed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--logs", type=Path, help="folder for the logs; without it, none is kept")
     parser.add_argument("--json", type=Path)
