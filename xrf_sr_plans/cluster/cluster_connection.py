@@ -57,7 +57,7 @@ class ClusterConnection:
         self._placement: dict[str, Any] = {}
         self._looked_at = -LOOKED_AT_AGAIN_S
 
-    def ask(self, request: bytes, deadline: float) -> Mapping[str, Any]:
+    def ask(self, request: bytes, deadline: float, kind: str = "enhance") -> Mapping[str, Any]:
         """Return the reply to a request (`task.enhance_packed`).
 
         Parameters
@@ -66,6 +66,8 @@ class ClusterConnection:
             What `task.request_of` returns.
         deadline
             When nobody waits for it any more, in seconds of `time.monotonic`.
+        kind
+            What the scheduler counts the task as.
 
         Raises
         ------
@@ -82,7 +84,7 @@ class ClusterConnection:
         # Requests lie in the task itself and not beside it: what was scattered is lost with the
         # worker that has it, and then Dask can't do the task elsewhere.
         future = client.submit(
-            enhance_packed, request, key=f"enhance-{uuid.uuid4().hex}", pure=False, **placed
+            enhance_packed, request, key=f"{kind}-{uuid.uuid4().hex}", pure=False, **placed
         )
         try:
             return unpack(future.result(timeout=max(0.0, deadline - time.monotonic())))

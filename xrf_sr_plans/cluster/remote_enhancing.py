@@ -23,14 +23,18 @@ from xrf_sr_plans.cluster.connection import ClusterAddress
 from xrf_sr_plans.cluster.lanes import Lane
 from xrf_sr_plans.cluster.model_delivery import ModelFiles, checksum_of
 from xrf_sr_plans.cluster.packed_maps import maps_of_plain
-from xrf_sr_plans.cluster.task import request_of
+from xrf_sr_plans.cluster.task import request_for_nothing, request_of
 from xrf_sr_plans.errors import ClusterError, RefusedError, in_words
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 
 logger = logging.getLogger(__name__)
 
-AGAIN_AFTER_S = 60.0
-"""How long a cluster is not asked that did not do what it was asked."""
+FIRST_LOOK_S = 1.0
+"""How soon it is looked whether a cluster answers again that did not do what it was asked."""
+LONGEST_PAUSE_S = 60.0
+"""Longest time between two looks, each of which comes after twice the time of the one before."""
+_LOOK_S = 5.0
+"""Longest wait for an answer then."""
 _known: dict[tuple[Any, ...], RemoteEnhancing] = {}
 _known_lock = threading.Lock()
 
@@ -58,14 +62,15 @@ class RemoteEnhancing:
         self._connection = ClusterConnection(where, lane)
         self._lock = threading.Lock()
         self._trouble = ""
-        self._ask_again = 0.0
+        """Why no map is sent to the cluster at the moment; empty: they are sent."""
+        self._closed = threading.Event()
 
     def warm_up(self, maps: ElementalMaps, factor: int, weights: Path) -> None:
         """Have a worker load what such maps need, and return at once.
 
-        If that fails, the cluster is not asked again for some time, as with any map.
+        If that fails, no map is sent there until the cluster answers again, as with any map.
         """
-        if time.monotonic() >= self._ask_again:
+        if not self._trouble:
             _in_thread(self, maps, factor, weights)
 
     def __call__(
@@ -88,13 +93,12 @@ class RemoteEnhancing:
         ------
         ClusterError
             The cluster can't be reached, has not done it in time, has another version or failed.
-            It may have been so a moment ago, and the cluster was not asked again.
+            It may have been so a moment ago, and the cluster has not answered since.
         ModelError
             The model's files can't be read.
         """
-        left_s = self._ask_again - time.monotonic()
-        if left_s > 0:
-            raise ClusterError(f"{self._trouble}; the cluster is asked again in {left_s:.0f} s")
+        if trouble := self._trouble:
+            raise ClusterError(f"{trouble}; the cluster is used again once it answers")
         within_s = self._timeout_s if within_s is None else min(within_s, self._timeout_s)
         began = time.monotonic()
         deadline = began + within_s
@@ -122,6 +126,7 @@ class RemoteEnhancing:
 
     def close(self) -> None:
         """Disconnect, and don't wait for it."""
+        self._closed.set()
         self._connection.give_up()
 
     def _reply(self, request: bytes, deadline: float, within_s: float) -> Mapping[str, Any]:
@@ -150,10 +155,33 @@ class RemoteEnhancing:
 
     def _given_up(self, asked: ClusterConnection, trouble: str) -> ClusterError:
         """Let go of a connection, and return the error that says why."""
-        self._trouble = trouble
-        self._ask_again = time.monotonic() + AGAIN_AFTER_S
+        with self._lock:
+            is_new, self._trouble = not self._trouble, trouble
         self._begin_anew(asked)
+        if is_new:
+            threading.Thread(target=self._look_again, name="xrf-sr-cluster", daemon=True).start()
         return ClusterError(trouble)
+
+    def _look_again(self) -> None:
+        """Ask whether a worker takes maps until one does, and have maps sent there again."""
+        pause_s = FIRST_LOOK_S
+        while not self._closed.wait(pause_s):
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            asked = self._connection
+            answer = _in_thread(
+                asked.ask, request_for_nothing(), time.monotonic() + _LOOK_S, "look"
+            )
+            try:
+                reply = answer.result(_LOOK_S)
+            except Exception as error:  # noqa: BLE001 - it is still in trouble
+                logger.debug("%s: %s", self._where.address, in_words(error))
+                self._begin_anew(asked)
+                continue
+            if reply["state"] == "ready":
+                logger.info("%s answers, and is used again", self._where.address)
+                self._trouble = ""
+                return
+            self._trouble = str(reply.get("why"))
 
     def _begin_anew(self, asked: ClusterConnection) -> None:
         with self._lock:

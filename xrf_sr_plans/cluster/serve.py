@@ -21,6 +21,7 @@ from xrf_sr_plans.errors import ConfigError, MissingExtraError, in_words
 from xrf_sr_plans.sr.process_environment import process_environment
 
 try:
+    import dask.config
     from distributed import Nanny, Scheduler, Security
     from distributed.comm.addressing import get_address_host
     from distributed.system import MEMORY_LIMIT
@@ -34,6 +35,13 @@ START_TIMEOUT_S = 60.0
 _WORKER_TTL = "120s"
 """A worker that gives no sign of life for so long is ended and started again."""
 _LOOPBACK = "127.0.0.1"
+_QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.admin.tick.interval": "500ms",
+}
+"""What of Dask's configuration keeps an idle process from taking a few percent of a core, which
+other processes of a beamline's computer may need."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +272,9 @@ async def _signalled(*ends: Awaitable[Any]) -> bool:
 
 def _run(running: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
     try:
-        asyncio.run(running())
+        # Nannies hand it on to their workers.
+        with dask.config.set(_QUIET):
+            asyncio.run(running())
     except ConfigError:
         raise
     except (OSError, RuntimeError, ValueError) as error:

@@ -76,23 +76,30 @@ def request_of(
     )
 
 
+def request_for_nothing() -> bytes:
+    """Return the request that only asks whether a worker would take a map of this client."""
+    return pack({"versions": versions_here(), "maps": None})
+
+
 def enhance_packed(request: bytes) -> bytes:
     """Enhance a map on this worker.
 
     Parameters
     ----------
     request
-        What `request_of` returns.
+        What `request_of` or `request_for_nothing` returns.
 
     Returns
     -------
     bytes
         A packed dictionary whose ``state`` is ``done`` (with ``maps``, the seconds on the device
-        and where that was), ``needed`` (the model's files, once), ``refused`` (this worker can't
-        serve such a client, and ``why``) or ``failed`` (this map can't be enhanced, and ``why``).
+        and where that was), ``ready`` (no map came, and one would be taken), ``needed`` (the
+        model's files, once), ``refused`` (this worker can't serve such a client, and ``why``) or
+        ``failed`` (this map can't be enhanced, and ``why``).
     """
     reply = _checked_reply(unpack(request))
-    replies[reply["state"]] += 1
+    if reply["state"] != "ready":
+        replies[reply["state"]] += 1
     return pack(reply)
 
 
@@ -100,6 +107,8 @@ def _checked_reply(asked: Mapping[str, Any]) -> dict[str, Any]:
     why = mismatch(asked["versions"], versions_here())
     if why:
         return {"state": "refused", "why": why}
+    if asked["maps"] is None:
+        return {"state": "ready"}
     try:
         return _reply(asked)
     except MissingExtraError as error:
