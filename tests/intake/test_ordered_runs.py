@@ -90,7 +90,7 @@ def deliveries(draw: st.DrawFn) -> tuple[list[tuple[str, Any]], dict[str, set[in
     return came, lost
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(deliveries())
 def test_whatever_a_bus_does_is_told_and_harms_no_other_run(digests, delivery) -> None:
     came, lost = delivery
@@ -218,7 +218,7 @@ _KEYS = st.sampled_from(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(

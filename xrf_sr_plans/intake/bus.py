@@ -9,7 +9,9 @@ from xrf_sr_plans.intake.addresses import BusAddress
 from xrf_sr_plans.intake.messages import Message, Place
 
 Told = Callable[[str], None]
-"""Takes a sentence on what happens to a connection."""
+"""Takes a sentence on what happens."""
+TELL_AGAIN_S = 60.0
+"""Seconds in which the same is told of the same only once."""
 
 
 class Intake(Protocol):
@@ -19,6 +21,11 @@ class Intake(Protocol):
         """Return the next message; None where none has come within the time.
 
         A lost connection is told and made again meanwhile; nothing is raised for it.
+
+        Raises
+        ------
+        BusError
+            It can't be made again.
         """
         ...
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from xrf_sr_plans.errors import BusError, ConfigError, MissingExtraError, in_words
 from xrf_sr_plans.intake.addresses import BusAddress
-from xrf_sr_plans.intake.bus import Told
+from xrf_sr_plans.intake.bus import TELL_AGAIN_S, Told
 from xrf_sr_plans.intake.messages import Message, Place
 from xrf_sr_plans.intake.serializers import to_msgpack
 
@@ -45,10 +45,11 @@ class KafkaIntake:
         kafka = _imported_kafka()
         self._address = address
         self._told = told
+        self._say = _rarely(address, told)
         options = {
             "group.id": f"xrf-sr-{'-'.join(address.topics)}",
             "auto.offset.reset": "latest",
-            **_options(address, told),
+            **_options(address, self._say),
             "enable.auto.commit": False,
             "enable.partition.eof": False,
         }
@@ -56,12 +57,21 @@ class KafkaIntake:
         self._consumer.subscribe(list(address.topics), on_assign=self._assigned)
 
     def receive(self, timeout_s: float) -> Message | None:
-        """Return the next message; None where none has come within the time."""
-        message = self._consumer.poll(timeout_s)
+        """Return the next message; None where none has come within the time.
+
+        Raises
+        ------
+        BusError
+            The client has given up.
+        """
+        try:
+            message = self._consumer.poll(timeout_s)
+        except _imported_kafka().KafkaException as error:
+            raise BusError(f"{self._address} can't be read any more: {in_words(error)}") from error
         if message is None:
             return None
         if message.error() is not None:
-            self._told(f"{self._address}: {message.error().str()}")
+            self._say(message.error())
             return None
         place = Place(message.topic(), message.partition(), message.offset())
         return Message(message.value() or b"", message.topic(), place=place)
@@ -115,7 +125,7 @@ class KafkaOutlet:
         limit = int(address.client.get("message.max.bytes", _MESSAGE_MAX_BYTES))
         self.max_bytes: int | None = limit - _ROOM_BYTES
         # In their order and once, also where a broker is away for a while.
-        options = {"enable.idempotence": True, **_options(address, told)}
+        options = {"enable.idempotence": True, **_options(address, _rarely(address, told))}
         self._producer = _made(kafka.Producer, options, address)
 
     def pack(self, name: str, doc: dict[str, Any]) -> bytes:
@@ -178,12 +188,28 @@ def _imported_kafka() -> Any:
     return confluent_kafka
 
 
-def _options(address: BusAddress, told: Told) -> Mapping[str, Any]:
+def _rarely(address: BusAddress, told: Told) -> Callable[[Any], None]:
+    """Return what tells of errors of the client, each kind once in `TELL_AGAIN_S`.
+
+    It meets them again and again while a broker is away.
+    """
+    told_at: dict[int, float] = {}
+
+    def say(error: Any) -> None:
+        now_s = time.monotonic()
+        if now_s - told_at.get(error.code(), -TELL_AGAIN_S) >= TELL_AGAIN_S:
+            told_at[error.code()] = now_s
+            told(f"{address}: {error.str()}")
+
+    return say
+
+
+def _options(address: BusAddress, say: Callable[[Any], None]) -> Mapping[str, Any]:
     return {
         "client.id": "xrf-sr",
         **address.client,
         "bootstrap.servers": address.servers,
-        "error_cb": lambda error: told(f"{address}: {error.str()}"),
+        "error_cb": say,
     }
 
 

@@ -12,18 +12,17 @@ from typing import Any
 from xrf_sr_plans.callbacks.analysis_link import AnalysisLink
 from xrf_sr_plans.devices.protocols import AnalysisSummary
 from xrf_sr_plans.errors import MessageError, PickleRefusedError
-from xrf_sr_plans.intake.bus import Intake, Told
+from xrf_sr_plans.intake.bus import TELL_AGAIN_S, Intake, Told
 from xrf_sr_plans.intake.messages import Message, Place, document_in
 from xrf_sr_plans.intake.ordered_runs import PATIENCE_S, SILENT_S, OrderedRuns
 from xrf_sr_plans.schema import DocumentSink
 
-TELL_AGAIN_S = 60.0
-"""Seconds in which the same is told of the same sender only once."""
 _WAIT_S = 0.1
 _SETTLE_S = 2.0
 _IDLE_S = 0.05
 """Longest wait to learn whether all results are out, in seconds."""
 _MAX_SENDERS = 1000
+_LONGEST_LINE = 2000
 
 HOW_TO_SERIALIZE = (
     "It could run any code here. Give bluesky's publisher a safe serializer: "
@@ -122,7 +121,7 @@ class Listener:
         for follower in self._followers:
             follower(name, dict(doc))
         if name == "start":
-            self._told(f"run {run} has begun ({doc.get('plan_name', 'no plan_name')})")
+            self._told(f"run {run} has begun ({doc.get('plan_name', 'no plan_name')!s:.80})")
         elif name == "stop":
             self._told(f"run {run} is over")
             self._awaited[run] = self._link.request(run)
@@ -161,4 +160,8 @@ def _in_words(summary: AnalysisSummary) -> str:
 
 def printed(told: Callable[[str], None]) -> Told:
     """Return a teller that puts each sentence on one line, whatever a message holds."""
-    return lambda words: told("".join(one if one.isprintable() else "?" for one in words))
+
+    def tell(words: str) -> None:
+        told("".join(one if one.isprintable() else "?" for one in words[:_LONGEST_LINE]))
+
+    return tell
