@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,14 +15,14 @@ import pytest
 from xrf_sr_plans.callbacks.super_resolution import half_the_patience_s
 from xrf_sr_plans.cluster.check_workers import VERSIONS
 from xrf_sr_plans.cluster.cluster_connection import ClusterConnection, fitting
-from xrf_sr_plans.cluster.connection import ClusterAddress
+from xrf_sr_plans.cluster.connection import ClusterAddress, connect
 from xrf_sr_plans.cluster.device_lock import one_map_at_a_time
 from xrf_sr_plans.cluster.model_delivery import MOST_MODELS, ModelFiles, ModelFolder
 from xrf_sr_plans.cluster.packed_maps import maps_of_plain, plain_of_maps
 from xrf_sr_plans.cluster.task import enhance_packed, request_of
 from xrf_sr_plans.cluster.versions import versions_here
 from xrf_sr_plans.config import AnalysisSettings
-from xrf_sr_plans.errors import ClusterError, ModelError
+from xrf_sr_plans.errors import ClusterError, ConfigError, ModelError
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.packing import pack, unpack
@@ -138,6 +139,16 @@ def test_results_come_by_the_scheduler_where_one_worker_can_not_be_reached() -> 
         assert connection.reaches([reached, "tls://127.0.0.1:1"])  # the same host
         assert not connection.reaches([reached, unreached])
         assert not connection.reaches([reached])
+
+
+def test_a_cluster_that_is_gone_for_days_takes_one_thread() -> None:
+    pytest.importorskip("distributed")
+    before = [thread.name for thread in threading.enumerate()].count("IO loop")
+    for _ in range(3):
+        with pytest.raises(ConfigError, match="no Dask scheduler at"):
+            connect(ClusterAddress("tcp://127.0.0.1:1"), timeout_s=0.2)
+    names = [thread.name for thread in threading.enumerate()]
+    assert names.count("IO loop") <= 1 + before
 
 
 def test_a_device_has_one_map_at_a_time_of_all_processes(tmp_path: Path) -> None:

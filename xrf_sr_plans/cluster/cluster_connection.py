@@ -44,6 +44,11 @@ class ClusterConnection:
         The cluster; nothing is connected before the first question.
     lane
         What the questions are for.
+
+    Attributes
+    ----------
+    has_workers : bool
+        False where the cluster had no workers when it was last looked at.
     """
 
     def __init__(self, where: ClusterAddress, lane: Lane) -> None:
@@ -52,6 +57,7 @@ class ClusterConnection:
         self._lock = threading.Lock()
         self._client: Client | None = None
         self._given_up = False
+        self.has_workers = True
         self._reached: set[str | None] = set()
         self._unreachable = False
         self._placement: dict[str, Any] = {}
@@ -112,6 +118,7 @@ class ClusterConnection:
                 raise CancelledError
             if time.monotonic() - self._looked_at > LOOKED_AT_AGAIN_S:
                 workers = self._client.scheduler_info(n_workers=-1)["workers"]
+                self.has_workers = bool(workers)
                 self._placement = placement(self._client, self._lane) | fitting(workers)
                 self._client.direct_to_workers = self.reaches(workers)
                 self._looked_at = time.monotonic()

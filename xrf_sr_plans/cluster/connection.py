@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from xrf_sr_plans.ranges import check
 
 if TYPE_CHECKING:
     from distributed import Client, Security
+    from distributed.utils import LoopRunner
 
 CA_FILE = "ca.pem"
 """Certificate of the authority that signed all others, in a folder of keys."""
@@ -166,7 +169,13 @@ def connect(where: ClusterAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Clie
     from distributed import Client
 
     try:
-        return Client(where.address, security=safe, set_as_default=False, timeout=timeout_s)
+        return Client(
+            where.address,
+            security=safe,
+            set_as_default=False,
+            timeout=timeout_s,
+            loop=_runner(os.getpid()).loop,
+        )
     except (OSError, ValueError) as error:
         raise ConfigError(f"no Dask scheduler at {where.address!r}: {in_words(error)}") from error
 
@@ -181,6 +190,20 @@ def inside_a_task() -> bool:
     except ValueError:
         return False
     return True
+
+
+@cache
+def _runner(_pid: int) -> LoopRunner:
+    """Return what runs the event loop of all clients of this process, in a thread of its own.
+
+    A client that can't connect, or whose connection is lost, never ends the thread that it has
+    made for itself. Where a cluster is gone for days that would be thousands.
+    """
+    from distributed.utils import LoopRunner
+
+    runner = LoopRunner()
+    runner.start()
+    return runner
 
 
 def is_this_machine(host: str) -> bool:

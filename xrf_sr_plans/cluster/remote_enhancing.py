@@ -137,9 +137,9 @@ class RemoteEnhancing:
             try:
                 return answer.result(max(0.0, deadline - time.monotonic()))
             except (NotInTimeError, TimeoutError):
-                raise self._given_up(
-                    asked, f"no answer of the cluster within {within_s:g} s"
-                ) from None
+                trouble = f"no answer of the cluster within {within_s:g} s"
+                trouble += "" if asked.has_workers else ", which has no workers"
+                raise self._given_up(asked, trouble) from None
             except CancelledError:
                 # The scheduler was restarted, or the connection broke.
                 if is_last:
