@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import pickle  # noqa: TID251 - what is refused
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from bluesky import RunEngine
 from bluesky.callbacks.zmq import Publisher
 
-from support.buses import Listener, ZmqEars, joined_publisher, listening, zmq_proxy
+from support.buses import WAIT_S, Listener, ZmqEars, joined_publisher, listening, zmq_proxy
 from support.row_documents import map_run, small_grid, truth
 from xrf_sr_plans.callbacks.digest import digest
 from xrf_sr_plans.callbacks.replay import replay
 from xrf_sr_plans.devices.sim import make_beamline
+from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.intake.addresses import BusAddress
+from xrf_sr_plans.intake.messages import document_in
 from xrf_sr_plans.intake.serializers import to_json, to_msgpack
+from xrf_sr_plans.intake.zmq_bus import ZmqIntake
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -166,3 +172,48 @@ class _Evil:
 
 def _as_evil_pickle(doc: Any) -> bytes:
     return to_msgpack(doc) if not doc else pickle.dumps(_Evil())
+
+
+def test_keys_of_curve_let_us_in_and_wrong_ones_are_refused_in_words(tmp_path) -> None:
+    import zmq
+    import zmq.auth
+
+    keys = {}
+    for who in ("server", "client", "stranger"):
+        keys[who] = [Path(file) for file in zmq.auth.create_certificates(tmp_path, who)]
+    server = zmq.Context.instance().socket(zmq.PUB)
+    public, secret = zmq.auth.load_certificate(keys["server"][1])
+    assert secret is not None
+    server.curve_publickey, server.curve_secretkey, server.curve_server = public, secret, True
+    port = server.bind_to_random_port("tcp://127.0.0.1")
+    text = f"0mq://127.0.0.1:{port}"
+
+    def address(**options: Path) -> BusAddress:
+        return BusAddress.parse(text, {key: str(path) for key, path in options.items()})
+
+    said: dict[str, list[str]] = {"right": [], "wrong": []}
+    options = {"secret_path": keys["client"][1], "server_public_key": keys["server"][0]}
+    right = ZmqIntake(address(**options), said["right"].append)
+    options["server_public_key"] = keys["stranger"][0]
+    wrong = ZmqIntake(address(**options), said["wrong"].append)
+    deadline = time.monotonic() + WAIT_S
+    message = None
+    while message is None:
+        assert time.monotonic() < deadline
+        server.send(b" start " + to_msgpack({"uid": "x"}))
+        message = right.receive(0.1)
+    assert document_in(message) == ("start", {"uid": "x"})
+    assert said["right"] == [f"connected to {text}"]
+    assert wrong.receive(0.2) is None
+    assert f"connected to {text}" not in said["wrong"]
+    for one in (right, wrong):
+        one.close()
+    server.close(0)
+    for odd, why in (
+        ({"secret_path": keys["client"][0], "server_public_key": keys["server"][0]}, "no secret"),
+        ({"secret_path": tmp_path / "none", "server_public_key": keys["server"][0]}, "can't be"),
+        ({"secret_path": keys["client"][1]}, "can't be used"),
+        ({"secret": keys["client"][1]}, "it takes secret_path, server_public_key"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            ZmqIntake(address(**odd), lambda words: None)
