@@ -1,6 +1,7 @@
 """Whether any result is lost, doubled or changed where workers are killed or stopped at random.
 
     python benchmarks/kills.py [--runs 500] [--share 0.4] [--seed 0] [--ledger] [--json OUT]
+    python benchmarks/kills.py --through "ssh -o BatchMode=yes localhost" [...]
 
 Maps are flown on a simulated beamline without waiting, every third of them a fine map of the one
 before and the end of a survey, and go to the analysis process, which enhances them bicubically,
@@ -11,6 +12,9 @@ SIGKILL, SIGSTOP for good, or SIGSTOP followed by SIGCONT. Afterwards the same d
 analyzed in this process, where nothing disturbs. The script fails if a summary has another digest,
 or if a result, verification or composite run is missing among those delivered, was delivered twice
 or in part, or has another digest.
+
+With ``--through`` the process is started by that command, which has to lead to this same computer.
+Every other signal is then for the command, and the others for the process at its other end.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import json
 import logging
 import os
 import random
+import shlex
 import signal
 import sys
 import tempfile
@@ -90,7 +95,7 @@ class Disturbance:
 
     def _send(self) -> None:
         kind = self._random.choices(list(SIGNALS), list(SIGNALS.values()))[0]
-        pid = self._analysis.pid
+        pid = self._target()
         if pid is None:
             self.sent["no worker there"] += 1
             return
@@ -99,6 +104,13 @@ class Disturbance:
             os.kill(pid, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
         if kind == "stop and go on":
             self._later(self._random.uniform(0.0, 2.0), lambda: _go_on(pid))
+
+    def _target(self) -> int | None:
+        """Return the process that gets the next signal."""
+        greeting = self._analysis.greeting
+        if greeting is None or greeting.pid == self._analysis.pid or self._random.random() < 0.5:
+            return self._analysis.pid
+        return greeting.pid
 
     def _later(self, seconds: float, function: Any) -> None:
         timer = threading.Timer(seconds, function)
@@ -203,6 +215,14 @@ def undisturbed(documents: Documents, folder: Path | None) -> tuple[dict[str, st
     return summaries, {run[0][1]["uid"]: digest(run) for run in by_run(emitted)}
 
 
+def _through(command: str | None) -> tuple[str, ...] | None:
+    """Return what starts the process by way of another program; None: it is started right here."""
+    if command is None:
+        return None
+    path = f"PYTHONPATH={shlex.quote(os.pathsep.join(filter(None, sys.path)))}"
+    return (*shlex.split(command), "env", path, *map(shlex.quote, COMMAND), "--elsewhere")
+
+
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Fly, disturb, and compare with what comes undisturbed."""
     delivered: Documents = []
@@ -210,10 +230,13 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         max_restarts=100,
         hang_timeout_s=HANG_TIMEOUT_S,
         ledger_dir=str(folder / "disturbed") if options.ledger else None,
+        worker_command=_through(options.through),
     )
     flights, told = Flights(options.seed), {}
     with AnalysisProcess(
-        settings, [lambda name, doc: delivered.append((name, doc))], command=COMMAND
+        settings,
+        [lambda name, doc: delivered.append((name, doc))],
+        command=None if options.through else COMMAND,
     ) as analysis:
         tap, disturbance = Tap(analysis), Disturbance(analysis, options.seed, options.share)
         uids: list[str] = []
@@ -258,6 +281,7 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=0.4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ledger", action="store_true")
+    parser.add_argument("--through", metavar="COMMAND", help="ssh, its options, and this computer")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)

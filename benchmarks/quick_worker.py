@@ -1,6 +1,7 @@
 """The analysis process with bicubic interpolation posing as the network, for other benchmarks.
 
-A map takes it milliseconds, and it starts without torch. ``COMMAND`` is what starts it.
+A map takes it milliseconds, and it starts without torch. ``COMMAND`` is what starts it, and with
+``--elsewhere`` it is what ``xrf-sr-worker`` is on another host.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ def replace_the_network() -> None:
 
 if __name__ == "__main__":
     replace_the_network()
+    from xrf_sr_plans.callbacks.service.guard import guarded
     from xrf_sr_plans.callbacks.service.worker_entry import main
 
+    if "--elsewhere" in sys.argv:
+        guarded(main)
     main()

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Self, assert_never
 from xrf_sr_plans.callbacks.analysis_link import LinkState
 from xrf_sr_plans.callbacks.service.bicubic_fallback import BicubicFallback
 from xrf_sr_plans.callbacks.service.fallback_process import FallbackProcess
+from xrf_sr_plans.callbacks.service.greeting import Greeting
 from xrf_sr_plans.callbacks.service.journal import Journal
 from xrf_sr_plans.callbacks.service.messages import TO_WORKER, FromWorker, RunDocument
 from xrf_sr_plans.callbacks.service.result_board import ResultBoard, failed
@@ -147,6 +148,11 @@ class AnalysisProcess:
     def pid(self) -> int | None:
         """Process id of the worker, or of ssh to it; None while none is running."""
         return self._supervisor.pid
+
+    @property
+    def greeting(self) -> Greeting | None:
+        """Who the worker is, on whichever host; None while none has said so."""
+        return self._supervisor.greeting
 
     @property
     def ready(self) -> bool:

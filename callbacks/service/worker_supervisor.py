@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import assert_never
 
+from xrf_sr_plans.callbacks.service.greeting import Greeting
 from xrf_sr_plans.callbacks.service.journal import Journal
 from xrf_sr_plans.callbacks.service.messages import (
     TO_WORKER,
@@ -44,6 +45,8 @@ _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 5.0
 _LAST_WORDS_S = 1.0
 """Longest wait for what ssh says at last, where it has no worker to give."""
+_FAREWELL_S = 1.0
+"""Longest wait for a worker that was told to close."""
 _HOPELESS_BACKOFF_S = 30.0
 """Wait before the next attempt once workers have failed to start too often."""
 
@@ -114,12 +117,16 @@ class WorkerSupervisor:
         return None if worker is None else worker.pid
 
     @property
+    def greeting(self) -> Greeting | None:
+        """Who the worker is; None while none has said so."""
+        worker = self._worker
+        return None if worker is None else worker.greeting
+
+    @property
     def host(self) -> str:
         """Host of the worker, where that is another and has greeted; else empty."""
-        worker = self._worker
-        if not self._elsewhere or worker is None or worker.greeting is None:
-            return ""
-        return worker.greeting.host
+        greeting = self.greeting if self._elsewhere else None
+        return "" if greeting is None else greeting.host
 
     @property
     def ready(self) -> bool:
@@ -215,7 +222,7 @@ class WorkerSupervisor:
                 worker.pump(_PIPE_FULL_S)
             except WorkerError as error:
                 logger.info("closing: %s", error)
-            worker.end(patience_s=1.0)
+            worker.end(patience_s=_LAST_WORDS_S + _FAREWELL_S if self._elsewhere else _FAREWELL_S)
         self._scratch.delete()
 
     @property
@@ -269,8 +276,7 @@ class WorkerSupervisor:
         if worker is None:
             return
         # What was started may end by itself, with an exit code that says more than our signal.
-        patience_s = _LAST_WORDS_S if self._elsewhere and not self._ready else 0.0
-        ended = worker.end(patience_s)
+        ended = worker.end(_LAST_WORDS_S if self._elsewhere else 0.0)
         how = self.refusal = worker.refusal
         how = how or f"{reason} ({ended})"
         if self._ready or not self._hopeless or how != self._told:

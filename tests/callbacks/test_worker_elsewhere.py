@@ -64,7 +64,7 @@ def running(pid):
 
 def worker_pid(analysis):
     until(lambda: analysis.ready)
-    return analysis._supervisor._worker.greeting.pid
+    return analysis.greeting.pid
 
 
 def feed(analysis, run):

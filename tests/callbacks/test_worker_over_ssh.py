@@ -68,7 +68,7 @@ def runs_of(taken):
 
 def worker_pid(analysis):
     until(lambda: analysis.ready)
-    return analysis._supervisor._worker.greeting.pid
+    return analysis.greeting.pid
 
 
 def survey(engine, session):

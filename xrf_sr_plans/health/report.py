@@ -85,7 +85,7 @@ class HealthReport(BaseModel):
     def __str__(self) -> str:
         analysis = f"process {self.analysis_pid}" if self.analysis_pid else "in the session"
         if self.analysis_host:
-            analysis += f" to {self.analysis_host}"
+            analysis = f"on {self.analysis_host} by {analysis}"
         latency = "" if self.latency_s is None else f", the last after {self.latency_s:.1f} s"
         parts = [
             f"analysis {analysis if self.ready else 'not ready'}",
