@@ -31,7 +31,7 @@ class Configure:
     scratch_dir: str = ""
     """Folder for what the next worker must know of this one; empty: there is none."""
     scratch_name: str = ""
-    """Name of such a folder on the worker's own host, which is not the session's; empty: none."""
+    """Name of such a folder on the worker's host; empty: that is the session's host, too."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from xrf_sr_plans.callbacks.service.messages import (
     ToWorker,
 )
 from xrf_sr_plans.config import AnalysisSettings
-from xrf_sr_plans.errors import RefusedError, WorkerError, XrfSrError
+from xrf_sr_plans.errors import WorkerError, XrfSrError
 
 if TYPE_CHECKING:
     from xrf_sr_plans.callbacks.chain import AnalysisChain
@@ -90,7 +90,7 @@ class Worker:
         if not isinstance(first, Configure):
             raise WorkerError(f"the first message is {type(first).__name__}, not Configure")
         chain = self._chain(first)
-        self._say(Ready(os.getpid(), _trouble(first)))
+        self._say(Ready(os.getpid(), _trouble(first.settings) if first.scratch_name else ""))
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         while True:
             message = self._next()
@@ -119,7 +119,7 @@ class Worker:
         from xrf_sr_plans.callbacks.chain import AnalysisChain
 
         scratch_dir = first.scratch_dir
-        if first.scratch_name:
+        if first.scratch_name and not first.settings.ledger_dir:
             from xrf_sr_plans.callbacks.service.scratch_elsewhere import take_scratch
 
             try:
@@ -201,25 +201,23 @@ class Worker:
         self._say(ResultDocument(self._run, name, doc))
 
 
-def _trouble(first: Configure) -> str:
+def _trouble(settings: AnalysisSettings) -> str:
     """Return what of the settings is not as it should be on this host, or "".
 
-    The session has looked already where it is on the same host, before anything moved.
+    A session on the same host has looked itself, before anything moved.
     """
     from xrf_sr_plans.cluster.connection import check_settings
     from xrf_sr_plans.sr.registry import model_path, read_card
 
+    def check_model(settings: AnalysisSettings) -> None:
+        read_card(model_path(settings.model))
+
     found = []
-    for look in (AnalysisSettings.check_places, check_settings):
+    for look in (AnalysisSettings.check_places, check_settings, check_model):
         try:
-            look(first.settings)
-        except RefusedError as error:
-            found.append(str(error))
-    if not first.fallback_reason:
-        try:
-            read_card(model_path(first.settings.model))
+            look(settings)
         except XrfSrError as error:
-            found.append(f"analysis settings: {error}")
-        if importlib.util.find_spec("torch") is None:
-            found.append("torch is not installed, so maps are made by bicubic interpolation")
+            found.append(str(error))
+    if importlib.util.find_spec("torch") is None:
+        found.append("torch is not installed, so maps are made by bicubic interpolation")
     return "; ".join(found)

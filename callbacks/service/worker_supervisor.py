@@ -256,7 +256,7 @@ class WorkerSupervisor:
             self._sinks.has_sinks,
             self._sinks.has_preview_sinks,
             scratch_dir=self._scratch_of_worker,
-            scratch_name="" if self._settings.ledger_dir else self._scratch_name,
+            scratch_name=self._scratch_name,
         )
         worker.queue(TO_WORKER.encode(first))
         kept = list(self._journal.entries())

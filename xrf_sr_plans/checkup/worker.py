@@ -6,6 +6,7 @@ import time
 from queue import Empty, SimpleQueue
 
 from xrf_sr_plans.callbacks.service.messages import TO_WORKER, Close, Configure, FromWorker, Ready
+from xrf_sr_plans.callbacks.service.scratch_elsewhere import new_name
 from xrf_sr_plans.callbacks.service.worker_process import WorkerProcess
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.errors import WorkerError
@@ -35,7 +36,8 @@ def worker_elsewhere(settings: AnalysisSettings) -> str:
     began = time.monotonic()
     worker = WorkerProcess(settings, lambda _, message: heard.put(message))
     try:
-        worker.queue(TO_WORKER.encode(Configure(settings, False, False)))
+        first = Configure(settings, False, False, scratch_name=new_name())
+        worker.queue(TO_WORKER.encode(first))
         worker.queue(TO_WORKER.encode(Close()))
         worker.pump(_PATIENCE_S)
         said = heard.get(timeout=_PATIENCE_S)
