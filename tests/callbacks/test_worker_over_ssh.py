@@ -25,7 +25,7 @@ from xrf_sr_plans.session import start_session
 pytestmark = pytest.mark.e2e
 
 WAIT_S = 90.0
-GRID = small_grid(4, 10)
+GRID = small_grid(4)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_survey_over_ssh_is_what_it_is_beside_the_session(sshd, bicubic_model,
         chain(name, doc)
     assert runs_of(beside) == delivered
     assert "numpy loaded: False" in (tmp_path / "log").read_text()
-    until(lambda: not list((sshd.folder / "tmp").glob(f"{PREFIX}*")), 10)
+    until(lambda: not list((sshd.folder / "tmp").glob(f"{PREFIX}*")))
 
 
 def test_whatever_is_killed_on_the_way_each_result_comes_once_and_is_the_same(sshd, bicubic_model):
@@ -147,11 +147,11 @@ def test_whatever_is_killed_on_the_way_each_result_comes_once_and_is_the_same(ss
             assert analysis.request(run).result(WAIT_S).digest == replay(documents).digest
         assert analysis.flush(WAIT_S)
         assert analysis.starts == 4
-        until(lambda: not running(stopped), 10)
+        until(lambda: not running(stopped))
         last = worker_pid(analysis)
         os.kill(last, signal.SIGSTOP)
     assert len(runs_of(taken)) == 3
-    until(lambda: not running(last), 10)
+    until(lambda: not running(last))
 
 
 def test_while_the_host_is_gone_maps_are_bicubic_and_say_so(sshd, caplog):
