@@ -46,11 +46,12 @@ def guarded(work: Callable[[Tell], None]) -> NoReturn:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     reading, writing = os.pipe()
+    guard = os.getpid()
     child = os.fork()
     if child == 0:
         die_with_parent()
         os.close(reading)
-        if os.getppid() == 1:  # the guard is gone already
+        if os.getppid() != guard:  # it is gone already
             os._exit(1)
         work(lambda what, value: _tell(writing, what, value))
         os._exit(0)
