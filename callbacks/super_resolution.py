@@ -78,10 +78,10 @@ class SuperResolution:
                 return Enhancement(self._there(maps, request, survey_uid, wait_s))
             except Exception as error:  # it is tried here, whatever happened there
                 # Not a warning: whoever waits for the result warns of it, as of a bicubic map.
-                logger.info(
-                    "not enhanced on the cluster", exc_info=not isinstance(error, XrfSrError)
-                )
-                remark = f"{ENHANCED_HERE}{in_words(error)}"
+                why = in_words(error)
+                told = not isinstance(error, XrfSrError)
+                logger.info("not enhanced on the cluster: %s", why, exc_info=told)
+                remark = f"{ENHANCED_HERE}{why}"
         return Enhancement(self._here(maps, request, survey_uid), remark)
 
     def warm_up(

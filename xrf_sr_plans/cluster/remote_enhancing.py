@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_LOOK_S = 1.0
 """How soon it is looked whether a cluster answers again that did not do what it was asked."""
-LONGEST_PAUSE_S = 60.0
+LONGEST_PAUSE_S = 15.0
 """Longest time between two looks, each of which comes after twice the time of the one before."""
 _LOOK_S = 5.0
 """Longest wait for an answer then."""
