@@ -51,4 +51,5 @@ def test_more_maps_than_gpus_can_do_are_late_and_leave_nothing_to_a_replay(plan:
     assert used.bulk < 20, "before the first maps came"
     loads = plan.loads_of(stages, 2.0, 1)
     assert loads["GPUs"] == pytest.approx(2.0)
-    assert plan.loads_of(replace(stages, scheduler_s=0.1), 2.0, 1)["scheduler"] == pytest.approx(0.2)
+    slow = replace(stages, scheduler_s=0.1)
+    assert plan.loads_of(slow, 2.0, 1)["scheduler"] == pytest.approx(0.2)
