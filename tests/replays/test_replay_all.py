@@ -195,7 +195,7 @@ def test_a_cluster_gives_the_same_as_this_process_and_what_is_damaged_is_named(
     there = tmp_path / "there"
     there.mkdir()
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0",
         preload_nanny=[f"import os; os.chdir({str(there)!r})"],
     ) as cluster:  # fmt: skip
         where = ClusterAddress(cluster.scheduler_address)
