@@ -248,7 +248,7 @@ def test_a_scheduler_ends_as_systemd_ends_it(tmp_path: Path) -> None:
     try:
         port = command.told(r'dask = "tcp://127\.0\.0\.1:(\d+)"')
         taken = CliRunner().invoke(
-            app, ["cluster", "scheduler", "--host", "127.0.0.1", "--port", port]
+            app, ["cluster", "scheduler", *at[:2], "--port", port, "--dashboard", ""]
         )
         assert "can't be run: OSError" in str(taken.exception)
         assert "in use" in str(taken.exception)
