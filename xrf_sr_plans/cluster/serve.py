@@ -186,7 +186,7 @@ def serve_workers(
     known = _serving_security(where.keys, encrypted=where.encrypted)
     try:
         # Without an address Dask's workers listen at all of a machine's.
-        listening = host or get_ip(get_address_host(where.address))
+        listening = host or str(get_ip(get_address_host(where.address)))
     except (OSError, ValueError) as error:
         raise ConfigError(f"no way leads to {where.address!r}: {in_words(error)}") from error
 
@@ -237,7 +237,7 @@ def _nanny(
         resources=resources_of(process.lane),
         env=process.environment,
         # Dask's own share goes by cores, and is far too small where the GPU does the work.
-        memory_limit=MEMORY_LIMIT // processes,
+        memory_limit=f"{MEMORY_LIMIT // processes} B",
         security=known,
         preload=PRELOAD,
         dashboard_address=f"{_LOOPBACK}:0",
