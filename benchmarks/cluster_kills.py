@@ -136,7 +136,7 @@ def surveyed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     failures: list[str] = []
     told: dict[str, Any] = {}
     seconds: list[float] = []
-    choices = random.Random(options.seed)
+    choices, seen = random.Random(options.seed), 0
     try:
         cluster.wait()
         session = start_session(
@@ -169,14 +169,16 @@ def surveyed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 except Exception as error:  # noqa: BLE001 - it is what is looked for
                     failures.append(f"survey {number}: {error!r}")
                 seconds.append(time.perf_counter() - began)
+                # Now, because a session doesn't remember them for ever.
+                for run in by_run(raw[seen:]):
+                    if kind_of_run(run[0][1]) == "map" and wanted(run):
+                        uid = run[0][1]["uid"]
+                        told[uid] = session.link.request(uid).result(RESULT_S)
+                seen = len(raw)
                 if number % 20 == 19:
                     print(f"{number + 1} surveys, {dict(trouble.done)}", flush=True)
             trouble.end()
             flushed = session.link.flush(RESULT_S)
-            for run in by_run(raw):
-                if kind_of_run(run[0][1]) != "outcomes" and wanted(run):
-                    uid = run[0][1]["uid"]
-                    told[uid] = session.link.request(uid).result(RESULT_S)
             starts = session.link.state().starts
     finally:
         cluster.close()
