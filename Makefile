@@ -21,7 +21,7 @@ demo: $(BIN)/.demo-stamp
 
 # Files of tests are shared out to one process for each core, and to four at most.
 test: $(BIN)/.dev-stamp
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --durations 40
 
 # The wheel is built from the sdist, so that its content tells of both. Types and layers are
 # checked on the unpacked wheel: only there does callbacks/ lie where it is imported from.
