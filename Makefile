@@ -13,15 +13,16 @@ $(BIN)/.demo-stamp: pyproject.toml constraints.txt
 	touch $@
 
 $(BIN)/.dev-stamp: $(BIN)/.demo-stamp
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[sr,train,tiled-server,databroker,queue,epics,files,documents,dask,watch,page,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[sr,train,tiled-server,databroker,queue,epics,files,documents,dask,zmq,kafka,stomp,watch,page,dev]'
 	touch $@
 
 demo: $(BIN)/.demo-stamp
 	$(BIN)/xrf-sr demo --out out/demo
 
-# Files of tests are shared out to one process for each core, and to four at most.
+# Files of tests are shared out to one process for each core, and to four at most. They are as nice as
+# can be, because then what is started and makes itself nicer, as catalogs do, is not starved by them.
 test: $(BIN)/.dev-stamp
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --durations 40
+	OMP_NUM_THREADS=1 nice -n 19 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --durations 40
 
 # The wheel is built from the sdist, so that its content tells of both. Types and layers are
 # checked on the unpacked wheel: only there does callbacks/ lie where it is imported from.

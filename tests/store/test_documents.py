@@ -9,7 +9,7 @@ from event_model import DocumentNames, schema_validators
 
 from support.stored_runs import Document, assert_same_run, databroker_or_skip, fly
 from xrf_sr_plans.errors import FileFormatError
-from xrf_sr_plans.store.documents import documents
+from xrf_sr_plans.store.documents import _read, documents
 from xrf_sr_plans.store.jsonl import JsonlWriter
 
 
@@ -48,6 +48,26 @@ def test_a_run_comes_back_from_tiled(catalog: Any, pause_after: int | None) -> N
     assert len(set(uids)) == len(uids)
     again = list(documents(catalog[live[0][1]["uid"]]))
     assert json.dumps(again) == json.dumps(read)
+
+
+class Locked:
+    """A part of a stream whose table is locked at first, as SQLite's driver says it."""
+
+    def __init__(self, *problems: Exception) -> None:
+        self._problems = list(problems)
+
+    def read(self) -> str:
+        if self._problems:
+            raise self._problems.pop(0)
+        return "the table"
+
+
+def test_a_table_that_another_process_writes_to_is_waited_for() -> None:
+    locked = OSError("IO: Failed to step query: database is locked")
+    part = Locked(locked, ExceptionGroup("unhandled errors", [locked]))
+    assert _read({"internal": part}, "internal") == "the table"
+    with pytest.raises(OSError, match="disk I/O error"):
+        _read({"internal": Locked(OSError("disk I/O error"))}, "internal")
 
 
 def test_a_plain_container_client_does_as_well(catalog: Any) -> None:

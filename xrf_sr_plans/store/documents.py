@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _NAMESPACE = uuid.UUID("5b0a4a3e-54a1-5d3c-9a0e-5d1f6f1b7f0a")
 """Namespace of the uids of events read from Tiled, which doesn't keep the original ones."""
+LOCKED_TIMEOUT_S = 60.0
+"""Longest wait for tables to which another process writes, as a catalog in a folder has them."""
 _NUMERIC = ("array", "number", "integer")
 _NOT_IN_A_DESCRIPTOR = ("_config_updates", "stream_name")
 """Keys of a stream's metadata in Tiled that the descriptor it was made from didn't have."""
@@ -241,10 +244,10 @@ def _columns(stream: Any, data_keys: Mapping[str, Any]) -> tuple[dict[str, list[
     columns: dict[str, list[Any]] = {}
     for part in stream:
         if part.startswith("internal"):
-            table = stream[part].read()
+            table = _read(stream, part)
             columns.update({key: _as_list(table[key].to_numpy()) for key in table.columns})
         elif not data_keys.get(part, {}).get("external"):
-            columns[part] = _as_list(stream[part].read())
+            columns[part] = _as_list(_read(stream, part))
     if "seq_num" not in columns:
         return columns, 0
     lengths = {key: len(values) for key, values in columns.items()}
@@ -253,6 +256,25 @@ def _columns(stream: Any, data_keys: Mapping[str, Any]) -> tuple[dict[str, list[
         # The writer was cut off between two columns. The rows that every column has are sound.
         logger.warning("%s: columns differ in length (%s); %d rows are read", stream, lengths, rows)
     return columns, rows
+
+
+def _read(stream: Any, part: str) -> Any:
+    """Return a part of a stream, waiting for whoever writes to the catalog's tables meanwhile."""
+    deadline = time.monotonic() + LOCKED_TIMEOUT_S
+    while True:
+        try:
+            return stream[part].read()
+        except Exception as error:
+            if not _says_locked(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _says_locked(error: BaseException) -> bool:
+    """Return whether a database is locked; what says so has a class of some driver's own."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_says_locked, error.exceptions))
+    return "database is locked" in str(error)
 
 
 def _as_list(values: Any) -> list[Any]:
