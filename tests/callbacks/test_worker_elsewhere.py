@@ -7,13 +7,13 @@ import os
 import re
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from support.row_documents import map_run, small_grid, truth
 from support.ssh_servers import WORKER
+from support.waiting import running, until
 from xrf_sr_plans.callbacks.service import scratch_elsewhere
 from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
 from xrf_sr_plans.callbacks.service.greeting import LOG_VARIABLES, OWN, Greeting, mismatch
@@ -46,20 +46,6 @@ def start(monkeypatch, tmp_path):
     yield begin
     for analysis in started:
         analysis.close(0.0)
-
-
-def until(condition, seconds=WAIT_S):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-
-
-def running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def worker_pid(analysis):

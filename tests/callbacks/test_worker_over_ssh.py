@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from bluesky import RunEngine
 
 from support.row_documents import map_run, small_grid, truth
 from support.ssh_servers import Sshd, needs_sshd
+from support.waiting import running, until
 from xrf_sr_plans.callbacks.chain import AnalysisChain
 from xrf_sr_plans.callbacks.digest import digest
 from xrf_sr_plans.callbacks.replay import replay
@@ -35,20 +35,6 @@ def sshd(tmp_path, monkeypatch):
     server = Sshd(tmp_path)
     yield server
     server.stop()
-
-
-def until(condition, seconds=WAIT_S):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-
-
-def running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def feed(analysis, run):

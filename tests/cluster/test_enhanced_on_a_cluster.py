@@ -28,7 +28,8 @@ pytest.importorskip("torch")
 pytest.importorskip("distributed")
 from distributed import Client
 
-from support.dask_clusters import DaskCluster, until
+from support.dask_clusters import DaskCluster
+from support.waiting import until
 from xrf_sr_plans.cluster.cluster_connection import ClusterConnection
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(240)]

@@ -6,23 +6,16 @@ import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from distributed import Client
 
+from support.waiting import until
+
 ODD_WORKER = Path(__file__).parent / "odd_dask_worker.py"
 """Preload of workers that are slow on demand."""
 _ROOT = Path(__file__).parents[2]
-
-
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 class DaskCluster:
