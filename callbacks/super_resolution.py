@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xrf_sr_plans.callbacks.pinned_model import PinnedModel
 from xrf_sr_plans.cluster.connection import ENHANCED_HERE, address_of, inside_a_task
+from xrf_sr_plans.cluster.device_lock import device_of_worker
 from xrf_sr_plans.cluster.lanes import Lane
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.errors import XrfSrError, in_words
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from xrf_sr_plans.cluster.remote_enhancing import RemoteEnhancing
 
 logger = logging.getLogger(__name__)
-
-_DEVICE_S = 600.0
-"""Longest wait of a replay that is a task for the worker's device."""
 
 
 class Enhancement(NamedTuple):
@@ -133,11 +131,7 @@ class SuperResolution:
         from xrf_sr_plans.sr.predict import enhance_maps
 
         model, device = self._model(survey_uid), self._settings.device
-        if not inside_a_task():
-            return enhance_maps(maps, request.factor, model=model, device=device)
-        from xrf_sr_plans.cluster.device_lock import device_name, one_map_at_a_time
-
-        with one_map_at_a_time(device_name(), self._lane, _DEVICE_S):
+        with device_of_worker(self._lane):
             return enhance_maps(maps, request.factor, model=model, device=device)
 
 

@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 
 from xrf_sr_plans.callbacks.super_resolution import half_the_patience_s
+from xrf_sr_plans.cluster import device_lock
 from xrf_sr_plans.cluster.check_workers import VERSIONS
 from xrf_sr_plans.cluster.cluster_connection import ClusterConnection, fitting
 from xrf_sr_plans.cluster.connection import ClusterAddress, connect
-from xrf_sr_plans.cluster.device_lock import one_map_at_a_time
+from xrf_sr_plans.cluster.device_lock import device_of_worker, one_map_at_a_time
 from xrf_sr_plans.cluster.model_delivery import MOST_MODELS, ModelFiles, ModelFolder
 from xrf_sr_plans.cluster.packed_maps import maps_of_plain, plain_of_maps
 from xrf_sr_plans.cluster.task import enhance_packed, request_of
 from xrf_sr_plans.cluster.versions import versions_here
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.errors import ClusterError, ConfigError, ModelError
+from xrf_sr_plans.evaluation.own_map import evaluate_file
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import ScanGrid
 from xrf_sr_plans.packing import pack, unpack
@@ -151,7 +153,12 @@ def test_a_cluster_that_is_gone_for_days_takes_one_thread() -> None:
     assert names.count("IO loop") <= 1 + before
 
 
-def test_a_device_has_one_map_at_a_time_of_all_processes(tmp_path: Path) -> None:
+def test_a_device_has_one_map_at_a_time_of_all_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "maps.npz"
+    maps = np.random.default_rng(1).poisson(40.0, (1, 40, 44)).astype(float)
+    np.savez(file, maps=maps, elements=["Fe"], pixel_size_um=1.0)
     device = f"test-{tmp_path.name}"
     other = subprocess.Popen([sys.executable, "-c", HOLDS, device], stdout=subprocess.PIPE)
     assert other.stdout is not None
@@ -162,6 +169,13 @@ def test_a_device_has_one_map_at_a_time_of_all_processes(tmp_path: Path) -> None
             one_map_at_a_time(device, "live", 0.1),
         ):
             pass
+        with monkeypatch.context() as patched, device_of_worker("bulk"):
+            # Nothing is held outside a task, and what a task does in bulk waits like any other.
+            patched.setattr(device_lock, "inside_a_task", lambda: True)
+            patched.setattr(device_lock, "device_name", lambda: device)
+            patched.setattr(device_lock, "_WAIT_S", 0.1)
+            with pytest.raises(ClusterError, match="was not free for"):
+                evaluate_file(file, factor=2, counts=50.0, methods=["xrf-sr"])
         other.kill()
         with one_map_at_a_time(device, "live", 30.0):
             pass

@@ -31,6 +31,8 @@ SURVEY = {
     "y_center_um": 0,
     "find": "K",
     "max_regions": 3,
+    # Else rescans may take as long as a fine map, which goes by how long this machine's rows take.
+    "budget_s": 600,
     "analysis_timeout_s": 300,
     "approval_timeout_s": 200,
     "rescan": "ask",

@@ -16,10 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from xrf_sr_plans.cluster.connection import inside_a_task
 from xrf_sr_plans.cluster.lanes import Lane
 from xrf_sr_plans.errors import ClusterError
 
 _IN_PROCESS = threading.Lock()
+_WAIT_S = 600.0
+"""Longest wait of a unit of a replay or an evaluation for the worker's device."""
 _POLL_S: dict[Lane, float] = {"live": 0.001, "bulk": 0.02}
 """How often it is looked whether the device is free: live maps get it first."""
 
@@ -59,6 +62,29 @@ def one_map_at_a_time(device: str | None, lane: Lane, timeout_s: float) -> Itera
             yield
     finally:
         _IN_PROCESS.release()
+
+
+@contextmanager
+def device_of_worker(lane: Lane) -> Iterator[None]:
+    """Hold the device of a worker of a cluster; elsewhere there is nobody to share it with.
+
+    Parameters
+    ----------
+    lane
+        What the map is for.
+
+    Raises
+    ------
+    ClusterError
+        It was not free in ten minutes.
+    ImportError
+        torch is not installed.
+    """
+    if not inside_a_task():
+        yield
+        return
+    with one_map_at_a_time(device_name(), lane, _WAIT_S):
+        yield
 
 
 def device_name() -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xrf_sr_plans.cluster.device_lock import device_of_worker
 from xrf_sr_plans.errors import ConfigError, MissingExtraError, ModelError
 from xrf_sr_plans.evaluation.degraded_map import DegradedMap, degraded
 from xrf_sr_plans.evaluation.table import (
@@ -184,6 +185,13 @@ def _run(
     """Return a method's estimate, and the ends of its 90 % interval where it has one."""
     if method in METHODS:
         return upscale(fill_unmeasured(case.counts), case.measurement, method), None
+    with device_of_worker("bulk"):
+        return _run_network(method, case, model, notes)
+
+
+def _run_network(
+    method: str, case: DegradedMap, model: str | None, notes: list[str]
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
     if method in NETWORKS:
         rows = "-rows" if case.measurement.fast_pixels > 1 else ""
         name = NETWORKS[method].format(factor=case.measurement.factor) + rows

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from xrf_sr_plans.errors import FileFormatError
+from xrf_sr_plans.maps.computed_here import computed_here
 from xrf_sr_plans.maps.readers.json_lines import read_jsonl
 from xrf_sr_plans.maps.well_formed import flaw
 from xrf_sr_plans.schema import Document
@@ -263,7 +264,8 @@ def _read(stream: Any, part: str) -> Any:
     deadline = time.monotonic() + LOCKED_TIMEOUT_S
     while True:
         try:
-            return stream[part].read()
+            with computed_here():
+                return stream[part].read()
         except Exception as error:
             if not _says_locked(error) or time.monotonic() > deadline:
                 raise

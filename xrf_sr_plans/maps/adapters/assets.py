@@ -18,6 +18,7 @@ import numpy as np
 
 from xrf_sr_plans.errors import AssemblyError, FileFormatError, MissingExtraError, in_words
 from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream
+from xrf_sr_plans.maps.computed_here import computed_here
 from xrf_sr_plans.maps.files.roots import configured_roots, inside_roots
 
 FRAMES_AT_ONCE = 1024
@@ -343,7 +344,8 @@ def _frames(adapter: Any, frames: int, low: int, high: int) -> np.ndarray:
     each = length // frames if frames and length % frames == 0 else 1
     if not 0 <= low <= high or each < 1 or high * each > length:
         raise AssemblyError(f"holds {length} frames; {low} to {high} are referred to")
-    values = np.asarray(adapter.read(slice=NDSlice(slice(low * each, high * each))))
+    with computed_here():
+        values = np.asarray(adapter.read(slice=NDSlice(slice(low * each, high * each))))
     if len(values) != (high - low) * each:
         raise AssemblyError(f"holds fewer frames than {high}, which are referred to")
     return values.reshape(high - low, -1, *values.shape[1:]) if each > 1 else values

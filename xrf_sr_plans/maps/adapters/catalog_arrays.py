@@ -17,6 +17,7 @@ import numpy as np
 from xrf_sr_plans.errors import AssemblyError, in_words
 from xrf_sr_plans.maps.adapters.assets import FRAMES_AT_ONCE, Assets
 from xrf_sr_plans.maps.adapters.runs import ForeignRun, Stream, listed
+from xrf_sr_plans.maps.computed_here import computed_here
 
 
 class CatalogArray:
@@ -65,7 +66,8 @@ class CatalogArray:
         """
         each = self._each
         try:
-            values = np.asarray(self._array[low * each : high * each])
+            with computed_here():
+                values = np.asarray(self._array[low * each : high * each])
         except Exception as error:
             raise AssemblyError(
                 f"{self._where}: the catalog can't read frames {low} to {high}: {in_words(error)}"
