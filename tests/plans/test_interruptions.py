@@ -23,6 +23,9 @@ from support.plan_support import (
     small_survey,
 )
 
+APART = 30
+"""Messages between two pauses of a survey: more than a row has."""
+
 
 def last_words(recorder) -> dict[str, str]:
     events = [event["data"] for event in recorder.events("regions")]
@@ -49,27 +52,35 @@ def reference():
     return builders, plan.count
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_paused_before_any_message_and_resumed_the_maps_are_the_same(run_engine, reference):
+    """Each message has a pause before it in one of the surveys, which are paused several times."""
     builders, count = reference
-    for k in range(count):
+    for first in range(APART):
         recorder = Recorder(run_engine)
         beamline = small_beamline(shutter_open=False)
+        pauses = range(first, count, APART)
+        plan = iter(Interrupting(small_survey(beamline), pauses, pause))
         with pytest.raises(RunEngineInterrupted):
-            run_engine(iter(Interrupting(small_survey(beamline), k, pause)))
+            run_engine(plan)
+        for _ in pauses[1:]:
+            assert not beamline.microscope.shutter_open, "exposed while somebody thinks"
+            assert not beamline.flyer._flying
+            with pytest.raises(RunEngineInterrupted):
+                run_engine.resume()
         assert not beamline.microscope.shutter_open, "exposed while somebody thinks"
-        assert not beamline.flyer._flying
         result = run_engine.resume()
         run_engine.unsubscribe(recorder.token)
-        assert result.exit_status == "success", f"message {k}"
+        where = f"message {first} and each {APART} later"
+        assert result.exit_status == "success", where
         assert [one.disposition for one in result.plan_result.regions] == ["rescanned"]
         starts = recorder.map_starts()
-        assert len(starts) == 3, f"message {k}"
+        assert len(starts) == 3, where
         for start, undisturbed in zip(starts, builders, strict=True):
             same_map(recorder.builder(start), undisturbed)
             assert recorder.stop_of(start["uid"])["exit_status"] == "success"
-        assert len(recorder.events("primary")) <= 3 + 3 + 4 + 1, "more than a row flown again"
+        rows = 3 + 3 + 4 + len(pauses)
+        assert len(recorder.events("primary")) <= rows, "more than a row flown again for a pause"
         is_safe(beamline)
 
 

@@ -6,7 +6,7 @@ import inspect
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -153,16 +153,25 @@ def small_survey(beamline: SimBeamline, **changes: Any) -> Iterator[Msg]:
 class Interrupting:
     """Passes a plan's messages on and does something before message `at`; counts them.
 
-    `at` may also say for itself when it is time.
+    There may be several such messages, and `at` may also say for itself, once, when it is time.
     """
 
     def __init__(
-        self, plan: Any, at: int | Callable[[], object] | None, act: Callable[[], Msg | None]
+        self,
+        plan: Any,
+        at: int | Collection[int] | Callable[[], object] | None,
+        act: Callable[[], Msg | None],
     ) -> None:
         self.count = 0
         self._plan = iter(plan)
-        self._at = at
+        self._at = at if callable(at) else {at} if isinstance(at, int) else set(at or ())
         self._act = act
+
+    def _is_time(self) -> bool:
+        if not (self._at() if callable(self._at) else self.count in self._at):
+            return False
+        self._at = set() if callable(self._at) else self._at - {self.count}
+        return True
 
     def __iter__(self) -> Iterator[Msg]:
         answer: Any = None
@@ -174,8 +183,7 @@ class Interrupting:
                 return done.value
             error = None
             try:
-                if self._at() if callable(self._at) else self.count == self._at:
-                    self._at = None
+                if self._is_time():
                     extra = self._act()
                     if extra is not None:
                         yield extra

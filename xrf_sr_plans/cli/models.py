@@ -104,7 +104,6 @@ def train(
             "--maps and --fine, and how they are read, adapt a model: give --method self-supervised"
         )
     from xrf_sr_plans.sr.registry import model_path
-    from xrf_sr_plans.training.loop import train as run_training
 
     given: dict[str, object] = {"out": out, "architecture": architecture}
     given |= {} if factor is None else {"factor": factor}
@@ -117,6 +116,9 @@ def train(
         config = TrainingConfig.notes(**given) if recipe == "notes" else TrainingConfig(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         raise ConfigError(f"training settings: {error}") from error
+    # Lightning takes seconds: what is refused is refused before.
+    from xrf_sr_plans.training.loop import train as run_training
+
     run_training(config)
 
 
