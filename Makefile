@@ -19,10 +19,12 @@ $(BIN)/.dev-stamp: $(BIN)/.demo-stamp
 demo: $(BIN)/.demo-stamp
 	$(BIN)/xrf-sr demo --out out/demo
 
-# Files of tests are shared out to one process for each core, and to four at most. They are as nice as
-# can be, because then what is started and makes itself nicer, as catalogs do, is not starved by them.
+# Files of tests are shared out to one process more than there are cores, as many tests wait, and to
+# four at most. They are as nice as can be, because then what is started and makes itself nicer, as
+# catalogs do, is not starved by them. Which files come first is said in tests/conftest.py.
+PROCESSES ?= $(shell n=$$(($$(nproc) + 1)); echo $$((n < 4 ? n : 4)))
 test: $(BIN)/.dev-stamp
-	OMP_NUM_THREADS=1 nice -n 19 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --durations 40
+	OMP_NUM_THREADS=1 nice -n 19 $(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations 40
 
 # The wheel is built from the sdist, so that its content tells of both. Types and layers are
 # checked on the unpacked wheel: only there does callbacks/ lie where it is imported from.

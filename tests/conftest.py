@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from bluesky import RunEngine
@@ -20,6 +21,20 @@ os.environ.setdefault("XRF_SR_STORE", "off")
 os.environ.setdefault("XRF_SR_SURVEYS", "off")
 # Nor may the proposals of their surveys.
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="xrf-sr-tests-")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files whose tests may take long, so that none of them is left for the end.
+
+    Files are shared out to processes whole; the one that gets the longest file last is waited for.
+    """
+    patience: dict[Path, float] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        is_slow = any(item.get_closest_marker(name) for name in ("slow", "e2e"))
+        longest = float(limit.args[0]) if limit else float(is_slow)
+        patience[item.path] = max(longest, patience.get(item.path, 0.0))
+    items.sort(key=lambda item: -patience[item.path])
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
 from xrf_sr_plans.callbacks.tap import Tap
 from xrf_sr_plans.config import AnalysisSettings
 
+pytestmark = pytest.mark.slow
 GRID = small_grid(4, 10)
 COUNTS = truth(GRID)
 DOCUMENTS = 4 + 3

@@ -17,6 +17,8 @@ from xrf_sr_plans.maps.files import child_process
 
 pytest.importorskip("area_detector_handlers", reason="needs the extra 'documents'")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _no_process_is_left():

@@ -8,6 +8,7 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 
@@ -22,6 +23,8 @@ from xrf_sr_plans.devices.sim.faults import MissingRow, ShortRow
 from xrf_sr_plans.plans.survey import coarse_survey_with_sr
 from xrf_sr_plans.store.documents import documents
 from xrf_sr_plans.store.jsonl import JsonlWriter
+
+pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.review.record import SurveyRecord, read_survey
 from xrf_sr_plans.store.documents import documents
 
+pytestmark = pytest.mark.slow
 Stored = Callable[[str], Any]
 
 
