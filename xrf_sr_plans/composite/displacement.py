@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage, optimize, signal, special
+from scipy import ndimage, optimize, special
 
 from xrf_sr_plans.maps.elemental import ElementalMaps, EnhancedMaps
 from xrf_sr_plans.maps.grid import AxisGrid, ScanGrid
@@ -223,12 +223,15 @@ def _centered(planes: np.ndarray) -> np.ndarray:
 
 def _masked_correlation(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Return the correlation at each displacement by whole pixels; NaN: too little overlap."""
+    # Its import takes as long as that of all others here; a session waits for it at its start.
+    from scipy.signal import fftconvolve
+
     known, wanted = np.isfinite(measured).astype(float), np.isfinite(predicted).astype(float)
     m, p = np.nan_to_num(measured), np.nan_to_num(predicted)
 
     def slid(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
         # Sums over the pixels of `moving` at every place inside `fixed`.
-        return signal.fftconvolve(fixed, moving[::-1, ::-1], mode="valid")
+        return fftconvolve(fixed, moving[::-1, ::-1], mode="valid")
 
     number = np.rint(slid(wanted, known))
     enough = number >= max(LEAST_OVERLAP * known.sum(), _LEAST_NUMBER)
