@@ -388,16 +388,20 @@ def test_closing_is_quick_even_when_the_worker_is_stopped(start):
     assert not {"xrf-sr-supervisor", "xrf-sr-results"} & names
 
 
+def begun_since(before):
+    return set(threading.enumerate()) - before
+
+
 @pytest.mark.parametrize("command", [odd(), ["/nonexistent/python"]])
 def test_closing_leaves_no_thread_and_no_descriptor(start, command):
-    left = []
+    left, before = [], set(threading.enumerate())
     for number in range(2):
         analysis = start(command, sinks=[lambda name, doc: None], max_restarts=0)
         feed(analysis, f"run {number}")
         result(analysis, f"run {number}")
         analysis.fall_back(f"run {number}", "late").result(WAIT_S)
         analysis.close()
-        until(lambda: not any(one.name.startswith("xrf-sr") for one in threading.enumerate()))
+        until(lambda: not any(one.name.startswith("xrf-sr") for one in begun_since(before)))
         left.append(len(os.listdir("/proc/self/fd")))
     assert left[0] == left[1]
 

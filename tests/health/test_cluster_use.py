@@ -49,6 +49,8 @@ def test_without_a_cluster_nothing_is_in_trouble() -> None:
 def test_a_session_whose_cluster_is_gone_says_so_and_enhances_here(tmp_path) -> None:
     pytest.importorskip("distributed")
     pytest.importorskip("torch")
+    from xrf_sr_plans.cluster.remote_enhancing import forget_clusters
+
     engine = RunEngine({}, call_returns_result=True)
     settings = AnalysisSettings(dask="tcp://127.0.0.1:1", dask_timeout_s=2)
     with start_session(
@@ -76,6 +78,7 @@ def test_a_session_whose_cluster_is_gone_says_so_and_enhances_here(tmp_path) -> 
         while not session.health.report().maps_here and time.monotonic() < ends:
             time.sleep(0.05)
         report = session.health.report()
+    forget_clusters()
     assert (report.maps_on_cluster, report.maps_here, report.fallbacks) == (0, 1, 0)
     assert "0 maps enhanced on tcp://127.0.0.1:1, 1 on this machine instead" in str(report)
     assert "TROUBLE: the cluster did not enhance the last map: ClusterError: " in str(report)

@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def page(root: Path, approvals: ApprovalFolder, uid: str) -> Iterator[Page]:
     manager = FakeManager()
     surveys = WatchedSurveys(root / "surveys", approvals)
     app = page_app(surveys, lambda: manager, hosts=("testserver",))
-    with TestClient(app) as client:
+    with closing(surveys), TestClient(app) as client:
         yield Page(client, manager, uid)
 
 
@@ -227,7 +228,7 @@ def test_pages_of_others_and_other_names_of_this_machine_get_nothing(page: Page)
 def test_beyond_this_machine_a_token_is_needed(root: Path, approvals: ApprovalFolder):
     surveys = WatchedSurveys(root / "surveys", approvals)
     app = page_app(surveys, FakeManager, token="secret", hosts=("*",))
-    with TestClient(app) as client:
+    with closing(surveys), TestClient(app) as client:
         assert client.get("/").status_code == 401
         assert client.get("/api/surveys").status_code == 401
         assert client.get("/?token=wrong").status_code == 401
@@ -240,7 +241,8 @@ def test_beyond_this_machine_a_token_is_needed(root: Path, approvals: ApprovalFo
 
 def test_a_survey_without_a_proposal_is_shown_and_cannot_be_decided_on(root: Path, uid: str):
     surveys = WatchedSurveys(root / "surveys", ApprovalFolder(root / "elsewhere"))
-    with TestClient(page_app(surveys, FakeManager, hosts=("testserver",))) as client:
+    app = page_app(surveys, FakeManager, hosts=("testserver",))
+    with closing(surveys), TestClient(app) as client:
         while (state := client.get(f"/api/surveys/{uid}").json())["reading"]:
             time.sleep(0.05)
         assert state["open"] is False

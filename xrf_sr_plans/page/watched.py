@@ -261,7 +261,7 @@ class WatchedSurveys:
         self._open: OrderedDict[str, tuple[float, WatchedSurvey]] = OrderedDict()
         self._lock = threading.Lock()
         self._facts: dict[str, dict[str, Any]] = {}
-        self._wanted = threading.Event()
+        self._wanted, self._is_closed = threading.Event(), False
         self._thread = threading.Thread(target=self._follow, name="xrf-sr-watching", daemon=True)
         self._thread.start()
 
@@ -306,8 +306,14 @@ class WatchedSurveys:
             survey.was_read.wait(_FIRST_LOOK_S)
         return survey
 
+    def close(self) -> None:
+        """Follow nothing any more."""
+        self._is_closed = True
+        self._wanted.set()
+        self._thread.join(1.0)
+
     def _follow(self) -> None:
-        while True:
+        while not self._is_closed:
             with self._lock:
                 watched = [survey for _, survey in self._open.values()]
             # What nobody has read is what somebody has just asked for.
