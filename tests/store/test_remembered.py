@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bluesky import RunEngine
@@ -10,6 +12,7 @@ from bluesky import RunEngine
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.errors import RefusedError
+from xrf_sr_plans.review import remembered
 from xrf_sr_plans.review.remembered import Remembered
 from xrf_sr_plans.session import Session, start_session
 from xrf_sr_plans.store.run_store import RunStore
@@ -78,3 +81,39 @@ def test_where_nothing_is_kept_that_is_said(tmp_path):
     with pytest.raises(RefusedError, match="no surveys are kept"):
         Remembered(None).surveys()
     assert str(Remembered(RunStore(f"jsonl:{tmp_path}")).surveys()) == "no survey is kept"
+
+
+@dataclass
+class HalfStored:
+    """A store whose catalog has taken nothing yet."""
+
+    backup: Path
+    catalog: Any
+    where: str = "here"
+
+    def flush(self, timeout_s: float) -> bool:
+        return False
+
+
+def test_a_survey_that_the_catalog_takes_while_it_is_read_is_read_whole(
+    tmp_path, catalog, monkeypatch
+):
+    from xrf_sr_plans.store.tiled import reingest
+
+    with session_in(tmp_path, f"jsonl:{tmp_path / 'runs'}") as session:
+        session.run_engine(session.plans["coarse_survey_with_sr"](**SURVEY))
+        latest = str(session.console.latest)
+    kept = Remembered(HalfStored(tmp_path / "runs", catalog))
+    read_back, looks = remembered.read_back, []
+
+    def taken_meanwhile(stored):
+        looks.append(stored)
+        if len(looks) == 1:
+            assert not reingest(catalog, tmp_path / "runs").failed
+            assert not list((tmp_path / "runs").iterdir())
+        return read_back(stored)
+
+    monkeypatch.setattr(remembered, "read_back", taken_meanwhile)
+    assert str(kept.survey(-1)) == latest
+    assert len(looks) == 2
+    assert len(kept.surveys()) == 1

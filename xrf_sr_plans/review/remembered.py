@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,42 +165,45 @@ class Remembered:
             raise RefusedError(f"survey({which!r}): there is {there}; see surveys()")
         else:
             chosen = [table[which]]
-        return read_back(self._runs({"survey_uid": chosen[0].uid}))
+        while True:
+            stored = self._runs({"survey_uid": chosen[0].uid})
+            try:
+                return read_back(stored)
+            except FileFormatError:
+                # The catalog has taken a file meanwhile, and has its run now.
+                if not any(run.place.state == "gone" for run in stored):
+                    raise
 
-    def _runs(self, where: Mapping[str, Any]) -> Iterator[StoredRun]:
+    def _runs(self, where: Mapping[str, Any]) -> list[StoredRun]:
         if self._store is None:
             raise RefusedError("no surveys are kept: the session was started with store='off'")
         # What was flown just now has to be there.
         self._store.flush(_FLUSH_S)
-        known: set[str] = set()
-        for place in self._places(self._store):
-            try:
-                for run in runs(place, where):
-                    uid = str(run.start.get("uid") or "")
-                    if uid not in known:
-                        known.add(uid)
-                        yield run
-            except FileFormatError as error:
-                if place.kind != "lines":
-                    raise
-                # A file that the catalog has just taken, or that is being written.
-                logger.info("%s is left out: %s", place.label, error)
-
-    @staticmethod
-    def _places(store: RunStore) -> Iterator[Place]:
-        catalog = store.catalog
+        # Files first: the catalog has what it takes from there before its file is deleted.
+        waiting = list(_waiting(Path(self._store.backup), where))
+        catalog = self._store.catalog
+        taken = []
         if catalog is not None:
-            yield Place("object", store.where, catalog)
-        # Also what the catalog has not taken yet.
-        if Path(store.backup).is_dir():
-            yield from places(store.backup)
+            taken = list(runs(Place("object", self._store.where, catalog), where))
+        by_uid = {str(run.start.get("uid") or ""): run for run in (*waiting, *taken)}
+        return list(by_uid.values())
+
+
+def _waiting(backup: Path, where: Mapping[str, Any]) -> Iterator[StoredRun]:
+    """Yield the runs in files, of which the catalog may take any meanwhile."""
+    for place in places(backup) if backup.is_dir() else ():
+        try:
+            yield from runs(place, where)
+        except FileFormatError as error:
+            # It has just been taken, or is being written.
+            logger.info("%s is left out: %s", place.label, error)
 
 
 _FLUSH_S = 20.0
 """Longest time in seconds that is waited for runs which are being stored."""
 
 
-def read_back(stored: Iterator[StoredRun] | Sequence[StoredRun]) -> LatestSurvey:
+def read_back(stored: Iterable[StoredRun]) -> LatestSurvey:
     """Return the survey that stored runs are of."""
     survey = LatestSurvey()
     for run in sorted(stored, key=lambda run: (float(run.start.get("time", 0.0)), run.key)):
