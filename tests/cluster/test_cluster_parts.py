@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from xrf_sr_plans.callbacks.super_resolution import half_the_patience_s
 from xrf_sr_plans.cluster import device_lock
 from xrf_sr_plans.cluster.check_workers import VERSIONS
 from xrf_sr_plans.cluster.cluster_connection import ClusterConnection, fitting
-from xrf_sr_plans.cluster.connection import ClusterAddress, connect
+from xrf_sr_plans.cluster.connection import ClusterAddress, connect, inside_a_task
 from xrf_sr_plans.cluster.device_lock import device_of_worker, one_map_at_a_time
 from xrf_sr_plans.cluster.model_delivery import MOST_MODELS, ModelFiles, ModelFolder
 from xrf_sr_plans.cluster.packed_maps import maps_of_plain, plain_of_maps
@@ -151,6 +152,30 @@ def test_a_cluster_that_is_gone_for_days_takes_one_thread() -> None:
             connect(ClusterAddress("tcp://127.0.0.1:1"), timeout_s=0.2)
     names = [thread.name for thread in threading.enumerate()]
     assert names.count("IO loop") <= 1 + before
+
+
+@pytest.mark.timeout(30)
+def test_what_takes_a_connection_and_says_nothing_is_told_in_time_and_let_go() -> None:
+    pytest.importorskip("distributed")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        before = threading.active_count()
+        for _ in range(3):
+            with pytest.raises(ConfigError, match=r"no Dask scheduler at .*: nothing is said there"):
+                connect(ClusterAddress(address), timeout_s=0.3)
+            accepted, _ = silent.accept()
+            with accepted:
+                accepted.settimeout(10.0)
+                while accepted.recv(65_536):
+                    """What a client says; then it has hung up."""
+        assert threading.active_count() <= 1 + before
+
+
+def test_a_package_that_another_thread_is_importing_makes_no_task_of_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", ModuleType("distributed"))
+    assert not inside_a_task()
 
 
 def test_a_device_has_one_map_at_a_time_of_all_processes(

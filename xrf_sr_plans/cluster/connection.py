@@ -166,10 +166,10 @@ def connect(where: ClusterAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Clie
     if flaw := where.flaw:
         raise ConfigError(flaw)
     safe = security(where.keys, encrypted=where.encrypted)
-    from distributed import Client
+    from xrf_sr_plans.cluster.prompt_client import PromptClient
 
     try:
-        return Client(
+        return PromptClient(
             where.address,
             security=safe,
             set_as_default=False,
@@ -182,11 +182,12 @@ def connect(where: ClusterAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Clie
 
 def inside_a_task() -> bool:
     """Return whether this is a task that a worker of a cluster does."""
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
+    # Another thread may be importing it just now; then it has no such function yet.
+    get_worker = getattr(sys.modules.get("distributed"), "get_worker", None)
+    if get_worker is None:
         return False
     try:
-        distributed.get_worker()
+        get_worker()
     except ValueError:
         return False
     return True
