@@ -135,7 +135,8 @@ def in_words(error: BaseException, max_length: int = 300) -> str:
     """
     if type(error).__name__ == "FailedStatus" and error.__cause__ is not None:
         error = error.__cause__
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    name, told = type(error).__name__, " ".join(str(error).split())
+    text = f"{name}: {told}" if told else name
     return text if len(text) <= max_length else f"{text[: max_length - 3]}..."
 
 

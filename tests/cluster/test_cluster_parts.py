@@ -171,6 +171,28 @@ def test_what_takes_a_connection_and_says_nothing_is_told_in_time_and_let_go() -
         assert threading.active_count() <= 1 + before
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "first_words", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(64)]
+)
+def test_a_port_of_something_else_is_told(first_words: bytes) -> None:
+    pytest.importorskip("distributed")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            accepted, _ = other.accept()
+            accepted.sendall(first_words)
+            accepted.recv(1)
+            accepted.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=r"no Dask scheduler at .*: what answers there is"):
+            connect(ClusterAddress(address), timeout_s=5.0)
+        thread.join(10.0)
+
+
 def test_a_package_that_another_thread_is_importing_makes_no_task_of_this_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -176,7 +176,7 @@ def connect(where: ClusterAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Clie
             timeout=timeout_s,
             loop=_runner(os.getpid()).loop,
         )
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise ConfigError(f"no Dask scheduler at {where.address!r}: {in_words(error)}") from error
 
 

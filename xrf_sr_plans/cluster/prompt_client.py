@@ -7,6 +7,8 @@ from typing import Any
 
 from distributed import Client
 
+from xrf_sr_plans.errors import in_words
+
 _SPARE_S = 0.5
 """How much longer than its own timeout Dask may take, which tells more than we could."""
 
@@ -19,10 +21,21 @@ class PromptClient(Client):
     """
 
     def start(self, *, timeout: float, **how: Any) -> None:
-        """Connect, or raise a TimeoutError and have nothing left of the attempt."""
+        """Connect, or raise an OSError or ImportError and have nothing left of the attempt."""
         try:
             super().start(timeout=timeout, callback_timeout=timeout + _SPARE_S, **how)
         except TimeoutError as error:
-            with suppress(Exception):  # It is of no use any more, however it ends.
-                self.close(timeout=1)
+            self._leave()
             raise TimeoutError(f"nothing is said there for {timeout:g} s") from error
+        except (ImportError, OSError):
+            raise
+        except Exception as error:
+            # Dask takes the first bytes for a length, whatever speaks there: memory may not do.
+            self._leave()
+            raise ConnectionError(f"what answers there is something else: {in_words(error)}") from (
+                error
+            )
+
+    def _leave(self) -> None:
+        with suppress(Exception):  # It is of no use any more, however it ends.
+            self.close(timeout=1)

@@ -278,6 +278,7 @@ def _run(running: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
     except ConfigError:
         raise
     except (OSError, RuntimeError, ValueError) as error:
-        # Dask only says that something failed to start; what it was is the cause.
-        why = in_words(error.__cause__ or error)
-        raise ConfigError(f"{what} can't be run: {why}") from error
+        # Dask only says that something failed to start; what it was is the cause, if that has words.
+        cause = error.__cause__
+        told = in_words(cause if cause is not None and str(cause) else error)
+        raise ConfigError(f"{what} can't be run: {told}") from error
