@@ -1,5 +1,6 @@
 """Keys of a cluster: who gets which, that nothing is overwritten, and that no other reads them."""
 
+import datetime as dt
 import stat
 from pathlib import Path
 
@@ -10,7 +11,15 @@ pytest.importorskip("cryptography")
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from xrf_sr_plans.cluster.connection import CA_FILE, CERTIFICATE_FILE, KEY_FILE
+from xrf_sr_plans.cluster import keys
+from xrf_sr_plans.cluster.connection import (
+    CA_FILE,
+    CERTIFICATE_FILE,
+    KEY_FILE,
+    ClusterAddress,
+    connect,
+    security,
+)
 from xrf_sr_plans.cluster.keys import AUTHORITY_FOLDER, days_left, make_keys
 from xrf_sr_plans.errors import ConfigError
 
@@ -80,3 +89,29 @@ def test_a_damaged_authority_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the authority "):
         make_keys(tmp_path, beamlines=["2idd"])
     assert not (tmp_path / "2idd").exists()
+
+
+def test_keys_that_are_over_are_told_to_whoever_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(days=12)
+    with monkeypatch.context() as then:
+        then.setattr(keys, "_now", lambda: long_ago)
+        (host,) = make_keys(tmp_path, hosts=["gpu1"], days=10)
+    with pytest.raises(ConfigError, match=r"the keys in .*gpu1' ended 2\.0 days ago"):
+        connect(ClusterAddress("tls://localhost:1", str(host)), timeout_s=0.5)
+    with pytest.raises(ConfigError, match="ended"):
+        security(host, encrypted=True)
+
+
+def test_damaged_keys_are_not_taken_for_a_scheduler_that_is_gone(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    mine, other = make_keys(tmp_path, beamlines=["2idd", "9id"])
+    where = ClusterAddress("tls://localhost:1", str(mine))
+    (mine / KEY_FILE).write_bytes((other / KEY_FILE).read_bytes())
+    with pytest.raises(ConfigError, match=r"the keys in .*2idd' can't be used: .*mismatch"):
+        connect(where, timeout_s=0.5)
+    (mine / CERTIFICATE_FILE).write_text("no certificate")
+    with pytest.raises(ConfigError, match=r"2idd/cert\.pem: "):
+        connect(where, timeout_s=0.5)

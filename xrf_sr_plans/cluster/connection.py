@@ -117,7 +117,8 @@ def security(keys: str | Path | None, *, encrypted: bool) -> Security:
     Raises
     ------
     ConfigError
-        It is to be encrypted, and neither a folder nor Dask's configuration names keys.
+        It is to be encrypted, and neither a folder nor Dask's configuration names keys; or those in
+        the folder can't be used.
     MissingExtraError
         Dask.distributed is not installed.
     """
@@ -138,12 +139,14 @@ def security(keys: str | Path | None, *, encrypted: bool) -> Security:
     folder = Path(keys).expanduser()
     certificate, key = str(folder / CERTIFICATE_FILE), str(folder / KEY_FILE)
     roles = ("client", "scheduler", "worker")
-    return Security(
+    found = Security(
         require_encryption=True,
         tls_ca_file=str(folder / CA_FILE),
         **{f"tls_{role}_cert": certificate for role in roles},
         **{f"tls_{role}_key": key for role in roles},
     )
+    _check_keys(str(keys), found)
+    return found
 
 
 def connect(where: ClusterAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Client:
@@ -191,6 +194,22 @@ def inside_a_task() -> bool:
     except ValueError:
         return False
     return True
+
+
+def _check_keys(folder: str, known: Security) -> None:
+    """Refuse keys that are over or damaged, which else looks as if there were no scheduler."""
+    from xrf_sr_plans.cluster.keys import days_left
+
+    left = days_left(folder)
+    if left <= 0:
+        raise ConfigError(
+            f"the keys in {folder!r} ended {-left:.1f} days ago; move them away, and make new ones"
+            " with `xrf-sr cluster keys`"
+        )
+    try:
+        known.get_connection_args("client")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the keys in {folder!r} can't be used: {in_words(error)}") from error
 
 
 @cache
