@@ -161,7 +161,9 @@ def test_what_takes_a_connection_and_says_nothing_is_told_in_time_and_let_go() -
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
         before = threading.active_count()
         for _ in range(3):
-            with pytest.raises(ConfigError, match=r"no Dask scheduler at .*: nothing is said there"):
+            with pytest.raises(
+                ConfigError, match=r"no Dask scheduler at .*: nothing is said there"
+            ):
                 connect(ClusterAddress(address), timeout_s=0.3)
             accepted, _ = silent.accept()
             with accepted:

@@ -22,7 +22,7 @@ from xrf_sr_plans.cluster.connection import ClusterAddress
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.errors import AnalysisError, ConfigError
-from xrf_sr_plans.replays.batch import BatchReport, replay_all
+from xrf_sr_plans.replays.batch import BatchReport, Progress, replay_all
 from xrf_sr_plans.replays.on_workers import unit_there
 from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.task import UnitReport, replay_unit
@@ -110,6 +110,23 @@ def test_a_replay_that_was_killed_goes_on_where_it_was(runs: Path, tmp_path: Pat
     rest = replay_all([runs], out, QUICK)
     assert (len(rest.earlier), len(rest.reports)) == (2, 1)
     assert len(replay_all([runs], out, QUICK).earlier) == 3
+
+
+def test_a_journal_that_can_not_be_written_ends_the_replay_in_words(
+    runs: Path, tmp_path: Path
+) -> None:
+    journal = tmp_path / "out" / "replay.jsonl"
+
+    def disturb(progress: Progress) -> None:
+        if progress.report is not None:
+            journal.unlink()
+            journal.mkdir()
+
+    report = replay_all([runs], journal.parent, QUICK, progress=disturb)
+    assert report.ended.startswith(f"AnalysisError: the journal {journal} can't be written")
+    assert "2 are left to do: start it again" in report.ended
+    journal.rmdir()
+    assert not replay_all([runs], journal.parent, QUICK).ended
 
 
 def test_a_damaged_file_costs_no_other_and_is_named(runs: Path, tmp_path: Path) -> None:

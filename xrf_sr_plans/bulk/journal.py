@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from xrf_sr_plans.errors import AnalysisError, in_words
+
 logger = logging.getLogger(__name__)
 
 
@@ -89,17 +91,23 @@ class Journal(Generic[Report]):
 
         Raises
         ------
-        OSError
+        AnalysisError
             The disk is full, or writing is not permitted.
         """
         version = unit.version
         line = {"options": self._options, "version": version, "report": report.to_dict()}
+        try:
+            with self.path.open("ab") as file:
+                # A line that was cut off, when the computer was, must not spoil the next one.
+                if file.tell() and not _ends_a_line(self.path):
+                    file.write(b"\n")
+                file.write((json.dumps(line) + "\n").encode())
+        except OSError as error:
+            raise AnalysisError(
+                f"the journal {self.path} can't be written, so what is done can't be remembered:"
+                f" {in_words(error)}"
+            ) from error
         self._done[unit.key] = version, report
-        with self.path.open("ab") as file:
-            # A line that was cut off, when the computer was, must not spoil the next one.
-            if file.tell() and not _ends_a_line(self.path):
-                file.write(b"\n")
-            file.write((json.dumps(line) + "\n").encode())
 
     def _read(self, from_dict: Callable[[dict[str, Any]], Report]) -> dict[str, tuple[str, Report]]:
         done: dict[str, tuple[str, Report]] = {}

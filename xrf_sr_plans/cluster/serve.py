@@ -278,7 +278,7 @@ def _run(running: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
     except ConfigError:
         raise
     except (OSError, RuntimeError, ValueError) as error:
-        # Dask only says that something failed to start; what it was is the cause, if that has words.
+        # Dask only says that something failed to start; what it was says its cause, if anything.
         cause = error.__cause__
         told = in_words(cause if cause is not None and str(cause) else error)
         raise ConfigError(f"{what} can't be run: {told}") from error

@@ -199,9 +199,9 @@ def evaluate_all(
     ended = ""
     try:
         for report in _executed(waiting, options, out, workers, dask):
-            reports[report.key] = report
             if journal is not None:
                 journal.add(units[report.key], report)
+            reports[report.key] = report
             told(report)
     except AnalysisError as error:
         left = len(units) - len(reports)

@@ -140,11 +140,11 @@ def replay_all(
     ended = ""
     try:
         for report in _executed(list(units.values()), options, out, workers, dask):
+            if journal is not None:
+                journal.add(units[report.key], report)
             reports.append(report)
             if report.failures:
                 failures[report.key] = "; ".join(report.failures)
-            if journal is not None:
-                journal.add(units[report.key], report)
             tell(report)
     except AnalysisError as error:
         left = len(units) - len(reports)
