@@ -19,6 +19,7 @@ from xrf_sr_plans.callbacks.digest import digest
 from xrf_sr_plans.callbacks.replay import replay
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.errors import ConfigError
+from xrf_sr_plans.intake import zmq_bus
 from xrf_sr_plans.intake.addresses import BusAddress
 from xrf_sr_plans.intake.messages import document_in
 from xrf_sr_plans.intake.serializers import to_json, to_msgpack
@@ -172,6 +173,19 @@ class _Evil:
 
 def _as_evil_pickle(doc: Any) -> bytes:
     return to_msgpack(doc) if not doc else pickle.dumps(_Evil())
+
+
+def test_an_address_at_which_no_proxy_listens_is_told_once(monkeypatch) -> None:
+    monkeypatch.setattr(zmq_bus, "_CONNECT_S", 0.2)
+    said: list[str] = []
+    intake = ZmqIntake(BusAddress.parse("0mq://127.0.0.1:1"), said.append)
+    try:
+        for _ in range(8):
+            assert intake.receive(0.1) is None
+    finally:
+        intake.close()
+    assert len(said) == 1
+    assert said[0].startswith("no connection to 0mq://127.0.0.1:1 for 0.2 s: no proxy listens")
 
 
 def test_keys_of_curve_let_us_in_and_wrong_ones_are_refused_in_words(tmp_path) -> None:

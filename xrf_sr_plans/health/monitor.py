@@ -18,6 +18,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from xrf_sr_plans import schema
 from xrf_sr_plans.callbacks.analysis_link import AnalysisLink
 from xrf_sr_plans.devices.protocols import AnalysisSummary
+from xrf_sr_plans.errors import in_words
 from xrf_sr_plans.health.cluster_use import ClusterUse
 from xrf_sr_plans.health.report import HealthReport, ReportFile
 from xrf_sr_plans.plans.timing import RowProgress
@@ -120,8 +121,9 @@ class HealthMonitor:
                 self._stopped[str(doc.get("run_start"))] = time.monotonic()
                 while len(self._stopped) > _REMEMBERED:
                     self._stopped.popitem(last=False)
-        except Exception:  # counting must not end a scan
-            logger.exception("a %s document is not counted", name)
+        except Exception as error:  # counting must not end a scan
+            logger.warning("a %s document is not counted: %s", name, in_words(error))
+            logger.debug("a document is not counted", exc_info=True)
 
     def results(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take a document of a result run."""

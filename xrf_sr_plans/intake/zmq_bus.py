@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _HIGH_WATER = 100_000
 """Number of messages that wait in memory before 0MQ drops any."""
 _MAX_MESSAGE_BYTES = 2**30
+_CONNECT_S = 10.0
+"""So long 0MQ, which tries on without a word, may take to connect before that is told."""
 _CURVE = ("secret_path", "server_public_key")
 """What bluesky's ``ClientCurve`` is made of, with paths."""
 
@@ -55,6 +57,8 @@ class ZmqIntake:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
+        self._told_by: float | None = time.monotonic() + _CONNECT_S
+        """When it is told that there is no connection; None: there is one, or it was told."""
         self._socket.connect(f"tcp://{address.servers}")
 
     def receive(self, timeout_s: float) -> Message | None:
@@ -62,6 +66,12 @@ class ZmqIntake:
         ready = dict(self._poller.poll(timeout_s * 1000))
         if self._monitor in ready:
             self._tell()
+        elif self._told_by is not None and time.monotonic() > self._told_by:
+            self._told_by = None
+            self._told(
+                f"no connection to {self._address} for {_CONNECT_S:g} s: no proxy listens there, or"
+                " its keys are others; it is tried again and again"
+            )
         if self._socket not in ready:
             return None
         prefix, name, body = _parts(self._socket.recv())
@@ -81,11 +91,13 @@ class ZmqIntake:
 
         event = int(recv_monitor_message(self._monitor)["event"])
         if event == _imported_zmq().EVENT_DISCONNECTED:
+            self._told_by = self._told_by or time.monotonic() + _CONNECT_S
             self._told(
                 f"the connection to {self._address} is lost and is made again; "
                 "what is sent meanwhile does not come"
             )
         else:
+            self._told_by = None
             self._told(f"connected to {self._address}")
 
 
