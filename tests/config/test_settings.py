@@ -65,6 +65,8 @@ def test_a_variable_whose_value_is_not_allowed_is_named() -> None:
     assert "XRF_SR_BEAMLINE__SAFE_BOX_UM" in said(
         environment={"XRF_SR_BEAMLINE__SAFE_BOX_UM": "[[0, 1], [2"}
     )
+    command = said(environment={"XRF_SR_WORKER_COMMAND": "ssh gpu1"})
+    assert "is 'ssh gpu1'; a list is needed, in square brackets" in command
 
 
 def test_keywords_override_variables_and_variables_the_file(tmp_path: Path) -> None:

@@ -112,6 +112,18 @@ def test_a_replay_that_was_killed_goes_on_where_it_was(runs: Path, tmp_path: Pat
     assert len(replay_all([runs], out, QUICK).earlier) == 3
 
 
+def test_two_copies_of_a_run_that_differ_are_told(runs: Path, tmp_path: Path) -> None:
+    whole = min(runs.iterdir())
+    (runs / "copy.jsonl").write_bytes(whole.read_bytes())
+    assert not replay_all([runs], tmp_path / "equal", QUICK).failures
+    lines = whole.read_bytes().splitlines(keepends=True)
+    (runs / "copy.jsonl").write_bytes(b"".join(lines[:4]))
+    for _ in range(2):  # also where an earlier replay has done both
+        (told,) = replay_all([runs], tmp_path / "out", QUICK).failures.values()
+        assert f"run {whole.stem} is in {runs}" in told
+        assert "has overwritten the other" in told
+
+
 def test_a_journal_that_can_not_be_written_ends_the_replay_in_words(
     runs: Path, tmp_path: Path
 ) -> None:

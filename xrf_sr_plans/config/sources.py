@@ -210,7 +210,8 @@ def _in_words(error: ValidationError, origins: Mapping[str, str]) -> list[str]:
         elif flaw["type"] == "missing":
             sentences.append(f"{place} is missing{where}")
         else:
-            message = flaw["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            message = _ALLOWED.get(flaw["type"]) or flaw["msg"]
+            message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
             message = message[:1].lower() + message[1:]
             sentences.append(f"{place}{where} is {flaw['input']!r:.80}; {message}")
     return sentences
@@ -230,5 +231,7 @@ def _names_beside(loc: tuple[int | str, ...]) -> list[str]:
     return [] if model is None else list(model.model_fields)
 
 
+_ALLOWED = {"tuple_type": "a list is needed, in square brackets and with commas"}
+"""What is allowed, in words of a settings file, by pydantic's name of the flaw."""
 _PLACES = frozenset(places(Settings))
 """The place of each setting."""

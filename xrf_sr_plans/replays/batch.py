@@ -136,6 +136,10 @@ def replay_all(
         done = len(earlier) + len(reports) + len(selection.unreadable)
         progress(Progress(done, total, len(failures), report))
 
+    made: dict[str, tuple[str, str]] = {}
+    for report in earlier:
+        if flaw := _overwritten(report, made):
+            failures[report.key] = flaw
     tell()
     ended = ""
     try:
@@ -143,8 +147,10 @@ def replay_all(
             if journal is not None:
                 journal.add(units[report.key], report)
             reports.append(report)
-            if report.failures:
-                failures[report.key] = "; ".join(report.failures)
+            if told := "; ".join(
+                one for one in (*report.failures, _overwritten(report, made)) if one
+            ):
+                failures[report.key] = told
             tell(report)
     except AnalysisError as error:
         left = len(units) - len(reports)
@@ -155,6 +161,26 @@ def replay_all(
 def journal_in(folder: Path, options: ReplayOptions) -> Journal[UnitReport]:
     """Return the journal of an output folder, which exists."""
     return Journal(folder / JOURNAL, options.checksum, UnitReport.from_dict)
+
+
+def _overwritten(report: UnitReport, made: dict[str, tuple[str, str]]) -> str:
+    """Return in words whose results a unit's are mixed with, or "".
+
+    Parameters
+    ----------
+    report
+        What became of the unit.
+    made
+        Unit and digest of each run that has results, by its uid; those of the report are added.
+    """
+    for run in report.runs:
+        key, digest = made.setdefault(run.source_uid, (report.key, run.digest))
+        if run.files and digest != run.digest:
+            return (
+                f"run {run.source_uid} is in {key}, too, with another result, and whichever was"
+                " done last has overwritten the other; replay them into folders of their own"
+            )
+    return ""
 
 
 def _executed(
