@@ -263,6 +263,9 @@ def test_a_scheduler_that_is_not_there_is_refused(runs: Path) -> None:
     assert "is needed" in str(done.exception)
     done = CliRunner().invoke(app, ["replay", str(runs), "--dask-keys", "keys"])
     assert "give --dask, too" in str(done.exception)
+    for command in ("replay", "evaluate"):
+        both = [command, str(runs), "--dask", "tcp://localhost:1", "--workers", "4"]
+        assert "either processes of this machine" in str(CliRunner().invoke(app, both).exception)
 
 
 def test_a_worker_that_sees_other_files_says_which(runs: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def evaluate(
         options,
         where=parsed_where(where or ()),
         workers=workers,
-        dask=cluster_address(dask, dask_keys, dask_plain),
+        dask=cluster_address(dask, dask_keys, dask_plain, workers=workers),
         again=again,
         told=_print_line,
     )

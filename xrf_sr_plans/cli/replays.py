@@ -134,7 +134,7 @@ def replay(
             options,
             where=parsed_where(where or ()),
             workers=workers,
-            dask=cluster_address(dask, dask_keys, dask_plain),
+            dask=cluster_address(dask, dask_keys, dask_plain, workers=workers),
             again=again,
             progress=progress,
         )

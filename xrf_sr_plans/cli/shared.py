@@ -50,19 +50,24 @@ SEED_HELP = "Seed of the random noise."
 
 
 def cluster_address(
-    dask: str | None, keys: Path | None = None, plain: bool = False
+    dask: str | None, keys: Path | None = None, plain: bool = False, *, workers: int = 1
 ) -> ClusterAddress | None:
     """Return the cluster that `--dask` and its keys name, or None.
 
     Raises
     ------
     ConfigError
-        Keys are given without a cluster.
+        Keys are given without a cluster, or processes of this machine with one.
     """
     from xrf_sr_plans.cluster.connection import ClusterAddress
     from xrf_sr_plans.errors import ConfigError
 
     if dask is not None:
+        if workers != 1:
+            raise ConfigError(
+                f"--workers is {workers}, and --dask {dask!r}: either processes of this machine or"
+                " the workers of a cluster"
+            )
         return ClusterAddress(dask, None if keys is None else str(keys.expanduser()), plain)
     if keys is not None or plain:
         raise ConfigError("--dask-keys and --dask-plain are of a cluster: give --dask, too")
