@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -247,12 +248,12 @@ def test_a_scheduler_that_is_gone_is_told_and_what_was_done_was_told_before(
     assert len(reports) >= 3
 
 
-def test_a_worker_that_joins_later_and_lacks_something_is_left_out(
+def test_a_worker_that_lacks_something_is_left_out_also_while_the_other_is_started_again(
     processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xrf_sr_plans.bulk.on_dask.LOOK_S", 0.2)
     processes.scheduler()
-    processes.worker()
+    fit = processes.worker()
     reports: list[Said] = []
     work = functools.partial(tell, seconds=0.02)
     needs = functools.partial(other_than, str(tmp_path))
@@ -263,12 +264,23 @@ def test_a_worker_that_joins_later_and_lacks_something_is_left_out(
         with connect(where) as client:
             client.wait_for_workers(2, timeout=60)
 
-    collect(reports, executed(numbers(30), job(work, needs), cluster=where), 1, join)
+    def start_again() -> None:
+        fit.kill()
+        fit.wait(20)
+        (tmp_path / "first").unlink()
+        processes.worker()
+
+    then = {1: join, 20: start_again}
+    for report in executed(numbers(30), job(work, needs), cluster=where):
+        reports.append(report)
+        then.get(len(reports), lambda: None)()
     assert sorted(int(one.key) for one in reports) == list(range(30))
-    assert len({one.worker for one in reports}) == 1
+    assert not any(one.error for one in reports)
+    assert len({one.worker for one in reports}) == 2
 
 
-def test_units_go_to_the_lane_that_can_wait() -> None:
+def test_units_wait_for_the_lane_that_can_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xrf_sr_plans.bulk.on_dask.LOOK_S", 0.2)
     distributed = pytest.importorskip("distributed")
     here: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": ":0"}
     workers = {
@@ -280,7 +292,18 @@ def test_units_go_to_the_lane_that_can_wait() -> None:
     }
     scheduler = {"cls": distributed.Scheduler, "options": here}
     with distributed.SpecCluster(workers=workers, scheduler=scheduler) as lanes:
-        reports = list(executed(numbers(6), job(worker_name), cluster=at(lanes)))
+
+        def change(spec: dict[str, Any]) -> None:
+            lanes.worker_spec = spec
+            lanes.sync(lanes._correct_state)
+
+        reports: list[Said] = []
+        for report in executed(numbers(9), job(worker_name), cluster=at(lanes)):
+            reports.append(report)
+            if len(reports) == 3:
+                change({"live": workers["live"]})
+                threading.Timer(1.0, change, [workers]).start()
+    assert sorted(int(one.key) for one in reports) == list(range(9))
     assert {one.error for one in reports} == {"bulk"}
 
 

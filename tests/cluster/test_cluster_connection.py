@@ -79,13 +79,13 @@ def test_a_live_task_comes_before_others_on_any_cluster(cluster) -> None:
         assert client.submit(sum, [1, 2], **live).result(timeout=30) == 3
 
 
-def test_workers_with_lanes_take_one_task_of_theirs_at_a_time() -> None:
+def test_workers_with_lanes_take_one_task_of_theirs_at_a_time_and_live_ones_no_other() -> None:
     with (
         started(resources=resources_of("live")) as cluster,
         connect(ClusterAddress(cluster.scheduler_address)) as client,
     ):
         assert placement(client, "live")["resources"] == resources_of("live")
-        assert placement(client, "bulk")["resources"] is None
+        assert placement(client, "bulk")["resources"] == resources_of("bulk"), "it waits"
 
 
 def test_versions_that_differ_are_told() -> None:

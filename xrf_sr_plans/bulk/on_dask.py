@@ -74,7 +74,8 @@ def on_dask(
     ConfigError
         No scheduler answers, it has no workers, or they can't do such units.
     AnalysisError
-        The scheduler was lost and not found again, or has had no worker for long.
+        The scheduler was lost and not found again, or has had no worker that can do such units
+        for long.
     """
     window = _Window(job, where)
     try:
@@ -117,7 +118,7 @@ class _Window(Generic[Unit, Report]):
                 waiting.append(suspects.popleft())
                 alone = True
             self._look()
-            room = UNITS_PER_WORKER * sum(self._workers.values())
+            room = UNITS_PER_WORKER * sum(self._workers[worker] for worker in self._fit)
             while waiting and len(self._running) < (min(room, 1) if alone else room):
                 self._submit(waiting.popleft())
             for future in self._done():
@@ -211,17 +212,15 @@ class _Window(Generic[Unit, Report]):
                 if not workers & self._workers.keys():
                     future.cancel()
             return
-        if self._workers:
-            raise AnalysisError(
-                f"the cluster {self._where.address} has no worker left that can go on:"
-                f" {_told(self._unfit)}"
-            )
         timeout_s = NO_WORKER_TIMEOUT_S if self._client.status == "running" else RECONNECT_TIMEOUT_S
         if time.monotonic() - self._seen > timeout_s:
             lost = "has had no worker" if self._client.status == "running" else "is gone"
+            # Those that can't go on may be there while the others are started again.
+            lost += " that can go on" if self._workers else ""
+            why = f" ({_told(self._unfit)})" if self._workers else ""
             raise AnalysisError(
-                f"the cluster {self._where.address} {lost} for {timeout_s:g} s; what it had done"
-                " is kept"
+                f"the cluster {self._where.address} {lost} for {timeout_s:g} s{why}; what it had"
+                " done is kept"
             )
 
     def _ask(self) -> None:
@@ -248,7 +247,8 @@ class _Window(Generic[Unit, Report]):
                 time.sleep(0.2)
                 self._ask()
             if not self._workers:
-                raise ConfigError(f"the cluster {self._where.address} has no workers")
+                lane = "" if self._place["resources"] is None else " for what can wait"
+                raise ConfigError(f"the cluster {self._where.address} has no workers{lane}")
             answers = _in_time(
                 lambda: self._client.run(
                     flaw_on_worker, self._fitness, workers=list(self._workers), on_error="return"

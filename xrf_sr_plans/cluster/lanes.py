@@ -33,6 +33,9 @@ def lanes_of(resources: Mapping[str, float] | None) -> list[Lane]:
 def placement(client: Client, lane: Lane) -> dict[str, Any]:
     """Return the keywords `priority` and `resources` of `Client.submit` for a task of a lane.
 
+    What can wait never goes to workers for live maps, also while there is no other, as where the
+    one that it was with is started again. A live map takes any worker rather than none.
+
     Parameters
     ----------
     client
@@ -41,11 +44,12 @@ def placement(client: Client, lane: Lane) -> dict[str, Any]:
         What the task is for.
     """
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    wanted = _resource(lane)
-    known = any(wanted in (worker.get("resources") or {}) for worker in workers)
+    lanes = [lanes_of(worker.get("resources")) for worker in workers]
+    known = any(lane in one for one in lanes)
+    waits = lane == "bulk" and bool(lanes) and all(lanes)
     return {
         "priority": PRIORITIES[lane],
-        "resources": resources_of(lane) if known else None,
+        "resources": resources_of(lane) if known or waits else None,
     }
 
 
