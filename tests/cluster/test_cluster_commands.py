@@ -173,6 +173,18 @@ def test_status_tells_lanes_workers_and_what_differs(
         assert "numpy 1.0 here and" in str(differing.workers[0])
 
 
+def test_the_clock_of_who_asks_for_the_status_may_be_wrong(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(running.where, PATIENCE_S) as client:
+        right = time.time
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "time", lambda: right() + 3600.0)
+            found = cluster_status(client, running.where.address)
+        assert found.problems == []
+        assert "up 0.0 h" in found.lines()[0]
+
+
 def test_status_tells_what_became_of_the_maps(running: Running) -> None:
     with connect(running.where, PATIENCE_S) as client:
         request = pack({"versions": {"numpy": "1.0"}})

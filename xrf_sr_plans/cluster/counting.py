@@ -106,6 +106,7 @@ class TaskCounter(SchedulerPlugin):
         queue = self._queue()
         return {
             "started": self._started,
+            "now": time.time(),
             "versions": versions_here(),
             "workers_lost": self._workers_lost,
             "maps": dict(maps_of(worker.metrics for worker in self.scheduler.workers.values())),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -79,7 +78,8 @@ class ClusterStatus:
         counts = [f"{lanes.count(lane)} {lane}" for lane in dict.fromkeys(lanes)]
         parts = [f"{len(lanes)} workers" + (f" ({', '.join(counts)})" if counts else "")]
         if self.counted:
-            up_h = (time.time() - self.counted["started"]) / 3600
+            started = self.counted["started"]
+            up_h = (self.counted.get("now", started) - started) / 3600
             parts += [f"up {up_h:.1f} h", f"{self.counted['workers_lost']} workers lost"]
         else:
             parts.append("its scheduler counts nothing, as it has none of this package")
@@ -118,7 +118,10 @@ def cluster_status(
         raise AnalysisError(f"the scheduler at {address!r}: {in_words(error)}") from error
     workers = known["workers"]
     flaws = worker_flaws(client, workers, timeout_s)
-    now = time.time()
+    # By the scheduler's clock, since that of this computer may differ. One that doesn't tell the
+    # time has at least heard of some worker at it.
+    heard_of = (float(one.get("last_seen") or 0.0) for one in workers.values())
+    now = float(counted.get("now") or max(heard_of, default=0.0))
     return ClusterStatus(
         address,
         tuple(_worker(at, one, flaws, now) for at, one in sorted(workers.items(), key=_by_name)),
