@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import socket
+import struct
 import threading
 import time
 import uuid
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 _HEARTBEAT_MS = 10_000
 _CONNECT_S = 5.0
 """Longest wait for the broker to accept a connection."""
+_STUCK_S = 1.0
+"""Longest wait for a socket that neither takes nor gives anything."""
 _AGAIN_S = 2.0
 """Time between two attempts to connect."""
 _MAX_WAITING = 10_000
@@ -93,6 +97,7 @@ class _Connection:
         try:
             # Its own wait has no end where a broker accepts the connection and says nothing.
             client.connect(wait=False, with_connect_command=True, **login)
+            _bound(client, _STUCK_S)
             with self.changed:
                 self.changed.wait_for(lambda: client.is_connected() or self.errors, _CONNECT_S)
             if not client.is_connected():
@@ -106,8 +111,13 @@ class _Connection:
         self._is_up = True
         return ""
 
+    def drop(self) -> None:
+        """End the connection as it is, so that it is made again."""
+        self._drop(self.client)
+
     @staticmethod
     def _drop(client: stomp.Connection11) -> None:
+        _bound(client, _STUCK_S)
         with contextlib.suppress(_imported_stomp().exception.StompException, OSError):
             client.disconnect()
         client.transport.disconnect_socket()
@@ -219,11 +229,16 @@ class StompOutlet:
             for number, message in enumerate(messages, start=1):
                 last = {"receipt": receipt} if number == len(messages) else {}
                 headers = {"correlation-id": run, **last}
+                _bound(connection.client, max(deadline - time.monotonic(), _STUCK_S))
                 connection.client.send(
                     self._destination, message, content_type="application/json", headers=headers
                 )
         except (stomp.exception.StompException, OSError) as error:
-            raise BusError(f"{connection.address}: {in_words(error)}") from error
+            # A part of a message may be out, behind which nothing else would be understood.
+            connection.drop()
+            stuck = isinstance(error, BlockingIOError)
+            why = f"it takes no more within {timeout_s:g} s" if stuck else in_words(error)
+            raise BusError(f"{connection.address}: {why}") from error
         with connection.changed:
             connection.changed.wait_for(
                 lambda: (
@@ -250,6 +265,20 @@ def _imported_stomp() -> Any:
     except ImportError as error:
         raise MissingExtraError("STOMP", "stomp") from error
     return stomp
+
+
+def _bound(client: stomp.Connection11, timeout_s: float) -> None:
+    """Let a socket wait for the broker no longer than that, which its client never bounds.
+
+    It has no timeout while it reads and writes, nor while it ends TLS. A broker that hangs would
+    keep the client, and whoever closes it, for ever.
+    """
+    connected = client.transport.socket
+    timeval = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
+    if connected is not None:
+        with contextlib.suppress(OSError):
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
 
 def _listener(connection: _Connection, client: stomp.Connection11) -> Any:
