@@ -96,6 +96,36 @@ def results(broker: str) -> dict[str, list[tuple[str, Any]]]:
     return {run[0][1]["original_run_uid"]: run for run in found}
 
 
+def test_what_is_held_comes_later_in_its_order(broker) -> None:
+    address = BusAddress.parse(
+        f"kafka://{broker}/held", {"auto.offset.reset": "earliest", "log_level": 0}
+    )
+    outlet, intake = (
+        KafkaOutlet(address, lambda words: None),
+        KafkaIntake(address, lambda words: None),
+    )
+    numbers = [f"{number}".encode() for number in range(40)]
+    came: list[bytes] = []
+
+    def receive(upto: int) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while len(came) < upto:
+            assert time.monotonic() < deadline
+            if message := intake.receive(0.1):
+                came.append(message.body)
+
+    outlet.send("run", numbers[:20], WAIT_S)
+    assert intake.hold(0.1), "also before there is a connection"
+    receive(10)
+    assert all(intake.hold(0.1) for _ in range(5))
+    outlet.send("run", numbers[20:], WAIT_S)
+    receive(25)
+    assert intake.hold(0.1)
+    receive(40)
+    assert came == numbers
+    intake.close()
+
+
 def test_a_result_above_the_limit_of_the_bus_is_told_and_a_run_says_so(broker) -> None:
     told: list[str] = []
     address = BusAddress.parse(f"kafka://{broker}/large", {"message.max.bytes": 50_000})

@@ -29,6 +29,16 @@ class Intake(Protocol):
         """
         ...
 
+    def hold(self, timeout_s: float) -> bool:
+        """Wait for that time and take nothing, where the bus keeps what comes meanwhile.
+
+        Returns
+        -------
+        bool
+            Whether it does; else nothing was waited for.
+        """
+        ...
+
     def settle(self, places: Sequence[Place]) -> None:
         """Let the bus forget messages up to these places, as nothing before them is needed."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -54,6 +55,8 @@ class KafkaIntake:
             "enable.partition.eof": False,
         }
         self._consumer = _made(kafka.Consumer, options, address)
+        self._is_held = False
+        self._early: deque[Any] = deque()
         self._consumer.subscribe(list(address.topics), on_assign=self._assigned)
 
     def receive(self, timeout_s: float) -> Message | None:
@@ -64,10 +67,10 @@ class KafkaIntake:
         BusError
             The client has given up.
         """
-        try:
-            message = self._consumer.poll(timeout_s)
-        except _imported_kafka().KafkaException as error:
-            raise BusError(f"{self._address} can't be read any more: {in_words(error)}") from error
+        if self._is_held:
+            self._is_held = False
+            self._consumer.resume(self._consumer.assignment())
+        message = self._early.popleft() if self._early else self._polled(timeout_s)
         if message is None:
             return None
         if message.error() is not None:
@@ -75,6 +78,25 @@ class KafkaIntake:
             return None
         place = Place(message.topic(), message.partition(), message.offset())
         return Message(message.value() or b"", message.topic(), place=place)
+
+    def hold(self, timeout_s: float) -> bool:
+        """Wait for that time and take nothing; the brokers keep it.
+
+        The client is asked all the same, as a member of the group that asks for nothing counts as
+        gone after a while.
+
+        Raises
+        ------
+        BusError
+            The client has given up.
+        """
+        # Each time, as partitions may have come from another member of the group.
+        self._is_held = True
+        self._consumer.pause(self._consumer.assignment())
+        message = self._polled(timeout_s)
+        if message is not None:
+            self._early.append(message)
+        return True
 
     def settle(self, places: Sequence[Place]) -> None:
         """Commit the places, so that whoever takes over goes on behind them."""
@@ -91,6 +113,12 @@ class KafkaIntake:
     def close(self) -> None:
         """End the connection."""
         self._consumer.close()
+
+    def _polled(self, timeout_s: float) -> Any:
+        try:
+            return self._consumer.poll(timeout_s)
+        except _imported_kafka().KafkaException as error:
+            raise BusError(f"{self._address} can't be read any more: {in_words(error)}") from error
 
     def _assigned(self, _consumer: Any, partitions: Sequence[Any]) -> None:
         topics = sorted({partition.topic for partition in partitions})

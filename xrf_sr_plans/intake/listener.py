@@ -21,6 +21,12 @@ _WAIT_S = 0.1
 _SETTLE_S = 2.0
 _IDLE_S = 0.05
 """Longest wait to learn whether all results are out, in seconds."""
+_SETTLED_WITHIN_S = 60.0
+"""Time after which all results are waited for, where they never were all out together."""
+_MOST_AWAITED = 16
+"""Number of results that are waited for before more is read."""
+MOST_BYTES = 2**28
+"""Size of the messages of runs without a result, from which on no more are read meanwhile."""
 _MAX_SENDERS = 1000
 _LONGEST_LINE = 2000
 
@@ -33,6 +39,9 @@ HOW_TO_SERIALIZE = (
 class Listener:
     """Take documents from a bus, and submit those of runs that ask for analysis.
 
+    A bus that keeps messages is read no faster than results come, as after a weekend without a
+    listener: what the analysis can't hold would be lost.
+
     Parameters
     ----------
     intake
@@ -43,6 +52,9 @@ class Listener:
         Called with a sentence on whatever happens: runs, results, what is missing or refused.
     patience_s, silent_s
         How long to wait for a missing document, and for a run's next one (`OrderedRuns`).
+    most_bytes
+        Size of the messages of runs without a result, from which on a bus that keeps messages is
+        not read until there is one.
     followers
         Each is called as ``follower(name, doc)`` with what is submitted.
 
@@ -60,6 +72,7 @@ class Listener:
         *,
         patience_s: float = PATIENCE_S,
         silent_s: float = SILENT_S,
+        most_bytes: float = MOST_BYTES,
         followers: tuple[DocumentSink, ...] = (),
     ) -> None:
         self._intake = intake
@@ -73,6 +86,11 @@ class Listener:
         # Number and place of each message that is not settled.
         self._unsettled: deque[tuple[int, Place]] = deque()
         self._next_settle_s = 0.0
+        self._settled_s = time.monotonic()
+        self._most_bytes = most_bytes
+        self._size = 0
+        # Size of the messages of each run that was submitted and has no result.
+        self._sizes: dict[str, int] = {}
 
     def run(self, stop: Event) -> None:
         """Listen until `stop` is set, then say which runs are left."""
@@ -83,7 +101,8 @@ class Listener:
 
     def step(self, timeout_s: float) -> None:
         """Take the next message, if one comes within the time, and do what is due."""
-        message = self._intake.receive(timeout_s)
+        held = self._is_behind and self._intake.hold(timeout_s)
+        message = None if held else self._intake.receive(timeout_s)
         now_s = time.monotonic()
         if message is not None:
             self._take(message, now_s)
@@ -91,17 +110,52 @@ class Listener:
         self.tell_results()
         if now_s >= self._next_settle_s:
             self._next_settle_s = now_s + _SETTLE_S
-            self._settle()
+            self.settle()
 
     def tell_results(self) -> None:
         """Tell of the results that have come in."""
         for uid, future in list(self._awaited.items()):
             if future.done():
                 del self._awaited[uid]
+                self._sizes.pop(uid, None)
                 self._told(_in_words(future.result(0.0)))
+
+    def settle(self, timeout_s: float = _IDLE_S) -> None:
+        """Let the bus forget what is not needed again, once all results are out.
+
+        That is all before the first message of the oldest run that is open.
+
+        Parameters
+        ----------
+        timeout_s
+            Longest wait to learn whether they are out.
+        """
+        if self._unsettled and (self._awaited or not self._link.flush(timeout_s)):
+            return
+        self._settled_s = time.monotonic()
+        open_runs = set(self.runs.open_runs)
+        self._sizes = {run: size for run, size in self._sizes.items() if run in open_runs}
+        oldest = self.runs.oldest_open
+        places: dict[tuple[str, int], Place] = {}
+        while self._unsettled and (oldest is None or self._unsettled[0][0] < oldest):
+            _, place = self._unsettled.popleft()
+            known = places.get((place.topic, place.partition), place)
+            places[place.topic, place.partition] = max(place, known)
+        if places:
+            self._intake.settle(list(places.values()))
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether results have to come before more is read."""
+        return bool(self._awaited) and (
+            len(self._awaited) >= _MOST_AWAITED
+            or sum(self._sizes.values()) > self._most_bytes
+            or time.monotonic() - self._settled_s > _SETTLED_WITHIN_S
+        )
 
     def _take(self, message: Message, now_s: float) -> None:
         self._number += 1
+        self._size = len(message.body)
         if message.place is not None:
             self._unsettled.append((self._number, message.place))
         try:
@@ -118,6 +172,7 @@ class Listener:
 
     def _submit(self, run: str, name: str, doc: Mapping[str, Any]) -> None:
         self._link.submit(run, name, doc)
+        self._sizes[run] = self._sizes.get(run, 0) + self._size
         for follower in self._followers:
             follower(name, dict(doc))
         if name == "start":
@@ -136,19 +191,6 @@ class Listener:
         while len(self._told_at) > _MAX_SENDERS:
             self._told_at.popitem(last=False)
         self._told(f"{sender}: {words}")
-
-    def _settle(self) -> None:
-        """Let the bus forget what is not needed again: all before the oldest run without result."""
-        if not self._unsettled or self._awaited or not self._link.flush(_IDLE_S):
-            return
-        oldest = self.runs.oldest_open
-        places: dict[tuple[str, int], Place] = {}
-        while self._unsettled and (oldest is None or self._unsettled[0][0] < oldest):
-            _, place = self._unsettled.popleft()
-            known = places.get((place.topic, place.partition), place)
-            places[place.topic, place.partition] = max(place, known)
-        if places:
-            self._intake.settle(list(places.values()))
 
 
 def _in_words(summary: AnalysisSummary) -> str:

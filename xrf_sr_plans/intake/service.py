@@ -22,6 +22,7 @@ from xrf_sr_plans.store.run_store import OFF, RunStore, open_store
 FINISH_S = 60.0
 """Longest wait at the end for results that are under way, in seconds."""
 _STORE_S = 10.0
+_SETTLE_S = 2.0
 _PATIENCE = Range(0.0, 600.0)
 _SILENT = Range(1.0, 7 * 86_400.0)
 _FINISH = Range(0.0, 3600.0)
@@ -112,6 +113,8 @@ def listen(wanted: Listening, told: Told, stop: Event) -> int:
             told,
             patience_s=wanted.patience_s,
             silent_s=wanted.silent_s,
+            # The other half is for what comes of one message, such as the run that is being read.
+            most_bytes=wanted.settings.of_analysis.memory_limit_mb * 2**20 / 2,
             followers=(health,),
         )
         told(_what_it_does(wanted))
@@ -121,6 +124,8 @@ def listen(wanted: Listening, told: Told, stop: Event) -> int:
             if not link.flush(wanted.finish_s):
                 told(f"results under way were not finished in {wanted.finish_s:g} s")
             listener.tell_results()
+            # Else the next one would make the latest results once more.
+            listener.settle(_SETTLE_S)
         failures = link.sink_thread.failures
         return failures + (publisher.failures if publisher else 0)
 

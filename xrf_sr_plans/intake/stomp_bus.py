@@ -170,6 +170,10 @@ class StompIntake:
             return None
         return Message(body, self._destination)
 
+    def hold(self, timeout_s: float) -> bool:
+        """Return False, as a topic of STOMP keeps no messages."""
+        return False
+
     def settle(self, places: Sequence[Place]) -> None:
         """Do nothing, as a topic of STOMP keeps no messages."""
 

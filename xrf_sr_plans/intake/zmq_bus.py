@@ -77,6 +77,10 @@ class ZmqIntake:
         prefix, name, body = _parts(self._socket.recv())
         return Message(body, prefix or str(self._address), name)
 
+    def hold(self, timeout_s: float) -> bool:
+        """Return False, as 0MQ keeps no messages."""
+        return False
+
     def settle(self, places: Sequence[Place]) -> None:
         """Do nothing, as 0MQ keeps no messages."""
 
