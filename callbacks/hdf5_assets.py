@@ -6,7 +6,7 @@ The references are documents of the kinds ``stream_resource`` and ``stream_datum
 from __future__ import annotations
 
 import io
-import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ def _write(path: Path, rows: list[dict[str, Any]], keys: list[str]) -> None:
             file.create_dataset(key, data=np.stack([row[key] for row in rows]))
         file["element"] = [row["element"] for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
+    # Not the number of this process, which one on another host may have as well.
+    part = path.with_suffix(f".{uuid.uuid4().hex[:12]}.part")
     try:
         part.write_bytes(memory.getbuffer())
         part.replace(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import uuid
 from pathlib import Path
 
 from xrf_sr_plans.sr.model_versions import registry_of
@@ -70,7 +70,7 @@ class PinnedModel:
         self._pinned = dict(list(self._pinned.items())[-MAX_SURVEYS:])
         if self._file is None:
             return
-        part = self._file.with_name(f".{_FILE}.{os.getpid()}.part")
+        part = self._file.with_name(f".{_FILE}.{uuid.uuid4().hex[:12]}.part")
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             part.write_text(json.dumps(self._pinned))

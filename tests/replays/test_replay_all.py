@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.task import UnitReport, replay_unit
 from xrf_sr_plans.replays.units import Unit, selected
 from xrf_sr_plans.session import start_session
-from xrf_sr_plans.store.jsonl import JsonlWriter
+from xrf_sr_plans.store.jsonl import JsonlWriter, read_jsonl
 from xrf_sr_plans.store.sources import parsed_where
 
 QUICK = ReplayOptions(pictures=False)
@@ -44,6 +45,35 @@ def test_each_run_of_a_folder_gives_what_it_gives_alone(runs: Path, tmp_path: Pa
         assert (out / f"{uid}.h5").stat().st_size > 1000
         assert (out / f"{uid}.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((out / "documents").iterdir())) == 3
+
+
+def test_a_map_that_two_workers_replay_at_once_harms_neither(runs: Path, tmp_path: Path) -> None:
+    # As where two places hold it, or where a cluster does a unit again that isn't lost after all.
+    out, elsewhere, name = tmp_path / "out", tmp_path / "elsewhere", "map-0001.jsonl"
+    elsewhere.mkdir()
+    out.mkdir()
+    (elsewhere / name).write_bytes((runs / name).read_bytes())
+    units = selected([runs / name, elsewhere / name], ReplayOptions()).units
+    expected = replay(runs / name)
+    together = threading.Barrier(2)
+    reports: list[UnitReport] = []
+
+    def work(unit: Unit) -> None:
+        for _ in range(2):
+            together.wait(60)
+            reports.append(replay_unit(unit, ReplayOptions(), str(out)))
+
+    threads = [threading.Thread(target=work, args=(unit,)) for unit in units]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [one.failures for one in reports] == [()] * 4
+    assert {run.digest for one in reports for run in one.runs} == {expected.digest}
+    (document,) = (out / "documents").iterdir()
+    names = {"documents", "map-0001.h5", "map-0001.png"}
+    assert {path.name for path in out.iterdir()} == names, "nothing is left of what was written"
+    assert len(list(read_jsonl(document))) == len(expected.documents)
 
 
 def test_a_whole_survey_is_replayed_to_the_byte(tmp_path: Path) -> None:

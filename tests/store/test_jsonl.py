@@ -10,6 +10,7 @@ import pytest
 
 from support.stored_runs import Document
 from xrf_sr_plans.errors import FileBusyError, FileFormatError
+from xrf_sr_plans.store import run_file
 from xrf_sr_plans.store.jsonl import MAX_OPEN_FILES, JsonlWriter, read_jsonl
 
 
@@ -123,11 +124,40 @@ def test_the_same_run_again_replaces_the_file_only_once_it_is_complete(tmp_path:
 def test_two_writers_of_one_run_are_refused(tmp_path: Any) -> None:
     first, second = JsonlWriter(tmp_path), JsonlWriter(tmp_path)
     first("start", {"uid": "a", "time": 0})
+    with pytest.raises(FileBusyError, match="being written"):
+        second("start", {"uid": "a", "time": 0})
     first.release("a")
     second("start", {"uid": "a", "time": 0})
     with pytest.raises(FileBusyError, match="being written"):
         JsonlWriter(tmp_path)("start", {"uid": "a", "time": 0})
     second.close()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_another_writer_finishes_as_one_begins_stays_whole(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    whole = [("start", {"uid": "a", "time": 0}), ("stop", {"uid": "b", "run_start": "a"})]
+    lock = run_file._lock
+
+    def write_all() -> None:
+        writer = JsonlWriter(tmp_path)
+        for name, doc in whole:
+            writer(name, doc)
+
+    def late(descriptor: int, path: Any) -> bool:
+        monkeypatch.setattr(run_file, "_lock", lock)
+        write_all()
+        return lock(descriptor, path)
+
+    if there:
+        write_all()
+    monkeypatch.setattr(run_file, "_lock", late)
+    second = JsonlWriter(tmp_path)
+    for name, doc in whole:
+        second(name, doc)
+        assert len(list(read_jsonl(tmp_path / "a.jsonl"))) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
 def test_a_full_disk_leaves_no_torn_line_and_closing_does_not_raise(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 from xrf_sr_plans.callbacks.list_documents import as_lists
 from xrf_sr_plans.callbacks.replay import Analyses
 from xrf_sr_plans.callbacks.result_run import AnalysedMap
+from xrf_sr_plans.errors import FileBusyError
 from xrf_sr_plans.maps.run_index import RunIndex
 from xrf_sr_plans.replays.options import ReplayOptions
 from xrf_sr_plans.replays.units import Unit
@@ -19,6 +22,8 @@ from xrf_sr_plans.store.ledger import file_name
 
 DOCUMENTS = "documents"
 """Folder, in the output folder, of the documents of result runs."""
+_BUSY_S = 60.0
+"""Longest wait for somebody else who writes the same file."""
 
 
 def written(made: Analyses, out: Path, options: ReplayOptions, unit: Unit) -> dict[str, list[str]]:
@@ -49,9 +54,10 @@ def written(made: Analyses, out: Path, options: ReplayOptions, unit: Unit) -> di
     writer = JsonlWriter(out / DOCUMENTS)
     try:
         for run in _runs(made.documents):
-            for name, doc in run:
-                writer(name, as_lists(doc))
             start = run[0][1]
+            _begin(writer, as_lists(start))
+            for name, doc in run[1:]:
+                writer(name, as_lists(doc))
             path = writer.path(start["uid"])
             files.setdefault(str(start["original_run_uid"]), []).append(str(path.relative_to(out)))
             if options.maps and kind_of_run(start) == "composite":
@@ -64,6 +70,24 @@ def written(made: Analyses, out: Path, options: ReplayOptions, unit: Unit) -> di
                 _write_map(analysed, out / _name(analysed, unit), options)
             )
     return files
+
+
+def _begin(writer: JsonlWriter, start: dict[str, Any]) -> None:
+    """Begin the file of a run, once whoever writes the same run has finished it.
+
+    Somebody does where two places hold the same map, and where a cluster does a unit once more
+    while a worker that it has lost is still at it.
+    """
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            writer("start", start)
+        except FileBusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _runs(documents: Documents) -> list[Documents]:

@@ -20,6 +20,7 @@ from xrf_sr_plans.review.annotations import (
     scale_bar_um,
 )
 from xrf_sr_plans.review.view import COLOR_MAPS, NOT_MEASURED, Layer, SurveyView
+from xrf_sr_plans.store.exports.whole_file import whole_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +64,9 @@ def draw_survey(view: SurveyView, path: Path | str) -> Path:
     draw_into(figure, view)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    # As a whole or not at all, whoever else draws it or is killed meanwhile.
+    with whole_bytes(path) as memory:
+        figure.savefig(memory, dpi=110, format=path.suffix.removeprefix(".") or "png")
     return path
 
 

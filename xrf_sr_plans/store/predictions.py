@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ class Predictions:
         assert self.folder is not None
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{file_name(uid)}.{_sha(enhanced.model['sha256'])}.npz"
-        part = path.with_suffix(f".{os.getpid()}.part")
+        part = path.with_suffix(f".{uuid.uuid4().hex[:12]}.part")
         facts = {
             "grid": enhanced.grid.to_dict(),
             "elements": enhanced.elements,

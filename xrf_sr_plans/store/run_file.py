@@ -46,14 +46,13 @@ class RunFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        exists = path.exists() and path.stat().st_size > 0
-        self._written_to = path.with_name(path.name + ".part") if exists else path
+        self.path = self._written_to = path
         self._length = 0
         self._descriptor: int | None = None
         # A descriptor that is closed in the midst of a write may be another file's by then.
         self._busy = threading.Lock()
-        self._open(os.O_CREAT)
+        while not self._begun():
+            self.close()
         os.ftruncate(self._opened(), 0)
 
     @property
@@ -118,6 +117,17 @@ class RunFile:
         finally:
             self._busy.release()
 
+    def _begun(self) -> bool:
+        """Open the file; return whether nobody else has finished it before it was locked."""
+        exists = self.path.exists() and self.path.stat().st_size > 0
+        if exists:
+            _refuse_busy(self.path)
+        self._written_to = self.path.with_name(self.path.name + ".part") if exists else self.path
+        self._open(os.O_CREAT)
+        descriptor = self._opened()
+        is_new = self._written_to != self.path or os.fstat(descriptor).st_size == 0
+        return is_new and _is_same(descriptor, self._written_to)
+
     def _opened(self) -> int:
         if self._descriptor is None:
             self._open(0)
@@ -168,6 +178,25 @@ def _lock(descriptor: int, path: Path) -> bool:
             return False
         raise
     return True
+
+
+def _refuse_busy(path: Path) -> None:
+    """Refuse a file that its first writer has not finished.
+
+    Raises
+    ------
+    FileBusyError
+        Somebody has locked it.
+    """
+    try:
+        # For writing too, without which NFS gives no lock.
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:  # it may be readable only, or gone meanwhile
+        return
+    try:
+        _lock(descriptor, path)
+    finally:
+        os.close(descriptor)
 
 
 def _is_same(descriptor: int, path: Path) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
+import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -207,7 +207,7 @@ class Surveys:
         return home
 
     def _write(self, path: Path, write: Any) -> None:
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
         try:
             write(part)
             part.replace(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +44,8 @@ def whole_bytes(path: Path | str) -> Iterator[io.BytesIO]:
     path = Path(path)
     memory = io.BytesIO()
     yield memory
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not the number of this process, which one on another host may have as well.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         partial.write_bytes(memory.getbuffer())
         partial.replace(path)

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def write_map(folder: Path, maps: ElementalMaps) -> str:
     if path.exists() and path.stat().st_size == len(content):
         return name
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{name}.{os.getpid()}.part")
+    # Not the number of this process, which one on another host may have as well.
+    part = path.with_name(f".{name}.{uuid.uuid4().hex[:12]}.part")
     try:
         with part.open("wb") as file:
             file.write(content)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
+import uuid
 from pathlib import Path
 
 from xrf_sr_plans.maps.elemental import ElementalMaps
@@ -52,7 +52,8 @@ class SurveyMaps:
         if path.exists():
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{stem}.{os.getpid()}.part")
+        # Not the number of this process, which one on another host may have as well.
+        part = path.with_name(f".{stem}.{uuid.uuid4().hex[:12]}.part")
         try:
             part.write_bytes(content)
             part.replace(path)
