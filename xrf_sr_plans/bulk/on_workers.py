@@ -11,7 +11,7 @@ from pathlib import Path
 
 from xrf_sr_plans.bulk.fitness import files_flaw, sample_of
 from xrf_sr_plans.errors import ConfigError, XrfSrError, in_words
-from xrf_sr_plans.store.sources import Place, StoredRun, opened
+from xrf_sr_plans.store.sources import Place, StoredRun
 
 _FILES = ("lines", "maps")
 
@@ -46,12 +46,14 @@ def needs_of(runs: Iterable[StoredRun], model: str | None) -> tuple[Callable[[],
     model
         As `model_there` returns it.
     """
-    places = dict.fromkeys(run.place for run in runs)
+    places: dict[Place, str] = {}
+    for run in runs:
+        places.setdefault(run.place, run.key)
     files = [place.where for place in places if place.kind in _FILES]
-    catalogs = [place for place in places if place.kind not in _FILES]
+    catalogs = {place: key for place, key in places.items() if place.kind not in _FILES}
     return (
         partial(files_flaw, sample_of(files)),
-        *(partial(_catalog_flaw, place) for place in catalogs),
+        *(partial(_catalog_flaw, place, key) for place, key in catalogs.items()),
         partial(model_flaw, model, model_checksum(model)),
     )
 
@@ -109,9 +111,10 @@ def refuse_clients(runs: Iterable[StoredRun]) -> None:
             )
 
 
-def _catalog_flaw(place: Place) -> str:
+def _catalog_flaw(place: Place, key: str) -> str:
+    """Return the sentence that tells that a catalog is not here or another one, or ""."""
     try:
-        opened(place)
-    except XrfSrError as error:
+        StoredRun(place, key).opened()
+    except Exception as error:  # noqa: BLE001 - a server may answer anything
         return f"it can't open the catalog {in_words(error)}"
     return ""

@@ -6,7 +6,6 @@ for itself.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
@@ -19,8 +18,11 @@ from urllib.parse import urlsplit, urlunsplit
 from xrf_sr_plans.errors import ConfigError, FileFormatError, MissingExtraError, in_words
 from xrf_sr_plans.schema import Document
 from xrf_sr_plans.store.documents import arrays_of, documents
-from xrf_sr_plans.store.embedded import RUNS_FILE, embedded_catalog
+from xrf_sr_plans.store.embedded import RUNS_FILE
 from xrf_sr_plans.store.jsonl import read_jsonl
+from xrf_sr_plans.store.open_catalogs import BROKER as BROKER
+from xrf_sr_plans.store.open_catalogs import TILED as TILED
+from xrf_sr_plans.store.open_catalogs import opened as opened
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,6 @@ MAPS = (
     *(".tif", ".tiff", ".edf", ".csv"),
 )
 """Endings of files with maps. A file that is named itself may have any."""
-TILED, BROKER = "tiled:", "databroker:"
 SERVERS = ("http://", "https://")
 
 Kind = Literal["lines", "maps", "folder", "tiled", "databroker", "object"]
@@ -51,10 +52,15 @@ class Place:
 
     @property
     def label(self) -> str:
-        """Name for people and journals, without what an address has after a question mark."""
+        """Name for people and journals, without the password or key that an address may have."""
         if self.kind != "tiled":
             return f"{BROKER}{self.where}" if self.kind == "databroker" else self.where
-        return urlunsplit((*urlsplit(self.where)[:3], "", ""))
+        parts = urlsplit(self.where)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+    def __repr__(self) -> str:
+        # What an address may have besides is secret, and logs of clusters have such texts.
+        return f"Place(kind={self.kind!r}, where={self.label!r})"
 
     @property
     def state(self) -> str:
@@ -280,57 +286,6 @@ def _searched(catalog: Any, where: Mapping[str, Any]) -> Any:
         if isinstance(value, str) and key != "survey_uid":
             catalog = catalog.search(Eq(f"start.{key.removeprefix('start.')}", value))
     return catalog
-
-
-def opened(place: Place) -> Any:
-    """Return the client of a catalog, which this process keeps open.
-
-    Raises
-    ------
-    FileFormatError
-        There is no such catalog, or it doesn't answer.
-    MissingExtraError
-        What opens it is not installed.
-    """
-    if place.kind == "object":
-        return place.client
-    try:
-        return _opened(place)
-    except (FileFormatError, MissingExtraError, ConfigError):
-        raise
-    except Exception as error:  # a server may answer anything
-        raise FileFormatError(f"{place.label}: can't be opened: {in_words(error)}") from error
-
-
-@functools.lru_cache(maxsize=8)
-def _opened(place: Place) -> Any:
-    if place.kind == "folder":
-        return _STACK.enter_context(embedded_catalog(place.where))
-    if place.kind == "databroker":
-        return _broker_catalog(place.where)
-    try:
-        from tiled.client import from_profile, from_uri
-    except ImportError as error:
-        raise MissingExtraError("reading from Tiled", "tiled") from error
-    if place.where.startswith(TILED):
-        return from_profile(place.where.removeprefix(TILED))
-    return from_uri(place.where)
-
-
-_STACK = contextlib.ExitStack()
-"""Keeps embedded catalogs open until the process ends."""
-
-
-def _broker_catalog(name: str) -> Any:
-    try:
-        import databroker
-    except ImportError as error:
-        raise MissingExtraError("reading from databroker", "databroker") from error
-    try:
-        return databroker.catalog[name]
-    except KeyError as error:
-        known = ", ".join(sorted(str(one) for one in databroker.catalog)[:20]) or "none"
-        raise ConfigError(f"databroker knows no catalog {name!r}; it knows {known}") from error
 
 
 def parsed_where(pairs: Iterable[str]) -> dict[str, Any]:
