@@ -23,6 +23,7 @@ from xrf_sr_plans.cluster.connection import ClusterAddress
 from xrf_sr_plans.config import AnalysisSettings
 from xrf_sr_plans.devices.sim import make_beamline
 from xrf_sr_plans.errors import AnalysisError, ConfigError
+from xrf_sr_plans.replays import batch
 from xrf_sr_plans.replays.batch import BatchReport, Progress, replay_all
 from xrf_sr_plans.replays.on_workers import unit_there
 from xrf_sr_plans.replays.options import ReplayOptions
@@ -124,6 +125,24 @@ def test_what_is_done_is_not_done_again_unless_something_changed(
     assert len(other.reports) == 3
     assert set(other.digests.values()).isdisjoint(first.digests.values())
     assert len(replay_all([runs], out, QUICK, again=True).reports) == 3
+
+
+def test_a_file_that_is_written_while_it_is_replayed_is_replayed_again(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changing = runs / "map-0001.jsonl"
+
+    def replay_meanwhile(unit: Unit, options: ReplayOptions, out: str | None) -> UnitReport:
+        report = replay_unit(unit, options, out)
+        if unit.runs[0].place.where == str(changing):
+            changing.write_text(changing.read_text() + "\n")
+        return report
+
+    monkeypatch.setattr(batch, "replay_unit", replay_meanwhile)
+    assert not replay_all([runs], tmp_path / "out", QUICK).failures
+    monkeypatch.undo()
+    (again,) = replay_all([runs], tmp_path / "out", QUICK).reports
+    assert again.key == str(changing)
 
 
 def test_a_replay_that_was_killed_goes_on_where_it_was(runs: Path, tmp_path: Path) -> None:

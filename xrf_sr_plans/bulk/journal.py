@@ -86,15 +86,22 @@ class Journal(Generic[Report]):
         there = all((self.path.parent / name).exists() for name in report.files)
         return report if there else None
 
-    def add(self, unit: VersionedUnit, report: Report) -> None:
+    def add(self, version: str, report: Report) -> None:
         """Write down what became of a unit.
+
+        Parameters
+        ----------
+        version
+            What the unit's version was before it was read. A file that is written meanwhile has
+            another one by now.
+        report
+            What became of it.
 
         Raises
         ------
         AnalysisError
             The disk is full, or writing is not permitted.
         """
-        version = unit.version
         line = {"options": self._options, "version": version, "report": report.to_dict()}
         try:
             with self.path.open("ab") as file:
@@ -107,7 +114,7 @@ class Journal(Generic[Report]):
                 f"the journal {self.path} can't be written, so what is done can't be remembered:"
                 f" {in_words(error)}"
             ) from error
-        self._done[unit.key] = version, report
+        self._done[report.key] = version, report
 
     def _read(self, from_dict: Callable[[dict[str, Any]], Report]) -> dict[str, tuple[str, Report]]:
         done: dict[str, tuple[str, Report]] = {}

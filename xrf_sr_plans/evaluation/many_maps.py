@@ -196,11 +196,12 @@ def evaluate_all(
         earlier = {key: journal.done(unit) for key, unit in units.items()}
         reports = {key: report for key, report in earlier.items() if report is not None}
     waiting = [unit for key, unit in units.items() if key not in reports]
+    versions = {unit.key: unit.version for unit in waiting} if journal is not None else {}
     ended = ""
     try:
         for report in _executed(waiting, options, out, workers, dask):
             if journal is not None:
-                journal.add(units[report.key], report)
+                journal.add(versions[report.key], report)
             reports[report.key] = report
             told(report)
     except AnalysisError as error:

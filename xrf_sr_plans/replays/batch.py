@@ -128,6 +128,7 @@ def replay_all(
             units[unit.key] = unit
         else:
             earlier.append(known)
+    versions = {key: unit.version for key, unit in units.items()} if journal is not None else {}
     reports: list[UnitReport] = []
     failures = dict(selection.unreadable)
     total = len(selection.units) + len(selection.unreadable)
@@ -145,7 +146,7 @@ def replay_all(
     try:
         for report in _executed(list(units.values()), options, out, workers, dask):
             if journal is not None:
-                journal.add(units[report.key], report)
+                journal.add(versions[report.key], report)
             reports.append(report)
             if told := "; ".join(
                 one for one in (*report.failures, _overwritten(report, made)) if one

@@ -151,31 +151,33 @@ class _Watch:
             yield path, (place, (stat.st_size, stat.st_mtime_ns))
 
     def _take(self, path: Path, place: Place) -> None:
+        version: str | None = None
         try:
             unit = self._unit(path, place)
             if unit is None or self._journal.done(unit) is not None:
                 self._settling.read(path)
                 return
+            version = unit.version
             report = replay_unit(unit, self._options, str(self._out.absolute()))
         except _NotYet as reason:
             logger.info("%s is not finished: %s", path, reason)
             return
         except (XrfSrError, OSError) as error:
-            report, unit = UnitReport(str(path), error=in_words(error)), None
+            report, version = UnitReport(str(path), error=in_words(error)), None
         if report.error and not self._settling.unreadable(path):
             logger.info("%s is tried again: %s", path, report.error)
             return
         if not report.error:
             self._settling.read(path)
-        self._conclude(report, unit)
+        self._conclude(report, version)
 
-    def _conclude(self, report: UnitReport, unit: Unit | None) -> None:
+    def _conclude(self, report: UnitReport, version: str | None) -> None:
         if report.failures:
             self.failures[report.key] = "; ".join(report.failures)
         else:
             self.failures.pop(report.key, None)
-        if unit is not None:
-            self._journal.add(unit, report)
+        if version is not None:
+            self._journal.add(version, report)
         self._told(report)
 
     def _unit(self, path: Path, place: Place) -> Unit | None:
