@@ -249,34 +249,37 @@ def test_a_scheduler_that_is_gone_is_told_and_what_was_done_was_told_before(
 
 
 def test_a_worker_that_lacks_something_is_left_out_also_while_the_other_is_started_again(
-    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    processes: Processes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("xrf_sr_plans.bulk.on_dask.LOOK_S", 0.2)
     processes.scheduler()
     fit = processes.worker()
     reports: list[Said] = []
-    work = functools.partial(tell, seconds=0.02)
-    needs = functools.partial(other_than, str(tmp_path))
+    work = functools.partial(tell, seconds=0.1)
+    needs = functools.partial(marked_as_lacking, str(tmp_path))
+    unfit = started = None
     where = ClusterAddress(processes.address)
-
-    def join() -> None:
-        processes.worker()
-        with connect(where) as client:
-            client.wait_for_workers(2, timeout=60)
-
-    def start_again() -> None:
-        fit.kill()
-        fit.wait(20)
-        (tmp_path / "first").unlink()
-        processes.worker()
-
-    then = {1: join, 20: start_again}
-    for report in executed(numbers(30), job(work, needs), cluster=where):
+    for report in executed(numbers(60), job(work, needs), cluster=where):
         reports.append(report)
-        then.get(len(reports), lambda: None)()
-    assert sorted(int(one.key) for one in reports) == list(range(30))
+        if unfit is None:
+            unfit = processes.worker()
+            (tmp_path / str(unfit.pid)).touch()
+        elif started is None and "it lacks something" in caplog.text:
+            fit.kill()
+            fit.wait(20)
+            started = processes.worker()
+    assert unfit is not None
+    assert started is not None
+    assert sorted(int(one.key) for one in reports) == list(range(60))
     assert not any(one.error for one in reports)
-    assert len({one.worker for one in reports}) == 2
+    assert {one.worker for one in reports} <= {fit.pid, started.pid}
+
+
+def marked_as_lacking(folder: str) -> str:
+    return "it lacks something" if (Path(folder) / str(os.getpid())).exists() else ""
 
 
 def test_units_wait_for_the_lane_that_can_wait(monkeypatch: pytest.MonkeyPatch) -> None:

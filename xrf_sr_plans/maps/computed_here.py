@@ -21,7 +21,7 @@ def computed_here() -> Iterator[None]:
     should not take a worker's time twice.
     """
     try:
-        import dask
+        import dask.config
     except ImportError:  # then nothing here reads through it
         yield
         return
