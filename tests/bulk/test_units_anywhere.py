@@ -306,6 +306,7 @@ def test_units_wait_for_the_lane_that_can_wait(monkeypatch: pytest.MonkeyPatch) 
             if len(reports) == 3:
                 change({"live": workers["live"]})
                 threading.Timer(1.0, change, [workers]).start()
+                time.sleep(0.3)  # so that it is looked which workers there are
     assert sorted(int(one.key) for one in reports) == list(range(9))
     assert {one.error for one in reports} == {"bulk"}
 
