@@ -20,7 +20,7 @@ from xrf_sr_plans.errors import ConfigError, MessageError, PickleRefusedError
 from xrf_sr_plans.intake.addresses import BusAddress, Clients
 from xrf_sr_plans.intake.messages import Message, document_in
 from xrf_sr_plans.intake.serializers import from_bytes, to_json, to_msgpack
-from xrf_sr_plans.intake.service import Listening
+from xrf_sr_plans.intake.service import Listening, monitor_of
 
 _PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),
@@ -167,12 +167,22 @@ def test_passwords_are_in_no_text_of_an_address() -> None:
         ({"store": "jsonl:x", "patience_s": -1.0}, "patience_s is -1"),
         ({"store": "jsonl:x", "silent_s": math.nan}, "silent_s is nan"),
         ({"publish": BusAddress.parse("kafka://h:1/a")}, "a topic of their own"),
+        ({"store": "jsonl:x", "settings": Settings(analysis={"dask": "gpu1"})}, "is at 'gpu1'"),
     ],
 )
 def test_what_can_not_work_is_refused_before_anything_is_connected(changes, why) -> None:
-    wanted = Listening(BusAddress.parse("kafka://h:1/a"), settings=Settings(), **changes)
+    wanted = Listening(BusAddress.parse("kafka://h:1/a"), **{"settings": Settings(), **changes})
     with pytest.raises(ConfigError, match=why):
         wanted.check()
+
+
+def test_the_status_of_a_listener_tells_of_its_cluster_as_that_of_a_session() -> None:
+    settings = Settings(analysis={"dask": "tcp://localhost:8786"})
+    health = monitor_of(Listening(BusAddress.parse("0mq://h:1"), settings=settings))
+    try:
+        assert "0 maps enhanced on tcp://localhost:8786" in str(health.report())
+    finally:
+        health.close()
 
 
 def test_the_command_refuses_in_words(tmp_path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from threading import Event
 
 from xrf_sr_plans.callbacks.service.analysis_process import AnalysisProcess
+from xrf_sr_plans.cluster.connection import check_settings
 from xrf_sr_plans.config import Settings
 from xrf_sr_plans.config.logs import close_log, open_log
 from xrf_sr_plans.health.monitor import HealthMonitor
@@ -47,7 +48,10 @@ class Listening:
         Raises
         ------
         ConfigError
-            A time is outside its range, a folder can't be written to, or results go nowhere.
+            A time is outside its range, a folder can't be written to, results go nowhere, or the
+            address of the cluster that enhances maps is none.
+        MissingExtraError
+            The cluster's client is not installed.
         """
         nowhere = self.publish is None and self.store == OFF
         check(
@@ -59,6 +63,8 @@ class Listening:
             _own_topic(self.bus, self.publish),
         )
         self.settings.check_places()
+        if self.settings.analysis.worker_command is None:
+            check_settings(self.settings.analysis)
 
 
 def listen(wanted: Listening, told: Told, stop: Event) -> int:
@@ -102,7 +108,7 @@ def listen(wanted: Listening, told: Told, stop: Event) -> int:
         if store is not None:
             stack.callback(store.close, _STORE_S)
             sinks.append(store)
-        health = HealthMonitor(str(wanted.bus))
+        health = monitor_of(wanted)
         stack.callback(health.close)
         link = AnalysisProcess(wanted.settings.of_analysis, [*sinks, health.results])
         stack.callback(link.close, 0.0)
@@ -128,6 +134,11 @@ def listen(wanted: Listening, told: Told, stop: Event) -> int:
             listener.settle(_SETTLE_S)
         failures = link.sink_thread.failures
         return failures + (publisher.failures if publisher else 0)
+
+
+def monitor_of(wanted: Listening) -> HealthMonitor:
+    """Return what tells `xrf-sr status` how a listener is doing, and its cluster if it has one."""
+    return HealthMonitor(str(wanted.bus), cluster=wanted.settings.analysis.dask or "")
 
 
 def _what_it_does(wanted: Listening) -> str:
