@@ -14,6 +14,7 @@ from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 
 from support.plan_support import Recorder, later, small_beamline, small_survey
+from support.waiting import until
 from xrf_sr_plans.approval.desk import ApprovalDesk
 from xrf_sr_plans.approval.folder import ApprovalFolder
 from xrf_sr_plans.approval.records import By
@@ -238,3 +239,10 @@ def test_what_a_survey_leaves_is_proposed_in_every_mode(tmp_path):
     assert asked.states() == ["refused"] * 3
     asked.folder.approve(asked.uid, 2, by=ANN)
     assert asked.states() == ["refused", "approved", "refused"]
+
+
+def test_a_desk_that_has_nothing_to_do_has_no_thread(tmp_path: Path) -> None:
+    desk = ApprovalDesk(ApprovalFolder(tmp_path), "front desk")
+    for _ in range(2):
+        assert desk.flush(10)
+        until(lambda: "front desk-files" not in [one.name for one in threading.enumerate()], 10)

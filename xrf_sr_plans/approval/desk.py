@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -76,8 +76,8 @@ class ApprovalDesk:
         self._survey_uid, self._owner = "", ""
         self._taken: dict[str, str] = {}
         self._read_at = time.time()
-        self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._jobs: deque[Callable[[], object]] = deque()
+        self._is_working = False
 
     @cached_property
     def collections(self) -> ApprovalDesk:
@@ -210,17 +210,22 @@ class ApprovalDesk:
     # In threads ---------------------------------------------------------------------------------
 
     def _do(self, job: Callable[[], object]) -> None:
-        self._jobs.put(job)
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name=f"{self.name}-files", daemon=True
-                )
-                self._thread.start()
+            self._jobs.append(job)
+            if self._is_working:
+                return
+            self._is_working = True
+        name = f"{self.name}-files"
+        threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def _work(self) -> None:
+        """Do all jobs, one after the other; the thread ends with the last one."""
         while True:
-            job = self._jobs.get()
+            with self._lock:
+                if not self._jobs:
+                    self._is_working = False
+                    return
+                job = self._jobs.popleft()
             try:
                 job()
             except Exception:  # a full disk must not end the thread
