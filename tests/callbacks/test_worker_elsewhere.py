@@ -216,7 +216,7 @@ def test_the_command_is_a_list_of_words_in_the_file_and_in_the_environment(tmp_p
     [
         ({"worker_command": []}, "at least 1 item"),
         ({"worker_command": ["ssh", ""]}, "at least 1 character"),
-        ({"worker_command": "ssh gpu1"}, "worker_command.*tuple"),
+        ({"worker_command": "ssh gpu1"}, "worker_command.*a list is needed"),
         ({"worker_command": ["ssh"], "pair_dir": "~/pairs"}, "pair_dir is '~/pairs'.*whole path"),
         ({"worker_command": ["ssh"], "result_dir": "results"}, "result_dir is 'results'"),
     ],

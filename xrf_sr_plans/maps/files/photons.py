@@ -131,7 +131,8 @@ def _refuse_others(each: Sequence[ValueUnit], elements: Sequence[str], path: str
         raise FileFormatError(
             f"{path}: {_which(each, elements, 'other')} are neither photons nor a rate, and how"
             " many photons they stand for is not known: give the counts or the counts/s that they"
-            " were made of, or, if they are photons, say so (--units counts; units='counts')"
+            " were made of, or, if they are photons, say so where they are enhanced"
+            " (xrf-sr enhance --units counts; units='counts')"
         )
 
 
