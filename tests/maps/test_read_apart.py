@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from support.foreign_runs import ROI_CHANNELS, assembled, assert_is, haven_run, srx_run
+from support.waiting import running, until
 from xrf_sr_plans.errors import AssemblyError, MissingExtraError
 from xrf_sr_plans.maps.adapters import adapted, read_apart
 from xrf_sr_plans.maps.adapters.assets import Hdf5Columns
@@ -25,6 +27,12 @@ def _no_process_is_left():
     read_apart._SPARE.end()
     yield
     read_apart._SPARE.end()
+
+
+def processes() -> set[int]:
+    """Return the processes that this one has started and that have not ended."""
+    listed = Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text()
+    return {pid for pid in map(int, listed.split()) if running(pid)}
 
 
 def read(documents: list) -> None:
@@ -57,8 +65,10 @@ def test_a_file_that_never_answers_costs_its_run_and_no_other(tmp_path, monkeypa
     (tmp_path / "there" / "xs3.h5").unlink()
     os.mkfifo(tmp_path / "there" / "xs3.h5")
     says = r"stream 'stream0', data key 'fluor', the file .*/there/xs3.h5: can't be read, it has no"
+    before = processes()
     with pytest.raises(AssemblyError, match=says):
         read(documents)
+    until(lambda: processes() <= before)
     monkeypatch.setattr(read_apart, "STEP_S", 60.0)
     read(whole)
 

@@ -73,6 +73,9 @@ def read_apart(run: ForeignRun, reader: str | None, options: RunOptions) -> Adap
         process.allow(STEP_S)
         answer = unpacked(process.exactly(int(line.removeprefix(ANSWER))))
     except ChildError as error:
+        # It may hang, and would keep its memory for as long as it does.
+        if process is not None:
+            process.kill()
         raise AssemblyError(f"{step}: can't be read, it {error}") from error
     except BaseException:
         if process is not None:

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 BUSY = 6.0
@@ -22,6 +23,8 @@ BUSY = 6.0
 START_S = 60.0
 """How long the process may take to start on a busy machine."""
 
+_KILLED_S = 5.0
+"""Longest wait for a process that was killed."""
 _COMMAND = (sys.executable, "-P", "-m")
 # With these a user's environment leads libhdf5 to other places than those that are checked.
 _PREFIXES = ("HDF5_EXT_PREFIX", "HDF5_VDS_PREFIX", "HDF5_EXTFILE_PREFIX")
@@ -82,15 +85,18 @@ class ChildProcess:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End the process, and close what leads to it."""
+        """End the process, and close what leads to it.
+
+        One that hangs in a disk can't be killed before the disk answers, and is not waited for.
+        """
         self._process.kill()
-        with self._process:
-            if self._process.stdin is not None:
-                # What it didn't take any more is lost, which is no error.
-                try:
-                    self._process.stdin.close()
-                except BrokenPipeError:
-                    self._process.stdin = None
+        for pipe in (self._process.stdin, self._process.stdout):
+            # What it didn't take any more is lost, which is no error.
+            with suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_KILLED_S)
 
     def allow(self, seconds: float) -> None:
         """Give the process so long for its next word."""
@@ -168,7 +174,10 @@ class ChildProcess:
             self._deadline = time.monotonic() + max(left_s, 0.01)
 
     def _ended(self) -> bytes:
-        code = self._process.wait(START_S)
+        try:
+            code = self._process.wait(START_S)
+        except subprocess.TimeoutExpired as error:
+            raise ChildError("says nothing any more") from error
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         raise ChildError(f"ended the process that read it: {how}")
 
